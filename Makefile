@@ -1,0 +1,58 @@
+# Every target installs what it needs: on a fresh machine `make test` or `make demo` is the first command.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DATA   ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help install format lint types test test-unit test-integration test-regression check smoke demo bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+install: $(STAMP)  ## Create the virtual environment and install the project with its development tools
+
+format: $(STAMP)  ## Rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(STAMP)  ## Check format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)  ## Check the types of src/
+	$(BIN)/mypy
+
+test: $(STAMP)  ## Run all tests (unit, doctests, integration, regression)
+	$(BIN)/python -m pytest
+
+test-unit: $(STAMP)  ## Run the unit tests and doctests only
+	$(BIN)/python -m pytest tests/unit src
+
+test-integration: $(STAMP)  ## Run the commands end to end on small trees
+	$(BIN)/python -m pytest tests/integration
+
+test-regression: $(STAMP)  ## Run what needs real data, published weights or a GPU
+	$(BIN)/python -m pytest tests/regression
+
+check: lint types test  ## Exactly what CI runs
+
+smoke: $(STAMP)  ## Train and score on a small generated tree, end to end, in under a minute
+	$(BIN)/python experiments/demo/run.py --generated
+
+demo: $(STAMP)  ## Train on real photographs (or a generated tree), score unseen ones, show where the files are
+	$(BIN)/python experiments/demo/run.py --data $(DATA)
+
+bench: $(STAMP)  ## Measure pixel metrics and the cost of the forward pass on this machine
+	$(BIN)/python benchmarks/pixel_metrics.py
+	$(BIN)/python benchmarks/forward_cost.py
+
+clean:  ## Remove caches and the virtual environment (never outputs/)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+"""What travels from the disk to the model: one record per image, one frozen batch per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class AnomalySample:
+    """One image of a dataset, before anything is decoded.
+
+    Attributes:
+        dataset: Name under which results are reported, for example ``"mvtec_ad"``.
+        category: Object or texture kind as the dataset spells it, for example ``"metal_nut"``.
+        defect_type: Folder or label of the condition, for example ``"good"`` or ``"scratch"``.
+        image_path: The image file.
+        mask_path: The ground-truth mask file; ``None`` for normal images and for datasets without masks.
+        is_anomalous: Image-level truth.
+    """
+
+    dataset: str
+    category: str
+    defect_type: str
+    image_path: Path
+    mask_path: Path | None
+    is_anomalous: bool
+
+
+@dataclass(frozen=True)
+class AnomalyBatch:
+    """What one step sees; the axes are ``B`` images of ``H x W`` pixels.
+
+    Attributes:
+        image: Normalised RGB images, float32.
+        mask: Pixel truth; all ``False`` for normal images and where ``has_mask`` is ``False``.
+        has_mask: Whether pixel truth is known for the image (always so for normal images of a dataset with masks).
+        is_anomalous: Image-level truth.
+        index: Position of each image in the dataset's list of samples.
+        samples: The records the tensors were decoded from, one per image.
+    """
+
+    image: Float[Tensor, "batch 3 height width"]
+    mask: Bool[Tensor, "batch height width"]
+    has_mask: Bool[Tensor, " batch"]
+    is_anomalous: Bool[Tensor, " batch"]
+    index: Int[Tensor, " batch"]
+    samples: tuple[AnomalySample, ...]
+
+    @property
+    def category(self) -> tuple[str, ...]:
+        """The category of each image."""
+        return tuple(sample.category for sample in self.samples)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> AnomalyBatch:
+        """Return the batch with its tensors on ``device``."""
+        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> AnomalyBatch:
+        """Return the batch with its tensors in page-locked memory; called by PyTorch's data loader."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

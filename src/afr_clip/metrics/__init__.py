@@ -1,0 +1,1 @@
+"""Image- and pixel-level metrics in constant memory, and the cross-dataset protocol."""

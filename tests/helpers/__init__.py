@@ -1,0 +1,1 @@
+"""Builders and slow references that tests share."""

@@ -1,16 +1,11 @@
 """What travels from the disk to the model: one record per image, one frozen batch per step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -59,11 +54,11 @@ class AnomalyBatch:
         """The category of each image."""
         return tuple(sample.category for sample in self.samples)
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> AnomalyBatch:
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "AnomalyBatch":
         """Return the batch with its tensors on ``device``."""
         return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
 
-    def pin_memory(self) -> AnomalyBatch:
+    def pin_memory(self) -> "AnomalyBatch":
         """Return the batch with its tensors in page-locked memory; called by PyTorch's data loader."""
         return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
 

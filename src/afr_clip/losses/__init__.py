@@ -1,1 +1,1 @@
-
+"""One pure function per term, and their weighted sum."""

@@ -1,0 +1,98 @@
+"""Self-attention of open_clip's blocks through PyTorch's fused kernel."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FusedAttention(nn.Module):
+    """Self-attention with the weights of an ``nn.MultiheadAttention``, computed by ``scaled_dot_product_attention``.
+
+    In eval mode ``nn.MultiheadAttention`` takes a path of its own that is slower than the fused kernel at CLIP's token
+    counts. The parameters are adopted, not copied, under their old names.
+
+    Args:
+        attention: The module to stand in for; batch first, with one input projection for query, key and value.
+
+    Raises:
+        ValueError: If ``attention`` is not batch first or projects query, key and value apart.
+
+    Example:
+        >>> import torch
+        >>> attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True).eval()
+        >>> tokens = torch.randn(1, 5, 8)
+        >>> with torch.no_grad():
+        ...     fused, _ = FusedAttention(attention)(tokens, tokens, tokens)
+        ...     fused.allclose(attention(tokens, tokens, tokens, need_weights=False)[0], atol=1e-6)
+        True
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if not attention.batch_first or attention.in_proj_weight is None:
+            msg = (
+                "attention must be batch first with one input projection, as in open_clip's standard blocks; "
+                "got another kind. Choose an architecture with standard blocks."
+            )
+            raise ValueError(msg)
+        self.num_heads = attention.num_heads
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch tokens dim"],
+        key: Float[Tensor, "batch tokens dim"],
+        value: Float[Tensor, "batch tokens dim"],
+        *,
+        need_weights: bool = False,
+        attn_mask: Float[Tensor, "tokens tokens"] | Float[Tensor, "batch_heads tokens tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens dim"], None]:
+        """Attend; the signature is the one open_clip's blocks call.
+
+        Args:
+            query: The tokens; ``key`` and ``value`` must be the same tensor.
+            key: See ``query``.
+            value: See ``query``.
+            need_weights: Must be ``False``: the fused kernel has no weights to return.
+            attn_mask: Added to the attention logits, for example the causal mask of the text tower.
+
+        Returns:
+            The attended tokens, and ``None`` in place of the weights.
+
+        Raises:
+            ValueError: If asked for cross-attention or for weights.
+        """
+        if need_weights or key is not query or value is not query:
+            msg = (
+                "FusedAttention computes self-attention and returns no weights, got another call. "
+                "Use nn.MultiheadAttention for that."
+            )
+            raise ValueError(msg)
+        batch, tokens, dim = query.shape
+        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        heads = projected.view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # (B, heads, tokens, dim of a head) each
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, dim)), None
+
+
+def fuse_attention(tower: nn.Module) -> int:
+    """Replace every ``nn.MultiheadAttention`` below a module by ``FusedAttention``.
+
+    Args:
+        tower: The module to change in place.
+
+    Returns:
+        How many were replaced.
+    """
+    found = [
+        (parent, name)
+        for parent in tower.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.MultiheadAttention)
+    ]
+    for parent, name in found:
+        setattr(parent, name, FusedAttention(getattr(parent, name)))
+    return len(found)

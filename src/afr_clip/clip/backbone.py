@@ -1,0 +1,150 @@
+"""The frozen CLIP towers, with tap layers and a seam in front of every block."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+from jaxtyping import Float
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from afr_clip.clip.attention import fuse_attention
+from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
+
+Tokens = Float[Tensor, "batch tokens token_dim"]
+BeforeBlock = Callable[[int, Tensor], Tensor]
+"""The seam: gets a block's number (from 1) and its input tokens ``(B, T, D_v)``, returns what the block shall see
+instead.
+
+Tokens may be added behind the class token and the patches; they flow on through later blocks and are cut off at the
+taps.
+"""
+
+TEXT_BATCH = 64
+"""Sentences per forward pass of the text tower; bounds the memory of large prompt ensembles."""
+
+
+class VisionTower(Protocol):
+    """What a method needs of an image tower."""
+
+    embed_dim: int
+    token_dim: int
+    grid_size: tuple[int, int]
+    tap_layers: tuple[int, ...]
+    num_heads: int
+
+    def tap(self, image: Tensor, before_block: BeforeBlock | None = None) -> tuple[Tensor, ...]:
+        """Return the tokens after each tap layer."""
+
+    def ln_post(self, tokens: Tensor) -> Tensor:
+        """Apply the tower's final layer norm."""
+
+
+class CLIPBackbone(nn.Module):
+    """A frozen open_clip model that gives tapped tokens and text embeddings.
+
+    Stays in eval mode whatever ``train()`` says, and none of its parameters takes a gradient.
+
+    Args:
+        clip: Any open_clip model whose image tower is open_clip's own ViT.
+        tokenizer: Turns sentences into token ids.
+        tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth.
+
+    Attributes:
+        embed_dim: Width ``D`` of the shared embedding space.
+        token_dim: Width ``D_v`` of the image tower's tokens.
+        grid_size: Patches ``(h, w)`` of an image.
+        image_size: Side of the square input in pixels.
+        mean: Per-channel mean that the towers expect images to be normalised with.
+        std: Per-channel standard deviation, likewise.
+
+    Raises:
+        ValueError: If the image tower is not such a ViT, or ``tap_layers`` do not fit its depth.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenizer: Callable[[Sequence[str]], Tensor],
+        tap_layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        visual = getattr(clip, "visual", None)
+        if not isinstance(visual, VisionTransformer) or not visual.transformer.batch_first:
+            msg = (
+                f"The image tower must be open_clip's own VisionTransformer, got {type(visual).__name__}. "
+                f"Choose a ViT architecture, for example ViT-L-14-336-quickgelu."
+            )
+            raise ValueError(msg)
+        fuse_attention(clip)
+        self.clip: Any = clip.requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._blocks = visual.transformer.resblocks
+        depth = len(self._blocks)
+        self.tap_layers = checked_tap_layers(tuple(tap_layers), depth) if tap_layers else default_tap_layers(depth)
+        self.embed_dim: int = visual.output_dim
+        self.token_dim: int = visual.transformer.width
+        self.num_heads: int = self._blocks[0].attn.num_heads
+        self.grid_size: tuple[int, int] = tuple(visual.grid_size)
+        self.image_size: int = visual.image_size[0]
+        self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(visual.preprocess_cfg["std"])
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CLIPBackbone":
+        """Stay in eval mode: the towers are frozen."""
+        return super().train(mode=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return cast("torch.device", self.clip.logit_scale.device)
+
+    def tap(
+        self, image: Float[Tensor, "batch 3 height width"], before_block: BeforeBlock | None = None
+    ) -> tuple[Float[Tensor, "batch tokens token_dim"], ...]:
+        """Run the image tower and read its raw residual stream after each tap layer.
+
+        Args:
+            image: Normalised images of ``image_size``.
+            before_block: The seam through which a method changes or adds tokens in front of chosen blocks.
+
+        Returns:
+            Per tap layer the class token and the ``h * w`` patch tokens, neither normalised nor projected.
+
+        Raises:
+            ValueError: If the image has another size than the tower was built for.
+        """
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            msg = (
+                f"Images must be {self.image_size} x {self.image_size} pixels for this backbone, got "
+                f"{image.shape[-2]} x {image.shape[-1]}. Resize them, or set backbone.image_size."
+            )
+            raise ValueError(msg)
+        tokens = self.clip.visual._embeds(image)
+        num_tokens = tokens.shape[1]
+        taps = []
+        for number, block in enumerate(self._blocks[: self.tap_layers[-1]], start=1):
+            if before_block is not None:
+                tokens = before_block(number, tokens)
+            tokens = block(tokens)
+            if number in self.tap_layers:
+                taps.append(tokens[:, :num_tokens])
+        return tuple(taps)
+
+    def ln_post(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch tokens token_dim"]:
+        """Apply the layer norm that CLIP itself applies after its last block."""
+        return self.clip.visual.ln_post(tokens)
+
+    def encode_text(self, sentences: Sequence[str]) -> Float[Tensor, "sentences embed_dim"]:
+        """Embed sentences with the text tower.
+
+        Args:
+            sentences: Any number of sentences.
+
+        Returns:
+            One embedding each, not normalised, float32, without a graph and usable in later training.
+        """
+        with torch.inference_mode(mode=False), torch.no_grad():
+            tokens = self._tokenizer(list(sentences)).to(self.device)
+            return torch.cat([self.clip.encode_text(part).float() for part in tokens.split(TEXT_BATCH)])

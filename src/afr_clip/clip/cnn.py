@@ -1,0 +1,104 @@
+"""The frozen CNN of self prompting: pooled features of any timm model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.clip.hub import hub_or_cache
+from afr_clip.clip.settings import CNNSettings
+from afr_clip.clip.weights import load_exactly, read_state_dict
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class FrozenCNN(nn.Module):
+    """Global average of chosen stages of a frozen CNN.
+
+    Takes the images that the CLIP towers take and renormalises them, so that a batch carries one image, not two.
+
+    Args:
+        network: A timm model made with ``features_only=True``.
+        mean: Per-channel mean the images were normalised with.
+        std: Per-channel standard deviation, likewise.
+
+    Attributes:
+        feature_dim: Width of the pooled feature: the sum of the stages' channels.
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.feature_dim: int = sum(cast("Any", network).feature_info.channels())
+        self.scale: Tensor
+        self.shift: Tensor
+        clip_mean, clip_std = torch.tensor(mean), torch.tensor(std)
+        own_mean, own_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenCNN":
+        """Stay in eval mode: the CNN is frozen, batch statistics included."""
+        return super().train(mode=False)
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature_dim"]:
+        """Pool the chosen stages of each image into one vector, without a graph."""
+        with torch.no_grad():
+            stages = self.network(image * self.scale + self.shift)
+            return torch.cat([stage.mean(dim=(2, 3)) for stage in stages], dim=1)
+
+
+def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float]) -> FrozenCNN:
+    """Build the CNN with the weights the settings name.
+
+    Args:
+        settings: Architecture, weights and stages.
+        mean: Per-channel mean the images are normalised with.
+        std: Per-channel standard deviation, likewise.
+
+    Returns:
+        The frozen CNN.
+
+    Raises:
+        FileNotFoundError: If the weights are neither in a file nor to be downloaded.
+        ValueError: If timm does not know the architecture, or the file belongs to another.
+    """
+    if settings.architecture not in timm.list_models():
+        msg = (
+            f"backbone.cnn.architecture must be a timm model, got {settings.architecture!r}. "
+            f"timm.list_models() names them; the default is resnet50."
+        )
+        raise ValueError(msg)
+    download = settings.pretrained and settings.weights is None and not settings.random_weights
+    try:
+        # The seed fixes random weights, and is without effect where weights are loaded.
+        with torch.random.fork_rng(devices=[]), hub_or_cache():
+            torch.manual_seed(0)
+            network = timm.create_model(
+                settings.architecture, features_only=True, out_indices=settings.stages, pretrained=download
+            )
+    except (OSError, RuntimeError) as error:
+        msg = (
+            f"The weights of the CNN {settings.architecture} must be downloaded once, and could not be "
+            f"({type(error).__name__}). Download them where there is a network and pass backbone.cnn.weights=PATH, or "
+            f"switch the image prompt off with module.network.self_prompting.image_prompt=false."
+        )
+        raise FileNotFoundError(msg) from error
+    if settings.weights is not None:
+        path = Path(settings.weights)
+        load_exactly(network, _of_stages(network, read_state_dict(path)), path)
+    return FrozenCNN(network, mean, std)
+
+
+def _of_stages(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # features_only drops the classifier and the stages behind the last one asked for; a published file still has them.
+    own = network.state_dict()
+    if own.keys() <= state.keys():
+        return {name: state[name] for name in own}
+    return state

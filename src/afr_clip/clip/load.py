@@ -1,0 +1,119 @@
+"""Build a backbone from its settings: architecture, weights, activation, input size."""
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import nn
+
+from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.cnn import FrozenCNN, load_cnn
+from afr_clip.clip.hub import hub_or_cache
+from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.weights import fingerprint, load_clip_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The frozen networks that a method stands on.
+
+    Attributes:
+        settings: What they were built from.
+        backbone: CLIP.
+        cnn: The CNN of self prompting; ``None`` where no method asks for it.
+    """
+
+    settings: BackboneSettings
+    backbone: CLIPBackbone
+    cnn: FrozenCNN | None
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all frozen weights; a checkpoint fits no others."""
+        return fingerprint(nn.ModuleList([tower for tower in (self.backbone, self.cnn) if tower is not None]))
+
+
+def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
+    """Build the frozen towers with the weights the settings name.
+
+    Args:
+        settings: Architecture, weights, activation and input size.
+        needs_cnn: Whether the method reads the CNN; its weights are not asked for otherwise.
+
+    Returns:
+        The towers, in eval mode and frozen.
+
+    Raises:
+        FileNotFoundError: If weights are neither in a file nor to be downloaded.
+        ValueError: If open_clip does not know the architecture, the activation contradicts it, the file belongs to
+            another architecture, or the input size is no multiple of the patch size.
+    """
+    _register_own_architectures()
+    _check_architecture(settings)
+    clip = _create(settings)
+    if settings.weights is not None:
+        load_clip_weights(clip, Path(settings.weights))
+    if settings.random_weights:
+        logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
+    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers)
+    cnn = load_cnn(settings.cnn, backbone.mean, backbone.std) if needs_cnn else None
+    return Towers(settings, backbone, cnn)
+
+
+def _register_own_architectures() -> None:
+    with as_file(files("afr_clip.clip") / "architectures") as folder:
+        open_clip.add_model_config(folder)
+
+
+def _check_architecture(settings: BackboneSettings) -> None:
+    config = open_clip.get_model_config(settings.architecture)
+    if config is None:
+        msg = (
+            f"backbone.architecture must be a model of open_clip, got {settings.architecture!r}. "
+            f"open_clip.list_models() names them; the paper's is ViT-L-14-336-quickgelu."
+        )
+        raise ValueError(msg)
+    has_quick_gelu = bool(config.get("quick_gelu", False))
+    tag = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained) if settings.pretrained else {}
+    trained_with = bool(tag.get("quick_gelu", False)) if tag and settings.weights is None else settings.quick_gelu
+    if not has_quick_gelu == trained_with == settings.quick_gelu:
+        msg = (
+            f"The activation must be the one the weights were trained with: {settings.architecture} has "
+            f"quick_gelu={has_quick_gelu}, the weights have quick_gelu={trained_with}, backbone.quick_gelu is "
+            f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu."
+        )
+        raise ValueError(msg)
+    patch = config["vision_cfg"].get("patch_size")
+    if isinstance(patch, int) and settings.image_size % patch:
+        msg = (
+            f"backbone.image_size must be a multiple of the patch size {patch} of {settings.architecture}, "
+            f"got {settings.image_size}. The nearest is {round(settings.image_size / patch) * patch}."
+        )
+        raise ValueError(msg)
+
+
+def _create(settings: BackboneSettings) -> nn.Module:
+    download = settings.pretrained if settings.weights is None and not settings.random_weights else None
+    # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
+    seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
+    try:
+        with seeded, hub_or_cache():
+            if settings.random_weights:
+                torch.manual_seed(0)
+            return open_clip.create_model(
+                settings.architecture, pretrained=download, force_image_size=settings.image_size, pretrained_text=False
+            )
+    except (OSError, RuntimeError) as error:
+        if download is None:
+            raise
+        source = open_clip.get_pretrained_url(settings.architecture, download) or "its page on the model hub"
+        msg = (
+            f"The weights {download!r} of {settings.architecture} must be downloaded once, and could not be "
+            f"({type(error).__name__}). Fetch {source} where there is a network, then pass backbone.weights=PATH."
+        )
+        raise FileNotFoundError(msg) from error

@@ -1,0 +1,150 @@
+"""What a user chooses about the frozen towers, checked before any of them is built."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+def require_one_source(owner: str, *, pretrained: object, weights: object, random_weights: bool) -> None:
+    """Check that exactly one source of weights is named.
+
+    A local file (``weights``) wins over the registry's ``pretrained``; random weights must be asked for by name.
+
+    Args:
+        owner: The config node, for the message.
+        pretrained: Tag or flag of the registry's weights; falsy for none.
+        weights: Path of a local file; ``None`` for none.
+        random_weights: Whether random weights were asked for.
+
+    Raises:
+        ValueError: If random weights are asked for together with a file, or if there is no source at all.
+    """
+    if random_weights and weights is not None:
+        msg = f"{owner}.weights and {owner}.random_weights=true exclude each other, got both. Leave one of them out."
+        raise ValueError(msg)
+    if not (random_weights or weights is not None or pretrained):
+        msg = (
+            f"{owner} must have weights, got none. Pass {owner}.weights=PATH, or {owner}.random_weights=true where "
+            f"the numbers do not matter."
+        )
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class CNNSettings:
+    """The frozen CNN whose feature self prompting turns into tokens.
+
+    Attributes:
+        architecture: Any timm model that offers ``features_only``, for example ``"resnet50"``.
+        pretrained: Whether to take timm's published weights (downloaded once).
+        weights: A local weight file (safetensors or a plain state dict); wins over ``pretrained``.
+        random_weights: Fixed random weights, for tests of shapes and speed.
+        stages: Which stages are pooled and concatenated; ``-1`` is the last.
+
+    Raises:
+        ValueError: If no or contradictory weight sources are named, or ``stages`` is empty.
+    """
+
+    architecture: str
+    pretrained: bool
+    weights: str | None
+    random_weights: bool
+    stages: Sequence[int]
+
+    def __post_init__(self) -> None:
+        require_one_source(
+            "backbone.cnn", pretrained=self.pretrained, weights=self.weights, random_weights=self.random_weights
+        )
+        if not self.stages:
+            msg = "backbone.cnn.stages must name at least one stage, got none. Use [-1] for the last stage."
+            raise ValueError(msg)
+        object.__setattr__(self, "stages", tuple(self.stages))
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which CLIP, from where, at which input size, read out where.
+
+    Attributes:
+        name: The config's own name; kept in manifests and compared when a checkpoint is loaded.
+        architecture: open_clip's model name. ``-quickgelu`` names matter: OpenAI's weights were trained with QuickGELU.
+        pretrained: open_clip's tag of published weights (downloaded once); ``None`` for none.
+        weights: A local weight file; wins over ``pretrained``.
+        random_weights: Fixed random weights, for tests of shapes and speed.
+        quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
+        image_size: Side of the square input in pixels.
+        tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
+        cnn: The CNN of self prompting.
+
+    Raises:
+        ValueError: If the weight sources contradict each other, ``image_size`` is not positive, or ``tap_layers`` does
+            not ascend from 1.
+    """
+
+    name: str
+    architecture: str
+    pretrained: str | None
+    weights: str | None
+    random_weights: bool
+    quick_gelu: bool
+    image_size: int
+    tap_layers: Sequence[int] | None
+    cnn: CNNSettings
+
+    def __post_init__(self) -> None:
+        require_one_source(
+            "backbone", pretrained=self.pretrained, weights=self.weights, random_weights=self.random_weights
+        )
+        if self.image_size < 1:
+            msg = f"backbone.image_size must be a positive number of pixels, got {self.image_size}. The paper uses 518."
+            raise ValueError(msg)
+        if self.tap_layers is not None:
+            object.__setattr__(self, "tap_layers", checked_tap_layers(self.tap_layers))
+
+
+def checked_tap_layers(tap_layers: Sequence[int], depth: int | None = None) -> tuple[int, ...]:
+    """Check a choice of tap layers.
+
+    Args:
+        tap_layers: Blocks counted from 1.
+        depth: Number of blocks of the tower, where it is known.
+
+    Returns:
+        The layers as a tuple.
+
+    Raises:
+        ValueError: If they are none, do not ascend, start below 1 or exceed the depth.
+    """
+    layers = tuple(tap_layers)
+    ascending = all(a < b for a, b in pairwise(layers))
+    if not layers or layers[0] < 1 or not ascending or (depth is not None and layers[-1] > depth):
+        reach = "1 upwards" if depth is None else f"1..{depth}"
+        msg = f"tap_layers must ascend within {reach}, got {list(layers)}. Layers are counted from 1, as in the paper."
+        raise ValueError(msg)
+    return layers
+
+
+def default_tap_layers(depth: int, num_taps: int = 4) -> tuple[int, ...]:
+    """Spread the paper's tap layers over a tower of another depth.
+
+    Args:
+        depth: Number of blocks of the tower.
+        num_taps: How many blocks are read out.
+
+    Returns:
+        Blocks counted from 1; the last is always the last block.
+
+    Raises:
+        ValueError: If the tower has fewer blocks than taps.
+
+    Example:
+        >>> default_tap_layers(24), default_tap_layers(12)
+        ((6, 12, 18, 24), (3, 6, 9, 12))
+    """
+    if depth < num_taps:
+        msg = (
+            f"A tower must have at least {num_taps} blocks for {num_taps} taps, got {depth}. "
+            f"Set backbone.tap_layers by hand."
+        )
+        raise ValueError(msg)
+    return tuple(round(depth * (i + 1) / num_taps) for i in range(num_taps))

@@ -1,0 +1,127 @@
+"""Weight files: read without executing anything, fitted to a model, recognised again by their content."""
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+"""Entries of OpenAI's archives that describe the model instead of being weights."""
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a weight file.
+
+    Takes safetensors, state dicts saved by ``torch.save`` (bare or under ``state_dict``), and OpenAI's TorchScript
+    archives. Nothing is unpickled but tensors and plain containers.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, on the CPU, in float32 where they are floating point.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no such weights.
+    """
+    if not path.is_file():
+        msg = f"A weight file must lie at {path}, found none. Check the path given as weights=PATH."
+        raise FileNotFoundError(msg)
+    try:
+        content = _read_any(path)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        msg = (
+            f"{path} must hold weights as safetensors, a plain state dict or OpenAI's TorchScript archive, and could "
+            f"not be read as any of them ({type(error).__name__}). Download it again, or convert it to safetensors."
+        )
+        raise ValueError(msg) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        msg = f"{path} must map names to tensors, got something else. Save the model's state_dict() alone."
+        raise ValueError(msg)
+    state = {name.removeprefix("module."): value for name, value in content.items() if name not in _NOT_WEIGHTS}
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _read_any(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if _is_torchscript(path):
+        return torch.jit.load(str(path), map_location="cpu").state_dict()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_clip_weights(clip: nn.Module, path: Path) -> None:
+    """Load a local CLIP weight file into a model of the same architecture.
+
+    Position embeddings of another grid are resized bicubically with antialiasing, as open_clip does.
+
+    Args:
+        clip: The open_clip model.
+        path: The file.
+
+    Raises:
+        ValueError: If the file belongs to another architecture.
+    """
+    state = read_state_dict(path)
+    _resize_position_embeddings(state, clip)
+    load_exactly(clip, state, path)
+
+
+def _resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module) -> None:
+    # A file of another width fails inside the resize with a shape error of its own; the exact load names it better.
+    name = "visual.positional_embedding"
+    if name in state and state[name].shape[-1] == clip.get_parameter(name).shape[-1]:
+        resize_pos_embed(state, clip)
+    resize_text_pos_embed(state, clip)
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a state dict that must fit a module name by name and shape by shape.
+
+    Args:
+        module: Where the tensors go.
+        state: The tensors.
+        path: Where they came from, for the message.
+
+    Raises:
+        ValueError: If a name is missing, unexpected, or of another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    reshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    if missing or unexpected or reshaped:
+        first = (missing + unexpected + reshaped)[0]
+        msg = (
+            f"{path} must fit the chosen architecture, got {len(missing)} missing, {len(unexpected)} unexpected and "
+            f"{len(reshaped)} differently shaped tensors, for example {first}. "
+            f"Choose the backbone the file was made for."
+        )
+        raise ValueError(msg)
+    module.load_state_dict(state)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

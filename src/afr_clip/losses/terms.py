@@ -1,0 +1,83 @@
+"""The terms of the training loss; probabilities in, one number out."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+FOCAL_GAMMA = 2.0
+"""Focusing exponent of Lin et al. (ICCV 2017), which AFR-CLIP cites."""
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are kept this far from 0 and 1 inside logarithms, so that a saturated map has a finite loss."""
+
+DICE_SMOOTHING = 1.0
+"""Added to both sides of the Dice ratio, so that an empty mask met by an empty map costs nothing."""
+
+
+def focal_loss(
+    anomaly_map: Float[Tensor, "batch height width"],
+    mask: Bool[Tensor, "batch height width"],
+    gamma: float = FOCAL_GAMMA,
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy that looks away from pixels already right.
+
+    .. math:: -\mathrm{mean}[(1 - p_t)^\gamma \log p_t], \quad p_t = p \text{ on defects}, 1 - p \text{ elsewhere}
+
+    Args:
+        anomaly_map: Per-pixel anomaly probability.
+        mask: Pixel truth.
+        gamma: Focusing exponent; 0 is plain cross-entropy.
+
+    Returns:
+        The mean over all pixels.
+
+    Example:
+        >>> half = torch.full((1, 2, 2), 0.5)
+        >>> focal_loss(half, half > 1)  # 0.25 * log 2
+        tensor(0.1733)
+    """
+    right = torch.where(mask, anomaly_map, 1 - anomaly_map).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -((1 - right) ** gamma * right.log()).mean()
+
+
+def dice_loss(
+    anomaly_map: Float[Tensor, "batch height width"], mask: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, ""]:
+    r"""Measure how far map and mask are from covering each other (Milletari et al., 3DV 2016).
+
+    .. math:: 1 - \frac{2 \sum p\,g + 1}{\sum p + \sum g + 1} \text{, per image, then the mean}
+
+    Args:
+        anomaly_map: Per-pixel probability; of the complement, ``1 - anomaly_map`` with ``~mask``.
+        mask: Pixel truth.
+
+    Returns:
+        The mean over the images, in [0, 1).
+
+    Example:
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> dice_loss(mask.float(), mask)
+        tensor(0.)
+    """
+    truth = mask.to(anomaly_map.dtype)
+    overlap = 2 * (anomaly_map * truth).sum(dim=(1, 2)) + DICE_SMOOTHING
+    total = anomaly_map.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) + DICE_SMOOTHING
+    return (1 - overlap / total).mean()
+
+
+def image_loss(image_score: Float[Tensor, " batch"], is_anomalous: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy of the image score.
+
+    Args:
+        image_score: Image-level anomaly probability.
+        is_anomalous: Image-level truth.
+
+    Returns:
+        The mean over the images.
+
+    Example:
+        >>> image_loss(torch.tensor([0.5, 0.5]), torch.tensor([True, False]))
+        tensor(0.6931)
+    """
+    return F.binary_cross_entropy(image_score, is_anomalous.to(image_score.dtype))

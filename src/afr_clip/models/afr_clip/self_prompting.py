@@ -1,0 +1,145 @@
+"""Self prompting (SP): visual prompt tokens from a CNN feature and a shared prompt."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.models.afr_clip.settings import Placement
+
+SHARED_PROMPT_STD = 0.02
+"""Standard deviation that the shared prompt starts from, as the learnable prompts of AnomalyCLIP and AdaCLIP."""
+
+FIRST_PROMPTED_BLOCK = 2
+"""Eq. (17): the first block of the tower sees the image alone."""
+
+
+class SelfPrompting(nn.Module):
+    r"""Make an image's visual prompt from its own CNN feature and a prompt shared by all images (SP).
+
+    A CNN sees fine texture that the ViT's first stage does not. ``num_prompts`` linear layers each turn the CNN
+    feature into one token, and a learnable token is added to each. Where the tokens go is decided elsewhere (Eqs.
+    17-18, ``place_prompt``).
+
+    .. math::
+        P_v = \mathrm{Concat}([\mathrm{Linear}_i(F_{cnn})]_{i=1}^K), \quad \tilde{P}_v = P_v + P_l
+        \qquad \text{Eqs. (15)-(16), AFR-CLIP}
+
+    Note:
+        The ``K`` linear layers are held as one layer of ``K`` times the width, which is the same function.
+
+    Args:
+        cnn_dim: Width of the pooled CNN feature.
+        token_dim: Width ``D_v`` of the ViT's tokens (1024 for ViT-L/14, before projection).
+        num_prompts: ``K``, prompt tokens per image. The paper uses 5.
+        image_prompt: Whether ``P_v`` takes part.
+        shared_prompt: Whether ``P_l`` takes part.
+
+    Raises:
+        ValueError: If neither prompt takes part.
+
+    Example:
+        >>> SelfPrompting(cnn_dim=8, token_dim=4, num_prompts=5)(torch.randn(2, 8)).shape
+        torch.Size([2, 5, 4])
+    """
+
+    def __init__(
+        self,
+        cnn_dim: int,
+        token_dim: int,
+        num_prompts: int = 5,
+        *,
+        image_prompt: bool = True,
+        shared_prompt: bool = True,
+    ) -> None:
+        super().__init__()
+        if not (image_prompt or shared_prompt):
+            msg = "image_prompt or shared_prompt must be True, got neither. Leave the module out for no prompt."
+            raise ValueError(msg)
+        self.shape = (num_prompts, token_dim)
+        self.image_prompt = nn.Linear(cnn_dim, num_prompts * token_dim) if image_prompt else None
+        self.shared_prompt = nn.Parameter(torch.randn(self.shape) * SHARED_PROMPT_STD) if shared_prompt else None
+
+    def forward(self, cnn_feature: Float[Tensor, "batch cnn_dim"]) -> Float[Tensor, "batch prompts token_dim"]:
+        """Make the prompt tokens of each image.
+
+        Args:
+            cnn_feature: Pooled CNN feature; only its batch size is read where ``P_v`` takes no part.
+
+        Returns:
+            ``K`` tokens per image.
+        """
+        prompt = cnn_feature.new_zeros(cnn_feature.shape[0], *self.shape)
+        if self.image_prompt is not None:
+            prompt = prompt + self.image_prompt(cnn_feature).reshape(prompt.shape)
+        if self.shared_prompt is not None:
+            prompt = prompt + self.shared_prompt
+        return prompt
+
+
+def prompted_blocks(stages: Sequence[int], tap_layers: Sequence[int]) -> frozenset[int]:
+    """Name the blocks that see the prompt.
+
+    A stage runs from the block after one tap layer to the next tap layer; stage 1 starts at the first block, which
+    stays untouched (Eq. 17). In a tower so shallow that stage 1 is that block alone, the next block stands in for it.
+
+    Args:
+        stages: Stages counted from 1.
+        tap_layers: Last block of each stage, counted from 1.
+
+    Returns:
+        Block numbers, counted from 1.
+
+    Raises:
+        ValueError: If a stage does not exist.
+
+    Example:
+        >>> sorted(prompted_blocks([1], (6, 12, 18, 24)))
+        [2, 3, 4, 5, 6]
+    """
+    if max(stages) > len(tap_layers):
+        msg = (
+            f"self_prompting.stages must lie in 1..{len(tap_layers)} for tap_layers={list(tap_layers)}, "
+            f"got {list(stages)}. A stage ends at each tap layer."
+        )
+        raise ValueError(msg)
+    starts = (1, *(tap + 1 for tap in tap_layers))
+    blocks: set[int] = set()
+    for stage in stages:
+        first, last = (max(block, FIRST_PROMPTED_BLOCK) for block in (starts[stage - 1], tap_layers[stage - 1]))
+        blocks |= set(range(first, last + 1))
+    return frozenset(blocks)
+
+
+def place_prompt(
+    tokens: Float[Tensor, "batch tokens token_dim"],
+    prompt: Float[Tensor, "batch prompts token_dim"],
+    num_tokens: int,
+    placement: Placement,
+) -> Float[Tensor, "batch prompted_tokens token_dim"]:
+    r"""Put the prompt among the tokens that a block is about to see.
+
+    .. math:: L_{v_i} = TF_i(\mathrm{Concat}(L_{v_{i-1}}^{1:N-K}, \tilde{P}_v)) \qquad \text{Eq. (18), AFR-CLIP}
+
+    Args:
+        tokens: Output of the block before: the image's own tokens, and behind them an earlier appended prompt.
+        prompt: The prompt tokens.
+        num_tokens: How many of the tokens are the image's own (class token and patches).
+        placement: ``replace`` overwrites the last ``K`` of the image's own tokens, as the equation says. ``append``
+            keeps them all and puts the prompt behind them, in the place of an earlier one.
+
+    Returns:
+        The tokens the block sees.
+
+    Raises:
+        ValueError: If ``replace`` would leave no patch.
+    """
+    kept = num_tokens if placement is Placement.append else num_tokens - prompt.shape[1]
+    if kept < 2:  # the class token and at least one patch
+        msg = (
+            f"self_prompting.num_prompts must leave at least one of the {num_tokens - 1} patches, got "
+            f"{prompt.shape[1]}. Use fewer prompts, or self_prompting.placement=append."
+        )
+        raise ValueError(msg)
+    return torch.cat([tokens[:, :kept], prompt.to(tokens.dtype)], dim=1)

@@ -1,0 +1,104 @@
+"""What a user chooses about AFR-CLIP's own modules; importing it needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Placement(Enum):
+    """Where self prompting puts its tokens."""
+
+    replace = "replace"
+    append = "append"
+
+
+@dataclass(frozen=True)
+class CMFRSettings:
+    """Cross-modal feature rectification.
+
+    Attributes:
+        enabled: Without it the score is the image-text one.
+        inner_dim: Channels between the two convolutions; ``None`` is the shared width ``D``, as in CMX.
+        kernel_size: Side of the convolutions over the patch grid; odd. 1 treats every patch alone.
+        shared: One module for all stages instead of one each.
+        symmetric: Whether the text also writes into the image (through ``M_t``) and both rectified embeddings are
+            averaged.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even or below 1, or ``inner_dim`` is below 1.
+    """
+
+    enabled: bool
+    inner_dim: int | None
+    kernel_size: int
+    shared: bool
+    symmetric: bool
+
+    def __post_init__(self) -> None:
+        check_odd("cmfr.kernel_size", self.kernel_size)
+        if self.inner_dim is not None and self.inner_dim < 1:
+            msg = f"cmfr.inner_dim must be positive, got {self.inner_dim}. Use null for the shared width."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class SelfPromptingSettings:
+    """Self prompting.
+
+    Attributes:
+        enabled: Without it the image tower runs as CLIP's own.
+        image_prompt: Whether ``P_v``, made from the image's CNN feature, is part of the prompt (Eq. 15).
+        shared_prompt: Whether ``P_l``, learned for all images, is part of the prompt (Eq. 16).
+        num_prompts: ``K``, prompt tokens per image.
+        stages: Stages whose blocks see the prompt, counted from 1; a stage ends at a tap layer.
+        placement: ``replace`` overwrites the last ``K`` patches, as the paper writes; ``append`` adds ``K`` tokens
+            behind them.
+
+    Raises:
+        ValueError: If ``num_prompts`` is below 1, or ``stages`` is empty, repeated or below 1.
+    """
+
+    enabled: bool
+    image_prompt: bool
+    shared_prompt: bool
+    num_prompts: int
+    stages: Sequence[int]
+    placement: Placement
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "placement", Placement(self.placement))
+        if self.num_prompts < 1:
+            msg = f"self_prompting.num_prompts must be positive, got {self.num_prompts}. The paper uses 5."
+            raise ValueError(msg)
+        if not self.stages or min(self.stages) < 1 or len(set(self.stages)) < len(self.stages):
+            msg = (
+                f"self_prompting.stages must name different stages from 1, got {list(self.stages)}. "
+                f"The paper uses [1]; self_prompting.enabled=false switches self prompting off."
+            )
+            raise ValueError(msg)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any prompt token reaches the tower."""
+        return self.enabled and (self.image_prompt or self.shared_prompt)
+
+    @property
+    def needs_cnn(self) -> bool:
+        """Whether the CNN's feature is read."""
+        return self.enabled and self.image_prompt
+
+
+def check_odd(name: str, value: int) -> None:
+    """Check that a window has a centre.
+
+    Args:
+        name: What the value is called, for the message.
+        value: The side length.
+
+    Raises:
+        ValueError: If ``value`` is even or below 1.
+    """
+    if value < 1 or value % 2 == 0:
+        msg = f"{name} must be odd and positive, got {value}. Use 1, 3, 5, ...; 1 looks at single patches."
+        raise ValueError(msg)

@@ -1,0 +1,164 @@
+"""From embeddings to scores and maps; shared by every method that compares with a normal and an abnormal text.
+
+All of it runs in float32 whatever the precision of the towers: half-precision probabilities tie, and ties change ranks.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+ABNORMAL = 1
+"""Index of the abnormal state in stateful embeddings and similarities; 0 is normal."""
+
+GAUSSIAN_REACH = 4.0
+"""A Gaussian kernel is cut off at this many standard deviations, as SciPy does by default."""
+
+
+class ImageScore(Enum):
+    """What the image score is made of."""
+
+    class_token = "class_token"
+    map_max = "map_max"
+    class_token_and_map_max = "class_token_and_map_max"
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How similarities become scores.
+
+    Attributes:
+        temperature: Divides the cosines before the softmax. The paper's equations have none: 1.0. CLIP's own is 0.07.
+        learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
+        image_score: The class token's probability (the paper's Eq. 9), the maximum of the map, or the mean of both.
+        smoothing_sigma: Standard deviation in pixels of a Gaussian over the final map; 0 is none (the paper's Eq. 14).
+
+    Raises:
+        ValueError: If the temperature is not positive or the smoothing is negative.
+    """
+
+    temperature: float
+    learnable_temperature: bool
+    image_score: ImageScore
+    smoothing_sigma: float
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            msg = f"scoring.temperature must be positive, got {self.temperature}. The paper's is 1.0, CLIP's 0.07."
+            raise ValueError(msg)
+        if self.smoothing_sigma < 0:
+            msg = f"scoring.smoothing_sigma must not be negative, got {self.smoothing_sigma}. Use 0 for no smoothing."
+            raise ValueError(msg)
+        object.__setattr__(self, "image_score", ImageScore(self.image_score))
+
+
+def text_on_text_similarity(
+    rectified: Float[Tensor, "batch patches dim"], stateful: Float[Tensor, "batch 2 dim"]
+) -> Float[Tensor, "batch patches 2"]:
+    r"""Compare every rectified embedding with the normal and the abnormal prototype.
+
+    .. math::
+        S_{n,i} = \cos(F^s_{t,i}, F^n_t), \quad S_{a,i} = \cos(F^s_{t,i}, F^a_t)
+        \qquad \text{Eqs. (7)-(8), (11)-(12), AFR-CLIP}
+
+    Given image embeddings instead of rectified ones, the result is the classical image-text similarity.
+
+    Args:
+        rectified: One embedding per patch (or per class token).
+        stateful: The normal (index 0) and abnormal (index 1) text embedding of each image.
+
+    Returns:
+        Cosines in [-1, 1], normal first.
+
+    Example:
+        >>> text_on_text_similarity(torch.tensor([[[2.0, 0.0]]]), torch.eye(2)[None])
+        tensor([[[1., 0.]]])
+    """
+    return F.normalize(rectified, dim=-1) @ F.normalize(stateful, dim=-1).transpose(1, 2)
+
+
+def anomaly_probability(
+    similarity: Float[Tensor, "batch patches 2"], temperature: float | Float[Tensor, ""] = 1.0
+) -> Float[Tensor, "batch patches"]:
+    r"""Turn the two similarities into the probability of the abnormal state.
+
+    .. math::
+        P_{a,i} = \frac{\exp(S_{a,i} / \tau)}{\exp(S_{a,i} / \tau) + \exp(S_{n,i} / \tau)}
+        \qquad \text{Eqs. (9), (13), AFR-CLIP}
+
+    Note:
+        The paper's equations have no temperature; ``tau = 1`` keeps the result within [0.119, 0.881].
+
+    Args:
+        similarity: Cosines, normal first.
+        temperature: Divides the cosines.
+
+    Returns:
+        Probabilities in [0, 1].
+
+    Example:
+        >>> anomaly_probability(torch.zeros(1, 1, 2))
+        tensor([[0.5000]])
+    """
+    return (similarity / temperature).softmax(dim=-1)[..., ABNORMAL]
+
+
+def upsample_map(
+    grid_map: Float[Tensor, "batch grid_height grid_width"], size: tuple[int, int]
+) -> Float[Tensor, "batch height width"]:
+    r"""Bring a map from the patch grid to input size.
+
+    .. math:: \mathrm{HeatMap} = \mathrm{Bilin}(\mathrm{Reshape}(\{P_{a,i}\})) \qquad \text{Eq. (14), AFR-CLIP}
+
+    Args:
+        grid_map: One value per patch.
+        size: Target ``(height, width)`` in pixels.
+
+    Returns:
+        The map, bilinearly interpolated between patch centres.
+    """
+    return F.interpolate(grid_map[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:
+    """Blur a map with a Gaussian.
+
+    Args:
+        anomaly_map: Maps at input size.
+        sigma: Standard deviation in pixels; 0 returns the map itself.
+
+    Returns:
+        The smoothed map; a constant map stays constant.
+    """
+    if sigma == 0:
+        return anomaly_map
+    reach = min(int(GAUSSIAN_REACH * sigma + 0.5), min(anomaly_map.shape[-2:]) - 1)
+    return gaussian_blur(anomaly_map[:, None], kernel_size=[2 * reach + 1] * 2, sigma=[sigma, sigma])[:, 0]
+
+
+def combine_image_score(
+    class_token_score: Float[Tensor, " batch"], anomaly_map: Float[Tensor, "batch height width"], kind: ImageScore
+) -> Float[Tensor, " batch"]:
+    """Make the image score of the chosen parts.
+
+    Args:
+        class_token_score: Probability of the class token, Eq. (9).
+        anomaly_map: The final map.
+        kind: Which parts enter; both parts enter with equal weight, so that the result stays a probability.
+
+    Returns:
+        Scores in [0, 1].
+    """
+    if kind is ImageScore.class_token:
+        return class_token_score
+    map_max = anomaly_map.amax(dim=(1, 2))
+    return map_max if kind is ImageScore.map_max else (class_token_score + map_max) / 2
+
+
+def mean_over_stages(stages: list[Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
+    """Average the results of all stages into the final one, as the paper says below its Eq. (18)."""
+    return torch.stack(stages).mean(dim=0)

@@ -1,0 +1,91 @@
+"""From templates and states to the sentences of one category."""
+
+from dataclasses import dataclass
+from enum import Enum
+from itertools import product
+
+from afr_clip.prompts import words
+
+AGNOSTIC_NAME = "object"
+"""The word that stands for every category in an object-agnostic prompt."""
+
+
+class PromptStyle(Enum):
+    """Which templates and states a prompt is made of."""
+
+    single = "single"
+    winclip = "winclip"
+    april_gan = "april_gan"
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Which sentences a method says of a category.
+
+    Attributes:
+        style: Which templates and states; ``single`` is the paper's one sentence each.
+        object_agnostic: Whether "object" stands for every category (the paper's "universal" prototypes, read
+            literally).
+    """
+
+    style: PromptStyle
+    object_agnostic: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "style", PromptStyle(self.style))
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of one category, by what they say of its condition.
+
+    Attributes:
+        stateless: Name the category and leave its condition open.
+        normal: Say that it is as it should be.
+        abnormal: Say that it is defective.
+    """
+
+    stateless: tuple[str, ...]
+    normal: tuple[str, ...]
+    abnormal: tuple[str, ...]
+
+
+_TEMPLATES_AND_STATES = {
+    PromptStyle.single: (words.SINGLE_TEMPLATES, words.SINGLE_NORMAL, words.SINGLE_ABNORMAL),
+    PromptStyle.winclip: (words.WINCLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.WINCLIP_ABNORMAL),
+    PromptStyle.april_gan: (words.APRIL_GAN_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
+}
+
+
+def expand(settings: PromptSettings, category: str) -> Sentences:
+    """Write the stateless, normal and abnormal sentences of a category.
+
+    The paper's prototypes name the category ("a photo of a normal screw"); it also calls them universal, so the
+    object-agnostic reading replaces the name by "object" in all three.
+
+    Args:
+        settings: Which templates and states, and whether they name the category.
+        category: The category in words, for example ``"metal nut"``.
+
+    Returns:
+        Every template filled with every state of its kind, templates outermost.
+
+    Raises:
+        ValueError: If ``category`` is blank.
+
+    Example:
+        >>> expand(PromptSettings(PromptStyle.single, object_agnostic=False), "screw").abnormal
+        ('a photo of a defective screw',)
+        >>> len(expand(PromptSettings(PromptStyle.april_gan, object_agnostic=False), "screw").normal)
+        245
+    """
+    if not category.strip():
+        msg = f"category must name what the image shows, got {category!r}. Use words, for example 'metal nut'."
+        raise ValueError(msg)
+    name = AGNOSTIC_NAME if settings.object_agnostic else category.strip()
+    templates, normal, abnormal = _TEMPLATES_AND_STATES[settings.style]
+    return Sentences(
+        stateless=tuple(template.format(name) for template in templates),
+        normal=tuple(template.format(state.format(name)) for template, state in product(templates, normal)),
+        abnormal=tuple(template.format(state.format(name)) for template, state in product(templates, abnormal)),
+    )

@@ -79,8 +79,7 @@ def _check_architecture(settings: BackboneSettings) -> None:
         )
         raise ValueError(msg)
     has_quick_gelu = bool(config.get("quick_gelu", False))
-    tag = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained) if settings.pretrained else {}
-    trained_with = bool(tag.get("quick_gelu", False)) if tag and settings.weights is None else settings.quick_gelu
+    trained_with = _tag_has_quick_gelu(settings) if _tag_to_download(settings) else settings.quick_gelu
     if not has_quick_gelu == trained_with == settings.quick_gelu:
         msg = (
             f"The activation must be the one the weights were trained with: {settings.architecture} has "
@@ -97,8 +96,24 @@ def _check_architecture(settings: BackboneSettings) -> None:
         raise ValueError(msg)
 
 
+def _tag_to_download(settings: BackboneSettings) -> str | None:
+    return settings.pretrained if settings.weights is None and not settings.random_weights else None
+
+
+def _tag_has_quick_gelu(settings: BackboneSettings) -> bool:
+    tag = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
+    if not tag:
+        known = ", ".join(open_clip.list_pretrained_tags_by_model(settings.architecture))
+        msg = (
+            f"backbone.pretrained must name published weights of {settings.architecture} ({known}), "
+            f"got {settings.pretrained!r}. Choose one of them, or pass backbone.weights=PATH."
+        )
+        raise ValueError(msg)
+    return bool(tag.get("quick_gelu", False))
+
+
 def _create(settings: BackboneSettings) -> nn.Module:
-    download = settings.pretrained if settings.weights is None and not settings.random_weights else None
+    download = _tag_to_download(settings)
     # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
     seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
     try:

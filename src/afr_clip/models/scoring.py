@@ -3,57 +3,19 @@
 All of it runs in float32 whatever the precision of the towers: half-precision probabilities tie, and ties change ranks.
 """
 
-from dataclasses import dataclass
-from enum import Enum
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from afr_clip.models.scoring_settings import ImageScore
+
 ABNORMAL = 1
 """Index of the abnormal state in stateful embeddings and similarities; 0 is normal."""
 
 GAUSSIAN_REACH = 4.0
 """A Gaussian kernel is cut off at this many standard deviations, as SciPy does by default."""
-
-
-class ImageScore(Enum):
-    """What the image score is made of."""
-
-    class_token = "class_token"
-    map_max = "map_max"
-    class_token_and_map_max = "class_token_and_map_max"
-
-
-@dataclass(frozen=True)
-class ScoringSettings:
-    """How similarities become scores.
-
-    Attributes:
-        temperature: Divides the cosines before the softmax. The paper's equations have none: 1.0. CLIP's own is 0.07.
-        learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
-        image_score: The class token's probability (the paper's Eq. 9), the maximum of the map, or the mean of both.
-        smoothing_sigma: Standard deviation in pixels of a Gaussian over the final map; 0 is none (the paper's Eq. 14).
-
-    Raises:
-        ValueError: If the temperature is not positive or the smoothing is negative.
-    """
-
-    temperature: float
-    learnable_temperature: bool
-    image_score: ImageScore
-    smoothing_sigma: float
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            msg = f"scoring.temperature must be positive, got {self.temperature}. The paper's is 1.0, CLIP's 0.07."
-            raise ValueError(msg)
-        if self.smoothing_sigma < 0:
-            msg = f"scoring.smoothing_sigma must not be negative, got {self.smoothing_sigma}. Use 0 for no smoothing."
-            raise ValueError(msg)
-        object.__setattr__(self, "image_score", ImageScore(self.image_score))
 
 
 def text_on_text_similarity(

@@ -16,7 +16,6 @@ from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt,
 from afr_clip.models.afr_clip.settings import CMFRSettings, SelfPromptingSettings
 from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring import (
-    ScoringSettings,
     anomaly_probability,
     combine_image_score,
     mean_over_stages,
@@ -24,6 +23,7 @@ from afr_clip.models.scoring import (
     text_on_text_similarity,
     upsample_map,
 )
+from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
 

@@ -1,0 +1,53 @@
+"""From config nodes to objects. Below the commands nothing sees a config."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+
+def build(node: DictConfig, **injected: Any) -> Any:  # noqa: ANN401 - the type is the node's target
+    """Build what a node's ``_target_`` names, with plain lists and numbers.
+
+    Args:
+        node: The config node.
+        **injected: Arguments that no config can hold, for example the frozen towers.
+
+    Returns:
+        The object; errors are those of its constructor, unwrapped.
+    """
+    try:
+        return instantiate(node, **injected, _convert_="all")
+    except Exception as error:
+        # Hydra wraps whatever a constructor raises; the constructor's own sentence is the one to show.
+        if type(error).__name__ == "InstantiationException" and isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a config as nested dictionaries of plain values, interpolations resolved, enums by name."""
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def compose_dataset(name: str) -> DictConfig:
+    """Read ``conf/dataset/NAME.yaml`` with its schema, as ``dataset=NAME`` would.
+
+    Args:
+        name: The dataset's config name.
+
+    Returns:
+        The node.
+    """
+    return compose("dataset_only", overrides=[f"dataset={name}"]).dataset
+
+
+def optional_path(value: str | None) -> Path | None:
+    """Return a path, or ``None`` where none is configured."""
+    return None if value is None else Path(value)
+
+
+Factory = Callable[..., Any]

@@ -1,0 +1,133 @@
+"""How a command starts and ends: where its config lies, and every error as one sentence."""
+
+import errno
+import functools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import ParamSpec
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from afr_clip.config.validate import MissingKeyError
+
+EXIT_ERROR = 1
+EXIT_BAD_COMMAND_LINE = 2
+
+DEBUG_SWITCH = "--debug"
+DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
+"""Switch and variable show the traceback behind an error's sentence."""
+
+Arguments = ParamSpec("Arguments")
+
+_TYPED = ("Could not override", "Error merging override", "Could not append", "Could not delete", "You must specify")
+"""How Hydra's messages begin when what was typed does not fit, as opposed to what a file says."""
+
+
+def config_dir() -> str:
+    """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parents[1] / "conf")
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a Hydra command.
+
+    Args:
+        main: The function under ``@hydra.main``.
+    """
+    if DEBUG_SWITCH in sys.argv:
+        sys.argv.remove(DEBUG_SWITCH)
+        os.environ[DEBUG_VARIABLE] = "1"  # processes that a run starts show theirs too
+    # Makes Hydra hand errors on instead of printing them with a hint of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    ends_in_a_sentence(main)()
+
+
+def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Let a function end the process on an error: 1 and one sentence, or 2 where the command line itself was bad.
+
+    Args:
+        command: The function.
+
+    Returns:
+        The same function, which raises nothing but ``SystemExit``.
+    """
+
+    @functools.wraps(command)
+    def spoken(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _end("Interrupted. What was written so far is complete; resume=true continues a training.", EXIT_ERROR)
+        except Exception as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                traceback.print_exc()
+            _end(describe(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
+
+    return spoken
+
+
+def describe(error: Exception) -> str:
+    """Say in words what went wrong.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        A sentence; our own errors say it themselves.
+    """
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _describe_config_error(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"There must be room on the disk to write {error.filename or 'the results'}, and there is none left. "
+            "Free some space and run again; files already written are complete."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
+    if isinstance(error, ValueError | FileNotFoundError | RuntimeError) and str(error):
+        return str(error)
+    return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
+
+
+def _is_bad_command_line(error: Exception) -> bool:
+    if isinstance(error, OverrideParseException | MissingConfigException | MissingKeyError):
+        return True
+    return isinstance(error, ConfigCompositionException) and str(error).startswith(_TYPED)
+
+
+def _describe_config_error(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    said = str(error).split("Config search path:")[0]
+    lines = [line.strip() for line in said.splitlines() if line.strip() not in {"", "schema"}]
+    text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=")))
+    if isinstance(cause, OmegaConfBaseException):
+        detail = str(cause.msg or cause).splitlines()[0]
+        text = f"{text.rstrip('.')}. {detail}" if detail not in text else text
+        text += f" (key {cause.full_key})" if cause.full_key else ""
+        text += _suggest(cause) if isinstance(cause, ConfigKeyError | ConfigAttributeError) else ""
+    text = re.sub(r"To append to your config use \S+", "", text)
+    return re.sub(r"\s+", " ", text).replace("raised while composing config:", "while composing the config:").strip()
+
+
+def _suggest(error: OmegaConfBaseException) -> str:
+    parent = error.parent_node
+    if not isinstance(parent, DictConfig) or parent._is_none() or parent._is_missing():
+        return ""
+    if OmegaConf.get_type(parent) is dict:
+        return f". Write +{error.full_key}=VALUE to add it."
+    near = get_close_matches(str(error.key), [str(key) for key in parent], n=1)
+    return f". Did you mean {near[0]}?" if near else f". Known here: {', '.join(map(str, parent))}."
+
+
+def _end(sentence: str, code: int) -> None:
+    sys.stderr.write(f"error: {sentence}\n")
+    sys.exit(code)

@@ -1,0 +1,293 @@
+"""The types of every config key. Values live in ``conf/``, ranges in the settings classes and in ``validate``."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from afr_clip.models.afr_clip.settings import Placement
+from afr_clip.models.scoring_settings import ImageScore
+from afr_clip.prompts.ensemble import PromptStyle
+
+
+@dataclass
+class CNNConfig:
+    """``backbone.cnn``: the CNN of self prompting."""
+
+    _target_: str = MISSING
+    architecture: str = MISSING
+    pretrained: bool = MISSING
+    weights: str | None = MISSING
+    random_weights: bool = MISSING
+    stages: list[int] = MISSING
+
+
+@dataclass
+class BackboneConfig:
+    """``backbone``: which CLIP."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+    architecture: str = MISSING
+    pretrained: str | None = MISSING
+    weights: str | None = MISSING
+    random_weights: bool = MISSING
+    quick_gelu: bool = MISSING
+    image_size: int = MISSING
+    tap_layers: list[int] | None = MISSING
+    cnn: CNNConfig = field(default_factory=CNNConfig)
+
+
+@dataclass
+class PromptConfig:
+    """``module.network.prompts``."""
+
+    _target_: str = MISSING
+    style: PromptStyle = MISSING
+    object_agnostic: bool = MISSING
+
+
+@dataclass
+class CMFRConfig:
+    """``module.network.cmfr``."""
+
+    _target_: str = MISSING
+    enabled: bool = MISSING
+    inner_dim: int | None = MISSING
+    kernel_size: int = MISSING
+    shared: bool = MISSING
+    symmetric: bool = MISSING
+
+
+@dataclass
+class SelfPromptingConfig:
+    """``module.network.self_prompting``."""
+
+    _target_: str = MISSING
+    enabled: bool = MISSING
+    image_prompt: bool = MISSING
+    shared_prompt: bool = MISSING
+    num_prompts: int = MISSING
+    stages: list[int] = MISSING
+    placement: Placement = MISSING
+
+
+@dataclass
+class ScoringConfig:
+    """``module.network.scoring``."""
+
+    _target_: str = MISSING
+    temperature: float = MISSING
+    learnable_temperature: bool = MISSING
+    image_score: ImageScore = MISSING
+    smoothing_sigma: float = MISSING
+
+
+@dataclass
+class NetworkConfig:
+    """``module.network``: what every method's network has."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class AFRCLIPNetworkConfig(NetworkConfig):
+    """``module.network`` of AFR-CLIP."""
+
+    mpfa_window: int = MISSING
+    tap_ln_post: bool = MISSING
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    cmfr: CMFRConfig = field(default_factory=CMFRConfig)
+    self_prompting: SelfPromptingConfig = field(default_factory=SelfPromptingConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+
+
+@dataclass
+class ModuleConfig:
+    """``module``: which method."""
+
+    name: str = MISSING
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass
+class AFRCLIPModuleConfig(ModuleConfig):
+    """``module=afr_clip``."""
+
+    network: AFRCLIPNetworkConfig = field(default_factory=AFRCLIPNetworkConfig)
+
+
+@dataclass
+class DatasetConfig:
+    """``dataset``: what is read from disk."""
+
+    name: str = MISSING
+    layout: str = MISSING
+    root: str | None = MISSING
+    categories: list[str] | None = MISSING
+
+
+@dataclass
+class DataConfig:
+    """``data``: how it is loaded."""
+
+    batch_size: int = MISSING
+    eval_batch_size: int = MISSING
+    num_workers: int = MISSING
+    augment: bool = MISSING
+    cache: bool = MISSING
+
+
+@dataclass
+class LossConfig:
+    """``loss``."""
+
+    _target_: str = MISSING
+    image_weight: float = MISSING
+    focal_weight: float = MISSING
+    dice_weight: float = MISSING
+    complement_weight: float = MISSING
+    focal_gamma: float = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    """``optimizer``."""
+
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
+class ScheduleConfig:
+    """``schedule``: the learning rate over the epochs."""
+
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+
+
+@dataclass
+class TrainerConfig:
+    """``trainer``: Lightning's Trainer."""
+
+    _target_: str = MISSING
+    accelerator: str = MISSING
+    devices: int | str = MISSING
+    num_nodes: int = MISSING
+    strategy: str = MISSING
+    precision: str = MISSING
+    max_epochs: int = MISSING
+    accumulate_grad_batches: int = MISSING
+    gradient_clip_val: float | None = MISSING
+    limit_train_batches: int | float = MISSING
+    log_every_n_steps: int = MISSING
+    deterministic: bool | str = MISSING
+
+
+@dataclass
+class WandbConfig:
+    """``logger.wandb``."""
+
+    project: str = MISSING
+    entity: str | None = MISSING
+    group: str | None = MISSING
+    tags: list[str] = MISSING
+
+
+@dataclass
+class LoggerConfig:
+    """``logger``: where metrics go besides the run folder."""
+
+    wandb: WandbConfig | None = MISSING
+
+
+@dataclass
+class ProtocolConfig:
+    """``protocol``: which datasets are scored after training; roots and categories are by dataset name."""
+
+    targets: list[str] = MISSING
+    roots: dict[str, str] = MISSING
+    categories: dict[str, list[str]] = MISSING
+
+
+@dataclass
+class CommandConfig:
+    """What every command takes."""
+
+    task_name: str = MISSING
+    seed: int = MISSING
+    num_threads: int | None = MISSING
+    data_dir: str | None = MISSING
+    run_dir: str | None = MISSING
+    cache_dir: str = MISSING
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    module: ModuleConfig = field(default_factory=ModuleConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class TrainConfig(CommandConfig):
+    """``python -m afr_clip.train``."""
+
+    resume: bool = MISSING
+    save_maps: bool = MISSING
+    num_figures: int = MISSING
+    figure_every_n_epochs: int = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+
+
+@dataclass
+class EvaluateConfig(CommandConfig):
+    """``python -m afr_clip.evaluate``."""
+
+    checkpoint: str = MISSING
+    save_maps: bool = MISSING
+    num_figures: int = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+
+
+@dataclass
+class PredictConfig(CommandConfig):
+    """``python -m afr_clip.predict``."""
+
+    checkpoint: str = MISSING
+    images: str = MISSING
+    category: str = MISSING
+
+
+def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
+    """Return the first value that is not ``None``, so that ``run_dir`` can have a default in Hydra's own key."""
+    return next((value for value in values if value is not None), None)
+
+
+def register() -> None:
+    """Make the schemas known to Hydra; every YAML file of a group starts from its schema."""
+    store = ConfigStore.instance()
+    commands = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig, "predict_schema": PredictConfig}
+    for name, node in commands.items():
+        store.store(name=name, node=node)
+    groups = {
+        "backbone": BackboneConfig,
+        "dataset": DatasetConfig,
+        "data": DataConfig,
+        "loss": LossConfig,
+        "optimizer": OptimizerConfig,
+        "schedule": ScheduleConfig,
+        "trainer": TrainerConfig,
+        "logger": LoggerConfig,
+        "protocol": ProtocolConfig,
+    }
+    for group, schema in groups.items():
+        store.store(group=group, name="schema", node=schema)
+    store.store(group="module", name="afr_clip_schema", node=AFRCLIPModuleConfig)
+    OmegaConf.register_new_resolver("first_given", first_given, replace=True)

@@ -1,0 +1,154 @@
+"""Check a whole config before anything is built: targets bound to signatures, ranges, rules across keys."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+_SETTINGS = (
+    "backbone",
+    "module.network.prompts",
+    "module.network.cmfr",
+    "module.network.self_prompting",
+    "module.network.scoring",
+)
+"""Nodes whose targets check their own ranges and need neither torch nor anything but the config."""
+
+_POSITIVE = (
+    "data.batch_size",
+    "data.eval_batch_size",
+    "trainer.max_epochs",
+    "trainer.accumulate_grad_batches",
+    "trainer.log_every_n_steps",
+    "optimizer.lr",
+    "num_threads",
+    "figure_every_n_epochs",
+)
+_NOT_NEGATIVE = (
+    "data.num_workers",
+    "num_figures",
+    "seed",
+    "optimizer.weight_decay",
+    "loss.image_weight",
+    "loss.focal_weight",
+    "loss.dice_weight",
+    "loss.complement_weight",
+    "loss.focal_gamma",
+)
+_ODD = ("module.network.mpfa_window",)
+
+
+class ConfigError(ValueError):
+    """A config whose values contradict each other or what they configure."""
+
+
+class MissingKeyError(ConfigError):
+    """A key without a value, which only the command line can give."""
+
+
+def validate(config: DictConfig) -> None:
+    """Check a composed config and report everything that is wrong with it at once.
+
+    Args:
+        config: The composed config of a command.
+
+    Raises:
+        MissingKeyError: If a key has no value; one sentence per key.
+        ConfigError: If anything else is wrong; one sentence per fault.
+    """
+    missing = list(_missing(config))
+    if missing:
+        raise MissingKeyError(_sentences(missing))
+    # Binding imports torch, which takes seconds; what can be said without it is said first.
+    for check in (_without_imports, _unbound):
+        faults = list(check(config))
+        if faults:
+            raise ConfigError(_sentences(faults))
+
+
+def _without_imports(config: DictConfig) -> Iterator[str]:
+    yield from _ranges(config)
+    yield from _rules(config)
+    yield from _refused_by_settings(config)
+
+
+def _sentences(faults: list[str]) -> str:
+    return faults[0] if len(faults) == 1 else f"The config has {len(faults)} faults:\n- " + "\n- ".join(faults)
+
+
+def _missing(config: DictConfig) -> Iterator[str]:
+    for key in sorted(OmegaConf.missing_keys(config)):
+        yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
+
+
+def _ranges(config: DictConfig) -> Iterator[str]:
+    kinds: tuple[tuple[str, tuple[str, ...], Callable[[float], bool]], ...] = (
+        ("positive", _POSITIVE, lambda value: value > 0),
+        ("0 or more", _NOT_NEGATIVE, lambda value: value >= 0),
+        ("odd and positive", _ODD, lambda value: value > 0 and value % 2 == 1),
+    )
+    for wanted, keys, holds in kinds:
+        for key in keys:
+            value = _value(config, key)
+            if value is not None and not holds(value):
+                yield f"{key} must be {wanted}, got {value}. Change {key}=VALUE."
+
+
+def _rules(config: DictConfig) -> Iterator[str]:
+    targets = _value(config, "protocol.targets") or []
+    for repeated in {name for name in targets if list(targets).count(name) > 1}:
+        yield f"protocol.targets must name a dataset once, got {repeated} twice. Remove one."
+    for key in ("roots", "categories"):
+        for name in (_value(config, f"protocol.{key}") or {}).keys() - set(targets):
+            yield f"protocol.{key} must be about protocol.targets={list(targets)}, got {name}. Add it to the targets."
+    categories = _value(config, "dataset.categories")
+    if categories is not None and not categories:
+        yield "dataset.categories must name at least one category, got none. Use null for all."
+
+
+def _unbound(config: DictConfig) -> Iterator[str]:
+    for path, node in _targets(config, ""):
+        try:
+            target = pkgutil.resolve_name(node._target_)
+        except (ImportError, ValueError, AttributeError) as error:
+            yield f"{path}._target_ must name something importable, got {node._target_} ({error}). Check its spelling."
+            continue
+        given = {str(key) for key in node} - _HYDRA_KEYS
+        parameters = inspect.signature(target).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        for key in sorted(given - parameters.keys()) if not takes_any else ():
+            yield f"{path}.{key} must be an argument of {node._target_}, and is not. It takes {', '.join(parameters)}."
+
+
+def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+    if "_target_" in node:
+        yield path, node
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _targets(child, f"{path}.{key}" if path else key)
+
+
+def _refused_by_settings(config: DictConfig) -> Iterator[str]:
+    for path in _SETTINGS:
+        node = OmegaConf.select(config, path)
+        if node is None:
+            continue
+        try:
+            instantiate(node, _convert_="all")
+        except Exception as error:
+            cause = error.__cause__ or error
+            yield str(cause)
+
+
+def _value(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - config values of any type
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException:
+        return None

@@ -1,0 +1,25 @@
+"""`python -m afr_clip.predict`: score plain photographs with a trained checkpoint."""
+
+import hydra
+from omegaconf import DictConfig
+
+from afr_clip.config.command import config_dir, ends_in_a_sentence, run_command
+from afr_clip.config.schema import register
+from afr_clip.config.validate import validate
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path=config_dir(), config_name="predict")
+@ends_in_a_sentence
+def main(config: DictConfig) -> None:
+    """Check the composed config, then predict."""
+    validate(config)
+    # Loading torch takes seconds, and a wrong config should not wait for it.
+    from afr_clip.workflow.predict import predict  # noqa: PLC0415
+
+    predict(config)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,252 @@
+"""Pictures to look at: input, ground truth and overlay side by side, and the curves of a training."""
+
+import csv
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.reports.run_folder import written_whole
+
+COLOURS = "turbo"
+OPACITY = 0.5
+LARGEST_SIDE = 1024
+"""Photographs are drawn no larger than this many pixels a side."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image with what was found in it, as it is drawn.
+
+    Attributes:
+        sample: Whose image it is.
+        image: RGB, ``(H, W, 3)`` uint8.
+        mask: Ground truth ``(H, W)``; ``None`` where it is unknown.
+        anomaly_map: ``(H, W)`` in [0, 1].
+        image_score: In [0, 1].
+    """
+
+    sample: AnomalySample
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    anomaly_map: NDArray[np.float32]
+    image_score: float
+
+
+def panels_of(
+    batch: AnomalyBatch,
+    anomaly_map: Float[Tensor, "batch height width"],
+    image_score: Float[Tensor, " batch"],
+    normalisation: tuple[Sequence[float], Sequence[float]],
+) -> list[Panel]:
+    """Bring a scored batch into the form that is drawn.
+
+    Args:
+        batch: Its images are normalised.
+        anomaly_map: Their maps.
+        image_score: Their scores.
+        normalisation: Mean and standard deviation the images were normalised with.
+
+    Returns:
+        One panel per image.
+    """
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
+    images = ((batch.image.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return [
+        Panel(
+            sample,
+            images[i].numpy(),
+            batch.mask[i].cpu().numpy() if batch.has_mask[i] else None,
+            anomaly_map[i].float().cpu().numpy(),
+            float(image_score[i]),
+        )
+        for i, sample in enumerate(batch.samples)
+    ]
+
+
+class FigureCollector:
+    """A sink that keeps the images worth looking at: highest, lowest and worst-ranked.
+
+    Worst-ranked are the normal images that score highest and the anomalous ones that score lowest. Only these are
+    held, so that memory does not grow with the dataset.
+
+    Args:
+        normalisation: Mean and standard deviation of the images.
+        num_figures: Images per figure; 0 keeps none.
+    """
+
+    def __init__(self, normalisation: tuple[Sequence[float], Sequence[float]], num_figures: int) -> None:
+        self._normalisation = normalisation
+        self._num = num_figures
+        self._kept: dict[str, list[tuple[float, int, Panel]]] = defaultdict(list)
+        self._count = 0
+
+    def __call__(
+        self,
+        batch: AnomalyBatch,
+        anomaly_map: Float[Tensor, "batch height width"],
+        image_score: Float[Tensor, " batch"],
+    ) -> None:
+        """Look at one batch."""
+        if self._num == 0:
+            return
+        for panel in panels_of(batch, anomaly_map, image_score, self._normalisation):
+            self._keep("highest", panel.image_score, panel, self._num)
+            self._keep("lowest", -panel.image_score, panel, self._num)
+            if panel.sample.is_anomalous:
+                self._keep("missed", -panel.image_score, panel, self._num // 2)
+            else:
+                self._keep("false_alarm", panel.image_score, panel, self._num - self._num // 2)
+
+    def _keep(self, kind: str, rank: float, panel: Panel, num: int) -> None:
+        self._count += 1  # earlier images win ties, and panels themselves are never compared
+        heap = self._kept[kind]
+        heapq.heappush(heap, (rank, -self._count, panel))
+        if len(heap) > num:
+            heapq.heappop(heap)
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png``.
+
+        Args:
+            folder: Where they go, for example ``RUN/figures/DATASET``.
+
+        Returns:
+            The files written.
+        """
+        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
+        sheets = {
+            "highest": kinds.get("highest", []),
+            "lowest": kinds.get("lowest", []),
+            "worst_ranked": [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
+        }
+        paths = []
+        for name, panels in sheets.items():
+            if panels:
+                paths.append(folder / f"{name}.png")
+                draw_sheet(paths[-1], panels)
+        return paths
+
+
+def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
+    """Draw input, ground truth and overlay of some images, one image a row, all overlays on one colour scale.
+
+    Args:
+        path: A PNG file.
+        panels: At least one.
+    """
+    colours = _colour_scale([panel.anomaly_map for panel in panels])
+    figure = Figure(figsize=(9, 3.1 * len(panels)), layout="compressed")
+    rows = figure.subplots(len(panels), 3, squeeze=False)
+    for axes, panel in zip(rows, panels, strict=True):
+        pictures = (panel.image, _mask_picture(panel), overlay(panel.image, panel.anomaly_map, colours))
+        for axis, picture in zip(axes, pictures, strict=True):
+            axis.imshow(picture)
+            axis.set_axis_off()
+        sample = panel.sample
+        axes[0].set_title(f"{sample.category} / {sample.defect_type} / {sample.image_path.name}", fontsize=8)
+        axes[1].set_title("ground truth" if panel.mask is not None else "no ground truth", fontsize=8)
+        axes[2].set_title(f"anomaly map, image score {panel.image_score:.3f}", fontsize=8)
+    figure.colorbar(colours, ax=rows, location="bottom", shrink=0.4, aspect=40, label="anomaly probability")
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100)
+
+
+def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours: ScalarMappable) -> NDArray[np.uint8]:
+    """Lay a coloured map over its image.
+
+    Args:
+        image: ``(H, W, 3)``.
+        anomaly_map: ``(H, W)``.
+        colours: Maps probabilities to colours.
+
+    Returns:
+        The blend, ``(H, W, 3)``.
+    """
+    coloured = colours.to_rgba(anomaly_map)[..., :3] * 255
+    return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
+
+
+def draw_overlay(path: Path, photograph: Path, anomaly_map: Float[Tensor, "height width"], image_score: float) -> None:
+    """Draw a photograph beside its overlay, at its own proportions.
+
+    Args:
+        path: A PNG file.
+        photograph: The image file.
+        anomaly_map: Its map at any size.
+        image_score: Its score.
+    """
+    with Image.open(photograph) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    size = (image.height, image.width)
+    values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
+    colours = _colour_scale([values])
+    figure = Figure(figsize=(9, 9 * image.height / (2 * image.width) + 1), layout="compressed")
+    left, right = figure.subplots(1, 2)
+    pixels = np.asarray(image)
+    for axis, picture in ((left, pixels), (right, overlay(pixels, values, colours))):
+        axis.imshow(picture)
+        axis.set_axis_off()
+    left.set_title(photograph.name, fontsize=8)
+    right.set_title(f"image score {image_score:.3f}", fontsize=8)
+    figure.colorbar(colours, ax=[left, right], location="bottom", shrink=0.4, aspect=40, label="anomaly probability")
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100)
+
+
+def _colour_scale(maps: Sequence[NDArray[np.float32]]) -> ScalarMappable:
+    low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
+    # A flat map has no range; it is drawn in the lowest colour.
+    return ScalarMappable(Normalize(low, max(high, low + 1e-6)), COLOURS)
+
+
+def _mask_picture(panel: Panel) -> NDArray[np.uint8]:
+    if panel.mask is None:
+        return np.full_like(panel.image, 128)
+    return np.repeat(panel.mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255)
+
+
+def draw_curves(path: Path, metrics_csv: Path) -> bool:
+    """Draw the losses and the learning rate of a training over its epochs.
+
+    Args:
+        path: A PNG file.
+        metrics_csv: What the training logged.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with metrics_csv.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["metric"].startswith("train/") and not row["metric"].endswith("_step"):
+                curves[row["metric"].removeprefix("train/").removesuffix("_epoch")].append(
+                    (float(row["epoch"]), float(row["value"]))
+                )
+    if not curves:
+        return False
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    losses, rate = figure.subplots(1, 2)
+    for name, points in curves.items():
+        (rate if name == "lr" else losses).plot(*zip(*points, strict=True), marker=".", label=name)
+    for axis, title in ((losses, "loss"), (rate, "learning rate")):
+        axis.set(xlabel="epoch", title=title)
+        axis.grid(alpha=0.3)
+    losses.legend(fontsize=8)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100)
+    return True

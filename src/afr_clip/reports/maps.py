@@ -1,0 +1,78 @@
+"""Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly probability."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.reports.run_folder import written_whole
+
+FULL_SCALE = 65535
+
+
+class MapWriter:
+    """A sink that writes every anomaly map, and every known mask at the same size beside it.
+
+    ``maps/DATASET/CATEGORY/TYPE/STEM.png`` holds the map, ``masks/...`` the resized ground truth (0 or 255), so that
+    every pixel metric can be computed again from the run folder alone.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(
+        self,
+        batch: AnomalyBatch,
+        anomaly_map: Float[Tensor, "batch height width"],
+        image_score: Float[Tensor, " batch"],
+    ) -> None:
+        """Write the maps of one batch."""
+        for i, sample in enumerate(batch.samples):
+            place = map_path(sample)
+            save_map(self._folder / "maps" / place, anomaly_map[i])
+            if batch.has_mask[i]:
+                save_mask(self._folder / "masks" / place, batch.mask[i])
+
+
+def map_path(sample: AnomalySample) -> Path:
+    """Return where an image's map lies below ``maps/``."""
+    return Path(sample.dataset, sample.category, sample.defect_type, f"{sample.image_path.stem}.png")
+
+
+def save_map(path: Path, anomaly_map: Float[Tensor, "height width"]) -> None:
+    """Write a map.
+
+    Args:
+        path: A PNG file.
+        anomaly_map: Probabilities in [0, 1].
+    """
+    codes = (anomaly_map.double() * FULL_SCALE).round().cpu().numpy().astype(np.uint16)
+    _save_png(path, codes)
+
+
+def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
+    """Write a mask as 0 and 255.
+
+    Args:
+        path: A PNG file.
+        mask: Pixel truth.
+    """
+    _save_png(path, mask.cpu().numpy().astype(np.uint8) * np.uint8(255))
+
+
+def load_map(path: Path) -> NDArray[np.float64]:
+    """Read a map back as probabilities ``(H, W)``."""
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=np.float64) / FULL_SCALE
+
+
+def _save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    with written_whole(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=1)

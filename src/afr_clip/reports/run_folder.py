@@ -1,0 +1,96 @@
+"""The folder of one run: what may be written into it, and how it stays whole."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be used as asked."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file under another name and rename it at the end, so that it is whole or the one before it.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Where to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole; NaN must have become ``null`` before."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> None:
+    """Make sure a run may write into a folder.
+
+    Args:
+        folder: The run folder.
+        resume: Whether an earlier run there is to be continued.
+        config: The resolved config of this run.
+
+    Raises:
+        RunFolderError: If the folder holds another run that is not continued, or one with another config.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return
+    if not resume:
+        msg = f"run_dir must be new, got {folder}, which holds a run. Choose another, or continue it with resume=true."
+        raise RunFolderError(msg)
+    before = json.loads(path.read_text(encoding="utf-8"))["config"]
+    changed = sorted(_differing(before, dict(config)) - _MAY_CHANGE)
+    if changed:
+        msg = (
+            f"A resumed run must have the config it was started with, got another {', '.join(changed)} than in "
+            f"{path}. Run the same command, or choose another run_dir."
+        )
+        raise RunFolderError(msg)
+
+
+_MAY_CHANGE = {
+    "resume",
+    "run_dir",
+    "data_dir",
+    "cache_dir",
+    "num_threads",
+    "data.num_workers",
+    "data.cache",
+    "save_maps",
+}
+"""Keys without influence on the weights."""
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> set[str]:
+    keys: set[str] = set()
+    for key in before.keys() | now.keys():
+        name = f"{path}{key}"
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            keys |= _differing(old, new, f"{name}.")
+        elif old != new:
+            keys.add(name)
+    return keys

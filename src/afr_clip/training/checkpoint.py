@@ -1,0 +1,144 @@
+"""Checkpoints: the trainable weights and the manifest, and apart from them what a resumed training needs."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from afr_clip.training.module import AnomalyDetectionModule
+
+FORMAT = "afr-clip-adapters-1"
+LAST = "last.ckpt"
+RESUME = "resume.ckpt"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``last.ckpt`` holds.
+
+    Attributes:
+        path: Where it was read.
+        state_dict: The trainable weights by the network's parameter names.
+        manifest: What was run: config, commit, seed, data, fingerprint of the frozen weights.
+    """
+
+    path: Path
+    state_dict: Mapping[str, Tensor]
+    manifest: Mapping[str, Any]
+
+
+class CheckpointWriter(pl.Callback):
+    """After every epoch write ``last.ckpt`` (a few MB to share) and ``resume.ckpt`` (optimiser and progress besides).
+
+    Both are written under another name first, so that a file is either whole or the one before it.
+
+    Args:
+        folder: The run's ``checkpoints/``.
+        manifest: Kept in ``last.ckpt``.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._manifest = dict(manifest)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write both files."""
+        assert isinstance(pl_module, AnomalyDetectionModule)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        resume = self._folder / RESUME
+        trainer.save_checkpoint(_unfinished(resume))  # every process takes part, the first one writes
+        if not trainer.is_global_zero:
+            return
+        _unfinished(resume).replace(resume)
+        last = self._folder / LAST
+        names = pl_module.network.trainable_parameter_names()
+        weights = {k: v.detach().cpu() for k, v in pl_module.network.state_dict().items() if k in names}
+        manifest = self._manifest | {"epochs": trainer.current_epoch + 1}
+        torch.save({"format": FORMAT, "state_dict": weights, "manifest": manifest}, _unfinished(last))
+        _unfinished(last).replace(last)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.unfinished-{os.environ.get('LOCAL_RANK', '0')}")
+
+
+def read_checkpoint(run_or_file: Path) -> Checkpoint:
+    """Read the adapters of a run.
+
+    Args:
+        run_or_file: A run folder, or the file itself.
+
+    Returns:
+        Weights and manifest, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        CheckpointError: If the file is another kind of file.
+    """
+    path = run_or_file / "checkpoints" / LAST if run_or_file.is_dir() else run_or_file
+    if not path.is_file():
+        msg = f"A checkpoint must lie at {path}, found none. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
+        raise FileNotFoundError(msg)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        content = error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        msg = f"{path} must be a {LAST} written by afr_clip.train, and is something else. Pass the run folder."
+        raise CheckpointError(msg)
+    return Checkpoint(path, content["state_dict"], content["manifest"])
+
+
+def load_adapters(network: nn.Module, checkpoint: Checkpoint, fingerprint: str) -> None:
+    """Put the trained weights into a network built as it was for training.
+
+    Args:
+        network: An ``AnomalyNetwork``.
+        checkpoint: The weights.
+        fingerprint: SHA-256 of the network's frozen weights.
+
+    Raises:
+        CheckpointError: If the adapters were trained on other frozen weights, or a weight is missing, unexpected or of
+            another shape.
+    """
+    trained_on = checkpoint.manifest["backbone"]
+    if trained_on["fingerprint"] != fingerprint:
+        msg = (
+            f"{checkpoint.path} must meet the frozen weights it was trained on (backbone {trained_on['name']}, "
+            f"{trained_on['fingerprint'][:12]}), got others ({fingerprint[:12]}). Pass the same weights file."
+        )
+        raise CheckpointError(msg)
+    own = {name: p for name, p in network.named_parameters() if name in network.trainable_parameter_names()}
+    differing = sorted(own.keys() ^ checkpoint.state_dict.keys())
+    differing += [
+        n for n in own.keys() & checkpoint.state_dict.keys() if own[n].shape != checkpoint.state_dict[n].shape
+    ]
+    if differing:
+        msg = (
+            f"{checkpoint.path} must hold exactly the weights of this network, got {len(differing)} that differ, for "
+            f"example {differing[0]}. Leave module.* overrides that change the network out."
+        )
+        raise CheckpointError(msg)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(checkpoint.state_dict[name])
+
+
+def resume_path(folder: Path) -> Path | None:
+    """Return the file a training is continued from, or ``None`` where no epoch was finished.
+
+    Args:
+        folder: The run's ``checkpoints/``.
+    """
+    path = folder / RESUME
+    return path if path.is_file() else None

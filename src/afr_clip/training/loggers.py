@@ -1,0 +1,125 @@
+"""Loggers: a CSV file that only grows, and Weights & Biases that goes offline by itself."""
+
+import csv
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+WANDB_HOST = "api.wandb.ai"
+NETWORK_PATIENCE = 3.0
+"""Seconds to wait for an answer before Weights & Biases goes offline."""
+
+
+class MetricsCSV(Logger):
+    """Append every logged value to ``metrics.csv`` as ``epoch,step,metric,value``.
+
+    One row per value keeps the file valid whatever is logged later and wherever a run is killed.
+
+    Args:
+        path: The file; continued if it exists.
+        drop_from_step: Rows of this and later steps are dropped first, because a resumed training logs them again.
+    """
+
+    HEADER = ("epoch", "step", "metric", "value")
+
+    def __init__(self, path: Path, drop_from_step: int | None = None) -> None:
+        super().__init__()
+        self._path = path
+        if rank_zero_only.rank == 0 and not (path.exists() and drop_from_step is None):
+            self._write("w", [self.HEADER, *self._rows_before(drop_from_step or 0)])
+
+    def _rows_before(self, step: int) -> list[Sequence[str]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            rows = [row for row in csv.reader(file) if len(row) == len(self.HEADER)]
+        return [row for row in rows[1:] if int(row[1]) < step]
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """The logger's version."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        """Append one row per value."""
+        epoch = metrics.get("epoch", "")
+        rows = [
+            (str(epoch), str(step or 0), key, repr(float(value))) for key, value in metrics.items() if key != "epoch"
+        ]
+        self._write("a", rows)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: ``config.yaml`` and ``manifest.json`` hold them."""
+
+    def _write(self, mode: str, rows: Sequence[Sequence[str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open(mode, newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def build_wandb(
+    folder: Path, *, project: str, entity: str | None, group: str | None, tags: Sequence[str]
+) -> WandbLogger:
+    """Build the Weights & Biases logger, offline where there is no API key or no network.
+
+    Args:
+        folder: The run folder; its ``wandb/`` is written.
+        project: Project name.
+        entity: User or team; ``None`` for the default.
+        group: Groups the runs of a sweep.
+        tags: Labels of the run.
+
+    Returns:
+        The logger; ``WANDB_MODE`` wins where it is set.
+    """
+    offline = "WANDB_MODE" not in os.environ and not (_has_api_key() and _reaches(WANDB_HOST))
+    return WandbLogger(
+        name=folder.name,
+        save_dir=str(folder),
+        offline=offline,
+        project=project,
+        entity=entity,
+        group=group,
+        tags=list(tags),
+    )
+
+
+def _has_api_key() -> bool:
+    import wandb  # noqa: PLC0415 - half a second that only runs with this logger pay
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+def _reaches(host: str) -> bool:
+    try:
+        with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
+            return True
+    except OSError:
+        return False
+
+
+def log_figures(loggers: Sequence[Logger], name: str, paths: Sequence[Path], step: int | None = None) -> None:
+    """Send pictures to the loggers that take them.
+
+    Args:
+        loggers: All loggers of a run.
+        name: Leading part of the key.
+        paths: PNG files; their stems complete the key.
+        step: Training step the pictures belong to.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for path in paths:
+                logger.log_image(key=f"figures/{name}/{path.stem}", images=[str(path)], step=step)

@@ -1,0 +1,147 @@
+"""The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.losses.total import LossTerms
+from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
+from afr_clip.models.prediction import AnomalyPrediction
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], LossTerms]
+
+
+class AnomalyNetwork(Protocol):
+    """What a method offers to training; every network in ``models/`` does."""
+
+    def __call__(self, image: Tensor, category: tuple[str, ...]) -> AnomalyPrediction:
+        """Score images of named categories."""
+
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class AnomalyDetectionModule(pl.LightningModule):
+    """Train a network on the auxiliary dataset and score target datasets with it.
+
+    Args:
+        network: Any method; a module that is an ``AnomalyNetwork``.
+        loss: Maps prediction and truth to the loss and its terms; ``None`` where nothing is trained.
+        optimizer: Makes the optimiser of the trainable parameters.
+        schedule: Makes the learning-rate schedule, stepped once an epoch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss | None = None,
+        optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactory | None = None,
+    ) -> None:
+        super().__init__()
+        self.network: Any = network
+        self._loss = loss
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self.metrics: DatasetMetrics | None = None
+        self.results: tuple[CategoryResult, ...] = ()
+        self._target = ""
+        # Only the adapters are in checkpoints; checkpoint.py demands that they are all of them and nothing else.
+        self.strict_loading = False
+
+    def score_next(self, dataset: str, metrics: DatasetMetrics) -> None:
+        """Name the target dataset that the next test run scores.
+
+        Args:
+            dataset: Name under which metrics are logged.
+            metrics: Fresh metrics of that dataset.
+        """
+        self._target, self.metrics, self.results = dataset, metrics, ()
+
+    def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
+        """Score a batch."""
+        return self.network(batch.image, batch.prompt_name)
+
+    def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
+        """Return the loss of one batch, and its prediction for the heat maps."""
+        assert self._loss is not None, "training needs a loss"
+        prediction = self(batch)
+        terms = self._loss(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous)
+        self._refuse_divergence(terms.total, batch)
+        size = len(batch.samples)
+        self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=size)
+        return {"loss": terms.total, "prediction": prediction}
+
+    def _refuse_divergence(self, loss: Tensor, batch: AnomalyBatch) -> None:
+        if torch.isfinite(loss):
+            return
+        images = ", ".join(str(sample.image_path) for sample in batch.samples)
+        msg = (
+            f"The loss must stay a finite number, got {loss.item()} in epoch {self.current_epoch} on {images}. "
+            f"Lower optimizer.lr or set trainer.gradient_clip_val; the checkpoint of the last whole epoch is kept."
+        )
+        raise TrainingDivergedError(msg)
+
+    def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
+        """Score one batch of a target dataset."""
+        assert self.metrics is not None, "score_next() names the target first"
+        prediction = self(batch)
+        self.metrics.update(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
+        return prediction
+
+    def on_test_epoch_end(self) -> None:
+        """Compute and log the metrics of the target dataset."""
+        assert self.metrics is not None, "score_next() names the target first"
+        self.results = self.metrics.compute()
+        for result in self.results:
+            self.log_dict(
+                {
+                    f"target/{self._target}/{result.category}/{_log_key(metric)}": value
+                    for metric, value in result.values.items()
+                }
+            )
+
+    def predict_step(self, batch: AnomalyBatch, batch_idx: int) -> AnomalyPrediction:
+        """Score one batch of photographs without truth."""
+        return self(batch)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return what the optimiser gets: the adapters, never the towers."""
+        names = self.network.trainable_parameter_names()
+        return [parameter for name, parameter in self.network.named_parameters() if name in names]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimiser and its schedule, stepped once an epoch."""
+        assert self._optimizer is not None, "training needs an optimizer"
+        assert self._schedule is not None, "training needs a schedule"
+        optimizer = self._optimizer(self.trainable_parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "epoch"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what learns."""
+        names = {f"network.{name}" for name in self.network.trainable_parameter_names()}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+
+def _log_key(metric: str) -> str:
+    level, name = metric.split("_", 1)
+    return f"{level[0]}_{name}"

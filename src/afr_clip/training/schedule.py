@@ -1,0 +1,30 @@
+"""Learning rates over the epochs."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def inverse_epoch(optimizer: Optimizer) -> LambdaLR:
+    r"""Divide the learning rate by the number of epochs begun.
+
+    .. math:: \mathrm{lr}(e) = \frac{\mathrm{lr}_0}{e + 1}, \quad e = 0, 1, \dots \qquad \text{AFR-CLIP, Experiments}
+
+    Args:
+        optimizer: Its learning rate is ``lr_0`` (0.001 in the paper).
+
+    Returns:
+        The schedule, to be stepped once an epoch.
+    """
+    return LambdaLR(optimizer, lambda epoch: 1.0 / (epoch + 1))
+
+
+def constant(optimizer: Optimizer) -> LambdaLR:
+    """Keep the learning rate.
+
+    Args:
+        optimizer: Its learning rate stays.
+
+    Returns:
+        The schedule.
+    """
+    return LambdaLR(optimizer, lambda _: 1.0)

@@ -1,0 +1,162 @@
+"""From a validated config to the objects of a run."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from afr_clip.clip.load import Towers, load_towers
+from afr_clip.config.assemble import build, optional_path, plain
+from afr_clip.config.restore import output_dir, typed_overrides
+from afr_clip.data.datamodule import DataSettings
+from afr_clip.data.reading import DatasetSpec
+from afr_clip.reports.manifest import build_manifest
+from afr_clip.reports.run_folder import open_run, write_json, write_text
+from afr_clip.training.loggers import MetricsCSV, build_wandb
+
+
+@dataclass
+class Run:
+    """One run: its folder and its manifest, which grows as facts become known.
+
+    Attributes:
+        folder: Where everything is written.
+        manifest: Plain values only.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
+        """Add facts to the manifest and write it."""
+        self.manifest |= facts
+        write_json(self.folder / "manifest.json", self.manifest)
+
+
+def start_run(config: DictConfig, *, resume: bool = False) -> Run:
+    """Open the run folder, write config and manifest, fix seed and threads.
+
+    Args:
+        config: The config of the command.
+        resume: Whether an earlier run in the folder is continued.
+
+    Returns:
+        The run.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    _quiet_libraries()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    folder = Path(output_dir())
+    values = plain(config) | {"run_dir": str(folder)}
+    open_run(folder, resume=resume, config=values)
+    write_text(folder / "config.yaml", _as_yaml(values))
+    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values))
+    run.note()
+    return run
+
+
+def finish_run(run: Run) -> None:
+    """Say where everything is, as the last line of stdout."""
+    sys.stdout.write(f"run: {run.folder}\n")
+
+
+def build_towers(config: DictConfig, run: Run) -> Towers:
+    """Build the frozen towers and note their fingerprint.
+
+    Args:
+        config: Its ``backbone`` and ``module`` are read.
+        run: Gets the fingerprint.
+
+    Returns:
+        The towers.
+    """
+    prompting = build(config.module.network.self_prompting)
+    towers = load_towers(build(config.backbone), needs_cnn=prompting.needs_cnn)
+    settings = towers.settings
+    run.note(
+        backbone={
+            "name": settings.name,
+            "architecture": settings.architecture,
+            "random_weights": settings.random_weights,
+            "fingerprint": towers.fingerprint(),
+        }
+    )
+    return towers
+
+
+def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
+    """Say how images are prepared for the towers."""
+    backbone = towers.backbone
+    return DataSettings(
+        image_size=(backbone.image_size, backbone.image_size),
+        mean=backbone.mean,
+        std=backbone.std,
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        seed=config.seed,
+        augment=config.data.augment,
+        cache=config.data.cache,
+        cache_dir=Path(config.cache_dir),
+        eval_batch_size=config.data.eval_batch_size,
+    )
+
+
+def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
+    """Say which images are wanted and where they may be."""
+    categories = None if node.categories is None else tuple(node.categories)
+    return DatasetSpec(
+        name=node.name,
+        layout=node.layout,
+        root=optional_path(node.root),
+        categories=categories,
+        data_dir=optional_path(config.data_dir),
+    )
+
+
+def build_loggers(config: DictConfig, run: Run, drop_from_step: int | None = None) -> list[Logger]:
+    """Build the CSV logger, and what ``logger=`` adds."""
+    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step)]
+    if config.logger.wandb is not None:
+        loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
+    return loggers
+
+
+def build_trainer(
+    config: DictConfig, run: Run, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback]
+) -> pl.Trainer:
+    """Build Lightning's Trainer; checkpoints and metrics are ours."""
+    bar = RichProgressBar(console_kwargs={"stderr": True})
+    trainer: pl.Trainer = build(
+        config.trainer,
+        default_root_dir=str(run.folder),
+        logger=list(loggers),
+        callbacks=[bar, *callbacks],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    return trainer
+
+
+def _as_yaml(values: dict[str, Any]) -> str:
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _quiet_libraries() -> None:
+    # Lightning reports every missing accelerator and logger at import level; the manifest says what there was.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*tensorboardX.*")

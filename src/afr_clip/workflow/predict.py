@@ -1,0 +1,69 @@
+"""Score plain photographs with a trained checkpoint."""
+
+from pathlib import Path
+
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.photographs import list_photographs
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.reports.figures import draw_overlay
+from afr_clip.reports.maps import save_map
+from afr_clip.reports.tables import ImageRow, write_scores
+from afr_clip.training.callbacks import ForEachPrediction
+from afr_clip.workflow.evaluate import build_trained, provenance, restore
+from afr_clip.workflow.parts import Run, build_trainer, data_settings, finish_run, start_run
+
+
+def predict(config: DictConfig) -> None:
+    """Run ``python -m afr_clip.predict``.
+
+    Args:
+        config: The composed and validated config.
+    """
+    checkpoint, config = restore(config)
+    photographs = list_photographs(Path(config.images), config.category)
+    run = start_run(config)
+    run.note(checkpoint=provenance(checkpoint))
+    module, towers = build_trained(config, run, checkpoint)
+    data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
+    writer = PhotographWriter(run, Path(config.images))
+    trainer = build_trainer(config, run, [], [ForEachPrediction([writer])])
+    try:
+        trainer.predict(module, dataloaders=data.target_dataloader(photographs.spec.name), return_predictions=False)
+    finally:
+        write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
+    finish_run(run)
+
+
+class PhotographWriter:
+    """A sink that writes map and overlay of every photograph and keeps its score.
+
+    Args:
+        run: Where they go: ``maps/`` and ``overlays/``, under the photographs' own names.
+        images: The file or folder that was asked for.
+
+    Attributes:
+        rows: The scores so far.
+    """
+
+    def __init__(self, run: Run, images: Path) -> None:
+        self._folder = run.folder
+        self._root = images if images.is_dir() else images.parent
+        self.rows: list[ImageRow] = []
+
+    def __call__(
+        self,
+        batch: AnomalyBatch,
+        anomaly_map: Float[Tensor, "batch height width"],
+        image_score: Float[Tensor, " batch"],
+    ) -> None:
+        """Write one batch."""
+        for i, sample in enumerate(batch.samples):
+            # The suffix stays in the name, so that a.jpg and a.png do not meet.
+            place = sample.image_path.relative_to(self._root).with_name(f"{sample.image_path.name}.png")
+            save_map(self._folder / "maps" / place, anomaly_map[i])
+            draw_overlay(self._folder / "overlays" / place, sample.image_path, anomaly_map[i], float(image_score[i]))
+            self.rows.append(ImageRow(sample, None, float(image_score[i])))

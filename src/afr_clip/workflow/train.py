@@ -1,0 +1,97 @@
+"""Train the adapters on the auxiliary dataset, then score the targets."""
+
+import time
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+from afr_clip.clip.load import Towers
+from afr_clip.config.assemble import build, compose_dataset
+from afr_clip.data.datamodule import AnomalyDataModule, LoadedDataset, load_dataset
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
+from afr_clip.training.callbacks import ForFirstBatchOfEpoch
+from afr_clip.training.checkpoint import CheckpointWriter, resume_path
+from afr_clip.training.loggers import log_figures
+from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.parts import (
+    Run,
+    build_loggers,
+    build_towers,
+    build_trainer,
+    data_settings,
+    dataset_spec,
+    finish_run,
+    start_run,
+)
+from afr_clip.workflow.score import score_targets
+
+
+def train(config: DictConfig) -> None:
+    """Run ``python -m afr_clip.train``.
+
+    Args:
+        config: The composed and validated config.
+    """
+    run = start_run(config, resume=config.resume)
+    auxiliary = load_dataset(dataset_spec(config.dataset, config))
+    targets = _load_targets(config)
+    run.note(auxiliary=describe(auxiliary), targets={target.spec.name: describe(target) for target in targets})
+    towers = build_towers(config, run)
+    data = AnomalyDataModule(auxiliary, targets, data_settings(config, towers))
+    module = AnomalyDetectionModule(
+        build(config.module.network, towers=towers), build(config.loss), build(config.optimizer), build(config.schedule)
+    )
+    run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
+    _fit(config, run, module, data, towers)
+    score_targets(config, run, module, data, towers)
+    finish_run(run)
+
+
+def describe(dataset: LoadedDataset) -> dict[str, object]:
+    """Describe a dataset for the manifest, down to the content of its images."""
+    return {
+        "name": dataset.spec.name,
+        "root": str(dataset.root),
+        "categories": sorted({sample.category for sample in dataset.samples}),
+        "are_categories_named": dataset.spec.categories is not None,
+        "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
+        "num_anomalous": dataset.digest.num_anomalous,
+        "sha256": dataset.digest.sha256,
+    }
+
+
+def _load_targets(config: DictConfig) -> list[LoadedDataset]:
+    targets = []
+    for name in config.protocol.targets:
+        node = compose_dataset(name)
+        node.root = config.protocol.roots.get(name, node.root)
+        node.categories = config.protocol.categories.get(name, node.categories)
+        targets.append(load_dataset(dataset_spec(node, config)))
+    return targets
+
+
+def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, towers: Towers) -> None:
+    checkpoints = run.folder / "checkpoints"
+    resume = resume_path(checkpoints) if config.resume else None
+    step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=True)["global_step"])
+    loggers = build_loggers(config, run, step)
+    figures = run.folder / "figures"
+    normalisation = (towers.backbone.mean, towers.backbone.std)
+
+    def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
+        path = figures / "training" / f"epoch_{epoch:04d}.png"
+        draw_sheet(path, panels_of(batch, maps, scores, normalisation))
+        log_figures(loggers, "training", [path])
+
+    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, run.manifest)]
+    if config.num_figures:
+        callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
+    started = time.monotonic()
+    trainer = build_trainer(config, run, loggers, callbacks)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    draw_curves(figures / "curves.png", run.folder / "metrics.csv")
+    run.note(seconds_training=round(time.monotonic() - started, 1))

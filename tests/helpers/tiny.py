@@ -1,0 +1,84 @@
+"""The smallest real parts: random CLIP towers, a network on them, a batch for it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from afr_clip.clip.load import Towers, load_towers
+from afr_clip.clip.settings import BackboneSettings, CNNSettings
+from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.models.afr_clip.network import AFRCLIP
+from afr_clip.models.afr_clip.settings import CMFRSettings, Placement, SelfPromptingSettings
+from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings, PromptStyle
+
+CNN = CNNSettings("test_resnet", pretrained=False, weights=None, random_weights=True, stages=(-1,))
+TINY = BackboneSettings(
+    name="tiny",
+    architecture="afr-clip-tiny",
+    pretrained=None,
+    weights=None,
+    random_weights=True,
+    quick_gelu=True,
+    image_size=64,
+    tap_layers=None,
+    cnn=CNN,
+)
+PROMPTS = PromptSettings(PromptStyle.single, object_agnostic=False)
+CMFR = CMFRSettings(enabled=True, inner_dim=None, kernel_size=1, shared=False, symmetric=False)
+SELF_PROMPTING = SelfPromptingSettings(
+    enabled=True, image_prompt=True, shared_prompt=True, num_prompts=5, stages=(1,), placement=Placement.replace
+)
+SCORING = ScoringSettings(
+    temperature=1.0, learnable_temperature=False, image_score=ImageScore.class_token, smoothing_sigma=0.0
+)
+
+
+def tiny_towers(**changes: object) -> Towers:
+    """Random towers of four blocks; ``changes`` replace settings."""
+    return load_towers(replace(TINY, **changes), needs_cnn=True)
+
+
+def tiny_network(
+    towers: Towers, *, seed: int = 0, mpfa_window: int = 3, tap_ln_post: bool = False, **changes: dict
+) -> AFRCLIP:
+    """AFR-CLIP on given towers; ``changes`` map ``cmfr``, ``self_prompting``, ``scoring`` to changed settings."""
+    torch.manual_seed(seed)
+    return AFRCLIP(
+        towers,
+        PROMPTS,
+        replace(CMFR, **changes.get("cmfr", {})),
+        replace(SELF_PROMPTING, **changes.get("self_prompting", {})),
+        replace(SCORING, **changes.get("scoring", {})),
+        mpfa_window,
+        tap_ln_post=tap_ln_post,
+    )
+
+
+def random_batch(num: int = 4, size: int = 64, seed: int = 0) -> AnomalyBatch:
+    """A batch of noise; every second image is anomalous in its upper left corner."""
+    generator = torch.Generator().manual_seed(seed)
+    is_anomalous = torch.arange(num) % 2 == 1
+    mask = torch.zeros(num, size, size, dtype=torch.bool)
+    mask[is_anomalous, : size // 4, : size // 3] = True
+    samples = tuple(
+        AnomalySample(
+            dataset="noise",
+            category="metal_nut",
+            defect_type="bad" if bad else "good",
+            image_path=Path(f"{i}.png"),
+            mask_path=None,
+            is_anomalous=bool(bad),
+            prompt_name="metal nut",
+        )
+        for i, bad in enumerate(is_anomalous)
+    )
+    return AnomalyBatch(
+        image=torch.randn(num, 3, size, size, generator=generator),
+        mask=mask,
+        has_mask=torch.ones(num, dtype=torch.bool),
+        is_anomalous=is_anomalous,
+        index=torch.arange(num),
+        samples=samples,
+    )

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+
+from afr_clip.clip.attention import FusedAttention, fuse_attention
+
+
+def attention(**changes: object) -> nn.MultiheadAttention:
+    torch.manual_seed(0)
+    return nn.MultiheadAttention(16, num_heads=4, **{"batch_first": True} | changes).eval()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_the_module_it_stands_in_for(masked):
+    plain, tokens = attention(), torch.randn(3, 7, 16)
+    mask = torch.full((7, 7), float("-inf")).triu(1) if masked else None
+    expected = plain(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0]
+    torch.testing.assert_close(FusedAttention(plain)(tokens, tokens, tokens, attn_mask=mask)[0], expected)
+
+
+def test_keeps_parameter_names_so_that_weight_files_fit():
+    plain = attention()
+    assert FusedAttention(plain).state_dict().keys() == plain.state_dict().keys()
+
+
+def test_replaces_every_attention_below_a_module():
+    tower = nn.ModuleList([nn.Sequential(attention()), attention()])
+    assert fuse_attention(tower) == 2
+    assert not any(isinstance(module, nn.MultiheadAttention) for module in tower.modules())
+
+
+def test_refuses_what_it_cannot_compute():
+    fused, tokens = FusedAttention(attention()), torch.randn(1, 3, 16)
+    with pytest.raises(ValueError, match="self-attention"):
+        fused(tokens, tokens.clone(), tokens)
+    with pytest.raises(ValueError, match="batch first"):
+        FusedAttention(attention(batch_first=False))
+    with pytest.raises(ValueError, match="one input projection"):
+        FusedAttention(attention(kdim=8))

@@ -1,0 +1,192 @@
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from afr_clip.clip import hub
+from afr_clip.clip.load import load_towers
+from afr_clip.clip.weights import fingerprint, read_state_dict
+from helpers.tiny import CNN, TINY, tiny_towers
+
+
+def clip_state(size: int = 64) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in tiny_towers(image_size=size).backbone.clip.state_dict().items()}
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """A machine that can look nothing up and has nothing cached."""
+
+    def nothing(*args: object, **kwargs: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bare", "nested", "data_parallel"])
+def test_local_files_of_every_plain_form_load(tmp_path, kind):
+    state = {name: value + 0.25 if value.is_floating_point() else value for name, value in clip_state().items()}
+    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        content = {f"module.{k}": v for k, v in state.items()} if kind == "data_parallel" else state
+        torch.save({"state_dict": content, "epoch": 3} if kind == "nested" else content, path)
+    loaded = load_towers(replace(TINY, random_weights=False, weights=str(path)), needs_cnn=False)
+    for name, value in loaded.backbone.clip.state_dict().items():
+        torch.testing.assert_close(value, state[name])
+
+
+class OpenAIArchive(torch.nn.Module):
+    """A module with the parts that OpenAI's TorchScript archives have besides weights, in half precision."""
+
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name, value in state.items():
+            owner = self
+            *path, leaf = name.split(".")
+            for part in path:
+                if not hasattr(owner, part):
+                    owner.add_module(part, torch.nn.Module())
+                owner = getattr(owner, part)
+            owner.register_parameter(leaf, torch.nn.Parameter(value.half(), requires_grad=False))
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            self.register_buffer(name, torch.tensor(64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_openais_archive_form_loads(tmp_path):
+    state = clip_state()
+    path = tmp_path / "ViT.pt"
+    torch.jit.script(OpenAIArchive(state)).save(str(path))
+    loaded = load_towers(replace(TINY, random_weights=False, weights=str(path)), needs_cnn=False)
+    torch.testing.assert_close(loaded.backbone.clip.visual.conv1.weight, state["visual.conv1.weight"].half().float())
+
+
+def test_position_embeddings_are_stretched_as_open_clip_stretches_them(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(clip_state(size=64), path)
+    ours = load_towers(replace(TINY, random_weights=False, weights=str(path), image_size=96), needs_cnn=False)
+    twin = open_clip.create_model(TINY.architecture, pretrained=str(path), force_image_size=96)
+    torch.testing.assert_close(ours.backbone.clip.visual.positional_embedding, twin.visual.positional_embedding)
+
+
+def test_a_file_of_another_architecture_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"visual.conv1.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(ValueError, match=r"other\.safetensors must fit the chosen architecture, got \d+ missing"):
+        load_towers(replace(TINY, random_weights=False, weights=str(path)), needs_cnn=False)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pt"
+    torch.save({"weights": Path("x")}, path)
+    with pytest.raises(ValueError, match="could not be read"):
+        read_state_dict(path)
+
+
+def test_a_damaged_and_a_missing_file_are_named(tmp_path):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(ValueError, match=r"damaged\.safetensors must hold weights"):
+        read_state_dict(path)
+    with pytest.raises(FileNotFoundError, match=r"missing\.pt, found none"):
+        read_state_dict(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pretrained", "quick_gelu"),
+    [("ViT-B-32", "openai", True), ("ViT-B-32", "openai", False), ("ViT-B-32-quickgelu", "openai", False)],
+)
+def test_the_activation_is_never_guessed(architecture, pretrained, quick_gelu):
+    settings = replace(
+        TINY, architecture=architecture, pretrained=pretrained, random_weights=False, quick_gelu=quick_gelu
+    )
+    with pytest.raises(ValueError, match="The activation must be the one the weights were trained with"):
+        load_towers(settings, needs_cnn=False)
+
+
+def test_an_unknown_tag_lists_the_known_ones():
+    settings = replace(TINY, architecture="ViT-B-32-quickgelu", pretrained="opnai", random_weights=False)
+    with pytest.raises(ValueError, match=r"published weights of ViT-B-32-quickgelu \(.*openai.*\), got 'opnai'"):
+        load_towers(settings, needs_cnn=False)
+
+
+def test_a_local_file_must_say_its_activation(tmp_path):
+    settings = replace(TINY, random_weights=False, weights=str(tmp_path / "w.pt"), quick_gelu=False)
+    with pytest.raises(ValueError, match=r"has quick_gelu=True.*backbone\.quick_gelu is False"):
+        load_towers(settings, needs_cnn=False)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_network_and_file_one_sentence_says_what_to_fetch():
+    clip = replace(TINY, architecture="ViT-B-32-quickgelu", pretrained="openai", random_weights=False, image_size=224)
+    with pytest.raises(FileNotFoundError, match=r"Fetch https://\S+ViT-B-32\.pt .* backbone\.weights=PATH"):
+        load_towers(clip, needs_cnn=False)
+    cnn = replace(TINY, cnn=replace(CNN, architecture="resnet18", pretrained=True, random_weights=False))
+    with pytest.raises(FileNotFoundError, match=r"CNN resnet18 .* backbone\.cnn\.weights=PATH"):
+        load_towers(cnn, needs_cnn=True)
+
+
+def test_cnn_weights_load_from_a_classifiers_file(tmp_path):
+    torch.manual_seed(7)
+    classifier = timm.create_model("test_resnet", num_classes=10)
+    path = tmp_path / "cnn.safetensors"
+    save_file(classifier.state_dict(), path)
+    settings = replace(TINY, cnn=replace(CNN, random_weights=False, weights=str(path)))
+    cnn = load_towers(settings, needs_cnn=True).cnn
+    image = torch.randn(2, 3, 64, 64)
+    expected = classifier.eval().forward_features(image * cnn.scale + cnn.shift).mean(dim=(2, 3))
+    torch.testing.assert_close(cnn(image), expected)
+
+
+def test_the_cnn_sees_imagenets_normalisation(towers):
+    black = -torch.tensor(towers.backbone.mean) / torch.tensor(towers.backbone.std)
+    renormalised = black.view(1, 3, 1, 1) * towers.cnn.scale + towers.cnn.shift
+    torch.testing.assert_close(
+        renormalised.flatten(), -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225])
+    )
+
+
+def test_input_size_must_be_a_multiple_of_the_patch_size():
+    with pytest.raises(ValueError, match=r"multiple of the patch size 16 .* got 100\. The nearest is 96"):
+        load_towers(replace(TINY, image_size=100), needs_cnn=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "ViT-X"}, "must be a model of open_clip, got 'ViT-X'"),
+        ({"cnn": replace(CNN, architecture="resnet_x")}, "must be a timm model, got 'resnet_x'"),
+    ],
+)
+def test_unknown_architectures_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_towers(replace(TINY, **changes), needs_cnn=True)
+
+
+def test_random_towers_are_the_same_every_time_and_leave_the_global_seed_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first = tiny_towers()
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(2)
+    assert tiny_towers().fingerprint() == first.fingerprint()
+
+
+def test_the_fingerprint_sees_every_weight():
+    module = torch.nn.Linear(2, 2)
+    before = fingerprint(module)
+    with torch.no_grad():
+        module.weight[0, 0] += 1e-6
+    assert fingerprint(module) != before

@@ -1,0 +1,11 @@
+"""Builders for the unit tests; the towers are built once, because they never change."""
+
+import pytest
+
+from afr_clip.clip.load import Towers
+from helpers.tiny import tiny_towers
+
+
+@pytest.fixture(scope="session")
+def towers() -> Towers:
+    return tiny_towers()

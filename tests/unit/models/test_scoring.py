@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from torch.testing import assert_close
+
+from afr_clip.models.scoring import (
+    anomaly_probability,
+    combine_image_score,
+    smooth_map,
+    text_on_text_similarity,
+    upsample_map,
+)
+from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
+from helpers.naive import naive_probability, naive_similarity, naive_upsampling
+
+
+@pytest.fixture
+def embeddings() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(2, 9, 8, generator=generator, dtype=torch.float64),
+        torch.randn(2, 2, 8, generator=generator, dtype=torch.float64),
+    )
+
+
+def test_similarity_matches_three_loops(embeddings):
+    assert_close(text_on_text_similarity(*embeddings), naive_similarity(*embeddings))
+
+
+def test_similarity_ignores_the_length_of_embeddings(embeddings):
+    rectified, stateful = embeddings
+    assert_close(text_on_text_similarity(7 * rectified, 0.1 * stateful), text_on_text_similarity(rectified, stateful))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.07])
+def test_probability_matches_two_loops(embeddings, temperature):
+    similarity = text_on_text_similarity(*embeddings)
+    assert_close(anomaly_probability(similarity, temperature), naive_probability(similarity, temperature))
+
+
+def test_without_temperature_probabilities_keep_the_papers_range():
+    extremes = torch.tensor([[[1.0, -1.0], [-1.0, 1.0], [0.3, 0.3]]])
+    low = 1 / (1 + math.e**2)
+    assert_close(anomaly_probability(extremes), torch.tensor([[low, 1 - low, 0.5]]))
+
+
+@pytest.mark.parametrize("size", [(12, 12), (7, 11), (2, 9)])
+def test_upsampling_is_bilinear_between_patch_centres(size):
+    grid = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert_close(upsample_map(grid[None], size)[0], naive_upsampling(grid, size))
+
+
+def test_smoothing_is_scipys_gaussian_away_from_the_border():
+    noise = np.random.default_rng(0).random((64, 48))
+    expected = scipy.ndimage.gaussian_filter(noise, sigma=3.0)
+    ours = smooth_map(torch.from_numpy(noise)[None], sigma=3.0)[0].numpy()
+    np.testing.assert_allclose(ours[12:-12, 12:-12], expected[12:-12, 12:-12], atol=1e-6)
+
+
+def test_smoothing_keeps_a_constant_map_and_sigma_zero_keeps_any():
+    constant, noise = torch.full((1, 20, 20), 0.3), torch.rand(1, 20, 20)
+    assert_close(smooth_map(constant, 4.0), constant)
+    assert smooth_map(noise, 0.0) is noise
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (ImageScore.class_token, [0.2, 0.4]),
+        (ImageScore.map_max, [0.9, 0.5]),
+        (ImageScore.class_token_and_map_max, [0.55, 0.45]),
+    ],
+)
+def test_image_score_is_made_of_the_chosen_parts(kind, expected):
+    maps = torch.tensor([[[0.1, 0.9]], [[0.5, 0.0]]])
+    assert_close(combine_image_score(torch.tensor([0.2, 0.4]), maps, kind), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("temperature", "sigma", "name"), [(0.0, 0.0, "temperature"), (1.0, -1.0, "smoothing_sigma")])
+def test_senseless_settings_are_refused(temperature, sigma, name):
+    with pytest.raises(ValueError, match=name):
+        ScoringSettings(temperature, learnable_temperature=False, image_score=ImageScore.map_max, smoothing_sigma=sigma)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from afr_clip.clip.attention import fuse_attention
+from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
 
 Tokens = Float[Tensor, "batch tokens token_dim"]
@@ -76,7 +76,7 @@ class CLIPBackbone(nn.Module):
                 f"Choose a ViT architecture, for example ViT-L-14-336-quickgelu."
             )
             raise ValueError(msg)
-        fuse_attention(clip)
+        fuse(clip)
         self.clip: Any = clip.requires_grad_(False)
         self._tokenizer = tokenizer
         self._blocks = visual.transformer.resblocks

@@ -20,12 +20,16 @@ def build(node: DictConfig, **injected: Any) -> Any:  # noqa: ANN401 - the type 
         The object; errors are those of its constructor, unwrapped.
     """
     try:
-        return instantiate(node, **injected, _convert_="all")
+        if not injected:
+            return instantiate(node, _convert_="all")
+        # Hydra would turn injected dataclasses into configs, so they are passed after it is done.
+        factory = instantiate(node, _convert_="all", _partial_=True)
     except Exception as error:
         # Hydra wraps whatever a constructor raises; the constructor's own sentence is the one to show.
         if type(error).__name__ == "InstantiationException" and isinstance(error.__cause__, Exception):
             raise error.__cause__ from None
         raise
+    return factory(**injected)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

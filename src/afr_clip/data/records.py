@@ -1,5 +1,6 @@
 """What travels from the disk to the model: one record per image, one frozen batch per step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class AnomalySample:
         image_path: The image file.
         mask_path: The ground-truth mask file; ``None`` for normal images and for datasets without masks.
         is_anomalous: Image-level truth.
+        prompt_name: The category in words for prompts, for example ``"metal nut"``.
     """
 
     dataset: str
@@ -27,6 +29,7 @@ class AnomalySample:
     image_path: Path
     mask_path: Path | None
     is_anomalous: bool
+    prompt_name: str
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,25 @@ class AnomalyBatch:
         """The category of each image."""
         return tuple(sample.category for sample in self.samples)
 
+    @property
+    def prompt_name(self) -> tuple[str, ...]:
+        """What each image shows, in words for prompts."""
+        return tuple(sample.prompt_name for sample in self.samples)
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "AnomalyBatch":
         """Return the batch with its tensors on ``device``."""
-        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "AnomalyBatch":
         """Return the batch with its tensors in page-locked memory; called by PyTorch's data loader."""
-        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+        return self._map(Tensor.pin_memory)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+    def _map(self, move: Callable[[Tensor], Tensor]) -> "AnomalyBatch":
+        return replace(
+            self,
+            image=move(self.image),
+            mask=move(self.mask),
+            has_mask=move(self.has_mask),
+            is_anomalous=move(self.is_anomalous),
+            index=move(self.index),
+        )

@@ -1,8 +1,13 @@
-"""Self-attention of open_clip's blocks through PyTorch's fused kernel."""
+"""Faster forms of what open_clip's blocks are made of: the same functions of the same weights."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+
+QUICK_GELU_SLOPE = 1.702
+"""Slope of the sigmoid that stands in for the normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)."""
 
 
 class FusedAttention(nn.Module):
@@ -78,21 +83,40 @@ class FusedAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, dim)), None
 
 
-def fuse_attention(tower: nn.Module) -> int:
-    """Replace every ``nn.MultiheadAttention`` below a module by ``FusedAttention``.
+class LeanQuickGELU(nn.Module):
+    r"""QuickGELU, ``x * sigmoid(1.702 x)``, with one temporary instead of three.
+
+    At 1370 tokens of width 4096 a temporary is 22 MB, and fetching its memory costs more than the arithmetic. Where a
+    gradient is needed the ordinary form is used.
+
+    Example:
+        >>> import torch
+        >>> LeanQuickGELU()(torch.tensor([0.0, 1.0]))
+        tensor([0.0000, 0.8458])
+    """
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the activation; ``x`` itself is left alone."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
+        return (QUICK_GELU_SLOPE * x).sigmoid_().mul_(x)
+
+
+def fuse(tower: nn.Module) -> int:
+    """Replace attention and QuickGELU below a module by the faster forms of this file.
 
     Args:
         tower: The module to change in place.
 
     Returns:
-        How many were replaced.
+        How many modules were replaced.
     """
     found = [
-        (parent, name)
+        (parent, name, child)
         for parent in tower.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.MultiheadAttention)
+        if isinstance(child, nn.MultiheadAttention | QuickGELU)
     ]
-    for parent, name in found:
-        setattr(parent, name, FusedAttention(getattr(parent, name)))
+    for parent, name, child in found:
+        setattr(parent, name, FusedAttention(child) if isinstance(child, nn.MultiheadAttention) else LeanQuickGELU())
     return len(found)

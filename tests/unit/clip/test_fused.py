@@ -1,8 +1,9 @@
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from torch import nn
 
-from afr_clip.clip.attention import FusedAttention, fuse_attention
+from afr_clip.clip.fused import FusedAttention, LeanQuickGELU, fuse
 
 
 def attention(**changes: object) -> nn.MultiheadAttention:
@@ -23,10 +24,25 @@ def test_keeps_parameter_names_so_that_weight_files_fit():
     assert FusedAttention(plain).state_dict().keys() == plain.state_dict().keys()
 
 
-def test_replaces_every_attention_below_a_module():
-    tower = nn.ModuleList([nn.Sequential(attention()), attention()])
-    assert fuse_attention(tower) == 2
-    assert not any(isinstance(module, nn.MultiheadAttention) for module in tower.modules())
+def test_replaces_every_attention_and_activation_below_a_module():
+    tower = nn.ModuleList([nn.Sequential(attention(), QuickGELU()), attention()])
+    assert fuse(tower) == 3
+    assert not any(isinstance(module, nn.MultiheadAttention | QuickGELU) for module in tower.modules())
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_quick_gelu_is_open_clips_and_leaves_its_input_alone(needs_gradient):
+    x = torch.linspace(-8, 8, 101, requires_grad=needs_gradient)
+    before = x.detach().clone()
+    torch.testing.assert_close(LeanQuickGELU()(x), QuickGELU()(x))
+    assert torch.equal(x, before)
+
+
+def test_quick_gelu_has_its_gradient():
+    x, y = (torch.linspace(-3, 3, 7, requires_grad=True) for _ in range(2))
+    LeanQuickGELU()(x).sum().backward()
+    QuickGELU()(y).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
 
 
 def test_refuses_what_it_cannot_compute():

@@ -1,0 +1,284 @@
+"""Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from afr_clip.data.augment import build_augmentation
+from afr_clip.data.cache import open_cache
+from afr_clip.data.dataset import AnomalyDataset, AnomalyItem, collate
+from afr_clip.data.digest import DatasetDigest, content_digest, count_vanished_defects
+from afr_clip.data.errors import DataError
+from afr_clip.data.layouts import dataset_row
+from afr_clip.data.pixels import SampleReader
+from afr_clip.data.reading import DatasetSpec, find_root, read_samples
+from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.data.sampler import EpochSampler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How images are prepared and fed.
+
+    Attributes:
+        image_size: Height and width of the model's input in pixels.
+        mean: Per-channel mean that the backbone expects.
+        std: Per-channel standard deviation, likewise.
+        batch_size: Images per training step.
+        num_workers: Loading processes; 0 loads in the main process.
+        seed: The run's seed: order of training and augmentation.
+        augment: Whether training images are augmented.
+        cache: Whether resized pixels are kept on disk.
+        cache_dir: Where; needed with ``cache``.
+        eval_batch_size: Images per evaluation step; ``None`` takes ``batch_size``.
+
+    Raises:
+        ValueError: If a number is out of range, or ``cache`` lacks its folder.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_size: int
+    num_workers: int = 0
+    seed: int = 0
+    augment: bool = False
+    cache: bool = False
+    cache_dir: Path | None = None
+    eval_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", Path(self.cache_dir))
+        self._require(len(self.image_size) == 2 and min(self.image_size) > 0, "image_size", "two positive numbers")
+        self._require(len(self.mean) == 3, "mean", "three numbers, one per channel")
+        self._require(len(self.std) == 3 and min(self.std) > 0, "std", "three positive numbers, one per channel")
+        self._require(self.batch_size > 0, "batch_size", "positive")
+        self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
+        self._require(self.num_workers >= 0, "num_workers", "0 or more")
+        self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
+
+    def _require(self, holds: bool, name: str, what: str) -> None:
+        if not holds:
+            msg = f"data.{name} must be {what}, got {getattr(self, name)!r}. Correct data.{name}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """A dataset whose files were listed and hashed.
+
+    Attributes:
+        spec: What was asked for.
+        root: Where it was found.
+        samples: What is there.
+        digest: Content of the files.
+    """
+
+    spec: DatasetSpec
+    root: Path
+    samples: tuple[AnomalySample, ...]
+    digest: DatasetDigest
+
+
+def load_dataset(spec: DatasetSpec) -> LoadedDataset:
+    """List a dataset's samples and hash their files.
+
+    Args:
+        spec: Which images are wanted.
+
+    Returns:
+        The dataset; nothing is decoded yet.
+
+    Raises:
+        DataError: If the dataset cannot be listed as it must be.
+    """
+    samples = tuple(read_samples(spec))
+    return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
+
+
+class AnomalyDataModule(LightningDataModule):
+    """The auxiliary dataset and the targets of one run, kept apart.
+
+    Args:
+        auxiliary: The dataset to train on; ``None`` where nothing is trained.
+        targets: The datasets to score, each under a name of its own.
+        settings: How images are prepared and fed.
+
+    Attributes:
+        auxiliary: As given.
+        targets: As given, by name.
+
+    Raises:
+        DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target shares images with it, or
+            could do so because it has the same name or folder and not both name disjoint categories.
+    """
+
+    def __init__(
+        self, auxiliary: LoadedDataset | None, targets: Sequence[LoadedDataset], settings: DataSettings
+    ) -> None:
+        super().__init__()
+        names = [target.spec.name for target in targets]
+        if len(set(names)) < len(names):
+            msg = f"Results are reported by name, so targets must have different names, got {names}. Rename one."
+            raise DataError(msg)
+        if auxiliary is not None:
+            _require_masks(auxiliary)
+            for target in targets:
+                _require_separate(auxiliary, target)
+        self.auxiliary = auxiliary
+        self.targets = dict(zip(names, targets, strict=True))
+        self._settings = settings
+
+    def train_dataloader(self) -> DataLoader[AnomalyItem]:
+        """Load the auxiliary dataset, shuffled anew each epoch.
+
+        Returns:
+            Batches of the whole dataset; the last may be smaller.
+
+        Raises:
+            DataError: If there is no auxiliary dataset.
+        """
+        if self.auxiliary is None:
+            msg = "Training needs an auxiliary dataset, got none. Choose one, for example dataset=visa."
+            raise DataError(msg)
+        dataset = self._dataset(self.auxiliary, augment=self._settings.augment)
+        sampler = EpochSampler(len(dataset), self._settings.seed)
+        return self._loader(dataset, self._settings.batch_size, sampler)
+
+    def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
+        """Load one target in the order of its samples.
+
+        Args:
+            name: Under which the target is reported.
+
+        Returns:
+            Batches of the whole dataset; the last may be smaller.
+
+        Raises:
+            DataError: If there is no such target.
+        """
+        dataset = self._dataset(self._target(name), augment=False)
+        return self._loader(dataset, self._settings.eval_batch_size or self._settings.batch_size)
+
+    def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
+        """Load every target, in the order of ``targets``."""
+        return [self.target_dataloader(name) for name in self.targets]
+
+    def vanished_defects(self, name: str) -> dict[str, int]:
+        """Count the defects of a target that have no pixel left at the model's input size.
+
+        Args:
+            name: Under which the target is reported.
+
+        Returns:
+            Number of 8-connected defects per category that has masks.
+
+        Raises:
+            DataError: If there is no such target, or a mask cannot be decoded.
+        """
+        target = self._target(name)
+        counts = count_vanished_defects(target.samples, self._reader(target))
+        for category, count in counts.items():
+            if count.num_empty:
+                logger.warning("%s/%s: %d masks of anomalous images mark no pixel.", name, category, count.num_empty)
+        return {category: count.num_vanished for category, count in counts.items()}
+
+    def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
+        """Move a batch; Lightning's own way would write into the frozen dataclass.
+
+        Args:
+            batch: What a loader gave.
+            device: Where the model is.
+            dataloader_idx: Which loader.
+
+        Returns:
+            The batch on ``device``.
+        """
+        return batch.to(device, non_blocking=device.type == "cuda")
+
+    def _target(self, name: str) -> LoadedDataset:
+        if name not in self.targets:
+            msg = f"Target must be one of {sorted(self.targets)}, got {name!r}. Add it to the targets of the run."
+            raise DataError(msg)
+        return self.targets[name]
+
+    def _reader(self, loaded: LoadedDataset) -> SampleReader:
+        return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
+
+    def _dataset(self, loaded: LoadedDataset, *, augment: bool) -> AnomalyDataset:
+        settings, reader = self._settings, self._reader(loaded)
+        cache = None
+        if settings.cache:
+            assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
+            cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
+        augmentation = build_augmentation(settings.image_size) if augment else None
+        return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation)
+
+    def _loader(
+        self, dataset: AnomalyDataset, batch_size: int, sampler: Sampler[tuple[int, int]] | None = None
+    ) -> DataLoader[AnomalyItem]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self._settings.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=False,
+            # Training starts its workers once; a target is read once, and its workers must not outlive it.
+            persistent_workers=sampler is not None and self._settings.num_workers > 0,
+            generator=torch.Generator().manual_seed(self._settings.seed),
+        )
+
+
+def _require_masks(auxiliary: LoadedDataset) -> None:
+    bare = [sample for sample in auxiliary.samples if sample.is_anomalous and sample.mask_path is None]
+    if bare or not auxiliary.digest.num_masks:
+        msg = (
+            f"An auxiliary dataset must have anomalous images, each with a mask, but {auxiliary.root} has "
+            f"{auxiliary.digest.num_masks} masks for {auxiliary.digest.num_anomalous} anomalous images"
+            f"{f'; {bare[0].image_path} has none' if bare else ''}. Train on another dataset or split."
+        )
+        raise DataError(msg)
+
+
+def _require_separate(auxiliary: LoadedDataset, target: LoadedDataset) -> None:
+    if auxiliary.spec.name == target.spec.name:
+        _require_disjoint_categories(auxiliary.spec, target.spec, f"name {target.spec.name!r}")
+    if auxiliary.root.resolve() == target.root.resolve():
+        _require_disjoint_categories(auxiliary.spec, target.spec, f"folder {target.root}")
+    seen = dict(zip(auxiliary.digest.images, auxiliary.samples, strict=True))
+    shared = [
+        (seen[sha256], sample)
+        for sha256, sample in zip(target.digest.images, target.samples, strict=True)
+        if sha256 in seen
+    ]
+    if shared:
+        trained_on, scored = shared[0]
+        msg = (
+            f"Auxiliary dataset {auxiliary.spec.name!r} and target {target.spec.name!r} must share no image, but "
+            f"{len(shared)} files are the same; the first is {trained_on.image_path} and {scored.image_path}. "
+            f"Choose another target, or categories that do not overlap."
+        )
+        raise DataError(msg)
+
+
+def _require_disjoint_categories(auxiliary: DatasetSpec, target: DatasetSpec, shared: str) -> None:
+    both_named = auxiliary.categories is not None and target.categories is not None
+    if not both_named or set(auxiliary.categories or ()) & set(target.categories or ()):
+        msg = (
+            f"Auxiliary dataset and target share the {shared}, so both must name their categories and have none in "
+            f"common, got {auxiliary.categories} and {target.categories}. Name them, or choose another target."
+        )
+        raise DataError(msg)

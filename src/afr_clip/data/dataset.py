@@ -1,0 +1,115 @@
+"""A map-style dataset of decoded, resized and normalised images, and how they become a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from afr_clip.data.augment import Augmentation
+from afr_clip.data.cache import PixelCache
+from afr_clip.data.pixels import SampleReader
+from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.data.transforms import normalise
+
+
+@dataclass(frozen=True)
+class AnomalyItem:
+    """One image of a batch.
+
+    Attributes:
+        image: Normalised RGB.
+        mask: Pixel truth.
+        has_mask: Whether pixel truth is known.
+        index: Position in the dataset.
+        sample: The record it was read from.
+    """
+
+    image: Float32[Tensor, "3 height width"]
+    mask: Bool[Tensor, "height width"]
+    has_mask: bool
+    index: int
+    sample: AnomalySample
+
+
+class AnomalyDataset(Dataset[AnomalyItem]):
+    """Samples as the model sees them.
+
+    Args:
+        samples: What to read.
+        reader: Decodes and resizes.
+        mean: Per-channel mean that images are normalised with.
+        std: Per-channel standard deviation, likewise.
+        cache: Resized pixels of the same samples; ``None`` decodes the files each time.
+        augmentation: Applied to each draw; then items are asked for by ``(index, draw_seed)``.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[AnomalySample],
+        reader: SampleReader,
+        mean: Sequence[float],
+        std: Sequence[float],
+        cache: PixelCache | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.samples = tuple(samples)
+        self._reader = reader
+        self._mean, self._std = tuple(mean), tuple(std)
+        self._cache = cache
+        self._augmentation = augmentation
+        has_truth = any(sample.mask_path is not None for sample in self.samples)
+        self._is_normal_truth_known = has_truth or not any(sample.is_anomalous for sample in self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> AnomalyItem:
+        """Read one image.
+
+        Args:
+            key: The index, or ``(index, draw_seed)`` as ``EpochSampler`` gives it.
+
+        Returns:
+            The image with its truth.
+
+        Raises:
+            DataError: If a file cannot be decoded, or image and mask differ in size.
+            TypeError: If the dataset augments and no draw seed is given.
+        """
+        index, draw_seed = key if isinstance(key, tuple) else (key, None)
+        sample = self.samples[index]
+        pixels = self._reader.read(sample) if self._cache is None else self._cache.read(index)
+        if self._augmentation is not None:
+            if draw_seed is None:
+                msg = f"An augmenting dataset must be asked for (index, draw_seed), got {key!r}. Use EpochSampler."
+                raise TypeError(msg)
+            pixels = self._augmentation(pixels, draw_seed)
+        return AnomalyItem(
+            image=normalise(pixels.image, self._mean, self._std),
+            mask=pixels.mask,
+            has_mask=sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known),
+            index=index,
+            sample=sample,
+        )
+
+
+def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
+    """Stack items into a batch.
+
+    Args:
+        items: At least one, all of one size.
+
+    Returns:
+        The batch, in the order of the items.
+    """
+    return AnomalyBatch(
+        image=torch.stack([item.image for item in items]),  # (B, 3, H, W)
+        mask=torch.stack([item.mask for item in items]),  # (B, H, W)
+        has_mask=torch.tensor([item.has_mask for item in items]),
+        is_anomalous=torch.tensor([item.sample.is_anomalous for item in items]),
+        index=torch.tensor([item.index for item in items]),
+        samples=tuple(item.sample for item in items),
+    )

@@ -1,0 +1,252 @@
+"""Two ways in which a dataset lists its images: by the names of files in folders, and by a table."""
+
+import csv
+import glob
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Formatter
+
+from afr_clip.data.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed image, before anybody asks whether the listing makes sense.
+
+    Attributes:
+        category: Object or texture kind.
+        defect_type: Folder or label of the condition.
+        is_anomalous: Image-level truth.
+        image: Where the image should be.
+        mask: The mask found for it, if any.
+        mask_names: Where a mask was looked for, relative to the root.
+    """
+
+    category: str
+    defect_type: str
+    is_anomalous: bool
+    image: Path
+    mask: Path | None
+    mask_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one split of a dataset holds.
+
+    Attributes:
+        entries: The images, in no promised order.
+        has_masks: Whether the dataset comes with ground truth at all.
+        masks: Every mask file that belongs to the listing, paired or not.
+    """
+
+    entries: tuple[Entry, ...]
+    has_masks: bool
+    masks: frozenset[Path] = frozenset()
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """Folders and file names say everything.
+
+    Templates are paths below the root without the suffix; their fields are ``category``, ``split``, ``type``, ``stem``.
+
+    Attributes:
+        marker: Glob pattern whose presence below a root tells this layout.
+        image: Template of the images.
+        masks: Templates of the masks; the first that a file answers to is taken. None means that there are no masks.
+        normal_types: Types that are not anomalous, in lower case.
+        types: The only types that count; empty lets every folder count.
+        fixed: Values of fields that ``image`` lacks; ``{root}`` in them stands for the root folder's own name.
+    """
+
+    marker: str
+    image: str
+    masks: tuple[str, ...] = ()
+    normal_types: tuple[str, ...] = ("good",)
+    types: tuple[str, ...] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """List one split below a root.
+
+        Args:
+            root: The dataset's folder.
+            split: For example ``"test"``.
+
+        Returns:
+            All categories; masks paired with images by name.
+
+        Raises:
+            DataError: If two files differ only in their suffix.
+        """
+        fixed = {name: value.format(root=root.resolve().name) for name, value in self.fixed.items()}
+        if fixed.get("split", split) != split:
+            return Listing((), has_masks=False)
+        images = match_files(root, self.image, {"split": split})
+        masks = [(template, match_files(root, template, {"split": split})) for template in self.masks]
+        entries = []
+        for key, path in images.items():
+            values = fixed | {"split": split} | dict(key)
+            if not self.types or values["type"] in self.types:
+                found = (files.get(_key(template, values)) for template, files in masks)
+                entries.append(self._entry(values, path, next(filter(None, found), None)))
+        every_mask = frozenset(path for _, files in masks for path in files.values())
+        return Listing(tuple(entries), has_masks=self._has_masks(root), masks=every_mask)
+
+    def _entry(self, values: Mapping[str, str], image: Path, mask: Path | None) -> Entry:
+        return Entry(
+            category=values["category"],
+            defect_type=values["type"],
+            is_anomalous=values["type"].lower() not in self.normal_types,
+            image=image,
+            mask=mask,
+            mask_names=tuple(f"{template.format(**values)}.*" for template in self.masks),
+        )
+
+    def _has_masks(self, root: Path) -> bool:
+        """Tell whether any ground-truth folder exists, be it empty."""
+        folders = (re.sub(r"(/\{\w+\})+$", "", template.rpartition("/")[0]) for template in self.masks)
+        patterns = (re.sub(r"\{\w+\}", "*", folder) for folder in folders)
+        return any(path.is_dir() for pattern in patterns for path in root.glob(pattern or "*"))
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """A CSV names every image; the attributes below the first are templates over its columns.
+
+    Attributes:
+        table: The CSV below the root; its presence tells this layout.
+        image: Path of the image.
+        mask: Path of the mask; empty for a table without masks.
+        category: The category.
+        split: The split.
+        type: The condition.
+        normal_types: Types that are not anomalous, in lower case.
+    """
+
+    table: str
+    image: str
+    mask: str
+    category: str
+    split: str
+    type: str
+    normal_types: tuple[str, ...]
+
+    @property
+    def marker(self) -> str:
+        """Pattern whose presence below a root tells this layout."""
+        return self.table
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """List one split of the table.
+
+        Args:
+            root: The dataset's folder.
+            split: For example ``"test"``.
+
+        Returns:
+            All categories; whether the files exist is not looked at, except for masks.
+
+        Raises:
+            DataError: If the table lacks a column that a template names.
+        """
+        path = root / self.table
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True, restval=""))
+        needed = {
+            name
+            for template in (self.image, self.mask, self.category, self.split, self.type)
+            for name in _fields(template)
+        }
+        lacking = sorted(needed - set(rows[0] if rows else ()))
+        if lacking:
+            msg = f"{path} must have rows with the columns {sorted(needed)}, but lacks {lacking}. Restore the original."
+            raise DataError(msg)
+        entries = tuple(self._entry(root, row) for row in rows if self.split.format(**row) == split)
+        return Listing(entries, has_masks=any(any(entry.mask_names) for entry in entries))
+
+    def _entry(self, root: Path, row: Mapping[str, str]) -> Entry:
+        label, mask_name = self.type.format(**row), self.mask.format(**row)
+        mask = root / mask_name
+        return Entry(
+            category=self.category.format(**row),
+            defect_type=label,
+            is_anomalous=label.lower() not in self.normal_types,
+            image=root / self.image.format(**row),
+            mask=mask if mask_name and mask.is_file() else None,
+            mask_names=(mask_name,) if mask_name else (),
+        )
+
+
+FieldValues = tuple[tuple[str, str], ...]
+"""The fields of a template and what they stand for in one path; usable as a key."""
+
+
+def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[FieldValues, Path]:
+    """Find the image files below a root whose paths follow a template.
+
+    Hidden files, ``__MACOSX`` folders and files without an image suffix are passed over.
+
+    Args:
+        root: Where the template starts.
+        template: Path without suffix, for example ``"{category}/{split}/{type}/{stem}"``.
+        known: Fields whose value is given; the others match any name.
+
+    Returns:
+        Each file under the values of the template's fields, in order of the paths.
+
+    Raises:
+        DataError: If two files differ only in their suffix.
+    """
+    shape = re.compile(_filled(template, known, re.escape, "(?P<{}>[^/]+)"))
+    pattern = _filled(template, known, glob.escape, "*")
+    found: dict[FieldValues, Path] = {}
+    for path in sorted(root.glob(f"{pattern}.*")):
+        match = shape.fullmatch(path.relative_to(root).with_suffix("").as_posix())
+        if match and is_image(path, root):
+            key = _key(template, {**known, **match.groupdict()})
+            if key in found:
+                msg = (
+                    f"Two images of one folder must not share a name, got {found[key]} and {path.name}. "
+                    f"Masks are paired by name: rename or remove one of them."
+                )
+                raise DataError(msg)
+            found[key] = path
+    return found
+
+
+def _fields(template: str) -> tuple[str, ...]:
+    return tuple(name for _, name, _, _ in Formatter().parse(template) if name)
+
+
+def _key(template: str, values: Mapping[str, str]) -> FieldValues:
+    return tuple((name, values[name]) for name in _fields(template))
+
+
+def _filled(template: str, known: Mapping[str, str], escape: Callable[[str], str], unknown: str) -> str:
+    """Write a pattern: literals and known fields escaped, each other field as ``unknown`` with its name filled in."""
+    parts = []
+    for literal, name, _, _ in Formatter().parse(template):
+        parts.append(escape(literal))
+        if name:
+            parts.append(escape(known[name]) if name in known else unknown.format(name))
+    return "".join(parts)
+
+
+def is_image(path: Path, root: Path) -> bool:
+    """Tell whether a file below a root counts as an image.
+
+    Args:
+        path: The file.
+        root: What lies above it does not matter.
+
+    Returns:
+        Whether it has an image's suffix and neither it nor a folder of it is hidden or ``__MACOSX``.
+    """
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

@@ -1,0 +1,185 @@
+"""From a dataset's name to the list of its samples."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from afr_clip.data.errors import DataError, MissingDataError
+from afr_clip.data.layouts import DatasetRow, dataset_row, prompt_name
+from afr_clip.data.listing import IMAGE_SUFFIXES, Entry, Listing, TableLayout, TreeLayout
+from afr_clip.data.records import AnomalySample
+
+logger = logging.getLogger(__name__)
+
+NUM_SHOWN = 3
+"""How many of many wrong files an error names."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Which images are wanted, and where they may be.
+
+    Attributes:
+        name: What results are reported under.
+        layout: The row of ``afr_clip.data.layouts`` that tells how the files lie.
+        root: The dataset's folder; ``None`` looks for the row's public names below ``data_dir``.
+        categories: The categories wanted; ``None`` for all.
+        split: For example ``"test"``.
+        data_dir: The folder that holds datasets; not needed where ``root`` is given.
+
+    Raises:
+        DataError: If ``categories`` is there but empty.
+    """
+
+    name: str
+    layout: str
+    root: Path | None = None
+    categories: tuple[str, ...] | None = None
+    split: str = "test"
+    data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for folder in ("root", "data_dir"):
+            if getattr(self, folder) is not None:
+                object.__setattr__(self, folder, Path(getattr(self, folder)))
+        if self.categories is not None:
+            object.__setattr__(self, "categories", tuple(self.categories))
+            if not self.categories:
+                msg = f"categories of dataset {self.name!r} must name at least one, got none. Leave them out for all."
+                raise DataError(msg)
+
+
+def find_root(spec: DatasetSpec) -> Path:
+    """Find a dataset's folder.
+
+    Args:
+        spec: The dataset.
+
+    Returns:
+        ``spec.root``, or the first of the row's public folders that is there and looks right.
+
+    Raises:
+        MissingDataError: If there is no such folder; the message lists where it was looked for.
+        DataError: If the layout is unknown.
+    """
+    row = dataset_row(spec.layout)
+    candidates = _candidates(spec, row)
+    for root in candidates:
+        if _layout_at(root, row) is not None:
+            return root
+    markers = " or ".join(dict.fromkeys(layout.marker for layout in row.layouts))
+    looked_for = ", ".join(f"{root} ({_state(root)})" for root in candidates) or "nowhere: no folder was named"
+    how = "dataset.root=DIR"
+    if row.folders:
+        how = f"data_dir=DIR or AFR_CLIP_DATA_DIR to the folder above {row.folders[0]}, or {how} to the dataset itself"
+    msg = f"Dataset {spec.name!r} needs a folder with {markers} inside. Looked for {looked_for}. Set {how}."
+    raise MissingDataError(msg)
+
+
+def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
+    """List a dataset's samples, each anomalous one with its mask if the dataset has masks.
+
+    Args:
+        spec: The dataset.
+
+    Returns:
+        Samples ordered by category, defect type and file name.
+
+    Raises:
+        MissingDataError: If the root, a listed image or the mask of an anomalous image is missing.
+        DataError: If there are no images, a category is unknown, or two images of a folder share a name.
+
+    Example:
+        >>> read_samples(DatasetSpec("mine", "folder", root=Path("nowhere")))
+        Traceback (most recent call last):
+        afr_clip.data.errors.MissingDataError: Dataset 'mine' needs a folder with ... Looked for nowhere (missing). ...
+    """
+    root = find_root(spec)
+    layout = _layout_at(root, dataset_row(spec.layout))
+    assert layout is not None, "find_root returns only roots that hold a known layout"
+    listing = layout.listing(root, spec.split)
+    entries = _choose(listing.entries, spec, root, layout)
+    _require_images(entries, spec)
+    _check_masks(entries, listing, root)
+    return sorted(
+        (_sample(entry, spec) for entry in entries),
+        key=lambda sample: (sample.category, sample.defect_type, sample.image_path.name),
+    )
+
+
+def _candidates(spec: DatasetSpec, row: DatasetRow) -> list[Path]:
+    if spec.root is not None:
+        return [spec.root]
+    return [spec.data_dir / folder for folder in row.folders] if spec.data_dir is not None else []
+
+
+def _layout_at(root: Path, row: DatasetRow) -> TreeLayout | TableLayout | None:
+    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
+
+
+def _state(root: Path) -> str:
+    return "present, but other files" if root.is_dir() else "missing"
+
+
+def _choose(entries: Sequence[Entry], spec: DatasetSpec, root: Path, layout: TreeLayout | TableLayout) -> list[Entry]:
+    """Keep the wanted categories."""
+    present = sorted({entry.category for entry in entries})
+    if not present:
+        where = layout.table if isinstance(layout, TableLayout) else layout.image
+        msg = (
+            f"Split {spec.split!r} of dataset {spec.name!r} must hold images, but {root} has none at {where} "
+            f"(suffixes {', '.join(sorted(IMAGE_SUFFIXES))}). Check the split and the folders."
+        )
+        raise DataError(msg)
+    for wanted in spec.categories or ():
+        if wanted not in present:
+            nearest = difflib.get_close_matches(wanted, present, n=len(present), cutoff=0.0)
+            msg = (
+                f"Dataset {spec.name!r} has no category {wanted!r} in its {spec.split} split below {root}. "
+                f"Choose from {', '.join(nearest)}."
+            )
+            raise DataError(msg)
+    return [entry for entry in entries if spec.categories is None or entry.category in spec.categories]
+
+
+def _require_images(entries: Sequence[Entry], spec: DatasetSpec) -> None:
+    missing = [entry.image for entry in entries if not entry.image.is_file()]
+    if missing:
+        msg = (
+            f"Every listed image of dataset {spec.name!r} must be on disk, but {len(missing)} of {len(entries)} are "
+            f"missing; the first is {missing[0]}. Unpack the archive again, or choose categories that are there."
+        )
+        raise MissingDataError(msg)
+
+
+def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None:
+    anomalous = [entry for entry in entries if entry.is_anomalous]
+    if not listing.has_masks:
+        if anomalous:
+            logger.warning("%s has no ground truth: only image-level results can be computed.", root)
+        return
+    bare = [entry for entry in anomalous if entry.mask is None]
+    if bare:
+        shown = "; ".join(f"{entry.image} (expected {' or '.join(entry.mask_names)})" for entry in bare[:NUM_SHOWN])
+        msg = (
+            f"Every anomalous image must have a mask of its own name below {root}, but {len(bare)} of {len(anomalous)} "
+            f"have none: {shown}{'; ...' if len(bare) > NUM_SHOWN else ''}. Add the masks or remove the images."
+        )
+        raise MissingDataError(msg)
+    stray = sorted(listing.masks - {entry.mask for entry in listing.entries})
+    if stray and anomalous:
+        logger.warning("%d masks below %s belong to no image; the first is %s.", len(stray), root, stray[0])
+
+
+def _sample(entry: Entry, spec: DatasetSpec) -> AnomalySample:
+    return AnomalySample(
+        dataset=spec.name,
+        category=entry.category,
+        defect_type=entry.defect_type,
+        image_path=entry.image,
+        mask_path=entry.mask if entry.is_anomalous else None,
+        is_anomalous=entry.is_anomalous,
+        prompt_name=prompt_name(spec.layout, entry.category),
+    )

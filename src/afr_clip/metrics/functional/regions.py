@@ -1,0 +1,88 @@
+"""Per-region overlap: every connected region of defect pixels counts once, however small it is."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from scipy import ndimage
+from torch import Tensor
+
+MAX_FPR = 0.3
+"""False-positive rate up to which AUPRO integrates, from Bergmann et al. (IJCV 2021)."""
+
+EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
+"""Pixels that touch by an edge or a corner belong to one region."""
+
+REGION_UNIT = 2**40
+"""Fixed-point weight of one region. Sums of integers do not depend on the order or on who computed them."""
+
+MAX_REGIONS = 2**63 // REGION_UNIT // 2
+"""More regions than this could overflow an int64 sum; the half leaves room for rounding."""
+
+
+def region_weights(mask: Bool[Tensor, "height width"]) -> tuple[Int64[Tensor, " anomalous"], int]:
+    """Share one unit of weight among the pixels of each 8-connected region.
+
+    The labelling runs on the CPU, wherever the mask is.
+
+    Args:
+        mask: Pixel truth of one image.
+
+    Returns:
+        The weight of each anomalous pixel, ``2 ** 40 / |region|`` rounded, in the order of ``scores[mask]``; and the
+        number of regions.
+
+    Example:
+        >>> mask = torch.tensor([[True, False, False], [False, True, False], [False, False, False]])
+        >>> region_weights(mask)[0] / REGION_UNIT  # the corner joins the two pixels
+        tensor([0.5000, 0.5000])
+    """
+    labels, num_regions = ndimage.label(mask.cpu().numpy(), structure=EIGHT_CONNECTED)
+    region = labels[labels > 0]
+    size = np.bincount(region, minlength=num_regions + 1).clip(min=1)  # no pixel carries label 0, the background
+    weight = (REGION_UNIT + size // 2) // size
+    return torch.from_numpy(weight[region]).to(mask.device), int(num_regions)
+
+
+def aupro(
+    negatives: Int64[Tensor, " bins"], region_weight: Int64[Tensor, " bins"], max_fpr: float = MAX_FPR
+) -> Float64[Tensor, ""]:
+    r"""Integrate the mean per-region overlap over the false-positive rate.
+
+    .. math:: \mathrm{AUPRO} = \frac{1}{f} \int_0^f \mathrm{PRO}(\mathrm{FPR}) \, d\,\mathrm{FPR}
+
+    The curve is linear between thresholds and is cut at ``f`` by interpolation. The rate is taken over the normal
+    pixels of all images, normal images included, and is not rescaled.
+
+    Args:
+        negatives: Number of normal pixels per ascending score.
+        region_weight: Sum of `region_weights` per ascending score.
+        max_fpr: ``f``, where the integral ends.
+
+    Returns:
+        A value in [0, 1]; NaN without normal pixels or without regions.
+
+    Raises:
+        ValueError: If ``max_fpr`` is not in (0, 1].
+
+    Example:
+        >>> aupro(torch.tensor([10, 0]), torch.tensor([0, REGION_UNIT]))  # every region found before any false alarm
+        tensor(1., dtype=torch.float64)
+    """
+    if not 0 < max_fpr <= 1:
+        msg = f"max_fpr must lie in (0, 1], got {max_fpr}. The usual limit is {MAX_FPR}."
+        raise ValueError(msg)
+    if not (negatives.any() and region_weight.any()):
+        return torch.tensor(float("nan"), dtype=torch.float64, device=negatives.device)
+    fpr, overlap = _share_from_above(negatives), _share_from_above(region_weight)
+    reached = fpr.clamp(max=max_fpr)
+    width = reached.diff()  # 0 for segments beyond the limit
+    slope = overlap.diff() / fpr.diff().clamp(min=torch.finfo(fpr.dtype).tiny)
+    # A vertical step has no width: its huge slope is multiplied by 0.
+    area = width * (overlap[:-1] + slope * width / 2)
+    return area.sum() / max_fpr
+
+
+def _share_from_above(weight: Int64[Tensor, " bins"]) -> Float64[Tensor, " points"]:
+    """Share of the total at or above each threshold, from 0 above all scores to exactly 1 at the lowest."""
+    total_above = weight.flip(0).cumsum(0)
+    return torch.cat([total_above.new_zeros(1), total_above]) / weight.sum().double()

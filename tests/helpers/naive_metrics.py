@@ -1,0 +1,73 @@
+"""Slow references for metrics, written from the definitions, and the kinds of scores they are compared on."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+SCORE_KINDS = ("random", "tied", "constant", "narrow_band", "saturated")
+
+
+def make_scores(kind: str, truth: Bools, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Make float32 probabilities that lean towards the truth, except for ``"constant"``."""
+    lean = rng.normal(size=truth.shape) + truth
+    score = {
+        "random": 1 / (1 + np.exp(-lean)),
+        "tied": np.clip(np.round(lean), -2, 3) / 5 + 0.4,
+        "constant": np.full(truth.shape, 0.37),
+        "narrow_band": 0.5 + lean / 500,
+        "saturated": 1 / (1 + np.exp(-12 * lean)),  # a twelfth is exactly 1 in float32, as much lies below 1e-7
+    }[kind]
+    return score.astype(np.float32)
+
+
+def sklearn_metrics(score: NDArray[np.number], truth: Bools) -> dict[str, float]:
+    """AUROC, F1max and AP by scikit-learn; NaN unless both classes are present."""
+    score, truth = score.ravel(), truth.ravel()
+    if truth.all() or not truth.any():
+        return dict.fromkeys(("auroc", "f1_max", "ap"), math.nan)
+    precision, recall, _ = precision_recall_curve(truth, score)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return {
+        "auroc": float(roc_auc_score(truth, score)),
+        "f1_max": float(f1.max()),
+        "ap": float(average_precision_score(truth, score)),
+    }
+
+
+def naive_regions(mask: Bools) -> list[Bools]:
+    """Find the 8-connected regions of a mask by flood fill."""
+    left, regions = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
+    while left:
+        region, front = np.zeros_like(mask), [left.pop()]
+        while front:
+            y, x = front.pop()
+            region[y, x] = True
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            front += near
+        regions.append(region)
+    return regions
+
+
+def naive_aupro(anomaly_maps: NDArray[np.number], masks: Bools, max_fpr: float = 0.3) -> float:
+    """Area under the per-region overlap, one loop over all distinct thresholds and one over all regions."""
+    maps = anomaly_maps.astype(np.float64)
+    scores_of_regions = [
+        scores[region] for scores, mask in zip(maps, masks, strict=True) for region in naive_regions(mask)
+    ]
+    normal = maps[~masks]
+    area, last_fpr, last_overlap = 0.0, 0.0, 0.0
+    for threshold in np.unique(maps)[::-1]:
+        fpr = float(np.mean(normal >= threshold))
+        overlap = float(np.mean([np.mean(scores >= threshold) for scores in scores_of_regions]))
+        if fpr > max_fpr:
+            at_limit = last_overlap + (overlap - last_overlap) * (max_fpr - last_fpr) / (fpr - last_fpr)
+            return (area + (max_fpr - last_fpr) * (last_overlap + at_limit) / 2) / max_fpr
+        area += (fpr - last_fpr) * (last_overlap + overlap) / 2
+        last_fpr, last_overlap = fpr, overlap
+    return area / max_fpr

@@ -1,0 +1,165 @@
+"""Real photographs: counts against the manifest, masks that fit, and what the copies lack."""
+
+import csv
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afr_clip.data.cache import open_cache
+from afr_clip.data.datamodule import AnomalyDataModule, DataSettings, load_dataset
+from afr_clip.data.decode import decode_image, decode_mask
+from afr_clip.data.digest import content_digest, count_vanished_defects
+from afr_clip.data.errors import MissingDataError
+from afr_clip.data.pixels import SampleReader
+from afr_clip.data.reading import DatasetSpec, find_root, read_samples
+
+pytestmark = pytest.mark.data
+
+VARIABLE = "AFR_CLIP_TEST_DATA"
+MVTEC, METAL_PLATE = "mvtec_anomaly_detection", "MPDD"
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Path:
+    folder = Path(os.environ.get(VARIABLE) or Path(__file__).parents[3] / "shared" / "data")
+    if not (folder / "MANIFEST.csv").is_file():
+        pytest.skip(f"needs MANIFEST.csv and its photographs in {folder}; set {VARIABLE} to their folder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(data_dir) -> list[dict[str, str]]:
+    with (data_dir / "MANIFEST.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def mvtec(data_dir: Path, **wanted) -> DatasetSpec:
+    return DatasetSpec("mvtec_ad", "mvtec_ad", data_dir=data_dir, **wanted)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+@pytest.mark.parametrize(("folder", "layout"), [(MVTEC, "mvtec_ad"), (METAL_PLATE, "folder")])
+def test_samples_are_those_of_the_manifest(data_dir, manifest, folder, layout, split):
+    rows = [row for row in manifest if row["image"].startswith(f"{folder}/") and row["split"] == split]
+    if not rows:
+        pytest.skip(f"the manifest lists no {split} images of {folder}")
+    samples = read_samples(DatasetSpec("real", layout, root=data_dir / folder, split=split))
+    found = {
+        sample.image_path.relative_to(data_dir).as_posix(): (
+            sample.category,
+            "1" if sample.is_anomalous else "0",
+            sample.mask_path.relative_to(data_dir).as_posix() if sample.mask_path else "",
+        )
+        for sample in samples
+    }
+    assert found == {row["image"]: (row["category"], row["label"], row["mask"]) for row in rows}
+
+
+def test_counts_per_category(data_dir):
+    samples = read_samples(mvtec(data_dir))
+    assert Counter((sample.category, sample.is_anomalous) for sample in samples) == {
+        **{("bottle", False): 10, ("bottle", True): 16},
+        **{("grid", False): 10, ("grid", True): 15},
+        **{("pill", False): 10, ("pill", True): 18},
+    }
+
+
+def test_one_category_as_a_root_reads_the_same(data_dir):
+    inner, outer = (
+        read_samples(DatasetSpec("real", "folder", root=root))
+        for root in (data_dir / METAL_PLATE / "metal_plate", data_dir / METAL_PLATE)
+    )
+    assert inner == outer
+    assert inner[0].prompt_name == "metal plate"
+
+
+def test_one_channel_photographs_become_rgb(data_dir):
+    sample = read_samples(mvtec(data_dir, categories=("grid",)))[0]
+    with Image.open(sample.image_path) as image:
+        assert image.mode == "L"
+        grey = torch.from_numpy(np.array(image))
+    assert torch.equal(decode_image(sample.image_path), grey.expand(3, *grey.shape))
+
+
+def test_masks_cover_the_share_that_the_manifest_states(data_dir, manifest):
+    rows = [row for row in manifest if row["mask"] and row["image"].startswith((MVTEC, METAL_PLATE))]
+    assert len(rows) == 61
+    for row in rows:
+        mask = decode_mask(data_dir / row["mask"])
+        assert mask.shape == (int(row["height"]), int(row["width"]))
+        assert mask.float().mean().item() == pytest.approx(float(row["mask_foreground_fraction"]), abs=1e-5)
+
+
+def test_every_listed_image_decodes_or_is_refused_with_its_name(data_dir, manifest):
+    refused = []
+    for row in manifest:
+        try:
+            image = decode_image(data_dir / row["image"])
+        except ValueError as error:
+            assert row["image"] in str(error)  # noqa: PT017  # most files are fine
+            refused.append(row["image"])
+        else:
+            assert image.shape == (3, int(row["height"]), int(row["width"]))
+    assert all("original_tif" in image for image in refused)  # Pillow cannot read ClinicDB's own TIFF files
+
+
+def test_digests_are_those_of_the_manifest(data_dir, manifest):
+    stated = {row["image"]: row["sha256_16"] for row in manifest}
+    samples = read_samples(mvtec(data_dir))
+    digest = content_digest(samples)
+    for sample, sha256 in zip(samples, digest.images, strict=True):
+        assert sha256[:16] == stated[sample.image_path.relative_to(data_dir).as_posix()]
+    assert digest.masks[0] == hashlib.sha256(samples[0].mask_path.read_bytes()).hexdigest()
+
+
+def test_no_defect_vanishes_unreported_at_the_papers_size(data_dir):
+    counts = count_vanished_defects(read_samples(mvtec(data_dir)), SampleReader((518, 518)))
+    assert {category: (count.num_masks, count.num_empty) for category, count in counts.items()} == {
+        **{"bottle": (16, 0), "grid": (15, 0), "pill": (18, 0)}
+    }
+
+
+def test_the_cache_of_photographs_equals_the_files(data_dir, tmp_path):
+    samples = read_samples(mvtec(data_dir, categories=("pill",)))[:6]
+    reader = SampleReader((518, 518))
+    cache = open_cache(samples, reader, content_digest(samples), tmp_path)
+    for index, sample in enumerate(samples):
+        cached, fresh = cache.read(index), reader.read(sample)
+        assert torch.equal(cached.image, fresh.image)
+        assert torch.equal(cached.mask, fresh.mask)
+
+
+def test_photographs_resize_as_pillow_does(data_dir):
+    num_values = num_beyond = 0
+    for sample in read_samples(mvtec(data_dir))[::9]:
+        with Image.open(sample.image_path) as image:
+            expected = np.array(image.convert("RGB").resize((518, 518), Image.Resampling.BICUBIC))
+        read = SampleReader((518, 518)).read(sample).image.permute(1, 2, 0)
+        difference = (read.int() - torch.from_numpy(expected).int()).abs()
+        assert difference.max() <= 2
+        num_values += difference.numel()
+        num_beyond += int((difference > 1).sum())
+    assert num_beyond / num_values < 2e-6  # torchvision rounds its filter to fewer bits; 11 of 64 million were seen
+
+
+def test_visa_without_its_images_says_so(data_dir):
+    spec = DatasetSpec("visa", "visa", data_dir=data_dir)
+    assert find_root(spec) == data_dir / "VisA"
+    with pytest.raises(MissingDataError, match=r"2162 of 2162 are missing; the first is .*\.JPG"):
+        read_samples(spec)
+
+
+def test_two_real_datasets_make_a_run(data_dir):
+    settings = DataSettings(image_size=(64, 64), mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=8, augment=True)
+    target = DatasetSpec("mpdd", "folder", root=data_dir / METAL_PLATE)
+    module = AnomalyDataModule(load_dataset(mvtec(data_dir, categories=("bottle",))), [load_dataset(target)], settings)
+    assert sum(len(batch.samples) for batch in module.train_dataloader()) == 26
+    batches = list(module.target_dataloader("mpdd"))
+    assert sum(int(batch.is_anomalous.sum()) for batch in batches) == 12
+    assert all(bool((batch.mask.flatten(1).any(dim=1) == batch.is_anomalous).all()) for batch in batches)

@@ -1,0 +1,23 @@
+import pytest
+
+from afr_clip.data.errors import DataError
+from afr_clip.data.layouts import DATASETS, dataset_row, prompt_name
+
+
+def test_every_row_stands_under_its_name_and_can_be_told_from_others():
+    for name, row in DATASETS.items():
+        assert row.name == name
+        assert row.layouts
+        assert len(set(row.folders)) == len(row.folders)
+
+
+def test_an_unknown_layout_lists_the_known_ones():
+    with pytest.raises(DataError, match=r"must be one of \['folder', .*'mvtec_ad'.*, got 'mvtek'"):
+        dataset_row("mvtek")
+
+
+@pytest.mark.parametrize(
+    ("category", "said"), [("metal_nut", "metal nut"), ("macaroni1", "macaroni1"), ("pipe_fryum", "pipe fryum")]
+)
+def test_prompts_say_spaces_for_underscores(category, said):
+    assert prompt_name("visa", category) == said

@@ -1,0 +1,202 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afr_clip.metrics.functional.binning import NUM_BINS, bin_index
+from afr_clip.metrics.functional.regions import MAX_REGIONS
+from afr_clip.metrics.pixel import PixelMetrics
+from helpers.naive_metrics import SCORE_KINDS, Bools, make_scores, naive_aupro, sklearn_metrics
+
+NAMES = ("pixel_auroc", "pixel_f1_max", "pixel_ap", "pixel_aupro")
+
+EXACT = 1e-10
+"""Where no two distinct scores share a bin, only float64 sums and the 2 ** -40 steps of region weights differ."""
+
+BINNED = 2e-4
+"""Where a few of the 6,400 pixels share a bin: one pair of neighbours in the ranking moves AP by about 1 / 6400."""
+
+NARROW = 1e-3
+"""The narrow band spans some 1,000 bins, so that several of the 6,400 pixels share each."""
+
+
+def make_masks(rng: np.random.Generator) -> Bools:
+    """Five images; three of them have one rectangle and one lone pixel."""
+    masks = np.zeros((5, 32, 40), dtype=bool)
+    for mask in masks[:3]:
+        top, left = rng.integers(1, 20, 2)
+        mask[top : top + 6, left : left + 9] = True
+        mask[31, 39] = True
+    return masks
+
+
+def evaluate(maps: np.ndarray, masks: Bools) -> dict[str, float]:
+    metrics = PixelMetrics()
+    metrics.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def reference(maps: np.ndarray, masks: Bools) -> dict[str, float]:
+    values = {f"pixel_{name}": value for name, value in sklearn_metrics(maps, masks).items()}
+    return {**values, "pixel_aupro": naive_aupro(maps, masks)}
+
+
+def states(metrics: PixelMetrics) -> tuple[torch.Tensor, ...]:
+    return metrics.counts, metrics.region_weight, metrics.num_regions
+
+
+def filled(maps: torch.Tensor, masks: torch.Tensor) -> PixelMetrics:
+    metrics = PixelMetrics()
+    metrics.update(maps, masks)
+    return metrics
+
+
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_matches_the_references(kind: str, seed: int):
+    rng = np.random.default_rng(seed)
+    masks = make_masks(rng)
+    maps = make_scores(kind, masks, rng)
+    tolerance = {"tied": EXACT, "constant": EXACT, "narrow_band": NARROW}.get(kind, BINNED)
+    assert evaluate(maps, masks) == pytest.approx(reference(maps, masks), abs=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["random", "saturated"])
+def test_aupro_is_within_a_ten_thousandth_of_all_distinct_thresholds(kind: str):
+    rng = np.random.default_rng(5)
+    masks = make_masks(rng)
+    maps = make_scores(kind, masks, rng)
+    assert evaluate(maps, masks)["pixel_aupro"] == pytest.approx(naive_aupro(maps, masks), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_is_exactly_what_saved_maps_give(seed: int):
+    rng = np.random.default_rng(seed)
+    masks = make_masks(rng)
+    maps = (0.1 + 0.8 * make_scores("random", masks, rng)).clip(0.1, 0.9).astype(np.float32)
+    saved = np.round(maps * 65535).astype(np.uint16)
+    assert evaluate(maps, masks) == pytest.approx(reference(saved, masks), abs=EXACT)
+
+
+def test_saturated_scores_are_not_all_tied():
+    rng = np.random.default_rng(4)
+    masks = make_masks(rng)
+    maps = make_scores("saturated", masks, rng)
+    exact = sklearn_metrics(maps, masks)["auroc"]
+    with_codes_only = sklearn_metrics(np.round(maps * 65535), masks)["auroc"]
+    assert abs(with_codes_only - exact) > 10 * abs(evaluate(maps, masks)["pixel_auroc"] - exact)
+
+
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_auroc_errs_by_at_most_half_the_pairs_that_share_a_bin(kind: str):
+    rng = np.random.default_rng(6)
+    masks = make_masks(rng)
+    maps = make_scores(kind, masks, rng)
+    bins = bin_index(torch.from_numpy(maps)).numpy()
+    negatives, positives = (np.bincount(bins[chosen], minlength=NUM_BINS) for chosen in (~masks, masks))
+    bound = negatives @ positives / (2 * negatives.sum() * positives.sum())
+    assert abs(evaluate(maps, masks)["pixel_auroc"] - sklearn_metrics(maps, masks)["auroc"]) <= bound + EXACT
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(cuts=st.sets(st.integers(1, 11)), order=st.permutations(range(12)), process=st.lists(st.booleans(), min_size=12))
+def test_states_ignore_batches_order_and_processes(cuts: set[int], order: list[int], process: list[bool]):
+    generator = torch.Generator().manual_seed(7)
+    maps, masks = torch.rand(12, 9, 8, generator=generator), torch.rand(12, 9, 8, generator=generator) > 0.7
+    processes = PixelMetrics(), PixelMetrics()
+    bounds = [0, *sorted(cuts), 12]
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        rows = order[start:stop]
+        processes[process[number]].update(maps[rows], masks[rows])
+    processes[0].merge_state(processes[1])
+    whole = filled(maps, masks)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(states(processes[0]), states(whole), strict=True))
+    assert processes[0].compute() == whole.compute()
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(levels=st.lists(st.integers(0, 1000), min_size=8, max_size=8, unique=True), power=st.floats(0.5, 2))
+def test_monotone_rescaling_changes_nothing(levels: list[int], power: float):
+    rng = np.random.default_rng(8)
+    masks = make_masks(rng)
+    ranks = rng.integers(0, 8, masks.shape)
+    original = (np.sort(levels) / 1000).astype(np.float32)
+    rescaled = (original.astype(np.float64) ** power).astype(np.float32)
+    # Levels a thousandth apart stay in bins of their own, so the ranking and its ties are the same.
+    assert evaluate(rescaled[ranks], masks) == pytest.approx(evaluate(original[ranks], masks), abs=EXACT)
+
+
+def test_perfect_and_inverted_maps():
+    masks = make_masks(np.random.default_rng(9))
+    perfect = masks.astype(np.float32)
+    assert evaluate(perfect, masks) == pytest.approx(dict.fromkeys(NAMES, 1.0), abs=1e-15)
+    inverted = evaluate(1 - perfect, masks)
+    share = masks.mean()
+    assert inverted["pixel_auroc"] == inverted["pixel_aupro"] == 0.0
+    assert inverted["pixel_ap"] == pytest.approx(share, abs=1e-15)
+    assert inverted["pixel_f1_max"] == pytest.approx(2 * share / (1 + share), abs=1e-15)
+
+
+@pytest.mark.parametrize("batch", ["none", "empty", "all_normal", "all_anomalous"])
+def test_undefined_values_are_nan_without_a_warning(batch: str):
+    metrics = PixelMetrics()
+    if batch != "none":
+        masks = torch.full((0 if batch == "empty" else 2, 3, 3), batch == "all_anomalous")
+        metrics.update(torch.rand(masks.shape), masks)
+    values = metrics.compute()
+    assert tuple(values) == NAMES
+    assert all(math.isnan(value) for value in values.values())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.01, 1.01])
+def test_refuses_what_is_no_probability_and_counts_nothing(bad: float):
+    maps = torch.full((2, 3, 3), 0.5)
+    maps[1, 1, 1] = bad
+    metrics = PixelMetrics()
+    with pytest.raises(ValueError, match=r"anomaly_map must hold probabilities in \[0, 1\], got values from"):
+        metrics.update(maps, torch.zeros(2, 3, 3, dtype=torch.bool))
+    assert not metrics.counts.any()
+
+
+def test_refuses_more_regions_than_the_sums_can_hold():
+    metrics = PixelMetrics()
+    metrics.num_regions += MAX_REGIONS + 1
+    with pytest.raises(ValueError, match=rf"at most {MAX_REGIONS} regions together, got {MAX_REGIONS + 1}"):
+        metrics.compute()
+
+
+def test_every_pixel_and_region_is_counted():
+    masks = torch.from_numpy(make_masks(np.random.default_rng(10)))
+    metrics = filled(torch.rand(masks.shape, generator=torch.Generator().manual_seed(0)), masks)
+    assert metrics.counts.sum(dim=1).tolist() == [int((~masks).sum()), int(masks.sum())]
+    assert metrics.num_regions == 6
+    assert metrics.region_weight.sum() / 6 == pytest.approx(2**40, rel=1e-9)  # rounded once per pixel
+
+
+def test_memory_does_not_grow():
+    metrics = PixelMetrics()
+    sizes = set()
+    for _ in range(3):
+        metrics.update(torch.rand(4, 16, 16), torch.rand(4, 16, 16) > 0.5)
+        sizes.add(sum(state.untyped_storage().nbytes() for state in states(metrics)))
+    assert sizes == {3 * 8 * NUM_BINS + 8}
+
+
+def test_layout_and_gradient_of_the_map_do_not_matter():
+    maps = torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(11))
+    masks = maps > 0.6
+    strided = maps.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(states(filled(strided, masks)), states(filled(maps, masks)), strict=True)
+    )
+
+
+def test_reset_forgets():
+    metrics = filled(torch.rand(1, 3, 3), torch.ones(1, 3, 3, dtype=torch.bool))
+    metrics.reset()
+    assert not any(state.any() for state in states(metrics))

@@ -61,12 +61,16 @@ def main() -> None:
     with torch.inference_mode():
         prediction = network(image, ["screw"])
         bare(image)
-        times = [(seconds(lambda: bare(image)), seconds(lambda: network(image, ["screw"]))) for _ in range(arguments.rounds)]
+        times = [
+            (seconds(lambda: bare(image)), seconds(lambda: network(image, ["screw"]))) for _ in range(arguments.rounds)
+        ]
     tower, method = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(m / t for t, m in times)
     print(f"backbone {settings.name} ({settings.architecture}), {settings.image_size} px, {arguments.threads} threads")
     print(f"anomaly map {tuple(prediction.anomaly_map.shape)}, layer maps {tuple(prediction.layer_maps.shape)}")
-    print(f"bare open_clip tower {tower:.2f} s, full method {method:.2f} s, ratio {ratio:.3f} (median of {arguments.rounds})")
+    print(
+        f"bare open_clip tower {tower:.2f} s, full method {method:.2f} s, ratio {ratio:.3f} (median of {arguments.rounds})"
+    )
     print(f"peak memory of forward passes {peak_gib():.2f} GiB (both towers)")
 
     del bare

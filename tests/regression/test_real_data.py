@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from afr_clip.data.cache import open_cache
-from afr_clip.data.datamodule import AnomalyDataModule, DataSettings, load_dataset
+from afr_clip.data.datamodule import AnomalyDataModule, DataSettings
 from afr_clip.data.decode import decode_image, decode_mask
 from afr_clip.data.digest import content_digest, count_vanished_defects
 from afr_clip.data.errors import MissingDataError
+from afr_clip.data.loaded import load_dataset
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.reading import DatasetSpec, find_root, read_samples
 

@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Sampler
 from afr_clip.data.augment import build_augmentation
 from afr_clip.data.cache import open_cache
 from afr_clip.data.dataset import AnomalyDataset, AnomalyItem, collate
-from afr_clip.data.digest import DatasetDigest, content_digest, count_vanished_defects
+from afr_clip.data.digest import count_vanished_defects
 from afr_clip.data.errors import DataError
 from afr_clip.data.layouts import dataset_row
+from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.pixels import SampleReader
-from afr_clip.data.reading import DatasetSpec, find_root, read_samples
-from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.sampler import EpochSampler
+from afr_clip.data.separation import TrainedOn, refuse_overlap
 
 logger = logging.getLogger(__name__)
 
@@ -74,39 +75,6 @@ class DataSettings:
             raise ValueError(msg)
 
 
-@dataclass(frozen=True)
-class LoadedDataset:
-    """A dataset whose files were listed and hashed.
-
-    Attributes:
-        spec: What was asked for.
-        root: Where it was found.
-        samples: What is there.
-        digest: Content of the files.
-    """
-
-    spec: DatasetSpec
-    root: Path
-    samples: tuple[AnomalySample, ...]
-    digest: DatasetDigest
-
-
-def load_dataset(spec: DatasetSpec) -> LoadedDataset:
-    """List a dataset's samples and hash their files.
-
-    Args:
-        spec: Which images are wanted.
-
-    Returns:
-        The dataset; nothing is decoded yet.
-
-    Raises:
-        DataError: If the dataset cannot be listed as it must be.
-    """
-    samples = tuple(read_samples(spec))
-    return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
-
-
 class AnomalyDataModule(LightningDataModule):
     """The auxiliary dataset and the targets of one run, kept apart.
 
@@ -135,7 +103,7 @@ class AnomalyDataModule(LightningDataModule):
         if auxiliary is not None:
             _require_masks(auxiliary)
             for target in targets:
-                _require_separate(auxiliary, target)
+                refuse_overlap(TrainedOn.of(auxiliary), target)
         self.auxiliary = auxiliary
         self.targets = dict(zip(names, targets, strict=True))
         self._settings = settings
@@ -249,36 +217,5 @@ def _require_masks(auxiliary: LoadedDataset) -> None:
             f"An auxiliary dataset must have anomalous images, each with a mask, but {auxiliary.root} has "
             f"{auxiliary.digest.num_masks} masks for {auxiliary.digest.num_anomalous} anomalous images"
             f"{f'; {bare[0].image_path} has none' if bare else ''}. Train on another dataset or split."
-        )
-        raise DataError(msg)
-
-
-def _require_separate(auxiliary: LoadedDataset, target: LoadedDataset) -> None:
-    if auxiliary.spec.name == target.spec.name:
-        _require_disjoint_categories(auxiliary.spec, target.spec, f"name {target.spec.name!r}")
-    if auxiliary.root.resolve() == target.root.resolve():
-        _require_disjoint_categories(auxiliary.spec, target.spec, f"folder {target.root}")
-    seen = dict(zip(auxiliary.digest.images, auxiliary.samples, strict=True))
-    shared = [
-        (seen[sha256], sample)
-        for sha256, sample in zip(target.digest.images, target.samples, strict=True)
-        if sha256 in seen
-    ]
-    if shared:
-        trained_on, scored = shared[0]
-        msg = (
-            f"Auxiliary dataset {auxiliary.spec.name!r} and target {target.spec.name!r} must share no image, but "
-            f"{len(shared)} files are the same; the first is {trained_on.image_path} and {scored.image_path}. "
-            f"Choose another target, or categories that do not overlap."
-        )
-        raise DataError(msg)
-
-
-def _require_disjoint_categories(auxiliary: DatasetSpec, target: DatasetSpec, shared: str) -> None:
-    both_named = auxiliary.categories is not None and target.categories is not None
-    if not both_named or set(auxiliary.categories or ()) & set(target.categories or ()):
-        msg = (
-            f"Auxiliary dataset and target share the {shared}, so both must name their categories and have none in "
-            f"common, got {auxiliary.categories} and {target.categories}. Name them, or choose another target."
         )
         raise DataError(msg)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from afr_clip.data.decode import decode_mask
 from afr_clip.data.errors import MissingDataError
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.progress import tracked
@@ -96,12 +97,13 @@ def count_vanished_defects(samples: Sequence[AnomalySample], reader: SampleReade
         One count per category that has masks.
 
     Raises:
-        DataError: If a file cannot be decoded, or image and mask differ in size.
+        DataError: If a mask cannot be decoded.
     """
     counts: dict[str, DefectCount] = {}
     masked = [sample for sample in samples if sample.mask_path is not None]
     for sample in tracked(masked, "Counting defects"):
-        mask = reader.decode(sample).mask
+        assert sample.mask_path is not None, "samples without a mask are passed over"
+        mask = decode_mask(sample.mask_path, reader.mask_threshold)
         so_far = counts.get(sample.category, DefectCount(0, 0, 0))
         counts[sample.category] = DefectCount(
             num_masks=so_far.num_masks + 1,

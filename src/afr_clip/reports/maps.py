@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.metrics.functional.binning import score_code
 from afr_clip.reports.run_folder import written_whole
 
 FULL_SCALE = 65535
@@ -53,8 +54,7 @@ def save_map(path: Path, anomaly_map: Float[Tensor, "height width"]) -> None:
         path: A PNG file.
         anomaly_map: Probabilities in [0, 1].
     """
-    codes = (anomaly_map.double() * FULL_SCALE).round().cpu().numpy().astype(np.uint16)
-    _save_png(path, codes)
+    _save_png(path, score_code(anomaly_map).cpu().numpy().astype(np.uint16))
 
 
 def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:

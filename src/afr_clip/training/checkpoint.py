@@ -9,9 +9,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork
 
 FORMAT = "afr-clip-adapters-1"
 LAST = "last.ckpt"
@@ -99,11 +99,11 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
     return Checkpoint(path, content["state_dict"], content["manifest"])
 
 
-def load_adapters(network: nn.Module, checkpoint: Checkpoint, fingerprint: str) -> None:
+def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:
     """Put the trained weights into a network built as it was for training.
 
     Args:
-        network: An ``AnomalyNetwork``.
+        network: Built, its adapters not yet trained.
         checkpoint: The weights.
         fingerprint: SHA-256 of the network's frozen weights.
 
@@ -118,7 +118,8 @@ def load_adapters(network: nn.Module, checkpoint: Checkpoint, fingerprint: str) 
             f"{trained_on['fingerprint'][:12]}), got others ({fingerprint[:12]}). Pass the same weights file."
         )
         raise CheckpointError(msg)
-    own = {name: p for name, p in network.named_parameters() if name in network.trainable_parameter_names()}
+    names = network.trainable_parameter_names()
+    own = {name: parameter for name, parameter in network.named_parameters() if name in names}
     differing = sorted(own.keys() ^ checkpoint.state_dict.keys())
     differing += [
         n for n in own.keys() & checkpoint.state_dict.keys() if own[n].shape != checkpoint.state_dict[n].shape

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 WANDB_HOST = "api.wandb.ai"
 NETWORK_PATIENCE = 3.0
@@ -30,8 +30,12 @@ class MetricsCSV(Logger):
     def __init__(self, path: Path, drop_from_step: int | None = None) -> None:
         super().__init__()
         self._path = path
-        if rank_zero_only.rank == 0 and not (path.exists() and drop_from_step is None):
-            self._write("w", [self.HEADER, *self._rows_before(drop_from_step or 0)])
+        if drop_from_step is not None or not path.exists():
+            self._restart(drop_from_step or 0)
+
+    @rank_zero_only
+    def _restart(self, drop_from_step: int) -> None:
+        self._write("w", [self.HEADER, *self._rows_before(drop_from_step)])
 
     def _rows_before(self, step: int) -> list[Sequence[str]]:
         if not self._path.exists():
@@ -51,7 +55,7 @@ class MetricsCSV(Logger):
         return ""
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row per value."""
         epoch = metrics.get("epoch", "")
         rows = [

@@ -29,6 +29,9 @@ class AnomalyNetwork(Protocol):
     def trainable_parameter_names(self) -> set[str]:
         """Name the parameters that learn."""
 
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Name all parameters."""
+
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no longer a number."""
@@ -85,7 +88,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
         parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=size)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
         return {"loss": terms.total, "prediction": prediction}
 
     def _refuse_divergence(self, loss: Tensor, batch: AnomalyBatch) -> None:

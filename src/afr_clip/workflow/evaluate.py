@@ -8,7 +8,9 @@ from afr_clip.clip.load import Towers
 from afr_clip.config.assemble import build
 from afr_clip.config.restore import restore_model, typed_overrides
 from afr_clip.config.validate import validate
-from afr_clip.data.datamodule import AnomalyDataModule, load_dataset
+from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.loaded import load_dataset
+from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import Run, build_towers, data_settings, dataset_spec, finish_run, start_run
@@ -24,7 +26,7 @@ def evaluate(config: DictConfig) -> None:
     """
     checkpoint, config = restore(config)
     target = load_dataset(dataset_spec(config.dataset, config))
-    refuse_trained_on(checkpoint, target)
+    refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
     run = start_run(config)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
     module, towers = build_trained(config, run, checkpoint)

@@ -1,5 +1,7 @@
 """Score plain photographs with a trained checkpoint."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from jaxtyping import Float
@@ -29,7 +31,7 @@ def predict(config: DictConfig) -> None:
     run.note(checkpoint=provenance(checkpoint))
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
-    writer = PhotographWriter(run, Path(config.images))
+    writer = PhotographWriter(run, Path(config.images), [sample.image_path for sample in photographs.samples])
     trainer = build_trainer(config, run, [], [ForEachPrediction([writer])])
     try:
         trainer.predict(module, dataloaders=data.target_dataloader(photographs.spec.name), return_predictions=False)
@@ -44,14 +46,16 @@ class PhotographWriter:
     Args:
         run: Where they go: ``maps/`` and ``overlays/``, under the photographs' own names.
         images: The file or folder that was asked for.
+        photographs: What was found there.
 
     Attributes:
         rows: The scores so far.
     """
 
-    def __init__(self, run: Run, images: Path) -> None:
+    def __init__(self, run: Run, images: Path, photographs: Iterable[Path]) -> None:
         self._folder = run.folder
         self._root = images if images.is_dir() else images.parent
+        self._stems = Counter(photograph.with_suffix("") for photograph in photographs)
         self.rows: list[ImageRow] = []
 
     def __call__(
@@ -62,8 +66,13 @@ class PhotographWriter:
     ) -> None:
         """Write one batch."""
         for i, sample in enumerate(batch.samples):
-            # The suffix stays in the name, so that a.jpg and a.png do not meet.
-            place = sample.image_path.relative_to(self._root).with_name(f"{sample.image_path.name}.png")
+            place = self._place(sample.image_path)
             save_map(self._folder / "maps" / place, anomaly_map[i])
             draw_overlay(self._folder / "overlays" / place, sample.image_path, anomaly_map[i], float(image_score[i]))
             self.rows.append(ImageRow(sample, None, float(image_score[i])))
+
+    def _place(self, photograph: Path) -> Path:
+        # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.
+        place = photograph.relative_to(self._root)
+        is_shared = self._stems[photograph.with_suffix("")] > 1
+        return place.with_name(f"{place.name if is_shared else place.stem}.png")

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from afr_clip.clip.load import Towers
 from afr_clip.config.assemble import build, compose_dataset
-from afr_clip.data.datamodule import AnomalyDataModule, LoadedDataset, load_dataset
+from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.loaded import LoadedDataset, load_dataset
 from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.separation import TrainedOn
 from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, resume_path
@@ -57,7 +59,6 @@ def describe(dataset: LoadedDataset) -> dict[str, object]:
         "name": dataset.spec.name,
         "root": str(dataset.root),
         "categories": sorted({sample.category for sample in dataset.samples}),
-        "are_categories_named": dataset.spec.categories is not None,
         "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
         "num_anomalous": dataset.digest.num_anomalous,
         "sha256": dataset.digest.sha256,
@@ -87,7 +88,9 @@ def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: Ano
         draw_sheet(path, panels_of(batch, maps, scores, normalisation))
         log_figures(loggers, "training", [path])
 
-    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, run.manifest)]
+    assert data.auxiliary is not None, "training has an auxiliary dataset"
+    manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
+    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()

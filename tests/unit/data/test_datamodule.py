@@ -6,8 +6,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from afr_clip.data.datamodule import AnomalyDataModule, DataSettings, load_dataset
+from afr_clip.data.datamodule import AnomalyDataModule, DataSettings
 from afr_clip.data.errors import DataError
+from afr_clip.data.loaded import load_dataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.data.records import AnomalyBatch
 from helpers.trees import write_mvtec_tree, write_visa_tree

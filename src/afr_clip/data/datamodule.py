@@ -122,6 +122,8 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, augment=self._settings.augment)
         sampler = EpochSampler(len(dataset), self._settings.seed)
+        # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+        sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
         return self._loader(dataset, self._settings.batch_size, sampler)
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:

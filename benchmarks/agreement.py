@@ -27,7 +27,12 @@ def f1_max(truth: np.ndarray, score: np.ndarray) -> float:
 
 def aupro(masks: list[np.ndarray], maps: list[np.ndarray]) -> float:
     """Return the per-region overlap integrated over the false positive rate up to 0.3, from every distinct threshold."""
-    regions = [np.sort(m[labels == k]) for mask, m in zip(masks, maps, strict=True) for labels, n in [ndimage.label(mask, np.ones((3, 3)))] for k in range(1, n + 1)]
+    regions = [
+        np.sort(m[labels == k])
+        for mask, m in zip(masks, maps, strict=True)
+        for labels, n in [ndimage.label(mask, np.ones((3, 3)))]
+        for k in range(1, n + 1)
+    ]
     normal = np.sort(np.concatenate([m[~mask] for mask, m in zip(masks, maps, strict=True)]))
     thresholds = np.unique(np.concatenate(maps, axis=None))[::-1]
     fpr = 1 - np.searchsorted(normal, thresholds, side="left") / normal.size
@@ -45,7 +50,9 @@ def recompute(run: Path, rows: list[dict[str, str]]) -> dict[str, float]:
     maps, masks = [], []
     for row in rows:
         image = Path(row["image"])
-        with Image.open(run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.png") as saved:
+        with Image.open(
+            run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.png"
+        ) as saved:
             maps.append(np.asarray(saved, dtype=np.float64) / 65535)
         size = maps[-1].shape[::-1]
         mask_file = image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
@@ -89,7 +96,9 @@ def main() -> int:
         difference = abs(written[key] - value)
         worst = max(worst, difference if not math.isnan(difference) else math.inf)
         print(f"{key[0]:16} {key[1]:16} {key[2]:14} {written[key]:12.8f} {value:12.8f} {difference:11.1e}")
-    print(f"largest difference {worst:.1e}, tolerance {arguments.tolerance:.0e}, {len(recomputed)} of {len(written)} values")
+    print(
+        f"largest difference {worst:.1e}, tolerance {arguments.tolerance:.0e}, {len(recomputed)} of {len(written)} values"
+    )
     return int(worst > arguments.tolerance or len(recomputed) != len(written))
 
 

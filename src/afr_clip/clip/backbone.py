@@ -1,7 +1,7 @@
 """The frozen CLIP towers, with tap layers and a seam in front of every block."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
 
-Tokens = Float[Tensor, "batch tokens token_dim"]
 BeforeBlock = Callable[[int, Tensor], Tensor]
 """The seam: gets a block's number (from 1) and its input tokens ``(B, T, D_v)``, returns what the block shall see
 instead.
@@ -22,22 +21,6 @@ taps.
 
 TEXT_BATCH = 64
 """Sentences per forward pass of the text tower; bounds the memory of large prompt ensembles."""
-
-
-class VisionTower(Protocol):
-    """What a method needs of an image tower."""
-
-    embed_dim: int
-    token_dim: int
-    grid_size: tuple[int, int]
-    tap_layers: tuple[int, ...]
-    num_heads: int
-
-    def tap(self, image: Tensor, before_block: BeforeBlock | None = None) -> tuple[Tensor, ...]:
-        """Return the tokens after each tap layer."""
-
-    def ln_post(self, tokens: Tensor) -> Tensor:
-        """Apply the tower's final layer norm."""
 
 
 class CLIPBackbone(nn.Module):
@@ -84,7 +67,6 @@ class CLIPBackbone(nn.Module):
         self.tap_layers = checked_tap_layers(tuple(tap_layers), depth) if tap_layers else default_tap_layers(depth)
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
-        self.num_heads: int = self._blocks[0].attn.num_heads
         self.grid_size: tuple[int, int] = tuple(visual.grid_size)
         self.image_size: int = visual.image_size[0]
         self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])

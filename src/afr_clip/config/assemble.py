@@ -1,12 +1,14 @@
 """From config nodes to objects. Below the commands nothing sees a config."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from afr_clip.config.validate import ConfigError
 
 
 def build(node: DictConfig, **injected: Any) -> Any:  # noqa: ANN401 - the type is the node's target
@@ -37,21 +39,35 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
 
 
-def compose_dataset(name: str) -> DictConfig:
-    """Read ``conf/dataset/NAME.yaml`` with its schema, as ``dataset=NAME`` would.
+def compose_target(name: str, protocol: DictConfig) -> DictConfig:
+    """Make the dataset node of a target: ``conf/dataset/NAME.yaml``, or a folder of the user's own under that name.
 
     Args:
-        name: The dataset's config name.
+        name: An entry of ``protocol.targets``.
+        protocol: Its ``roots`` and ``categories`` go into the node.
 
     Returns:
         The node.
+
+    Raises:
+        ConfigError: If there is no such config and no root for it.
     """
-    return compose("dataset_only", overrides=[f"dataset={name}"]).dataset
+    known = [
+        option for option in GlobalHydra.instance().config_loader().get_group_options("dataset") if option != "schema"
+    ]
+    if name not in known and name not in protocol.roots:
+        msg = (
+            f"protocol.targets must name datasets ({', '.join(known)}), got {name}. For a folder of your own under "
+            f"that name add +protocol.roots.{name}=DIR."
+        )
+        raise ConfigError(msg)
+    node = compose("dataset_only", overrides=[f"dataset={name if name in known else 'folder'}"]).dataset
+    node.name = name
+    node.root = protocol.roots.get(name, node.root)
+    node.categories = protocol.categories.get(name, node.categories)
+    return node
 
 
 def optional_path(value: str | None) -> Path | None:
     """Return a path, or ``None`` where none is configured."""
     return None if value is None else Path(value)
-
-
-Factory = Callable[..., Any]

@@ -26,8 +26,16 @@ DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
 
 Arguments = ParamSpec("Arguments")
 
-_TYPED = ("Could not override", "Error merging override", "Could not append", "Could not delete", "You must specify")
-"""How Hydra's messages begin when what was typed does not fit, as opposed to what a file says."""
+_TYPED = (
+    "Could not override",
+    "Error merging override",
+    "Could not append",
+    "Could not delete",
+    "You must specify",
+    "Config group override must be",
+    "Unexpected type for root: NoneType",
+)
+"""How messages of Hydra and OmegaConf begin when what was typed does not fit, as opposed to what a file says."""
 
 
 def config_dir() -> str:
@@ -86,6 +94,8 @@ def describe(error: Exception) -> str:
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _describe_config_error(error)
+    if isinstance(error, AssertionError) and _is_bad_command_line(error):  # OmegaConf's, and it does not name the key
+        return "A typed key lies below a key that is null. Choose its group too, for example logger=wandb."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"There must be room on the disk to write {error.filename or 'the results'}, and there is none left. "
@@ -101,7 +111,8 @@ def describe(error: Exception) -> str:
 def _is_bad_command_line(error: Exception) -> bool:
     if isinstance(error, OverrideParseException | MissingConfigException | MissingKeyError):
         return True
-    return isinstance(error, ConfigCompositionException) and str(error).startswith(_TYPED)
+    kinds = ConfigCompositionException | ValueError | AssertionError  # Hydra raises all three
+    return isinstance(error, kinds) and str(error).startswith(_TYPED)
 
 
 def _describe_config_error(error: Exception) -> str:

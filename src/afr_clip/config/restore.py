@@ -1,11 +1,13 @@
 """The config a checkpoint was trained with, and what a command line may change in it."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
+from afr_clip.config.schema import group_schema
 from afr_clip.config.validate import ConfigError
 
 _MODEL_GROUPS = ("backbone", "module")
@@ -44,11 +46,10 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
         if group in keys and typed != own:
             msg = f"{group} must be {own}, with which the checkpoint was trained, got {typed}. Leave {group}= out."
             raise ConfigError(msg)
-    restored = DictConfig(OmegaConf.to_container(config, resolve=True))
-    with open_dict(restored):
-        for group in _MODEL_GROUPS:
-            typed = {key: OmegaConf.select(config, key) for key in keys if key.startswith(f"{group}.")}
-            restored[group] = trained_with[group]
-            for key, value in typed.items():
-                OmegaConf.update(restored, key, value)
+    restored = copy.deepcopy(config)
+    for group in _MODEL_GROUPS:
+        restored[group] = OmegaConf.merge(group_schema(group, trained_with[group]["name"]), trained_with[group])
+        for key in keys:
+            if key.startswith(f"{group}."):
+                OmegaConf.update(restored, key, OmegaConf.select(config, key))
     return restored

@@ -115,12 +115,11 @@ def _rules(config: DictConfig) -> Iterator[str]:
 def _unbound(config: DictConfig) -> Iterator[str]:
     for path, node in _targets(config, ""):
         try:
-            target = pkgutil.resolve_name(node._target_)
-        except (ImportError, ValueError, AttributeError) as error:
-            yield f"{path}._target_ must name something importable, got {node._target_} ({error}). Check its spelling."
+            parameters = inspect.signature(pkgutil.resolve_name(node._target_)).parameters
+        except (ImportError, ValueError, AttributeError, TypeError) as error:
+            yield f"{path}._target_ must name something callable, got {node._target_} ({error}). Check its spelling."
             continue
         given = {str(key) for key in node} - _HYDRA_KEYS
-        parameters = inspect.signature(target).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         for key in sorted(given - parameters.keys()) if not takes_any else ():
             yield f"{path}.{key} must be an argument of {node._target_}, and is not. It takes {', '.join(parameters)}."
@@ -144,7 +143,8 @@ def _refused_by_settings(config: DictConfig) -> Iterator[str]:
             instantiate(node, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error
-            yield str(cause)
+            if isinstance(cause, ValueError):  # an unknown target or key is said by _unbound, which names the key
+                yield str(cause)
 
 
 def _value(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - config values of any type

@@ -68,9 +68,10 @@ def panels_of(
     return [
         Panel(
             sample,
-            images[i].numpy(),
-            batch.mask[i].cpu().numpy() if batch.has_mask[i] else None,
-            anomaly_map[i].float().cpu().numpy(),
+            # Copies, because a view of one image would keep its whole batch in memory.
+            images[i].numpy().copy(),
+            batch.mask[i].cpu().numpy().copy() if batch.has_mask[i] else None,
+            anomaly_map[i].float().cpu().numpy().copy(),
             float(image_score[i]),
         )
         for i, sample in enumerate(batch.samples)

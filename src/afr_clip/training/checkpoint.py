@@ -55,16 +55,20 @@ class CheckpointWriter(pl.Callback):
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
         self._folder.mkdir(parents=True, exist_ok=True)
+        # resume.ckpt goes last: where only one of them gets written, the epoch is trained and written again.
+        if trainer.is_global_zero:
+            self._write_last(pl_module.network, trainer.current_epoch + 1)
         resume = self._folder / RESUME
         trainer.save_checkpoint(_unfinished(resume))  # every process takes part, the first one writes
-        if not trainer.is_global_zero:
-            return
-        _unfinished(resume).replace(resume)
+        if trainer.is_global_zero:
+            _unfinished(resume).replace(resume)
+
+    def _write_last(self, network: Any, epochs: int) -> None:
         last = self._folder / LAST
-        names = pl_module.network.trainable_parameter_names()
-        weights = {k: v.detach().cpu() for k, v in pl_module.network.state_dict().items() if k in names}
-        manifest = self._manifest | {"epochs": trainer.current_epoch + 1}
-        torch.save({"format": FORMAT, "state_dict": weights, "manifest": manifest}, _unfinished(last))
+        names = network.trainable_parameter_names()
+        weights = {k: v.detach().cpu() for k, v in network.state_dict().items() if k in names}
+        content = {"format": FORMAT, "state_dict": weights, "manifest": self._manifest | {"epochs": epochs}}
+        torch.save(content, _unfinished(last))
         _unfinished(last).replace(last)
 
 
@@ -91,7 +95,7 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
         raise FileNotFoundError(msg)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         content = error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         msg = f"{path} must be a {LAST} written by afr_clip.train, and is something else. Pass the run folder."

@@ -22,7 +22,8 @@ class MetricsCSV(Logger):
 
     Args:
         path: The file; continued if it exists.
-        drop_from_step: Rows of this and later steps are dropped first, because a resumed training logs them again.
+        drop_from_step: Rows of this and later steps, and those of targets, are dropped first, because a resumed
+            training logs them again.
     """
 
     HEADER = ("epoch", "step", "metric", "value")
@@ -41,8 +42,10 @@ class MetricsCSV(Logger):
         if not self._path.exists():
             return []
         with self._path.open(newline="") as file:
-            rows = [row for row in csv.reader(file) if len(row) == len(self.HEADER)]
-        return [row for row in rows[1:] if int(row[1]) < step]
+            whole = [line for line in file if line.endswith("\n")]  # a killed run may leave half a line
+        rows = [row for row in csv.reader(whole) if len(row) == len(self.HEADER)]
+        # Targets are logged by a run of their own, which begins at step 0 and is repeated after every training.
+        return [row for row in rows[1:] if int(row[1]) < step and not row[2].startswith("target/")]
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +20,7 @@ ScheduleFactory = Callable[[Optimizer], LRScheduler]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], LossTerms]
 
 
+@runtime_checkable
 class AnomalyNetwork(Protocol):
     """What a method offers to training; every network in ``models/`` does."""
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from afr_clip.clip.load import Towers
-from afr_clip.config.assemble import build, compose_dataset
+from afr_clip.config.assemble import build, compose_target
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import LoadedDataset, load_dataset
 from afr_clip.data.records import AnomalyBatch
@@ -66,13 +66,8 @@ def describe(dataset: LoadedDataset) -> dict[str, object]:
 
 
 def _load_targets(config: DictConfig) -> list[LoadedDataset]:
-    targets = []
-    for name in config.protocol.targets:
-        node = compose_dataset(name)
-        node.root = config.protocol.roots.get(name, node.root)
-        node.categories = config.protocol.categories.get(name, node.categories)
-        targets.append(load_dataset(dataset_spec(node, config)))
-    return targets
+    nodes = [compose_target(name, config.protocol) for name in config.protocol.targets]
+    return [load_dataset(dataset_spec(node, config)) for node in nodes]
 
 
 def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, towers: Towers) -> None:

@@ -164,7 +164,7 @@ def test_an_image_in_both_datasets_is_refused_whatever_it_is_called(roots):
     assert module.auxiliary is not None
     source = module.auxiliary.samples[0].image_path
     shutil.copy(source, roots[1] / "bolt/test/good/other name.jpg")
-    with pytest.raises(DataError, match=r"1 files are the same; the first is .*0000\.JPG and .*other name\.jpg"):
+    with pytest.raises(DataError, match=r"1 files are the same; the first is .*other name\.jpg"):
         make(roots)
 
 

@@ -1,0 +1,154 @@
+"""The main job from the command line: train, evaluate, predict, and what each leaves behind."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def agrees_with_scikit_learn(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(sys, "argv", ["agreement.py", str(run_dir)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(REPOSITORY / "benchmarks" / "agreement.py"), run_name="__main__")
+    return end.value.code == 0
+
+
+def test_train_scores_its_targets_and_evaluate_gives_the_same(run, small, unseen, tmp_path, capsys, monkeypatch):
+    trained, scored = tmp_path / "trained", tmp_path / "scored"
+    targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
+    assert run("train", *small, *targets, f"run_dir={trained}", "save_maps=true") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"run: {trained}"
+    for name in ("config.yaml", "manifest.json", "metrics.csv", "checkpoints/last.ckpt", "results.json", "scores.csv"):
+        assert (trained / name).stat().st_size > 0, name
+
+    assert run("evaluate", f"checkpoint={trained}", "dataset=folder", "dataset.name=parts", f"dataset.root={unseen}",
+               f"run_dir={scored}", "save_maps=true", "data.num_workers=0") == 0  # fmt: skip
+    for name in ("results.csv", "scores.csv"):
+        assert (scored / name).read_text() == (trained / name).read_text()
+    assert agrees_with_scikit_learn(scored, monkeypatch)
+
+    table = rows(scored / "results.csv")
+    assert {row["category"] for row in table} == {"fabric", "metal_plate", "mean"}
+    assert {row["num_normal"] for row in table if row["category"] == "mean"} == {"8"}
+    with Image.open(scored / "maps" / "parts" / "fabric" / "spot" / "001.png") as saved:
+        assert saved.mode == "I;16"
+        assert saved.size == (64, 64)
+    assert {path.name for path in (scored / "figures" / "parts").iterdir()} == {
+        "highest.png", "lowest.png", "worst_ranked.png",
+    }  # fmt: skip
+    results = json.loads((scored / "results.json").read_text())
+    assert results["manifest"]["backbone"]["random_weights"] is True
+    assert results["manifest"]["checkpoint"]["auxiliary"]["name"] == "generated"
+
+
+def test_the_manifest_names_what_a_number_needs(run, small, tmp_path):
+    assert run("train", *small, f"run_dir={tmp_path / 'r'}", "seed=7") == 0
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert manifest["seed"] == 7
+    assert "seed=7" in manifest["overrides"]
+    assert manifest["auxiliary"]["num_normal"] == manifest["auxiliary"]["num_anomalous"] == 8
+    assert len(manifest["auxiliary"]["sha256"]) == len(manifest["backbone"]["fingerprint"]) == 64
+    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    assert config == manifest["config"]
+    assert torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["manifest"]["config"] == config
+
+
+def test_training_is_the_same_however_images_are_loaded(run, small, tmp_path):
+    variants = {
+        "plain": [],
+        "workers": ["data.num_workers=2"],
+        "fills_the_cache": ["data.cache=true"],
+        "reads_the_cache": ["data.cache=true"],
+    }
+    for name, overrides in variants.items():
+        others = [override for override in small if not overrides or "num_workers" not in override]
+        assert run("train", *others, *overrides, "data.augment=true", f"run_dir={tmp_path / name}") == 0
+    for name in variants:
+        assert_same_weights(tmp_path / "plain", tmp_path / name)
+
+
+def test_a_learning_rate_of_one_over_epoch_is_logged(run, small, tmp_path):
+    assert run("train", *small, f"run_dir={tmp_path / 'r'}", "trainer.max_epochs=3") == 0
+    logged = [float(row["value"]) for row in rows(tmp_path / "r" / "metrics.csv") if row["metric"] == "train/lr"]
+    assert logged == pytest.approx([0.001, 0.001 / 2, 0.001 / 3])
+
+
+def test_predict_writes_map_overlay_and_score_of_every_photograph(run, small, tmp_path):
+    photographs = tmp_path / "photographs"
+    for name, size in {"a.png": (40, 90), "a.jpg": (90, 40), "deep/b c.bmp": (64, 64)}.items():
+        path = photographs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((*size, 3), 120, dtype=np.uint8)).save(path)
+    (photographs / "notes.txt").write_text("no picture")
+    trained, predicted = tmp_path / "trained", tmp_path / "predicted"
+    assert run("train", *small, f"run_dir={trained}") == 0
+    assert run("predict", f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}", f"images={photographs}",
+               "category=metal nut", f"run_dir={predicted}", "data.num_workers=0") == 0  # fmt: skip
+    for kind in ("maps", "overlays"):
+        written = {str(path.relative_to(predicted / kind)) for path in (predicted / kind).rglob("*.png")}
+        assert written == {"a.png.png", "a.jpg.png", "deep/b c.png"}
+    scores = rows(predicted / "scores.csv")
+    assert [row["image"] for row in scores] == [str(photographs / name) for name in ("a.jpg", "a.png", "deep/b c.bmp")]
+    assert all(row["is_anomalous"] == "" and 0 <= float(row["image_score"]) <= 1 for row in scores)
+
+
+def test_scoring_can_be_read_another_way_without_training_again(run, small, unseen, tmp_path):
+    trained = tmp_path / "trained"
+    assert run("train", *small, f"run_dir={trained}") == 0
+    target = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0"]
+    plain, smooth = tmp_path / "plain", tmp_path / "smooth"
+    assert run("evaluate", f"checkpoint={trained}", *target, f"run_dir={plain}") == 0
+    assert run("evaluate", f"checkpoint={trained}", *target, f"run_dir={smooth}",
+               "module.network.scoring.image_score=map_max", "module.network.scoring.smoothing_sigma=4") == 0  # fmt: skip
+    assert (plain / "scores.csv").read_text() != (smooth / "scores.csv").read_text()
+    assert yaml.safe_load((smooth / "config.yaml").read_text())["module"]["network"]["scoring"]["smoothing_sigma"] == 4
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml")))
+def test_every_experiment_runs_a_step(run, experiment, tmp_path):
+    from helpers.trees import write_mvtec_tree  # noqa: PLC0415
+
+    for name, categories in {
+        "mvtec_anomaly_detection": ("bottle", "grid"),
+        "MPDD": ("metal_plate",),
+        "auxiliary": ("bolt",),
+        "unseen": ("plate",),
+    }.items():
+        write_mvtec_tree(tmp_path / name, categories, num_normal=1, num_anomalous=2, seed=len(name))
+    assert run("train", f"experiment={experiment}", f"data_dir={tmp_path}", "trainer.max_epochs=1",
+               "trainer.limit_train_batches=1", "data.num_workers=0", f"run_dir={tmp_path / 'r'}") == 0  # fmt: skip
+    assert rows(tmp_path / "r" / "results.csv")
+
+
+def test_weights_and_biases_keeps_an_offline_copy(run, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert run("train", *small, "trainer.max_epochs=1", "logger=wandb", f"run_dir={tmp_path / 'r'}") == 0
+    assert list((tmp_path / "r" / "wandb").glob("offline-run-*/*.wandb"))
+    assert rows(tmp_path / "r" / "metrics.csv")

@@ -1,0 +1,210 @@
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import afr_clip
+
+PACKAGE = Path(afr_clip.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = ("clip", "config", "data", "losses", "metrics", "models", "prompts", "reports", "training")
+
+SETTINGS = ("afr_clip.clip.settings", "afr_clip.models.afr_clip.settings", "afr_clip.models.scoring_settings")
+"""The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
+
+MAY_IMPORT = {
+    "config": (*SETTINGS, "afr_clip.prompts"),
+    "training": ("afr_clip.models", "afr_clip.losses", "afr_clip.metrics", "afr_clip.data.records"),
+    "models": ("afr_clip.clip", "afr_clip.prompts"),
+    "clip": ("afr_clip.prompts",),
+    "reports": ("afr_clip.data.records", "afr_clip.metrics"),
+    "prompts": (),
+    "losses": (),
+    "metrics": (),
+    "data": (),
+}
+"""What a room may import of ours besides itself; commands and workflow may import everything."""
+
+ONLY_IN = {
+    "open_clip": {"clip"},
+    "timm": {"clip"},
+    "hydra": {"config", "workflow", "commands"},
+    "omegaconf": {"config", "workflow", "commands"},
+    "lightning": {"training", "data", "workflow", "commands"},
+    "wandb": {"training"},
+}
+"""Third parties that only some rooms know."""
+
+MOST_LINES = 350
+MOST_LINES_OF_A_FUNCTION = 50
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module; what lies beside the rooms is a command."""
+    _, *rest = module.split(".")
+    return rest[0] if rest and rest[0] in {*ROOMS, "workflow"} else "commands"
+
+
+def imported(source: str) -> Iterator[str]:
+    """Name everything a source imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            # `from afr_clip import data` names a room by what it imports.
+            names = {f"{base}.{alias.name}" for alias in node.names} if base in {"afr_clip", "afr_clip.models"} else ()
+            yield from names or (base,)
+
+
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def is_allowed(room: str, module: str) -> bool:
+    """Whether a module of a room may import another module, ours or not."""
+    top = module.split(".")[0]
+    if top == "":
+        return False  # a relative import hides where its arrow points
+    if room == "prompts" and top != "afr_clip":
+        return top in sys.stdlib_module_names
+    if top != "afr_clip":
+        return room in ONLY_IN.get(top, {room})
+    if room in {"commands", "workflow"} or module == "afr_clip.__version__":
+        return True
+    return any(is_within(module, allowed) for allowed in (f"afr_clip.{room}", *MAY_IMPORT[room]))
+
+
+def wrong_arrows(module: str, source: str) -> list[str]:
+    """Name every import of a module that points the wrong way."""
+    room = room_of(module)
+    return [f"{module} -> {other}" for other in imported(source) if not is_allowed(room, other)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_arrow_points_the_right_way(path):
+    assert wrong_arrows(name_of(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == {*ROOMS, "workflow"} == {*MAY_IMPORT, "workflow"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "offence"),
+    [
+        ("afr_clip.losses.terms", "from afr_clip.data.records import AnomalyBatch", "afr_clip.data.records"),
+        ("afr_clip.losses.terms", "from afr_clip import data", "afr_clip.data"),
+        ("afr_clip.losses.terms", "from ..data import records", "..data"),
+        ("afr_clip.losses.terms", "def f():\n    import afr_clip.models.scoring", "afr_clip.models.scoring"),
+        ("afr_clip.prompts.words", "import torch", "torch"),
+        ("afr_clip.clip.text", "import afr_clip.models.scoring_settings", "afr_clip.models.scoring_settings"),
+        ("afr_clip.models.scoring", "import lightning.pytorch as pl", "lightning.pytorch"),
+        ("afr_clip.models.scoring", "import open_clip", "open_clip"),
+        ("afr_clip.models.afr_clip.network", "from timm.layers import Mlp", "timm.layers"),
+        ("afr_clip.training.module", "from omegaconf import DictConfig", "omegaconf"),
+        ("afr_clip.training.module", "from afr_clip.data.datamodule import X", "afr_clip.data.datamodule"),
+        ("afr_clip.training.module", "from afr_clip.training_extras import X", "afr_clip.training_extras"),
+        ("afr_clip.config.schema", "from afr_clip.models.scoring import X", "afr_clip.models.scoring"),
+        ("afr_clip.config.schema", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
+        ("afr_clip.reports.maps", "from afr_clip.data.dataset import X", "afr_clip.data.dataset"),
+        ("afr_clip.train", "import timm", "timm"),
+    ],
+)
+def test_the_walker_sees_a_wrong_arrow(module, source, offence):
+    assert wrong_arrows(module, f"import math\n{source}\n") == [f"{module} -> {offence}"]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("afr_clip.train", "import hydra\nfrom afr_clip.workflow.train import train"),
+        ("afr_clip.workflow.train", "import lightning.pytorch as pl\nfrom afr_clip.data.separation import TrainedOn"),
+        ("afr_clip.reports.manifest", "import torch\nfrom afr_clip import __version__"),
+        ("afr_clip.config.schema", "from afr_clip.models import scoring_settings"),
+        ("afr_clip.models.afr_clip.cmfr", "from afr_clip.clip.load import Towers\nfrom afr_clip.models import scoring"),
+    ],
+)
+def test_the_walker_lets_right_arrows_pass(module, source):
+    assert wrong_arrows(module, source) == []
+
+
+def run_python(source: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONWARNINGS", "COV"))}
+    done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True, env=environment)
+    return done.stdout.strip()
+
+
+def test_composing_a_config_does_not_wait_for_torch():
+    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'afr_clip.data', 'afr_clip.workflow'}"
+    source = f"import sys, afr_clip.config.schema, afr_clip.train\nprint(sorted({heavy} & sys.modules.keys()))"
+    assert run_python(source) == "[]"
+
+
+@pytest.mark.parametrize("module", ["afr_clip", "afr_clip.config.schema"])
+def test_importing_changes_nothing_but_the_modules(module):
+    source = (
+        "import logging, os, random, sys, warnings\n"
+        "def state():\n"
+        "    return (list(warnings.filters), dict(os.environ), random.getstate(), list(sys.path),\n"
+        "            list(logging.root.handlers), logging.root.level)\n"
+        f"before = state()\nimport {module}\nprint(state() == before)"
+    )
+    assert run_python(source) == "True"
+
+
+def test_importing_the_package_imports_nothing_else():
+    source = "import sys\nbefore = set(sys.modules)\nimport afr_clip\nprint(sorted(set(sys.modules) - before))"
+    assert run_python(source) == "['afr_clip']"
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def lines_of_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of a function's body, its docstring left out."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def undocumented(tree: ast.Module, module: str) -> list[str]:
+    """Name the public definitions without a docstring, methods of public classes included."""
+    missing = [] if ast.get_docstring(tree) else [module]
+    scopes: list[tuple[str, ast.Module | ast.ClassDef]] = [(module, tree)]
+    while scopes:
+        owner, scope = scopes.pop()
+        for node in scope.body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name[0] == "_":
+                continue
+            name = f"{owner}.{node.name}"
+            missing += [] if ast.get_docstring(node) else [name]
+            scopes += [(name, node)] if isinstance(node, ast.ClassDef) else []
+    return missing
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_stay_small_and_public_names_say_what_they_are(path):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert len(source.splitlines()) <= MOST_LINES
+    assert [f.name for f in functions(tree) if lines_of_body(f) > MOST_LINES_OF_A_FUNCTION] == []
+    assert undocumented(tree, name_of(path)) == []
+
+
+def test_the_measures_see_what_is_too_long_and_what_says_nothing():
+    body = "\n".join(f"    x{i} = {i}" for i in range(MOST_LINES_OF_A_FUNCTION + 1))
+    tree = ast.parse(f'def f():\n    """Many\n\n    lines."""\n{body}\nclass A:\n    def g(self): pass\n    def _h(self): 0\n')
+    assert [lines_of_body(f) for f in functions(tree)] == [MOST_LINES_OF_A_FUNCTION + 1, 1, 1]
+    assert undocumented(tree, "m") == ["m", "m.A", "m.A.g"]

@@ -12,9 +12,12 @@ import torch
 import yaml
 from PIL import Image
 
+from helpers.trees import write_mvtec_tree
+
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -130,10 +133,8 @@ def test_scoring_can_be_read_another_way_without_training_again(run, small, unse
     assert yaml.safe_load((smooth / "config.yaml").read_text())["module"]["network"]["scoring"]["smoothing_sigma"] == 4
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_a_step(run, experiment, tmp_path):
-    from helpers.trees import write_mvtec_tree  # noqa: PLC0415
-
     for name, categories in {
         "mvtec_anomaly_detection": ("bottle", "grid"),
         "MPDD": ("metal_plate",),

@@ -83,6 +83,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Return the loss of one batch, and its prediction for the heat maps."""
         assert self._loss is not None, "training needs a loss"
         prediction = self(batch)
+        # Scores that are no numbers would be refused inside the loss with words that name no image.
+        self._refuse_divergence(prediction.anomaly_map.mean() + prediction.image_score.mean(), batch)
         terms = self._loss(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         size = len(batch.samples)
@@ -93,12 +95,12 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
         return {"loss": terms.total, "prediction": prediction}
 
-    def _refuse_divergence(self, loss: Tensor, batch: AnomalyBatch) -> None:
-        if torch.isfinite(loss):
+    def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
+        if torch.isfinite(value):
             return
         images = ", ".join(str(sample.image_path) for sample in batch.samples)
         msg = (
-            f"The loss must stay a finite number, got {loss.item()} in epoch {self.current_epoch} on {images}. "
+            f"The loss must stay a finite number, got {value.item()} in epoch {self.current_epoch} on {images}. "
             f"Lower optimizer.lr or set trainer.gradient_clip_val; the checkpoint of the last whole epoch is kept."
         )
         raise TrainingDivergedError(msg)

@@ -130,7 +130,8 @@ def test_scoring_can_be_read_another_way_without_training_again(run, small, unse
     assert run("evaluate", f"checkpoint={trained}", *target, f"run_dir={smooth}",
                "module.network.scoring.image_score=map_max", "module.network.scoring.smoothing_sigma=4") == 0  # fmt: skip
     assert (plain / "scores.csv").read_text() != (smooth / "scores.csv").read_text()
-    assert yaml.safe_load((smooth / "config.yaml").read_text())["module"]["network"]["scoring"]["smoothing_sigma"] == 4
+    config = yaml.safe_load((smooth / "config.yaml").read_text())
+    assert config["module"]["network"]["scoring"]["smoothing_sigma"] == 4
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

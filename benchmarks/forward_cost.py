@@ -99,10 +99,10 @@ def main() -> None:
     towers, network = build_method(arguments.overrides)
     settings = towers.settings
     manifest = build_manifest("forward_cost", arguments.overrides, {"seed": 0})
-    print(
-        f"{settings.name} ({settings.architecture}) at {settings.image_size} px, {arguments.threads} threads, random weights"
-    )
-    print(f"commit {manifest['commit']}, torch {manifest['packages']['torch']}, {manifest['machine']['processor']}")
+    machine = manifest["machine"]
+    print(f"{settings.name} ({settings.architecture}), {settings.image_size} px, random weights")
+    print(f"commit {manifest['commit']}, torch {manifest['packages']['torch']}")
+    print(f"{machine['processor']}, {machine['threads']} threads")
     image = torch.randn(max(arguments.batch, 1), 3, settings.image_size, settings.image_size)
     if arguments.rounds:
         measure_forward(towers, network, image[:1], arguments.rounds)

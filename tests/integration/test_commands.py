@@ -127,8 +127,8 @@ def test_scoring_can_be_read_another_way_without_training_again(run, small, unse
     target = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0"]
     plain, smooth = tmp_path / "plain", tmp_path / "smooth"
     assert run("evaluate", f"checkpoint={trained}", *target, f"run_dir={plain}") == 0
-    assert run("evaluate", f"checkpoint={trained}", *target, f"run_dir={smooth}",
-               "module.network.scoring.image_score=map_max", "module.network.scoring.smoothing_sigma=4") == 0  # fmt: skip
+    reading = ["module.network.scoring.image_score=map_max", "module.network.scoring.smoothing_sigma=4"]
+    assert run("evaluate", f"checkpoint={trained}", *target, *reading, f"run_dir={smooth}") == 0
     assert (plain / "scores.csv").read_text() != (smooth / "scores.csv").read_text()
     config = yaml.safe_load((smooth / "config.yaml").read_text())
     assert config["module"]["network"]["scoring"]["smoothing_sigma"] == 4

@@ -156,19 +156,21 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(sentence, run, 
 
 
 def test_a_full_disk_keeps_the_checkpoint_of_the_epoch_before(sentence, small, tmp_path, monkeypatch):
-    save, calls = torch.save, []
+    write, calls = Path.write_bytes, []
 
-    def full_from_the_second_epoch_on(content: object, path: Path) -> None:
+    def full_from_the_second_epoch_on(path: Path, content: bytes) -> int:
         calls.append(path)
         if len(calls) > 1:
+            write(path, content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save(content, path)
+        return write(path, content)
 
-    monkeypatch.setattr("afr_clip.training.checkpoint.torch.save", full_from_the_second_epoch_on)
+    monkeypatch.setattr(Path, "write_bytes", full_from_the_second_epoch_on)
     said = sentence(1, "train", *small, f"run_dir={tmp_path / 'r'}")
     assert said.startswith("There must be room on the disk to write")
     kept = torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["manifest"]["epochs"] == 1
+    assert {path.name for path in (tmp_path / "r" / "checkpoints").iterdir()} == {"last.ckpt", "resume.ckpt"}
 
 
 def test_a_run_folder_is_never_overwritten(sentence, small, trained):

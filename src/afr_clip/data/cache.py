@@ -131,10 +131,10 @@ def _build(samples: Sequence[AnomalySample], reader: SampleReader, folder: Path,
     except DataError:
         raise
     except OSError as error:
-        need = len(samples) * 4 * reader.size[0] * reader.size[1] / 1e9
+        need = len(samples) * 4 * reader.size[0] * reader.size[1] / 1e6
         msg = (
-            f"The image cache needs {need:.2f} GB in {directory}, but writing it failed: {error}. "
-            f"Free some space, set data.cache_dir=DIR, or run with data.cache=false."
+            f"The image cache needs {need:.1f} MB in {directory}, but writing it failed: {error}. "
+            f"Free some space, set cache_dir=DIR, or run with data.cache=false."
         )
         raise DataError(msg) from error
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
-from afr_clip.reports.run_folder import written_whole
+from afr_clip.files import written_whole
 
 COLOURS = "turbo"
 OPACITY = 0.5

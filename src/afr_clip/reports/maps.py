@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.files import written_whole
 from afr_clip.metrics.functional.binning import score_code
-from afr_clip.reports.run_folder import written_whole
 
 FULL_SCALE = 65535
 

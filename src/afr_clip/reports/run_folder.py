@@ -1,36 +1,17 @@
 """The folder of one run: what may be written into it, and how it stays whole."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from afr_clip.files import written_whole
 
 MANIFEST = "manifest.json"
 
 
 class RunFolderError(ValueError):
     """A run folder that cannot be used as asked."""
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file under another name and rename it at the end, so that it is whole or the one before it.
-
-    Args:
-        path: The file.
-
-    Yields:
-        Where to write.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

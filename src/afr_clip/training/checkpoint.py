@@ -1,6 +1,6 @@
 """Checkpoints: the trainable weights and the manifest, and apart from them what a resumed training needs."""
 
-import os
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from afr_clip.files import written_whole
 from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork
 
 FORMAT = "afr-clip-adapters-1"
@@ -54,26 +55,23 @@ class CheckpointWriter(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
-        self._folder.mkdir(parents=True, exist_ok=True)
         # resume.ckpt goes last: where only one of them gets written, the epoch is trained and written again.
-        if trainer.is_global_zero:
-            self._write_last(pl_module.network, trainer.current_epoch + 1)
-        resume = self._folder / RESUME
-        trainer.save_checkpoint(_unfinished(resume))  # every process takes part, the first one writes
-        if trainer.is_global_zero:
-            _unfinished(resume).replace(resume)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self._folder / RESUME)  # every process takes part, the first one writes
+            return
+        self._write_last(pl_module.network, trainer.current_epoch + 1)
+        with written_whole(self._folder / RESUME) as unfinished:
+            trainer.save_checkpoint(unfinished)
 
-    def _write_last(self, network: Any, epochs: int) -> None:
-        last = self._folder / LAST
+    def _write_last(self, network: AnomalyNetwork, epochs: int) -> None:
         names = network.trainable_parameter_names()
-        weights = {k: v.detach().cpu() for k, v in network.state_dict().items() if k in names}
+        weights = {name: p.detach().cpu() for name, p in network.named_parameters() if name in names}
         content = {"format": FORMAT, "state_dict": weights, "manifest": self._manifest | {"epochs": epochs}}
-        torch.save(content, _unfinished(last))
-        _unfinished(last).replace(last)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.name}.unfinished-{os.environ.get('LOCAL_RANK', '0')}")
+        # Serialised in memory first: on a full disk PyTorch's own writer fails with words that do not say so.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        with written_whole(self._folder / LAST) as unfinished:
+            unfinished.write_bytes(buffer.getvalue())
 
 
 def read_checkpoint(run_or_file: Path) -> Checkpoint:

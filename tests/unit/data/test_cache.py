@@ -107,7 +107,7 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_nothing(opened, tmp_path, mon
 
     monkeypatch.setattr(cache_module, "_checksums", full)  # the pixels are written by then
     with pytest.raises(
-        DataError, match=r"needs 0\.00 GB in .*cache, but writing it failed: .*No space left.*data\.cache"
+        DataError, match=r"needs \d+\.\d MB in .*cache, but writing it failed: .*No space left.*data\.cache"
     ):
         opened()
     assert list((tmp_path / "cache").iterdir()) == []

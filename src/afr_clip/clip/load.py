@@ -53,8 +53,7 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
         ValueError: If open_clip does not know the architecture, the activation contradicts it, the file belongs to
             another architecture, or the input size is no multiple of the patch size.
     """
-    _register_own_architectures()
-    _check_architecture(settings)
+    check_architecture(settings)
     clip = _create(settings)
     if settings.weights is not None:
         load_clip_weights(clip, Path(settings.weights))
@@ -70,7 +69,17 @@ def _register_own_architectures() -> None:
         open_clip.add_model_config(folder)
 
 
-def _check_architecture(settings: BackboneSettings) -> None:
+def check_architecture(settings: BackboneSettings) -> None:
+    """Check settings against what open_clip knows, before anything is built.
+
+    Args:
+        settings: Architecture, weights, activation and input size.
+
+    Raises:
+        ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size is
+            no multiple of the patch size.
+    """
+    _register_own_architectures()
     config = open_clip.get_model_config(settings.architecture)
     if config is None:
         msg = (

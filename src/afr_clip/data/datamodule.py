@@ -145,23 +145,27 @@ class AnomalyDataModule(LightningDataModule):
         """Load every target, in the order of ``targets``."""
         return [self.target_dataloader(name) for name in self.targets]
 
-    def vanished_defects(self, name: str) -> dict[str, int]:
-        """Count the defects of a target that have no pixel left at the model's input size.
+    def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
+        """Count the defects that have no pixel left at the model's input size, and log where there are any.
 
         Args:
-            name: Under which the target is reported.
+            dataset: The auxiliary dataset or a target.
 
         Returns:
             Number of 8-connected defects per category that has masks.
 
         Raises:
-            DataError: If there is no such target, or a mask cannot be decoded.
+            DataError: If a mask cannot be decoded.
         """
-        target = self._target(name)
-        counts = count_vanished_defects(target.samples, self._reader(target))
+        counts = count_vanished_defects(dataset.samples, self._reader(dataset))
         for category, count in counts.items():
+            where = f"{dataset.spec.name}/{category}"
             if count.num_empty:
-                logger.warning("%s/%s: %d masks of anomalous images mark no pixel.", name, category, count.num_empty)
+                logger.warning("%s: %d masks of anomalous images mark no pixel.", where, count.num_empty)
+            if count.num_vanished:
+                logger.warning(
+                    "%s: %d defects have no pixel left at the model's input size.", where, count.num_vanished
+                )
         return {category: count.num_vanished for category, count in counts.items()}
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:

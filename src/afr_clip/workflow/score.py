@@ -69,10 +69,7 @@ def _score(
     module.score_next(name, metrics)
     trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     log_figures(trainer.loggers, name, figures.draw(run.folder / "figures" / name))
-    vanished = data.vanished_defects(name)
-    for category, num in vanished.items():
-        if num:
-            logger.warning("%s/%s: %d defects have no pixel left at the model's input size.", name, category, num)
+    vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     rows = [ImageRow(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
     return DatasetResult(name, module.results, vanished), rows

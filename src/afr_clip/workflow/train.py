@@ -47,6 +47,7 @@ def train(config: DictConfig) -> None:
     module = AnomalyDetectionModule(
         build(config.module.network, towers=towers), build(config.loss), build(config.optimizer), build(config.schedule)
     )
+    run.note(vanished_defects=data.vanished_defects(auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
     _fit(config, run, module, data, towers)
     score_targets(config, run, module, data, towers)

@@ -6,11 +6,14 @@ import open_clip
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from afr_clip.clip import hub
-from afr_clip.clip.load import load_towers
+from afr_clip.clip.load import check_architecture, load_towers
+from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.weights import fingerprint, read_state_dict
+from afr_clip.config.command import config_dir
 from helpers.tiny import CNN, TINY, tiny_towers
 
 
@@ -190,3 +193,28 @@ def test_the_fingerprint_sees_every_weight():
     with torch.no_grad():
         module.weight[0, 0] += 1e-6
     assert fingerprint(module) != before
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(config_dir(), "backbone").glob("*.yaml")))
+def test_every_shipped_backbone_agrees_with_open_clip(name):
+    values = yaml.safe_load(Path(config_dir(), "backbone", f"{name}.yaml").read_text())
+    settings = BackboneSettings(
+        **{key: value for key, value in values.items() if key not in {"_target_", "defaults", "cnn"}}, cnn=CNN
+    )
+    check_architecture(settings)
+    assert settings.name == name
+    if settings.pretrained:
+        assert open_clip.get_pretrained_url(settings.architecture, settings.pretrained)
+
+
+def test_a_real_vit_is_tapped_as_open_clip_taps_it():
+    settings = replace(TINY, architecture="ViT-B-32-quickgelu", image_size=64)
+    backbone = load_towers(settings, needs_cnn=False).backbone
+    twin = open_clip.create_model(settings.architecture, force_image_size=64).eval()
+    twin.load_state_dict(backbone.clip.state_dict())
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = twin.visual.forward_intermediates(image, indices=[2, 5, 8, 11], output_fmt="NLC")
+    assert backbone.tap_layers == (3, 6, 9, 12)
+    for tokens, patches in zip(backbone.tap(image), expected["image_intermediates"], strict=True):
+        torch.testing.assert_close(tokens[:, 1:], patches, atol=1e-4, rtol=0)

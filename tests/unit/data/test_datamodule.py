@@ -137,15 +137,15 @@ def test_moving_a_batch_keeps_it_whole(roots):
 
 def test_defects_that_vanish_are_counted_and_empty_masks_are_logged(roots, caplog):
     module = make(roots)
-    assert module.vanished_defects("mvtec_ad") == {"bolt": 0, "tile": 0}
+    assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 0, "tile": 0}
     mask = module.targets["mvtec_ad"].samples[4].mask_path
     pixels = np.zeros((96, 80), dtype=np.uint8)
     Image.fromarray(pixels).save(mask)
-    assert module.vanished_defects("mvtec_ad") == {"bolt": 0, "tile": 0}
+    assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 0, "tile": 0}
     assert "mvtec_ad/bolt: 1 masks of anomalous images mark no pixel" in caplog.text
     pixels[0, 0] = 255
     Image.fromarray(pixels).save(mask)
-    assert module.vanished_defects("mvtec_ad") == {"bolt": 1, "tile": 0}
+    assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 1, "tile": 0}
 
 
 def test_an_auxiliary_dataset_needs_anomalous_images_with_masks(roots, tmp_path):

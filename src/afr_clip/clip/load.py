@@ -76,8 +76,8 @@ def check_architecture(settings: BackboneSettings) -> None:
         settings: Architecture, weights, activation and input size.
 
     Raises:
-        ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size is
-            no multiple of the patch size.
+        ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size
+            is no multiple of the patch size.
     """
     _register_own_architectures()
     config = open_clip.get_model_config(settings.architecture)

@@ -163,9 +163,7 @@ class AnomalyDataModule(LightningDataModule):
             if count.num_empty:
                 logger.warning("%s: %d masks of anomalous images mark no pixel.", where, count.num_empty)
             if count.num_vanished:
-                logger.warning(
-                    "%s: %d defects have no pixel left at the model's input size.", where, count.num_vanished
-                )
+                logger.warning("%s: %d defects have no pixel left at input size.", where, count.num_vanished)
         return {category: count.num_vanished for category, count in counts.items()}
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:

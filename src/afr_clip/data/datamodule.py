@@ -108,6 +108,11 @@ class AnomalyDataModule(LightningDataModule):
         self.targets = dict(zip(names, targets, strict=True))
         self._settings = settings
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that images are normalised with."""
+        return self._settings.mean, self._settings.std
+
     def train_dataloader(self) -> DataLoader[AnomalyItem]:
         """Load the auxiliary dataset, shuffled anew each epoch.
 

@@ -36,12 +36,16 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> None:
     Raises:
         RunFolderError: If the folder holds another run that is not continued, or one with another config.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        return
-    if not resume:
-        msg = f"run_dir must be new, got {folder}, which holds a run. Choose another, or continue it with resume=true."
+    held = [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]
+    if held and not resume:
+        msg = (
+            f"run_dir must be new, got {folder}, which holds {held[0]} of a run. Choose another, "
+            f"or continue a training with resume=true."
+        )
         raise RunFolderError(msg)
+    path = folder / MANIFEST
+    if not (resume and path.exists()):
+        return
     before = json.loads(path.read_text(encoding="utf-8"))["config"]
     changed = sorted(_differing(before, dict(config)) - _MAY_CHANGE)
     if changed:
@@ -51,6 +55,9 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> None:
         )
         raise RunFolderError(msg)
 
+
+_NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
+"""What a run cannot lose; a folder in which a run failed before that may be used again."""
 
 _MAY_CHANGE = {
     "resume",

@@ -19,12 +19,12 @@ EpochSink = Callable[[int, AnomalyBatch, Tensor, Tensor], None]
 class ForEachPrediction(pl.Callback):
     """Give every prediction of a test or predict run to the sinks, so that no run has to keep its maps.
 
-    Args:
-        sinks: Called in order.
+    Attributes:
+        sinks: Called in order; set anew for each dataset.
     """
 
-    def __init__(self, sinks: Sequence[PredictionSink]) -> None:
-        self._sinks = tuple(sinks)
+    def __init__(self) -> None:
+        self.sinks: Sequence[PredictionSink] = ()
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: AnomalyBatch, *args: Any
@@ -39,7 +39,7 @@ class ForEachPrediction(pl.Callback):
         self._hand_on(outputs, batch)
 
     def _hand_on(self, prediction: AnomalyPrediction, batch: AnomalyBatch) -> None:
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink(batch, prediction.anomaly_map, prediction.image_score)
 
 

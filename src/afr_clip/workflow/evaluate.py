@@ -13,7 +13,16 @@ from afr_clip.data.loaded import load_dataset
 from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.module import AnomalyDetectionModule
-from afr_clip.workflow.parts import Run, build_towers, data_settings, dataset_spec, finish_run, start_run
+from afr_clip.workflow.parts import (
+    Run,
+    build_engine,
+    build_loggers,
+    build_towers,
+    data_settings,
+    dataset_spec,
+    finish_run,
+    start_run,
+)
 from afr_clip.workflow.score import score_targets
 from afr_clip.workflow.train import describe
 
@@ -31,7 +40,7 @@ def evaluate(config: DictConfig) -> None:
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [target], data_settings(config, towers))
-    score_targets(config, run, module, data, towers)
+    score_targets(config, run, module, data, build_engine(config, run, build_loggers(config, run)))
     finish_run(run)
 
 

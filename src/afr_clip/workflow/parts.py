@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, load_towers
 from afr_clip.config.assemble import build, optional_path, plain
@@ -21,6 +21,7 @@ from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.run_folder import open_run, write_json, write_text
+from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
 
 EXPECTED_WARNINGS = (
@@ -66,7 +67,7 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
     folder = Path(output_dir())
     values = plain(config) | {"run_dir": str(folder)}
     open_run(folder, resume=resume, config=values)
-    write_text(folder / "config.yaml", _as_yaml(values))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
     run = Run(folder, build_manifest(config.task_name, typed_overrides(), values))
     run.note()
     return run
@@ -138,27 +139,36 @@ def build_loggers(config: DictConfig, run: Run, drop_from_step: int | None = Non
     return loggers
 
 
-def build_trainer(
-    config: DictConfig, run: Run, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback]
-) -> pl.Trainer:
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network over data, for all of a command.
+
+    Attributes:
+        trainer: Lightning's Trainer.
+        loggers: Where it logs.
+        predictions: Hands scored batches to the sinks that are set on it.
+    """
+
+    trainer: pl.Trainer
+    loggers: list[Logger]
+    predictions: ForEachPrediction
+
+
+def build_engine(
+    config: DictConfig, run: Run, loggers: Sequence[Logger] = (), callbacks: Sequence[pl.Callback] = ()
+) -> Engine:
     """Build Lightning's Trainer; checkpoints and metrics are ours."""
-    bar = RichProgressBar(console_kwargs={"stderr": True})
-    trainer: pl.Trainer = build(
+    predictions = ForEachPrediction()
+    trainer = build(
         config.trainer,
         default_root_dir=str(run.folder),
         logger=list(loggers),
-        callbacks=[bar, *callbacks],
+        callbacks=[RichProgressBar(console_kwargs={"stderr": True}), predictions, *callbacks],
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    return trainer
-
-
-def _as_yaml(values: dict[str, Any]) -> str:
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    return Engine(trainer, list(loggers), predictions)
 
 
 def _quiet_libraries() -> None:

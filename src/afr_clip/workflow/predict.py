@@ -14,9 +14,8 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.reports.figures import draw_overlay
 from afr_clip.reports.maps import save_map
 from afr_clip.reports.tables import ImageRow, write_scores
-from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.workflow.evaluate import build_trained, provenance, restore
-from afr_clip.workflow.parts import Run, build_trainer, data_settings, finish_run, start_run
+from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run
 
 
 def predict(config: DictConfig) -> None:
@@ -32,9 +31,11 @@ def predict(config: DictConfig) -> None:
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
     writer = PhotographWriter(run, Path(config.images), [sample.image_path for sample in photographs.samples])
-    trainer = build_trainer(config, run, [], [ForEachPrediction([writer])])
+    engine = build_engine(config, run)
+    engine.predictions.sinks = (writer,)
+    loader = data.target_dataloader(photographs.spec.name)
     try:
-        trainer.predict(module, dataloaders=data.target_dataloader(photographs.spec.name), return_predictions=False)
+        engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
     finish_run(run)

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
-from afr_clip.clip.load import Towers
 from afr_clip.config.assemble import build, compose_target
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import LoadedDataset, load_dataset
@@ -20,10 +19,11 @@ from afr_clip.training.checkpoint import CheckpointWriter, resume_path
 from afr_clip.training.loggers import log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import (
+    Engine,
     Run,
+    build_engine,
     build_loggers,
     build_towers,
-    build_trainer,
     data_settings,
     dataset_spec,
     finish_run,
@@ -49,8 +49,8 @@ def train(config: DictConfig) -> None:
     )
     run.note(vanished_defects=data.vanished_defects(auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
-    _fit(config, run, module, data, towers)
-    score_targets(config, run, module, data, towers)
+    engine = _fit(config, run, module, data)
+    score_targets(config, run, module, data, engine)
     finish_run(run)
 
 
@@ -71,17 +71,16 @@ def _load_targets(config: DictConfig) -> list[LoadedDataset]:
     return [load_dataset(dataset_spec(node, config)) for node in nodes]
 
 
-def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, towers: Towers) -> None:
+def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule) -> Engine:
     checkpoints = run.folder / "checkpoints"
     resume = resume_path(checkpoints) if config.resume else None
     step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=True)["global_step"])
     loggers = build_loggers(config, run, step)
     figures = run.folder / "figures"
-    normalisation = (towers.backbone.mean, towers.backbone.std)
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, normalisation))
+        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation))
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
@@ -90,7 +89,8 @@ def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: Ano
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()
-    trainer = build_trainer(config, run, loggers, callbacks)
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    engine = build_engine(config, run, loggers, callbacks)
+    engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     run.note(seconds_training=round(time.monotonic() - started, 1))
+    return engine

@@ -16,6 +16,9 @@ ROOMS = ("clip", "config", "data", "losses", "metrics", "models", "prompts", "re
 SETTINGS = ("afr_clip.clip.settings", "afr_clip.models.afr_clip.settings", "afr_clip.models.scoring_settings")
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
+SHARED = ("files", "__version__")
+"""What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
+
 MAY_IMPORT = {
     "config": (*SETTINGS, "afr_clip.prompts"),
     "training": ("afr_clip.models", "afr_clip.losses", "afr_clip.metrics", "afr_clip.data.records"),
@@ -50,8 +53,10 @@ def name_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """Return the room of a module; what lies beside the rooms is a command."""
+    """Return the room of a module; what lies beside the rooms is shared or a command."""
     _, *rest = module.split(".")
+    if rest and rest[0] in SHARED:
+        return "shared"
     return rest[0] if rest and rest[0] in {*ROOMS, "workflow"} else "commands"
 
 
@@ -73,16 +78,16 @@ def is_within(module: str, package: str) -> bool:
 
 def is_allowed(room: str, module: str) -> bool:
     """Whether a module of a room may import another module, ours or not."""
-    top = module.split(".")[0]
+    top = module.split(".", maxsplit=1)[0]
     if top == "":
         return False  # a relative import hides where its arrow points
-    if room == "prompts" and top != "afr_clip":
+    if room in {"prompts", "shared"} and top != "afr_clip":
         return top in sys.stdlib_module_names
     if top != "afr_clip":
         return room in ONLY_IN.get(top, {room})
-    if room in {"commands", "workflow"} or module == "afr_clip.__version__":
+    if room in {"commands", "workflow"} or (room_of(module) == "shared" and room != "prompts"):
         return True
-    return any(is_within(module, allowed) for allowed in (f"afr_clip.{room}", *MAY_IMPORT[room]))
+    return any(is_within(module, allowed) for allowed in (f"afr_clip.{room}", *MAY_IMPORT.get(room, ())))
 
 
 def wrong_arrows(module: str, source: str) -> list[str]:
@@ -120,6 +125,9 @@ def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
         ("afr_clip.config.schema", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
         ("afr_clip.reports.maps", "from afr_clip.data.dataset import X", "afr_clip.data.dataset"),
         ("afr_clip.train", "import timm", "timm"),
+        ("afr_clip.files", "import torch", "torch"),
+        ("afr_clip.files", "from afr_clip.data.errors import DataError", "afr_clip.data.errors"),
+        ("afr_clip.prompts.words", "from afr_clip.files import written_whole", "afr_clip.files"),
     ],
 )
 def test_the_walker_sees_a_wrong_arrow(module, source, offence):
@@ -132,6 +140,8 @@ def test_the_walker_sees_a_wrong_arrow(module, source, offence):
         ("afr_clip.train", "import hydra\nfrom afr_clip.workflow.train import train"),
         ("afr_clip.workflow.train", "import lightning.pytorch as pl\nfrom afr_clip.data.separation import TrainedOn"),
         ("afr_clip.reports.manifest", "import torch\nfrom afr_clip import __version__"),
+        ("afr_clip.data.cache", "from afr_clip.files import written_whole"),
+        ("afr_clip.data.cache", "from afr_clip import files"),
         ("afr_clip.config.schema", "from afr_clip.models import scoring_settings"),
         ("afr_clip.models.afr_clip.cmfr", "from afr_clip.clip.load import Towers\nfrom afr_clip.models import scoring"),
     ],
@@ -205,6 +215,8 @@ def test_files_and_functions_stay_small_and_public_names_say_what_they_are(path)
 
 def test_the_measures_see_what_is_too_long_and_what_says_nothing():
     body = "\n".join(f"    x{i} = {i}" for i in range(MOST_LINES_OF_A_FUNCTION + 1))
-    tree = ast.parse(f'def f():\n    """Many\n\n    lines."""\n{body}\nclass A:\n    def g(self): pass\n    def _h(self): 0\n')
+    tree = ast.parse(
+        f'def f():\n    """Many\n\n    lines."""\n{body}\nclass A:\n    def g(self): pass\n    def _h(self): 0\n'
+    )
     assert [lines_of_body(f) for f in functions(tree)] == [MOST_LINES_OF_A_FUNCTION + 1, 1, 1]
     assert undocumented(tree, "m") == ["m", "m.A", "m.A.g"]

@@ -44,7 +44,7 @@ class MetricsCSV(Logger):
         with self._path.open(newline="") as file:
             whole = [line for line in file if line.endswith("\n")]  # a killed run may leave half a line
         rows = [row for row in csv.reader(whole) if len(row) == len(self.HEADER)]
-        # Targets are logged by a run of their own, which begins at step 0 and is repeated after every training.
+        # Targets are scored again after every training, whatever step they were logged at.
         return [row for row in rows[1:] if int(row[1]) < step and not row[2].startswith("target/")]
 
     @property

@@ -1,0 +1,225 @@
+import inspect
+import pkgutil
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from afr_clip.config import schema
+from afr_clip.config.assemble import build, plain
+from afr_clip.config.command import config_dir, describe
+from afr_clip.config.validate import validate
+from afr_clip.losses.total import AnomalyLoss
+
+CONF = Path(config_dir())
+GROUP_FILES = sorted(path for path in CONF.glob("*/*.yaml"))
+
+ABLATIONS = {
+    "full": {},
+    "no_cmfr": {"module.network.cmfr.enabled": False},
+    "no_sp": {"module.network.self_prompting.enabled": False},
+    "no_mpfa": {"module.network.mpfa_window": 1},
+}
+"""The paper's, and the one key that each switches off."""
+
+REFUSED = [
+    # the file that is composed alone, a key that is misspelt, a value of the wrong type
+    ("backbone/vit_l_14_336", "backbone.image_sise=518", "backbone.image_size=big"),
+    ("backbone/tiny", "backbone.cnn.stage=[1]", "backbone.cnn.pretrained=maybe"),
+    ("module/afr_clip", "module.method=afr_clip", "module.name=[afr_clip]"),
+    ("module/afr_clip", "module.network.mpfa_windw=3", "module.network.mpfa_window=wide"),
+    ("module/afr_clip", "module.network.prompts.styl=single", "module.network.prompts.style=poetic"),
+    ("module/afr_clip", "module.network.cmfr.enable=false", "module.network.cmfr.inner_dim=half"),
+    ("module/afr_clip", "module.network.self_prompting.num=5", "module.network.self_prompting.placement=prepend"),
+    ("module/afr_clip", "module.network.scoring.temprature=1", "module.network.scoring.image_score=mean"),
+    ("dataset/visa", "dataset.rot=/data", "dataset.categories=bottle"),
+    ("data/default", "data.batchsize=4", "data.batch_size=2.5"),
+    ("loss/afr_clip", "loss.image_wieght=1", "loss.image_weight=lots"),
+    ("optimizer/adam", "optimizer.learning_rate=1", "optimizer.lr=abc"),
+    ("schedule/inverse_epoch", "schedule.gamma=1", "schedule._partial_=perhaps"),
+    ("trainer/default", "trainer.max_epoch=1", "trainer.max_epochs=null"),
+    ("logger/wandb", "logger.wandb.tag=[a]", "logger.wandb.tags=a"),
+    ("protocol/no_targets", "protocol.target=[visa]", "protocol.targets=visa"),
+    ("train", "sed=1", "seed=one"),
+    ("train", "save_map=true", "save_maps=perhaps"),
+    ("train", "optimzer.lr=1", "optimizer.lr=[1]"),
+]
+
+HYDRAS_OWN = {"defaults", "hydra"}
+
+
+def is_global(path: Path) -> bool:
+    return path.read_text(encoding="utf-8").startswith("# @package _global_")
+
+
+def as_override(path: Path) -> str:
+    return f"{path.parent.name}={path.stem}"
+
+
+def leaves(values: object, path: str = "") -> dict[str, object]:
+    """Flatten nested dictionaries to dotted keys."""
+    if not isinstance(values, dict) or not values:
+        return {path: values}
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= leaves(value, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+@pytest.mark.parametrize("path", GROUP_FILES, ids=as_override)
+def test_every_file_of_every_group_composes_and_its_values_arrive(composed, path):
+    config = composed(as_override(path), "data_dir=DATA")
+    content = OmegaConf.load(path)
+    own = leaves({key: value for key, value in OmegaConf.to_container(content).items() if key not in HYDRAS_OWN})
+    arrived = leaves(plain(config if is_global(path) else config[path.parent.name]))
+    for key, value in own.items():
+        if key and "${" not in str(value) and key != "run_dir":
+            assert arrived[key] == value, key
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=as_override)
+def test_every_experiment_validates(composed, path):
+    validate(composed(as_override(path), f"data_dir={CONF}"))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("ablation/*.yaml")), ids=as_override)
+def test_an_ablation_changes_exactly_the_keys_of_its_file(composed, default_config, path):
+    before, after = leaves(plain(default_config)), leaves(plain(composed(as_override(path))))
+    differing = {key: value for key, value in after.items() if before[key] != value}
+    assert before.keys() == after.keys()
+    assert differing == {
+        key: value for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))).items() if key
+    }
+    assert differing == ABLATIONS.get(path.stem, differing)
+
+
+def test_the_papers_ablations_are_there():
+    assert {path.stem for path in CONF.glob("ablation/*.yaml")} >= ABLATIONS.keys()
+
+
+def test_the_refusals_cover_every_group():
+    groups = {field.name for field in fields(schema.TrainConfig) if is_dataclass(field.default_factory)}
+    assert {file.split("/")[0] for file, *_ in REFUSED} == {*groups, "train"}
+
+
+@pytest.mark.parametrize(("file", "typo"), [(file, typo) for file, typo, _ in REFUSED])
+def test_a_misspelt_key_is_refused_and_named(composed, file, typo):
+    key = typo.split("=")[0]
+    with pytest.raises(ConfigCompositionException, match=f"Could not override '{key}'") as caught:
+        composed(typo, command=file)
+    unknown = key.split(".")[0] if file == "train" else key
+    assert f"(key {unknown})" in describe(caught.value)
+
+
+@pytest.mark.parametrize(("file", "wrong"), [(file, wrong) for file, _, wrong in REFUSED])
+def test_a_value_of_the_wrong_type_is_refused_and_named(composed, file, wrong):
+    key = wrong.split("=")[0]
+    with pytest.raises(ConfigCompositionException, match=f"Error merging override {key}=") as caught:
+        composed(wrong, command=file)
+    assert f"(key {key})" in describe(caught.value)
+
+
+@pytest.mark.parametrize("group", sorted({path.parent.name for path in GROUP_FILES} - {"paths"}))
+def test_a_typo_inside_a_users_own_file_is_refused_with_the_file(composed, tmp_path, group):
+    start = f"defaults:\n  - {own_schema(group)}\n  - _self_\n"
+    if group in {"ablation", "experiment"}:
+        start = "# @package _global_\noptimizer:\n  "
+    path = tmp_path / group / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(f"{start}mispelt: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed(f"hydra.searchpath=[file://{tmp_path}]", f"{group}=mine")
+    assert f"In '{group}/mine'" in describe(caught.value)
+    assert "Key 'mispelt' not in" in describe(caught.value)
+
+
+def test_a_wrong_type_inside_a_users_own_file_is_refused_with_the_file(composed, tmp_path):
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("# @package _global_\noptimizer:\n  lr: abc\n", encoding="utf-8")
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    assert "In 'experiment/mine'" in describe(caught.value)
+    assert "Value 'abc' of type 'str' could not be converted to Float" in describe(caught.value)
+
+
+def own_schema(group: str) -> str:
+    return "afr_clip_schema" if group == "module" else "schema"
+
+
+@pytest.mark.parametrize(
+    ("path", "node", "injected"),
+    [
+        ("backbone", schema.BackboneConfig, set()),
+        ("backbone.cnn", schema.CNNConfig, set()),
+        ("module.network", schema.AFRCLIPNetworkConfig, {"towers"}),
+        ("module.network.prompts", schema.PromptConfig, set()),
+        ("module.network.cmfr", schema.CMFRConfig, set()),
+        ("module.network.self_prompting", schema.SelfPromptingConfig, set()),
+        ("module.network.scoring", schema.ScoringConfig, set()),
+        ("loss", schema.LossConfig, set()),
+        ("schedule", schema.ScheduleConfig, {"optimizer"}),
+    ],
+)
+def test_a_schemas_keys_are_the_arguments_of_its_target(default_config, path, node, injected):
+    target = pkgutil.resolve_name(OmegaConf.select(default_config, path)._target_)
+    keys = {field.name for field in fields(node)} - {"_target_", "_partial_"}
+    assert keys == inspect.signature(target).parameters.keys() - injected
+
+
+@pytest.mark.parametrize(("path", "node"), [("optimizer", schema.OptimizerConfig), ("trainer", schema.TrainerConfig)])
+def test_keys_for_targets_of_others_are_among_their_arguments(default_config, path, node):
+    target = pkgutil.resolve_name(default_config[path]._target_)
+    keys = {field.name for field in fields(node)} - {"_target_", "_partial_"}
+    assert keys <= inspect.signature(target).parameters.keys()
+
+
+def test_the_loss_of_the_config_is_the_default_loss_of_the_code(default_config):
+    assert build(default_config.loss) == AnomalyLoss()
+
+
+def test_every_file_of_a_group_starts_from_its_schema():
+    typed = [path for path in GROUP_FILES if path.parent.name not in {"ablation", "experiment", "paths"}]
+    assert typed
+    for path in typed:
+        assert OmegaConf.load(path).defaults[0] == own_schema(path.parent.name), path
+
+
+def test_no_schema_holds_a_value():
+    nodes = [node for node in vars(schema).values() if inspect.isclass(node) and node.__module__ == schema.__name__]
+    assert len(nodes) > 15
+    for node in nodes:
+        for field in fields(node):
+            assert field.default == "???" or is_dataclass(field.default_factory), (node, field.name)
+
+
+def test_every_group_is_registered_and_registering_twice_is_harmless():
+    schema.register()
+    schema.register()
+    store = ConfigStore.instance()
+    for field in fields(schema.TrainConfig):
+        if is_dataclass(field.default_factory):
+            assert f"{own_schema(field.name)}.yaml" in store.list(field.name)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [((None, "b"), "b"), (("a", "b"), "a"), ((None, None), None), ((0, 1), 0)]
+)
+def test_the_first_given_value_wins(values, expected):
+    assert schema.first_given(*values) == expected
+
+
+@pytest.mark.parametrize(("typed", "expected"), [((), "outputs/train/"), (("run_dir=elsewhere/a",), "elsewhere/a")])
+def test_the_run_folder_is_hydras_unless_one_is_given(composed, typed, expected):
+    config = composed(*typed, return_hydra_config=True)
+    assert config.hydra.run.dir.startswith(expected)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_every_command_has_its_own_name_and_the_shared_defaults(composed, command):
+    given = {"train": (), "evaluate": ("dataset=visa", "checkpoint=a"), "predict": ("checkpoint=a", "images=b")}
+    config = composed(*given[command], command=command)
+    assert (config.task_name, config.seed, config.backbone.name) == (command, 0, "vit_l_14_336")

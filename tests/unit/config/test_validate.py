@@ -1,0 +1,206 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from afr_clip.config.validate import ConfigError, MissingKeyError, validate
+
+
+def test_the_default_config_is_valid(default_config):
+    validate(default_config)
+
+
+@pytest.mark.parametrize("bad", [0, -1])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.batch_size",
+        "data.eval_batch_size",
+        "trainer.max_epochs",
+        "trainer.accumulate_grad_batches",
+        "trainer.log_every_n_steps",
+        "optimizer.lr",
+        "num_threads",
+        "figure_every_n_epochs",
+    ],
+)
+def test_what_must_be_positive_is(changed, key, bad):
+    with pytest.raises(ConfigError, match=rf"^{key} must be positive, got {bad}\.\S* ?Change {key}=VALUE\.$"):
+        validate(changed(**{key.replace(".", "__"): bad}))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.num_workers",
+        "num_figures",
+        "seed",
+        "optimizer.weight_decay",
+        "loss.image_weight",
+        "loss.focal_weight",
+        "loss.dice_weight",
+        "loss.complement_weight",
+        "loss.focal_gamma",
+    ],
+)
+def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
+    validate(changed(**{key.replace(".", "__"): 0}))
+    with pytest.raises(ConfigError, match=rf"^{key} must be 0 or more, got -1"):
+        validate(changed(**{key.replace(".", "__"): -1}))
+
+
+@pytest.mark.parametrize("window", [0, 2, -3])
+def test_the_window_must_be_odd_and_positive(changed, window):
+    validate(changed(module__network__mpfa_window=5))
+    with pytest.raises(ConfigError, match=rf"^module\.network\.mpfa_window must be odd and positive, got {window}\."):
+        validate(changed(module__network__mpfa_window=window))
+
+
+def test_nan_is_no_learning_rate(changed):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr must be positive, got nan"):
+        validate(changed(optimizer__lr=math.nan))
+
+
+def test_null_means_unset_where_it_is_allowed(changed):
+    validate(changed(num_threads=None, dataset__categories=None, trainer__gradient_clip_val=None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"protocol__targets": ["visa", "mvtec_ad", "visa"]},
+            "protocol.targets must name a dataset once, got visa twice. Remove one.",
+        ),
+        (
+            {"protocol__targets": ["visa"], "protocol__roots": {"mvtec": "/data"}},
+            "protocol.roots must be about protocol.targets=['visa'], got mvtec. Add it to the targets.",
+        ),
+        (
+            {"protocol__categories": {"visa": ["candle"]}},
+            "protocol.categories must be about protocol.targets=[], got visa. Add it to the targets.",
+        ),
+        (
+            {"dataset__categories": []},
+            "dataset.categories must name at least one category, got none. Use null for all.",
+        ),
+    ],
+)
+def test_rules_across_keys_are_kept(changed, changes, sentence):
+    with pytest.raises(ConfigError) as caught:
+        validate(changed(**changes))
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone__image_size": 0}, r"backbone\.image_size must be a positive number of pixels, got 0"),
+        ({"backbone__tap_layers": [4, 2]}, r"tap_layers must ascend within 1 upwards, got \[4, 2\]"),
+        ({"backbone__random_weights": True, "backbone__weights": "w.pt"}, r"exclude each other, got both"),
+        ({"backbone__cnn__stages": []}, r"backbone\.cnn\.stages must name at least one stage, got none"),
+        ({"module__network__cmfr__kernel_size": 2}, r"cmfr\.kernel_size must be odd and positive, got 2"),
+        ({"module__network__self_prompting__stages": [1, 1]}, r"stages must name different stages from 1"),
+        ({"module__network__scoring__temperature": 0.0}, r"scoring\.temperature must be positive, got 0\.0"),
+    ],
+)
+def test_settings_refuse_their_own_values_before_anything_is_built(changed, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(changed(**changes))
+
+
+def test_all_faults_are_reported_at_once(changed):
+    config = changed(
+        data__batch_size=0,
+        seed=-1,
+        module__network__mpfa_window=2,
+        protocol__targets=["visa", "visa"],
+        backbone__image_size=0,
+        module__network__cmfr__kernel_size=4,
+    )
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    first, *faults = str(caught.value).splitlines()
+    assert first == "The config has 6 faults:"
+    begun = ["data.batch_size", "seed", "module.network.mpfa_window", "protocol.targets", "backbone", "cmfr.kernel"]
+    assert [fault.startswith(f"- {start}") for fault, start in zip(faults, begun, strict=True)] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    "target", ["torch.optim.Adan", "torch.optimm.Adam", "adam", "3", "torch.optim", "builtins.dict"]
+)
+def test_a_target_that_cannot_be_called_is_refused(changed, target):
+    with pytest.raises(ConfigError, match=rf"^optimizer\._target_ must name something callable, got {target} \("):
+        validate(changed(optimizer___target_=target))
+
+
+@pytest.mark.parametrize("path", ["backbone", "backbone.cnn", "module.network", "module.network.scoring", "loss"])
+def test_an_unknown_target_is_refused_with_its_key_wherever_it_is(changed, path):
+    key = f"{path.replace('.', '__')}___target_"
+    with pytest.raises(
+        ConfigError, match=rf"^{path}\._target_ must name something callable, got afr_clip\.losses\.No "
+    ):
+        validate(changed(**{key: "afr_clip.losses.No"}))
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "known"),
+    [
+        ("optimizer.foo", "torch.optim.Adam", "params, lr, betas"),
+        ("module.network.cmfr.foo", "afr_clip.models.afr_clip.settings.CMFRSettings", "enabled, inner_dim"),
+        ("backbone.cnn.foo", "afr_clip.clip.settings.CNNSettings", "architecture, pretrained"),
+        ("trainer.foo", "lightning.pytorch.Trainer", "accelerator"),
+    ],
+)
+def test_a_key_that_is_no_argument_of_its_target_is_refused(composed, key, target, known):
+    with pytest.raises(ConfigError) as caught:
+        validate(composed(f"+{key}=1"))
+    assert str(caught.value).startswith(f"{key} must be an argument of {target}, and is not. It takes ")
+    assert known in str(caught.value)
+
+
+def test_another_target_is_bound_to_its_own_signature(changed):
+    with pytest.raises(ConfigError, match=r"^optimizer\.betas must be an argument of torch\.optim\.SGD, and is not"):
+        validate(changed(optimizer___target_="torch.optim.SGD"))
+
+
+def test_a_target_that_takes_anything_takes_every_key(changed):
+    validate(changed(loss___target_="torch.nn.modules.linear.Identity"))
+
+
+def test_missing_keys_are_named_all_at_once(composed):
+    with pytest.raises(MissingKeyError, match=r"^The config has 3 faults:") as caught:
+        validate(composed(command="predict"))
+    for key in ("category", "checkpoint", "images"):
+        assert f"- {key} must be given, got nothing. Add {key}=VALUE to the command." in str(caught.value)
+
+
+def test_one_missing_key_is_one_sentence(composed):
+    with pytest.raises(MissingKeyError) as caught:
+        validate(composed("dataset=visa", command="evaluate"))
+    assert str(caught.value) == "checkpoint must be given, got nothing. Add checkpoint=VALUE to the command."
+
+
+def test_every_command_validates_once_its_keys_are_given(composed):
+    validate(composed("dataset=visa", "checkpoint=run", command="evaluate"))
+    validate(composed("checkpoint=run", "images=folder", "category=cable", command="predict"))
+
+
+def test_faults_of_ranges_are_found_without_importing_torch():
+    source = """
+import sys
+from hydra import compose, initialize_config_dir
+from afr_clip.config.command import config_dir
+from afr_clip.config.schema import register
+from afr_clip.config.validate import ConfigError, validate
+register()
+with initialize_config_dir(config_dir(), version_base="1.3"):
+    config = compose("train", overrides=["seed=-1", "backbone.image_size=0"])
+try:
+    validate(config)
+except ConfigError as error:
+    print(len(str(error).splitlines()), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["3", "False"]

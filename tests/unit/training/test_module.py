@@ -1,0 +1,158 @@
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from afr_clip.losses.total import AnomalyLoss, LossTerms
+from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.training.module import AnomalyDetectionModule, TrainingDivergedError
+from afr_clip.training.schedule import constant
+from helpers.tiny import random_batch, tiny_network
+
+
+@pytest.fixture
+def watched(make_module):
+    """A module whose training steps' outputs are kept."""
+    module, outputs = make_module(), []
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        outputs.append(step(batch, batch_idx))
+        return outputs[-1]
+
+    module.training_step = training_step
+    return module, outputs
+
+
+def test_the_training_loss_is_the_loss_of_the_prediction(watched, fit, batches):
+    module, outputs = watched
+    fit(module, batches, limit_train_batches=1)
+    prediction, batch = outputs[0]["prediction"], batches[0]
+    expected = AnomalyLoss()(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous)
+    torch.testing.assert_close(outputs[0]["loss"], expected.total)
+
+
+def test_training_scores_as_the_network_alone_does(watched, fit, batches, towers):
+    module, outputs = watched
+    fit(module, batches, limit_train_batches=1)
+    alone = tiny_network(towers)(batches[0].image, batches[0].prompt_name)
+    torch.testing.assert_close(outputs[0]["prediction"].anomaly_map, alone.anomaly_map)
+    torch.testing.assert_close(outputs[0]["prediction"].image_score, alone.image_score)
+
+
+def test_loss_terms_and_learning_rate_are_logged(make_module, fit, batches):
+    expected = []
+    for batch in batches:
+        prediction = make_module(lr=0.0)(batch)
+        expected.append(AnomalyLoss()(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous))
+    logged = fit(make_module(lr=1e-30), batches).callback_metrics  # the weights stay as they are
+    for name in LossTerms._fields:
+        key = "train/loss_epoch" if name == "total" else f"train/loss_{name}"
+        mean = (getattr(expected[0], name) + getattr(expected[1], name)) / 2
+        torch.testing.assert_close(logged[key], mean.detach())
+    assert logged["train/lr"].item() == pytest.approx(1e-30)
+
+
+def test_only_adapters_learn_and_the_optimizer_holds_exactly_them(make_module, fit, batches):
+    module = make_module()
+    names = module.network.trainable_parameter_names()
+    before = {name: p.detach().clone() for name, p in module.network.named_parameters()}
+    gradients: list[set[str]] = []
+    module.on_before_optimizer_step = lambda optimizer: gradients.append(
+        {name for name, p in module.network.named_parameters() if p.grad is not None}
+    )
+    trainer = fit(module, batches)
+    held = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert held == {id(p) for name, p in module.network.named_parameters() if name in names}
+    assert gradients == [names, names]
+    changed = {name for name, p in module.network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == names
+
+
+def test_the_optimizer_gets_each_parameter_once(make_module):
+    parameters = make_module().trainable_parameters()
+    assert len({id(p) for p in parameters}) == len(parameters) > 0
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_training_and_names_epoch_and_images(fit, batches, towers, broken):
+    calls = []
+
+    def loss(*given):
+        calls.append(None)
+        terms = AnomalyLoss()(*given)
+        return terms._replace(total=terms.total * broken) if len(calls) == 4 else terms
+
+    module = AnomalyDetectionModule(tiny_network(towers), loss, partial(torch.optim.Adam, lr=1e-3), constant)
+    sentence = rf"finite number, got {broken} in epoch 1 on 0\.png, 1\.png\. Lower optimizer\.lr or set trainer\.grad"
+    with pytest.raises(TrainingDivergedError, match=sentence):
+        fit(module, batches, max_epochs=3)
+    assert len(calls) == 4
+
+
+def test_checkpoints_of_lightning_hold_exactly_what_learns(make_module, fit, batches, tmp_path):
+    module = make_module()
+    trainer = fit(module, batches)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert set(saved) == {f"network.{name}" for name in module.network.trainable_parameter_names()}
+    own = module.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in saved.items())
+    assert len(saved) < len(own)
+
+
+def in_two_categories() -> list:
+    first, second = random_batch(4, seed=8), random_batch(4, seed=9)
+    samples = tuple(replace(sample, category="screw", prompt_name="screw") for sample in second.samples)
+    return [first, replace(second, samples=samples, index=torch.arange(4, 8))]
+
+
+def test_testing_logs_every_metric_of_every_category_and_keeps_the_results(make_module, make_trainer):
+    batches, module = in_two_categories(), make_module()
+    samples = [sample for batch in batches for sample in batch.samples]
+    truth = ([s.category for s in samples], [s.is_anomalous for s in samples])
+    module.score_next("noise", DatasetMetrics(*truth))
+    assert module.results == ()
+    trainer = make_trainer()
+    trainer.test(module, DataLoader(batches, batch_size=None), verbose=False)
+
+    expected = DatasetMetrics(*truth)
+    with torch.no_grad():
+        for batch in batches:
+            scored = module.network(batch.image, batch.prompt_name)
+            expected.update(scored.anomaly_map, scored.image_score, batch.mask, batch.has_mask, batch.index)
+    assert repr(module.results) == repr(expected.compute())
+    keys = ("i_auroc", "i_f1_max", "i_ap", "p_auroc", "p_f1_max", "p_ap", "p_aupro")
+    assert trainer.callback_metrics.keys() == {
+        f"target/noise/{c}/{key}" for c in ("metal_nut", "screw") for key in keys
+    }
+    screw = module.results[1].values
+    assert trainer.callback_metrics["target/noise/screw/p_aupro"].item() == pytest.approx(screw["pixel_aupro"])
+    assert trainer.callback_metrics["target/noise/screw/i_f1_max"].item() == pytest.approx(screw["image_f1_max"])
+
+
+def test_the_next_target_starts_with_nothing(make_module):
+    module = make_module()
+    module.results = ("something",)
+    metrics = DatasetMetrics(["a"], [True])
+    module.score_next("other", metrics)
+    assert (module.results, module.metrics) == ((), metrics)
+
+
+def test_predicting_returns_what_the_network_says(make_module, batches):
+    module = make_module()
+    prediction, alone = module.predict_step(batches[0], 0), module.network(batches[0].image, batches[0].prompt_name)
+    torch.testing.assert_close(prediction.anomaly_map, alone.anomaly_map)
+    torch.testing.assert_close(prediction.image_score, alone.image_score)
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"), [("optimizer", "training needs an optimizer"), ("schedule", "training needs a schedule")]
+)
+def test_a_module_for_scoring_cannot_train(towers, missing, sentence):
+    parts = {"optimizer": partial(torch.optim.Adam, lr=1.0), "schedule": constant} | {missing: None}
+    with pytest.raises(AssertionError, match=sentence):
+        AnomalyDetectionModule(tiny_network(towers), AnomalyLoss(), **parts).configure_optimizers()

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from afr_clip.training.schedule import constant, inverse_epoch
+
+
+def rates(schedule, epochs: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.001)
+    scheduler, seen = schedule(optimizer), []
+    for _ in range(epochs):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_the_rate_is_divided_by_the_epochs_begun():
+    assert rates(inverse_epoch, 5) == pytest.approx([0.001, 0.001 / 2, 0.001 / 3, 0.001 / 4, 0.001 / 5], rel=1e-12)
+
+
+def test_a_constant_rate_stays():
+    assert rates(constant, 4) == [0.001] * 4
+
+
+def test_training_steps_the_schedule_once_an_epoch(make_module, fit, batches):
+    module, seen = make_module(lr=0.06), []
+    step = module.training_step
+
+    def watched(batch, batch_idx):
+        seen.append(module.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(batch, batch_idx)
+
+    module.training_step = watched
+    fit(module, batches, max_epochs=3)
+    assert seen == pytest.approx([0.06, 0.06, 0.03, 0.03, 0.02, 0.02])

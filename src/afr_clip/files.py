@@ -20,6 +20,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     try:
         yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # a power cut after the renaming must not leave an empty file
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -62,8 +62,7 @@ class CLIPBackbone(nn.Module):
         fuse(clip)
         self.clip: Any = clip.requires_grad_(False)
         self._tokenizer = tokenizer
-        self._blocks = visual.transformer.resblocks
-        depth = len(self._blocks)
+        depth = len(visual.transformer.resblocks)
         self.tap_layers = checked_tap_layers(tuple(tap_layers), depth) if tap_layers else default_tap_layers(depth)
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
@@ -106,7 +105,7 @@ class CLIPBackbone(nn.Module):
         tokens = self.clip.visual._embeds(image)
         num_tokens = tokens.shape[1]
         taps = []
-        for number, block in enumerate(self._blocks[: self.tap_layers[-1]], start=1):
+        for number, block in enumerate(self.clip.visual.transformer.resblocks[: self.tap_layers[-1]], start=1):
             if before_block is not None:
                 tokens = before_block(number, tokens)
             tokens = block(tokens)
@@ -127,6 +126,7 @@ class CLIPBackbone(nn.Module):
         Returns:
             One embedding each, not normalised, float32, without a graph and usable in later training.
         """
-        with torch.inference_mode(mode=False), torch.no_grad():
+        full_precision = torch.autocast(self.device.type, enabled=False)
+        with torch.inference_mode(mode=False), torch.no_grad(), full_precision:
             tokens = self._tokenizer(list(sentences)).to(self.device)
             return torch.cat([self.clip.encode_text(part).float() for part in tokens.split(TEXT_BATCH)])

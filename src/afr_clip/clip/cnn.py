@@ -13,8 +13,8 @@ from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import CNNSettings
 from afr_clip.clip.weights import load_exactly, read_state_dict
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+OWN_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""ImageNet's, for networks that do not say what they were trained with."""
 
 
 class FrozenCNN(nn.Module):
@@ -38,7 +38,8 @@ class FrozenCNN(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         clip_mean, clip_std = torch.tensor(mean), torch.tensor(std)
-        own_mean, own_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        published = getattr(network, "pretrained_cfg", {})
+        own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in OWN_NORMALISATION.items())
         self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -48,10 +49,27 @@ class FrozenCNN(nn.Module):
         return super().train(mode=False)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature_dim"]:
-        """Pool the chosen stages of each image into one vector, without a graph."""
+        """Pool the chosen stages of each image into one vector, without a graph.
+
+        Args:
+            image: Normalised as the CLIP towers take it.
+
+        Returns:
+            The stages' averages, one behind the other.
+
+        Raises:
+            ValueError: If the network lays its features out in another way than channels first.
+        """
         with torch.no_grad():
             stages = self.network(image * self.scale + self.shift)
-            return torch.cat([stage.mean(dim=(2, 3)) for stage in stages], dim=1)
+            pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in stages], dim=1)
+        if pooled.shape[1] != self.feature_dim:
+            msg = (
+                f"The CNN must give feature maps of {self.feature_dim} channels in front of height and width, got "
+                f"{pooled.shape[1]}. Choose a convolutional backbone.cnn.architecture, for example resnet50."
+            )
+            raise ValueError(msg)
+        return pooled
 
 
 def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float]) -> FrozenCNN:

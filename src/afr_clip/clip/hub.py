@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from huggingface_hub import constants
 
@@ -17,7 +18,9 @@ def hub_or_cache() -> Iterator[None]:
     are held back: the caller says in one sentence what is missing.
     """
     was_offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = was_offline or not _has_address(urlparse(constants.ENDPOINT).hostname or "")
+    # Behind a proxy it is the proxy that knows names.
+    reachable = bool(getproxies()) or _has_address(urlparse(constants.ENDPOINT).hostname or "")
+    constants.HF_HUB_OFFLINE = was_offline or not reachable
     was_disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

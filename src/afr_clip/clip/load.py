@@ -13,7 +13,7 @@ from torch import nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.hub import hub_or_cache
-from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.weights import fingerprint, load_clip_weights
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ class Towers:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all frozen weights; a checkpoint fits no others."""
-        return fingerprint(nn.ModuleList([tower for tower in (self.backbone, self.cnn) if tower is not None]))
+        frozen = {"clip": self.backbone.clip} | ({} if self.cnn is None else {"cnn": self.cnn.network})
+        return fingerprint(nn.ModuleDict(frozen))
 
 
 def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
@@ -69,11 +70,14 @@ def _register_own_architectures() -> None:
         open_clip.add_model_config(folder)
 
 
-def check_architecture(settings: BackboneSettings) -> None:
+def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
     """Check settings against what open_clip knows, before anything is built.
 
     Args:
         settings: Architecture, weights, activation and input size.
+
+    Returns:
+        The blocks that will be read out.
 
     Raises:
         ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size
@@ -103,6 +107,8 @@ def check_architecture(settings: BackboneSettings) -> None:
             f"got {settings.image_size}. The nearest is {round(settings.image_size / patch) * patch}."
         )
         raise ValueError(msg)
+    depth = config["vision_cfg"]["layers"]
+    return checked_tap_layers(settings.tap_layers, depth) if settings.tap_layers else default_tap_layers(depth)
 
 
 def _tag_to_download(settings: BackboneSettings) -> str | None:

@@ -1,12 +1,12 @@
 """Text embeddings of categories: computed once per backbone, prompts and category."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from afr_clip.prompts.ensemble import PromptSettings, expand
 
@@ -43,48 +43,45 @@ def encode_ensemble(encode_text: EncodeText, sentences: Sequence[str]) -> Float[
     return F.normalize(F.normalize(encode_text(sentences), dim=-1).mean(dim=0), dim=-1)
 
 
-class TextEmbeddings(nn.Module):
+class TextEmbeddings:
     """The stateless and stateful embeddings of categories, each computed once and kept.
 
-    They depend on the backbone, the prompts and the category only, so they live in a buffer that moves with ``.to()``
-    and is left out of checkpoints.
+    They depend on the backbone, the prompts and the category only. They are neither parameters nor buffers: a process
+    keeps those of the categories it meets, which need not be those of another process.
 
     Args:
         encode_text: The text tower.
-        dim: Width ``D`` of the shared embedding space.
         prompts: Which sentences.
     """
 
-    def __init__(self, encode_text: EncodeText, dim: int, prompts: PromptSettings) -> None:
-        super().__init__()
+    def __init__(self, encode_text: EncodeText, prompts: PromptSettings) -> None:
         self._encode_text = encode_text
         self._prompts = prompts
-        self._row: dict[str, int] = {}
-        self.bank: Tensor
-        self.register_buffer("bank", torch.empty(0, 3, dim), persistent=False)
+        self._known: dict[str, Tensor] = {}
 
-    def forward(self, categories: Sequence[str]) -> CategoryEmbeddings:
+    def __call__(self, categories: Sequence[str], device: torch.device) -> CategoryEmbeddings:
         """Look up the embeddings of each image's category, computing the ones not seen before.
 
         Args:
             categories: One category in words per image.
+            device: Where they are needed.
 
         Returns:
             The embeddings, one row per image.
-        """
-        self._learn(dict.fromkeys(categories))
-        rows = self.bank[[self._row[category] for category in categories]]
-        return CategoryEmbeddings(stateless=rows[:, 0], stateful=rows[:, 1:])
 
-    def _learn(self, categories: Iterable[str]) -> None:
-        new = [category for category in categories if category not in self._row]
-        if not new:
-            return
-        with torch.inference_mode(mode=False):
-            self.bank = torch.cat([self.bank, torch.stack([self._embed(category) for category in new]).to(self.bank)])
-        self._row |= {category: len(self._row) + i for i, category in enumerate(new)}
+        Raises:
+            ValueError: If a category is blank.
+        """
+        for category in dict.fromkeys(categories):
+            known = self._known.get(category)
+            if known is None or known.device != device:
+                self._known[category] = (self._embed(category) if known is None else known).to(device)
+        rows = torch.stack([self._known[category] for category in categories])
+        return CategoryEmbeddings(stateless=rows[:, 0], stateful=rows[:, 1:])
 
     def _embed(self, category: str) -> Float[Tensor, "3 dim"]:
         said = expand(self._prompts, category)
-        kinds = (said.stateless, said.normal, said.abnormal)
-        return torch.stack([encode_ensemble(self._encode_text, sentences) for sentences in kinds])
+        # A normal tensor also where scoring runs in inference mode, so that training may use it later.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            kinds = (said.stateless, said.normal, said.abnormal)
+            return torch.stack([encode_ensemble(self._encode_text, sentences) for sentences in kinds])

@@ -1,4 +1,4 @@
-"""Weight files: read without executing anything, fitted to a model, recognised again by their content."""
+"""Weight files: read without unpickling code, fitted to a model, recognised again by their content."""
 
 import hashlib
 import zipfile
@@ -118,10 +118,23 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     module.load_state_dict(state)
 
 
+RESIZED = "visual.positional_embedding"
+"""Interpolated to the input size, whose last bits depend on the machine."""
+
+
 def fingerprint(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters and buffers, names included."""
+    """Return the SHA-256 of a module's parameters and buffers as they were loaded, names included.
+
+    Args:
+        module: The module.
+
+    Returns:
+        The same digits on every machine; position embeddings stay out, because they are resized after loading.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if name.endswith(RESIZED):
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -39,6 +39,32 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
 
 
+def compose_group(group: str, name: str) -> DictConfig:
+    """Read ``conf/GROUP/NAME.yaml`` with its schema, as ``GROUP=NAME`` would.
+
+    Args:
+        group: A config group.
+        name: One of its files.
+
+    Returns:
+        The node.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    known = group_options(group)
+    if name not in known:
+        msg = f"{group} must be one of {', '.join(known)}, got {name}. A file of your own is found with --config-dir."
+        raise ConfigError(msg)
+    return compose(overrides=[f"+{group}={name}"])[group]
+
+
+def group_options(group: str) -> list[str]:
+    """Name the files of a config group."""
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    return [option for option in options if option != "schema"]
+
+
 def compose_target(name: str, protocol: DictConfig) -> DictConfig:
     """Make the dataset node of a target: ``conf/dataset/NAME.yaml``, or a folder of the user's own under that name.
 
@@ -52,16 +78,14 @@ def compose_target(name: str, protocol: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If there is no such config and no root for it.
     """
-    known = [
-        option for option in GlobalHydra.instance().config_loader().get_group_options("dataset") if option != "schema"
-    ]
+    known = group_options("dataset")
     if name not in known and name not in protocol.roots:
         msg = (
             f"protocol.targets must name datasets ({', '.join(known)}), got {name}. For a folder of your own under "
             f"that name add +protocol.roots.{name}=DIR."
         )
         raise ConfigError(msg)
-    node = compose("dataset_only", overrides=[f"dataset={name if name in known else 'folder'}"]).dataset
+    node = compose_group("dataset", name if name in known else "folder")
     node.name = name
     node.root = protocol.roots.get(name, node.root)
     node.categories = protocol.categories.get(name, node.categories)

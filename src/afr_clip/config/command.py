@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import logging
 import os
 import re
 import sys
@@ -15,10 +16,12 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from afr_clip.config.validate import MissingKeyError
+from afr_clip.config.validate import ConfigError, MissingKeyError
 
 EXIT_ERROR = 1
 EXIT_BAD_COMMAND_LINE = 2
+
+logger = logging.getLogger(__name__)
 
 DEBUG_SWITCH = "--debug"
 DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
@@ -76,6 +79,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
         except KeyboardInterrupt:
             _end("Interrupted. What was written so far is complete; resume=true continues a training.", EXIT_ERROR)
         except Exception as error:
+            if not isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+                logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
             _end(describe(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
@@ -103,7 +108,7 @@ def describe(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
-    if isinstance(error, ValueError | FileNotFoundError | RuntimeError) and str(error):
+    if isinstance(error, ValueError | FileNotFoundError) and str(error):
         return str(error)
     return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
 

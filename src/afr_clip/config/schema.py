@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from afr_clip.models.afr_clip.settings import Placement
 from afr_clip.models.scoring_settings import ImageScore
@@ -268,21 +268,6 @@ class PredictConfig(CommandConfig):
 def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
     """Return the first value that is not ``None``, so that ``run_dir`` can have a default in Hydra's own key."""
     return next((value for value in values if value is not None), None)
-
-
-def group_schema(group: str, name: str) -> DictConfig:
-    """Return the schema of a group's entry, with every value missing.
-
-    Args:
-        group: ``backbone`` or ``module``.
-        name: Name of the entry; methods have schemas of their own.
-
-    Returns:
-        A typed node.
-    """
-    store = ConfigStore.instance()
-    own = f"{name}_schema.yaml"
-    return store.load(f"{group}/{own if own in store.list(group) else 'schema.yaml'}").node
 
 
 def register() -> None:

@@ -41,6 +41,7 @@ _NOT_NEGATIVE = (
     "loss.complement_weight",
     "loss.focal_gamma",
 )
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 _ODD = ("module.network.mpfa_window",)
 
 
@@ -107,6 +108,12 @@ def _rules(config: DictConfig) -> Iterator[str]:
     for key in ("roots", "categories"):
         for name in (_value(config, f"protocol.{key}") or {}).keys() - set(targets):
             yield f"protocol.{key} must be about protocol.targets={list(targets)}, got {name}. Add it to the targets."
+    precision = _value(config, "trainer.precision")
+    if precision not in _PRECISIONS:
+        yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        if str(_value(config, key)) != "1":
+            yield f"{key} must be 1, got {_value(config, key)}. Runs of several processes are not supported yet."
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."

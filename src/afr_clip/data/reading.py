@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
     assert layout is not None, "find_root returns only roots that hold a known layout"
     listing = layout.listing(root, spec.split)
     entries = _choose(listing.entries, spec, root, layout)
+    _refuse_escapes(entries, spec, root)
     _require_images(entries, spec)
     _check_masks(entries, listing, root)
     return sorted(
@@ -171,6 +173,18 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
     stray = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if stray and anomalous:
         logger.warning("%d masks below %s belong to no image; the first is %s.", len(stray), root, stray[0])
+
+
+def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> None:
+    """Refuse names that would lead out of a folder: results are written under them, and files are read by them."""
+    for name in {spec.name, *(e.category for e in entries), *(e.defect_type for e in entries)}:
+        if name in {"", ".", ".."} or "/" in name or "\\" in name:
+            msg = f"Datasets, categories and defect types must be plain names, got {name!r} in {root}. Rename it."
+            raise DataError(msg)
+    for path in (path for entry in entries for path in (entry.image, entry.mask) if path is not None):
+        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+            msg = f"Files of a dataset must lie below {root}, and {path} does not. Correct the table that names it."
+            raise DataError(msg)
 
 
 def _sample(entry: Entry, spec: DatasetSpec) -> AnomalySample:

@@ -9,7 +9,7 @@ FOCAL_GAMMA = 2.0
 """Focusing exponent of Lin et al. (ICCV 2017), which AFR-CLIP cites."""
 
 PROBABILITY_FLOOR = 1e-6
-"""Probabilities are kept this far from 0 and 1 inside logarithms, so that a saturated map has a finite loss."""
+"""Probabilities are kept this far from 0 and 1 inside logarithms, so that a saturated map still learns."""
 
 DICE_SMOOTHING = 1.0
 """Added to both sides of the Dice ratio, so that an empty mask met by an empty map costs nothing."""
@@ -37,7 +37,8 @@ def focal_loss(
         >>> focal_loss(half, half > 1)  # 0.25 * log 2
         tensor(0.1733)
     """
-    right = torch.where(mask, anomaly_map, 1 - anomaly_map).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    right = torch.where(mask, anomaly_map, 1 - anomaly_map)
+    right = PROBABILITY_FLOOR + (1 - 2 * PROBABILITY_FLOOR) * right  # keeps a gradient where clamping would end it
     return -((1 - right) ** gamma * right.log()).mean()
 
 

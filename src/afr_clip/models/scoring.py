@@ -3,7 +3,6 @@
 All of it runs in float32 whatever the precision of the towers: half-precision probabilities tie, and ties change ranks.
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -119,8 +118,3 @@ def combine_image_score(
         return class_token_score
     map_max = anomaly_map.amax(dim=(1, 2))
     return map_max if kind is ImageScore.map_max else (class_token_score + map_max) / 2
-
-
-def mean_over_stages(stages: list[Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
-    """Average the results of all stages into the final one, as the paper says below its Eq. (18)."""
-    return torch.stack(stages).mean(dim=0)

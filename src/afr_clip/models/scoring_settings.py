@@ -32,10 +32,10 @@ class ScoringSettings:
     smoothing_sigma: float
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             msg = f"scoring.temperature must be positive, got {self.temperature}. The paper's is 1.0, CLIP's 0.07."
             raise ValueError(msg)
-        if self.smoothing_sigma < 0:
+        if not self.smoothing_sigma >= 0:
             msg = f"scoring.smoothing_sigma must not be negative, got {self.smoothing_sigma}. Use 0 for no smoothing."
             raise ValueError(msg)
         object.__setattr__(self, "image_score", ImageScore(self.image_score))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -181,17 +181,23 @@ def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours:
     return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
 
 
-def draw_overlay(path: Path, photograph: Path, anomaly_map: Float[Tensor, "height width"], image_score: float) -> None:
+def draw_overlay(
+    path: Path,
+    title: str,
+    photograph: UInt8[Tensor, "3 rows columns"],
+    anomaly_map: Float[Tensor, "height width"],
+    image_score: float,
+) -> None:
     """Draw a photograph beside its overlay, at its own proportions.
 
     Args:
         path: A PNG file.
-        photograph: The image file.
+        title: Above the photograph.
+        photograph: RGB.
         anomaly_map: Its map at any size.
         image_score: Its score.
     """
-    with Image.open(photograph) as opened:
-        image = opened.convert("RGB")
+    image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     size = (image.height, image.width)
     values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
@@ -202,7 +208,7 @@ def draw_overlay(path: Path, photograph: Path, anomaly_map: Float[Tensor, "heigh
     for axis, picture in ((left, pixels), (right, overlay(pixels, values, colours))):
         axis.imshow(picture)
         axis.set_axis_off()
-    left.set_title(photograph.name, fontsize=8)
+    left.set_title(title, fontsize=8)
     right.set_title(f"image score {image_score:.3f}", fontsize=8)
     figure.colorbar(colours, ax=[left, right], location="bottom", shrink=0.4, aspect=40, label="anomaly probability")
     with written_whole(path) as unfinished:

@@ -25,13 +25,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> None:
+def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make sure a run may write into a folder.
 
     Args:
         folder: The run folder.
         resume: Whether an earlier run there is to be continued.
         config: The resolved config of this run.
+
+    Returns:
+        The manifest of the run that is continued; ``None`` where there is none.
 
     Raises:
         RunFolderError: If the folder holds another run that is not continued, or one with another config.
@@ -45,15 +48,16 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> None:
         raise RunFolderError(msg)
     path = folder / MANIFEST
     if not (resume and path.exists()):
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))["config"]
-    changed = sorted(_differing(before, dict(config)) - _MAY_CHANGE)
+        return None
+    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    changed = sorted(_differing(earlier["config"], config) - _MAY_CHANGE)
     if changed:
         msg = (
             f"A resumed run must have the config it was started with, got another {', '.join(changed)} than in "
             f"{path}. Run the same command, or choose another run_dir."
         )
         raise RunFolderError(msg)
+    return earlier
 
 
 _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
@@ -65,11 +69,17 @@ _MAY_CHANGE = {
     "data_dir",
     "cache_dir",
     "num_threads",
+    "save_maps",
+    "num_figures",
+    "figure_every_n_epochs",
     "data.num_workers",
     "data.cache",
-    "save_maps",
+    "data.eval_batch_size",
+    "dataset.root",
+    "logger.wandb",
+    "trainer.log_every_n_steps",
 }
-"""Keys without influence on the weights."""
+"""Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> set[str]:

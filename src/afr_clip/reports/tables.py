@@ -112,7 +112,7 @@ def results_table(result: DatasetResult) -> Table:
     partly = {m: n for m, n in result.mean.num_defined.items() if n < len(result.categories)}
     if partly:
         counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())
-        table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; the rest have one class only."
+        table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others."
     return table
 
 

@@ -137,6 +137,26 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
             parameter.copy_(checkpoint.state_dict[name])
 
 
+def read_progress(resume: Path) -> int:
+    """Read how many optimiser steps a training had made.
+
+    Args:
+        resume: A ``resume.ckpt``.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    try:
+        # Mapped, not read: the optimiser's state is large, and one number is wanted.
+        return int(torch.load(resume, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+        msg = f"{resume} must hold the state of a training, and is damaged. Choose another run_dir and train anew."
+        raise CheckpointError(msg) from error
+
+
 def resume_path(folder: Path) -> Path | None:
     """Return the file a training is continued from, or ``None`` where no epoch was finished.
 

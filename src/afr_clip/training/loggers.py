@@ -4,13 +4,18 @@ import csv
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-WANDB_HOST = "api.wandb.ai"
+from afr_clip.files import written_whole
+
+WANDB_URL = "https://api.wandb.ai"
 NETWORK_PATIENCE = 3.0
 """Seconds to wait for an answer before Weights & Biases goes offline."""
 
@@ -36,7 +41,9 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def _restart(self, drop_from_step: int) -> None:
-        self._write("w", [self.HEADER, *self._rows_before(drop_from_step)])
+        kept = self._rows_before(drop_from_step)
+        with written_whole(self._path) as unfinished, unfinished.open("w", newline="") as file:
+            csv.writer(file).writerows([self.HEADER, *kept])
 
     def _rows_before(self, step: int) -> list[Sequence[str]]:
         if not self._path.exists():
@@ -64,16 +71,12 @@ class MetricsCSV(Logger):
         rows = [
             (str(epoch), str(step or 0), key, repr(float(value))) for key, value in metrics.items() if key != "epoch"
         ]
-        self._write("a", rows)
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerows(rows)
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``config.yaml`` and ``manifest.json`` hold them."""
-
-    def _write(self, mode: str, rows: Sequence[Sequence[str]]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open(mode, newline="") as file:
-            csv.writer(file).writerows(rows)
 
 
 def build_wandb(
@@ -91,7 +94,8 @@ def build_wandb(
     Returns:
         The logger; ``WANDB_MODE`` wins where it is set.
     """
-    offline = "WANDB_MODE" not in os.environ and not (_has_api_key() and _reaches(WANDB_HOST))
+    host = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL)).hostname or ""
+    offline = "WANDB_MODE" not in os.environ and not (_has_api_key(host) and _reaches(host))
     return WandbLogger(
         name=folder.name,
         save_dir=str(folder),
@@ -103,13 +107,18 @@ def build_wandb(
     )
 
 
-def _has_api_key() -> bool:
-    import wandb  # noqa: PLC0415 - half a second that only runs with this logger pay
-
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+def _has_api_key(host: str) -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc().authenticators(host) is not None  # where `wandb login` puts it
+    except (OSError, NetrcParseError):
+        return False
 
 
 def _reaches(host: str) -> bool:
+    if getproxies():  # it is the proxy that knows the way
+        return True
     try:
         with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
             return True

@@ -34,7 +34,7 @@ class AnomalyNetwork(Protocol):
         """Name all parameters."""
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(ValueError):
     """The loss is no longer a number."""
 
 
@@ -63,7 +63,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.metrics: DatasetMetrics | None = None
         self.results: tuple[CategoryResult, ...] = ()
         self._target = ""
-        # Only the adapters are in checkpoints; checkpoint.py demands that they are all of them and nothing else.
+        # Only the adapters are in checkpoints; on_load_checkpoint demands that they are all there and nothing else.
         self.strict_loading = False
 
     def score_next(self, dataset: str, metrics: DatasetMetrics) -> None:
@@ -145,8 +145,21 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what learns."""
-        names = {f"network.{name}" for name in self.network.trainable_parameter_names()}
+        names = self._saved_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Demand all of what learns, and nothing else."""
+        differing = self._saved_names() ^ checkpoint["state_dict"].keys()
+        if differing:
+            msg = (
+                f"A resumed training must find exactly its own weights, got {len(differing)} that are missing or "
+                f"unknown, for example {sorted(differing)[0]}. Choose another run_dir and train anew."
+            )
+            raise ValueError(msg)
+
+    def _saved_names(self) -> set[str]:
+        return {f"network.{name}" for name in self.network.trainable_parameter_names()}
 
 
 def _log_key(metric: str) -> str:

@@ -18,13 +18,14 @@ from afr_clip.workflow.parts import (
     build_engine,
     build_loggers,
     build_towers,
+    check_model,
     data_settings,
     dataset_spec,
+    describe,
     finish_run,
     start_run,
 )
 from afr_clip.workflow.score import score_targets
-from afr_clip.workflow.train import describe
 
 
 def evaluate(config: DictConfig) -> None:
@@ -34,9 +35,9 @@ def evaluate(config: DictConfig) -> None:
         config: The composed and validated config.
     """
     checkpoint, config = restore(config)
+    run = start_run(config)
     target = load_dataset(dataset_spec(config.dataset, config))
     refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
-    run = start_run(config)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [target], data_settings(config, towers))
@@ -56,6 +57,7 @@ def restore(config: DictConfig) -> tuple[Checkpoint, DictConfig]:
     checkpoint = read_checkpoint(Path(config.checkpoint))
     config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
     validate(config)
+    check_model(config)
     return checkpoint, config
 
 

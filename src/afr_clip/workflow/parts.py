@@ -14,13 +14,15 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from afr_clip.clip.load import Towers, load_towers
+from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.restore import output_dir, typed_overrides
 from afr_clip.data.datamodule import DataSettings
+from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.reading import DatasetSpec
+from afr_clip.models.afr_clip.self_prompting import prompted_blocks
 from afr_clip.reports.manifest import build_manifest
-from afr_clip.reports.run_folder import open_run, write_json, write_text
+from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
 
@@ -39,15 +41,37 @@ class Run:
     Attributes:
         folder: Where everything is written.
         manifest: Plain values only.
+        earlier: Manifest of the run that is continued; ``None`` for a new one.
     """
 
     folder: Path
     manifest: dict[str, Any]
+    earlier: dict[str, Any] | None = None
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
         """Add facts to the manifest and write it."""
         self.manifest |= facts
         write_json(self.folder / "manifest.json", self.manifest)
+
+    def note_unchanged(self, fact: str, key: str, values: dict[str, Any]) -> None:
+        """Add a fact that a continued run must share with the one before.
+
+        Args:
+            fact: Its name in the manifest.
+            key: The value that must be the same: a hash.
+            values: Plain values.
+
+        Raises:
+            RunFolderError: If the earlier run had another one.
+        """
+        before = (self.earlier or {}).get(fact)
+        if before is not None and before[key] != values[key]:
+            msg = (
+                f"A resumed run must meet the same {fact} as before, got another {key} ({values[key][:12]} instead of "
+                f"{before[key][:12]}). Restore the files, or choose another run_dir."
+            )
+            raise RunFolderError(msg)
+        self.note(**{fact: values})
 
 
 def start_run(config: DictConfig, *, resume: bool = False) -> Run:
@@ -58,7 +82,10 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
         resume: Whether an earlier run in the folder is continued.
 
     Returns:
-        The run.
+        The run; its manifest is written with the first fact.
+
+    Raises:
+        RunFolderError: If the folder holds a run that is not continued, or one with another config.
     """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -66,16 +93,43 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     folder = Path(output_dir())
     values = plain(config) | {"run_dir": str(folder)}
-    open_run(folder, resume=resume, config=values)
+    earlier = open_run(folder, resume=resume, config=values)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
-    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values))
-    run.note()
+    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    if earlier is not None:
+        history = [*earlier.get("resumed_from", []), {key: earlier[key] for key in ("commit", "started", "overrides")}]
+        run.manifest["resumed_from"] = history
     return run
 
 
 def finish_run(run: Run) -> None:
     """Say where everything is, as the last line of stdout."""
     sys.stdout.write(f"run: {run.folder}\n")
+
+
+def describe(dataset: LoadedDataset) -> dict[str, Any]:
+    """Describe a dataset for the manifest, down to the content of its images."""
+    return {
+        "name": dataset.spec.name,
+        "root": str(dataset.root),
+        "categories": sorted({sample.category for sample in dataset.samples}),
+        "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
+        "num_anomalous": dataset.digest.num_anomalous,
+        "sha256": dataset.digest.sha256,
+    }
+
+
+def check_model(config: DictConfig) -> None:
+    """Check backbone and method against each other before data or weights are read.
+
+    Args:
+        config: Its ``backbone`` and ``module`` are read.
+
+    Raises:
+        ValueError: If they contradict what open_clip knows, or each other.
+    """
+    tap_layers = check_architecture(build(config.backbone))
+    prompted_blocks(config.module.network.self_prompting.stages, tap_layers)
 
 
 def build_towers(config: DictConfig, run: Run) -> Towers:
@@ -91,14 +145,13 @@ def build_towers(config: DictConfig, run: Run) -> Towers:
     prompting = build(config.module.network.self_prompting)
     towers = load_towers(build(config.backbone), needs_cnn=prompting.needs_cnn)
     settings = towers.settings
-    run.note(
-        backbone={
-            "name": settings.name,
-            "architecture": settings.architecture,
-            "random_weights": settings.random_weights,
-            "fingerprint": towers.fingerprint(),
-        }
-    )
+    facts = {
+        "name": settings.name,
+        "architecture": settings.architecture,
+        "random_weights": settings.random_weights,
+        "fingerprint": towers.fingerprint(),
+    }
+    run.note_unchanged("backbone", "fingerprint", facts)
     return towers
 
 

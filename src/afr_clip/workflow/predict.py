@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.decode import decode_image
 from afr_clip.data.photographs import list_photographs
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.reports.figures import draw_overlay
@@ -69,7 +70,9 @@ class PhotographWriter:
         for i, sample in enumerate(batch.samples):
             place = self._place(sample.image_path)
             save_map(self._folder / "maps" / place, anomaly_map[i])
-            draw_overlay(self._folder / "overlays" / place, sample.image_path, anomaly_map[i], float(image_score[i]))
+            photograph = decode_image(sample.image_path)
+            overlay = self._folder / "overlays" / place
+            draw_overlay(overlay, sample.image_path.name, photograph, anomaly_map[i], float(image_score[i]))
             self.rows.append(ImageRow(sample, None, float(image_score[i])))
 
     def _place(self, photograph: Path) -> Path:

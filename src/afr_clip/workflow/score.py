@@ -32,8 +32,8 @@ def score_targets(
     """
     results: list[DatasetResult] = []
     rows: list[ImageRow] = []
-    _write(run, results, rows)
     if not data.targets:
+        _write(run, results, rows)
         logger.info(
             "No target was named, so none is scored. Next: python -m afr_clip.evaluate checkpoint=%s", run.folder
         )

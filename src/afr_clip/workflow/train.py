@@ -3,7 +3,6 @@
 import time
 
 import lightning.pytorch as pl
-import torch
 from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
@@ -15,7 +14,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.separation import TrainedOn
 from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
-from afr_clip.training.checkpoint import CheckpointWriter, resume_path
+from afr_clip.training.checkpoint import CheckpointWriter, read_progress, resume_path
 from afr_clip.training.loggers import log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import (
@@ -24,8 +23,10 @@ from afr_clip.workflow.parts import (
     build_engine,
     build_loggers,
     build_towers,
+    check_model,
     data_settings,
     dataset_spec,
+    describe,
     finish_run,
     start_run,
 )
@@ -38,10 +39,12 @@ def train(config: DictConfig) -> None:
     Args:
         config: The composed and validated config.
     """
+    check_model(config)
     run = start_run(config, resume=config.resume)
     auxiliary = load_dataset(dataset_spec(config.dataset, config))
     targets = _load_targets(config)
-    run.note(auxiliary=describe(auxiliary), targets={target.spec.name: describe(target) for target in targets})
+    run.note_unchanged("auxiliary", "sha256", describe(auxiliary))
+    run.note(targets={target.spec.name: describe(target) for target in targets})
     towers = build_towers(config, run)
     data = AnomalyDataModule(auxiliary, targets, data_settings(config, towers))
     module = AnomalyDetectionModule(
@@ -54,18 +57,6 @@ def train(config: DictConfig) -> None:
     finish_run(run)
 
 
-def describe(dataset: LoadedDataset) -> dict[str, object]:
-    """Describe a dataset for the manifest, down to the content of its images."""
-    return {
-        "name": dataset.spec.name,
-        "root": str(dataset.root),
-        "categories": sorted({sample.category for sample in dataset.samples}),
-        "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
-        "num_anomalous": dataset.digest.num_anomalous,
-        "sha256": dataset.digest.sha256,
-    }
-
-
 def _load_targets(config: DictConfig) -> list[LoadedDataset]:
     nodes = [compose_target(name, config.protocol) for name in config.protocol.targets]
     return [load_dataset(dataset_spec(node, config)) for node in nodes]
@@ -74,13 +65,12 @@ def _load_targets(config: DictConfig) -> list[LoadedDataset]:
 def _fit(config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule) -> Engine:
     checkpoints = run.folder / "checkpoints"
     resume = resume_path(checkpoints) if config.resume else None
-    step = 0 if resume is None else int(torch.load(resume, map_location="cpu", weights_only=True)["global_step"])
-    loggers = build_loggers(config, run, step)
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume))
     figures = run.folder / "figures"
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation))
+        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"

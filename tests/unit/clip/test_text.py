@@ -2,7 +2,9 @@ import torch
 import torch.nn.functional as F
 
 from afr_clip.clip.text import TextEmbeddings, encode_ensemble
-from helpers.tiny import PROMPTS
+from helpers.tiny import PROMPTS, tiny_network
+
+CPU = torch.device("cpu")
 
 
 class CountingEncoder:
@@ -17,9 +19,9 @@ class CountingEncoder:
 
 def test_every_category_is_encoded_once():
     encoder = CountingEncoder()
-    text = TextEmbeddings(encoder, 8, PROMPTS)
-    first = text(["screw", "bottle", "screw"])
-    again = text(["bottle", "screw"])
+    text = TextEmbeddings(encoder, PROMPTS)
+    first = text(["screw", "bottle", "screw"], CPU)
+    again = text(["bottle", "screw"], CPU)
     assert len(encoder.sentences) == 6
     torch.testing.assert_close(first.stateless[0], first.stateless[2])
     torch.testing.assert_close(first.stateful[1], again.stateful[0])
@@ -27,8 +29,8 @@ def test_every_category_is_encoded_once():
 
 def test_rows_are_stateless_then_normal_then_abnormal():
     encoder = CountingEncoder()
-    text = TextEmbeddings(encoder, 8, PROMPTS)
-    row = text(["screw"])
+    text = TextEmbeddings(encoder, PROMPTS)
+    row = text(["screw"], CPU)
     expected = [
         encode_ensemble(encoder, [f"a photo of a {said}"]) for said in ("screw", "normal screw", "defective screw")
     ]
@@ -42,17 +44,29 @@ def test_an_ensemble_is_the_normalised_mean_of_normalised_embeddings():
     )
 
 
-def test_the_bank_is_not_saved_and_moves_with_the_module():
-    text = TextEmbeddings(CountingEncoder(), 8, PROMPTS)
-    text(["screw"])
-    assert not text.state_dict()
-    assert text.to(torch.float64).bank.dtype == torch.float64
+def test_embeddings_are_neither_saved_nor_shared_between_processes(towers):
+    network = tiny_network(towers)
+    names = {name for name, _ in network.named_buffers()} | set(network.state_dict())
+    network.text(["screw"], CPU)
+    assert {name for name, _ in network.named_buffers()} | set(network.state_dict()) == names
+
+
+def test_embeddings_go_where_they_are_needed():
+    text = TextEmbeddings(CountingEncoder(), PROMPTS)
+    text(["screw"], CPU)
+    assert text(["screw", "bottle"], torch.device("meta")).stateful.device.type == "meta"
+
+
+def test_embeddings_do_not_depend_on_the_precision_of_the_step_that_needs_them(towers):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = towers.backbone.encode_text(["a photo of a screw"])
+    torch.testing.assert_close(mixed, towers.backbone.encode_text(["a photo of a screw"]), rtol=0, atol=0)
 
 
 def test_embeddings_learned_while_scoring_can_train_later(towers):
-    text = TextEmbeddings(towers.backbone.encode_text, 32, PROMPTS)
+    text = TextEmbeddings(towers.backbone.encode_text, PROMPTS)
     with torch.inference_mode():
-        text(["screw"])
+        text(["screw"], CPU)
     adapter = torch.nn.Linear(32, 32)
-    adapter(text(["screw"]).stateful).sum().backward()
+    adapter(text(["screw"], CPU).stateful).sum().backward()
     assert adapter.weight.grad is not None

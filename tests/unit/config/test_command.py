@@ -84,7 +84,11 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
         (ConfigError("seed must be 0 or more."), 1, "seed must be 0 or more."),
         (MissingKeyError("images must be given."), 2, "images must be given."),
         (FileNotFoundError("A checkpoint must lie at a."), 1, "A checkpoint must lie at a."),
-        (RuntimeError("The loss must stay finite."), 1, "The loss must stay finite."),
+        (
+            RuntimeError("CUDA error"),
+            1,
+            "Unexpected RuntimeError: CUDA error. Run again with --debug and report what it shows.",
+        ),
         (errors.MissingConfigException("Could not find 'a'."), 2, "Could not find 'a'."),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data/a.png"),

@@ -1,12 +1,22 @@
+import copy
+
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from afr_clip.config.assemble import build, plain
+from afr_clip.config.command import config_dir
 from afr_clip.config.restore import output_dir, restore_model, typed_overrides
 from afr_clip.config.validate import ConfigError, validate
 
 KEYS = ("dataset=visa", "checkpoint=run")
+
+
+def restore_at_hand(*arguments):
+    """Restore with the config files within reach, as they are while a command runs."""
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return restore_model(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +28,8 @@ def trained_with(composed):
 @pytest.fixture
 def restored(composed, trained_with):
     def restore(*typed: str):
-        return restore_model(composed(*KEYS, *typed, command="evaluate"), trained_with, [*KEYS, *typed])
+        config = composed(*KEYS, *typed, command="evaluate")
+        return restore_at_hand(config, trained_with, [*KEYS, *typed])
 
     return restore
 
@@ -44,10 +55,9 @@ def test_what_is_no_model_stays_the_commands_own(restored, composed):
     [
         ("backbone.weights=here.pt", "backbone.weights", "here.pt"),
         ("backbone.weights=null", "backbone.weights", None),
-        ("backbone.tap_layers=[6,12]", "backbone.tap_layers", [6, 12]),
-        ("backbone.cnn.stages=[-2,-1]", "backbone.cnn.stages", [-2, -1]),
+        ("backbone.cnn.weights=cnn.pt", "backbone.cnn.weights", "cnn.pt"),
         ("module.network.scoring.smoothing_sigma=4", "module.network.scoring.smoothing_sigma", 4.0),
-        ("module.network.prompts.style=winclip", "module.network.prompts.style", "winclip"),
+        ("module.network.scoring.image_score=map_max", "module.network.scoring.image_score", "map_max"),
     ],
 )
 def test_a_single_key_that_was_typed_wins_and_nothing_else_changes(restored, typed, key, value):
@@ -57,7 +67,32 @@ def test_a_single_key_that_was_typed_wins_and_nothing_else_changes(restored, typ
 
 
 def test_a_typed_enum_still_builds(restored):
-    assert build(restored("module.network.prompts.style=winclip").module.network.prompts).style.name == "winclip"
+    scoring = build(restored("module.network.scoring.image_score=map_max").module.network.scoring)
+    assert scoring.image_score.name == "map_max"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["module.network.mpfa_window=3", "module.network.prompts.style=winclip", "backbone.tap_layers=[6,12]"],
+)
+def test_what_would_be_another_network_is_refused(restored, typed):
+    with pytest.raises(ConfigError, match=f"^{typed.split('=')[0]} belongs to the network that was trained"):
+        restored(typed)
+
+
+def test_a_learned_temperature_cannot_be_typed(composed):
+    learned = plain(composed("module.network.scoring.learnable_temperature=true"))
+    typed = "module.network.scoring.temperature=0.07"
+    with pytest.raises(ConfigError, match="only if it was not learned"):
+        restore_at_hand(composed(*KEYS, typed, command="evaluate"), learned, [*KEYS, typed])
+
+
+def test_a_checkpoint_never_names_what_is_called(restored, trained_with, composed):
+    evil = copy.deepcopy(trained_with)
+    evil["backbone"]["cnn"]["_target_"] = "os.system"
+    evil["module"]["network"]["_target_"] = "os.system"
+    config = restore_at_hand(composed(*KEYS, command="evaluate"), evil, KEYS)
+    assert "os.system" not in str(plain(config))
 
 
 @pytest.mark.parametrize("typed", ["backbone=vit_l_14", "backbone=tiny"])
@@ -75,13 +110,13 @@ def test_another_method_is_refused(composed, trained_with):
     other = trained_with | {"module": trained_with["module"] | {"name": "winclip"}}
     config = composed(*KEYS, "module=afr_clip", command="evaluate")
     with pytest.raises(ConfigError, match=r"^module must be winclip, .* got afr_clip\. Leave module= out\.$"):
-        restore_model(config, other, [*KEYS, "module=afr_clip"])
+        restore_at_hand(config, other, [*KEYS, "module=afr_clip"])
 
 
 def test_the_commands_own_config_is_not_changed(composed, trained_with):
     config = composed(*KEYS, command="evaluate")
     before = plain(config)
-    restore_model(config, trained_with, KEYS)
+    restore_at_hand(config, trained_with, KEYS)
     assert plain(config) == before
 
 

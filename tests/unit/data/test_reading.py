@@ -1,3 +1,4 @@
+import csv
 import logging
 import shutil
 from pathlib import Path
@@ -204,3 +205,25 @@ def test_a_missing_root_says_what_was_looked_for_and_how_to_set_it(tmp_path):
 def test_a_folder_of_ones_own_needs_a_root(tmp_path):
     with pytest.raises(MissingDataError, match=r"no folder was named. Set dataset\.root=DIR"):
         find_root(DatasetSpec("mine", "folder", data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "../up", ""])
+def test_a_dataset_name_that_leads_out_of_a_folder_is_refused(tmp_path, name):
+    write_mvtec_tree(tmp_path)
+    with pytest.raises(DataError, match="must be plain names"):
+        read_samples(DatasetSpec(name, "mvtec_ad", root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [(0, "../../escaped", "must be plain names"), (3, "../../../etc/picture.png", "must lie below")],
+)
+def test_a_table_that_leads_out_of_the_dataset_is_refused(tmp_path, column, value, sentence):
+    table = write_visa_tree(tmp_path / "VisA") / "split_csv" / "1cls.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[1][column] = value
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with pytest.raises(DataError, match=sentence):
+        read_samples(DatasetSpec("visa", "visa", root=tmp_path / "VisA"))

@@ -28,6 +28,7 @@ def test_focal_loss_of_a_saturated_map_is_finite_and_has_a_gradient():
     loss.backward()
     assert loss.item() == pytest.approx(-math.log(1e-6), rel=1e-3)
     assert torch.isfinite(wrong.grad).all()
+    assert (wrong.grad != 0).all()
 
 
 def test_dice_of_equal_and_of_disjoint_masks():

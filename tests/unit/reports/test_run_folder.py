@@ -119,7 +119,6 @@ def test_a_run_may_be_continued(started):
         ("optimizer.lr", 0.002),
         ("optimizer.betas", [0.9, 0.99]),
         ("optimizer.eps", 1e-8),
-        ("logger.wandb", {"project": "a"}),
         ("ablation", "x"),
     ],
 )

@@ -101,7 +101,7 @@ def wandb_arguments(monkeypatch, tmp_path):
                 given.append(arguments)
 
         monkeypatch.setattr(loggers, "WandbLogger", Recorder)
-        monkeypatch.setattr(loggers, "_has_api_key", lambda: key)
+        monkeypatch.setattr(loggers, "_has_api_key", lambda host: key)
         monkeypatch.setattr(loggers, "_reaches", lambda host: network and host == "api.wandb.ai")
         monkeypatch.setenv("WANDB_MODE", "")
         monkeypatch.delenv("WANDB_MODE")
@@ -133,7 +133,7 @@ def test_the_run_is_named_after_its_folder_and_lies_in_it(wandb_arguments, tmp_p
 
 def test_a_key_may_lie_in_the_environment(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert loggers._has_api_key()
+    assert loggers._has_api_key("api.wandb.ai")
 
 
 @pytest.mark.parametrize(("error", "expected"), [(None, True), (OSError, False), (TimeoutError, False)])

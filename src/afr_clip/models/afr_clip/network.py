@@ -18,7 +18,6 @@ from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
-    mean_over_stages,
     smooth_map,
     text_on_text_similarity,
     upsample_map,
@@ -69,7 +68,7 @@ class AFRCLIP(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         self.cnn: FrozenCNN | None = towers.cnn if self_prompting.needs_cnn else None
         dim, num_stages = self.backbone.embed_dim, len(self.backbone.tap_layers)
-        self.text = TextEmbeddings(self.backbone.encode_text, dim, prompts)
+        self.text = TextEmbeddings(self.backbone.encode_text, prompts)
         self.visual_adapters = nn.ModuleList(nn.Linear(self.backbone.token_dim, dim) for _ in range(num_stages))
         self.text_adapter = nn.Linear(dim, dim)
         self.mpfa = MultiPatchFeatureAggregation(mpfa_window)
@@ -119,12 +118,13 @@ class AFRCLIP(nn.Module):
         if len(category) != image.shape[0]:
             msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
             raise ValueError(msg)
-        text = self._adapt_text(self.text(category))
+        text = self._adapt_text(self.text(category, image.device))
         taps = self.backbone.tap(image, self._prompt_seam(image))
-        probabilities = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(taps)]
-        grid = (image.shape[0], *self.backbone.grid_size)
-        layer_maps = torch.stack([p[:, 1:].reshape(grid) for p in probabilities], dim=1)  # (B, L, h, w)
-        class_token_score = mean_over_stages([p[:, 0] for p in probabilities])
+        stages = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(taps)]
+        probability = torch.stack(stages, dim=1)  # (B, L, 1 + N)
+        layer_maps = probability[:, :, 1:].reshape(*probability.shape[:2], *self.backbone.grid_size)
+        # The final result is the mean over the stages, as the paper says below its Eq. (18).
+        class_token_score = probability[:, :, 0].mean(dim=1)
         anomaly_map = upsample_map(layer_maps.mean(dim=1), (image.shape[-2], image.shape[-1]))
         anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)

@@ -36,7 +36,7 @@ def main() -> int:
     code = subprocess.run(command, check=False).returncode
     if code == 0:
         sys.stderr.write(
-            "Heat maps are in the run's figures/, numbers in results.csv. With the paper's backbone and data:\n"
+            "Pictures are in the run's figures/, numbers in results.csv. With the paper's backbone and data:\n"
             "  python -m afr_clip.train dataset=visa protocol.targets=[mvtec_ad] data_dir=DIR\n"
         )
     return code

@@ -1,36 +1,10 @@
-"""Run commands in this process, as a shell would."""
+"""Small trees, and a training on them."""
 
-import sys
-from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
 from helpers.trees import write_mvtec_tree
-
-RUN = Callable[..., int]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
-    """Run ``python -m afr_clip.COMMAND OVERRIDES``; returns the exit code."""
-    threads = torch.get_num_threads()
-    for variable in ("HYDRA_FULL_ERROR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # what a command leaves behind
-        monkeypatch.setenv(variable, "0")
-
-    def command(name: str, *overrides: str) -> int:
-        module = import_module(f"afr_clip.{name}")
-        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *overrides])
-        try:
-            module.run_command(module.main)
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    yield command
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -22,16 +21,7 @@ from afr_clip.data.reading import DatasetSpec, find_root, read_samples
 
 pytestmark = pytest.mark.data
 
-VARIABLE = "AFR_CLIP_TEST_DATA"
 MVTEC, METAL_PLATE = "mvtec_anomaly_detection", "MPDD"
-
-
-@pytest.fixture(scope="module")
-def data_dir() -> Path:
-    folder = Path(os.environ.get(VARIABLE) or Path(__file__).parents[3] / "shared" / "data")
-    if not (folder / "MANIFEST.csv").is_file():
-        pytest.skip(f"needs MANIFEST.csv and its photographs in {folder}; set {VARIABLE} to their folder")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ class ForEachPrediction(pl.Callback):
 
 
 class ForFirstBatchOfEpoch(pl.Callback):
-    """Give the first prediction of every n-th training epoch to a sink, for heat maps that show learning.
+    """Give the first prediction of every n-th training epoch to a sink, for figures that show learning.
 
     Args:
         sink: Called with the epoch.

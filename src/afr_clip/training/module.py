@@ -80,7 +80,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         return self.network(batch.image, batch.prompt_name)
 
     def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
-        """Return the loss of one batch, and its prediction for the heat maps."""
+        """Return the loss of one batch, and its prediction for the figures."""
         assert self._loss is not None, "training needs a loss"
         prediction = self(batch)
         # Scores that are no numbers would be refused inside the loss with words that name no image.

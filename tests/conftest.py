@@ -1,0 +1,30 @@
+"""Run commands in this process, as a shell would."""
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+import pytest
+import torch
+
+RUN = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
+    """Run ``python -m afr_clip.COMMAND OVERRIDES``; returns the exit code."""
+    threads = torch.get_num_threads()
+    for variable in ("HYDRA_FULL_ERROR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # what a command leaves behind
+        monkeypatch.setenv(variable, "0")
+
+    def command(name: str, *overrides: str) -> int:
+        module = import_module(f"afr_clip.{name}")
+        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *overrides])
+        try:
+            module.run_command(module.main)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    yield command
+    torch.set_num_threads(threads)

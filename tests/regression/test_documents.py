@@ -1,0 +1,49 @@
+"""The commands in the documents: those that need no download are run as they stand, the others are composed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from afr_clip.config.command import config_dir
+from afr_clip.config.schema import register
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "experiments").rglob("*.md")])
+
+
+def typed(pattern: str) -> list[list[str]]:
+    """Every line of a shell block that matches, as words without its comment."""
+    blocks = [block for path in DOCUMENTS for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if re.match(pattern, line)]
+
+
+COMMANDS = typed(r"python -m afr_clip\.")
+OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in words)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_composes(words):
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        compose(words[2].removeprefix("afr_clip."), overrides=words[3:])
+
+
+def test_every_make_target_and_script_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert {words[1] for words in typed("make ")} <= targets
+    assert all((REPOSITORY / words[1]).is_file() for words in typed(r"python [a-z]+/"))
+
+
+@pytest.mark.data
+def test_the_readmes_offline_commands_run_one_after_the_other(run, data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [words[2] for words in OFFLINE] == ["afr_clip.train", "afr_clip.evaluate", "afr_clip.predict"]
+    for words in OFFLINE:
+        overrides = [word.replace("../shared/data", str(data_dir)) for word in words[3:]]
+        assert run(words[2].removeprefix("afr_clip."), *overrides) == 0
+    assert (tmp_path / "outputs" / "second" / "results.csv").is_file()
+    assert list((tmp_path / "outputs" / "third" / "overlays").rglob("*.png"))

@@ -36,6 +36,7 @@ def text_on_text_similarity(
         Cosines in [-1, 1], normal first.
 
     Example:
+        >>> import torch
         >>> text_on_text_similarity(torch.tensor([[[2.0, 0.0]]]), torch.eye(2)[None])
         tensor([[[1., 0.]]])
     """
@@ -62,6 +63,7 @@ def anomaly_probability(
         Probabilities in [0, 1].
 
     Example:
+        >>> import torch
         >>> anomaly_probability(torch.zeros(1, 1, 2))
         tensor([[0.5000]])
     """

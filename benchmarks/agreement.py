@@ -77,6 +77,8 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--tolerance", type=float, default=1e-4)
     arguments = parser.parse_args()
+    if not (arguments.run / "results.csv").is_file() or not (arguments.run / "maps").is_dir():
+        parser.error(f"{arguments.run} must be a run that scored a dataset with save_maps=true")
     with (arguments.run / "results.csv").open(newline="") as file:
         written = {(r["dataset"], r["category"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)

@@ -27,6 +27,11 @@ DEBUG_SWITCH = "--debug"
 DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
 """Switch and variable show the traceback behind an error's sentence."""
 
+INTERRUPTED = "Interrupted. Files written so far are whole; a training goes on with the same command and resume=true."
+
+WORKER_TERMINATED = "is killed by signal: Terminated"
+"""What PyTorch says where SIGTERM reached the loading processes first."""
+
 Arguments = ParamSpec("Arguments")
 
 _TYPED = (
@@ -37,6 +42,7 @@ _TYPED = (
     "You must specify",
     "Config group override must be",
     "Unexpected type for root: NoneType",
+    "Ambiguous value for argument",
 )
 """How messages of Hydra and OmegaConf begin when what was typed does not fit, as opposed to what a file says."""
 
@@ -77,13 +83,19 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _end("Interrupted. What was written so far is complete; resume=true continues a training.", EXIT_ERROR)
+            _end(INTERRUPTED, EXIT_ERROR)
+        except SystemExit as end:
+            # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
+            if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:
+                _end(INTERRUPTED, EXIT_ERROR)
+            raise
         except Exception as error:
             if not isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
                 logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
-            _end(describe(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
+            sentence = INTERRUPTED if WORKER_TERMINATED in str(error) else describe(error)
+            _end(sentence, EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
 
     return spoken
 

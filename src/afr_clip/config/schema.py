@@ -266,8 +266,8 @@ class PredictConfig(CommandConfig):
 
 
 def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
-    """Return the first value that is not ``None``, so that ``run_dir`` can have a default in Hydra's own key."""
-    return next((value for value in values if value is not None), None)
+    """Return the first value that is neither ``None`` nor empty; gives ``run_dir`` a default in Hydra's own key."""
+    return next((value for value in values if value not in (None, "")), None)
 
 
 def register() -> None:

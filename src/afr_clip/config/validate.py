@@ -84,8 +84,12 @@ def _sentences(faults: list[str]) -> str:
 
 
 def _missing(config: DictConfig) -> Iterator[str]:
-    for key in sorted(OmegaConf.missing_keys(config)):
+    # A group that was not chosen lacks every one of its keys, and is to be named once.
+    for key in sorted({key.removesuffix(".name") for key in OmegaConf.missing_keys(config)} - _OF_UNCHOSEN):
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
+
+
+_OF_UNCHOSEN = {"dataset.layout", "dataset.root", "dataset.categories"}
 
 
 def _ranges(config: DictConfig) -> Iterator[str]:
@@ -114,6 +118,9 @@ def _rules(config: DictConfig) -> Iterator[str]:
     for key in ("trainer.devices", "trainer.num_nodes"):
         if str(_value(config, key)) != "1":
             yield f"{key} must be 1, got {_value(config, key)}. Runs of several processes are not supported yet."
+    category = _value(config, "category")
+    if category is not None and not category.strip():
+        yield f"category must say what the images show, got {category!r}. Use words, for example category='metal nut'."
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."

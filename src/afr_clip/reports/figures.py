@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -201,7 +202,7 @@ def draw_overlay(
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     size = (image.height, image.width)
     values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
-    colours = _colour_scale([values])
+    colours = ScalarMappable(Normalize(0, 1), COLOURS)  # one scale for all, so that photographs can be compared
     figure = Figure(figsize=(9, 9 * image.height / (2 * image.width) + 1), layout="compressed")
     left, right = figure.subplots(1, 2)
     pixels = np.asarray(image)
@@ -253,7 +254,8 @@ def draw_curves(path: Path, metrics_csv: Path) -> bool:
     for axis, title in ((losses, "loss"), (rate, "learning rate")):
         axis.set(xlabel="epoch", title=title)
         axis.grid(alpha=0.3)
-    losses.legend(fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)
     return True

@@ -94,6 +94,7 @@ def build_wandb(
     Returns:
         The logger; ``WANDB_MODE`` wins where it is set.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")  # the last line on stdout is ours
     host = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL)).hostname or ""
     offline = "WANDB_MODE" not in os.environ and not (_has_api_key(host) and _reaches(host))
     return WandbLogger(

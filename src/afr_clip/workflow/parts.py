@@ -26,6 +26,8 @@ from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, wr
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
 
+logger = logging.getLogger(__name__)
+
 EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the towers stay in eval mode on purpose
     r".*does not have many workers",  # data.num_workers is the user's choice
@@ -96,6 +98,8 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
     earlier = open_run(folder, resume=resume, config=values)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
     run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    if resume and earlier is None:
+        logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:
         history = [*earlier.get("resumed_from", []), {key: earlier[key] for key in ("commit", "started", "overrides")}]
         run.manifest["resumed_from"] = history

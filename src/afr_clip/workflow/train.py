@@ -11,7 +11,7 @@ from afr_clip.config.assemble import build, compose_target
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import LoadedDataset, load_dataset
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.data.separation import TrainedOn
+from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, read_progress, resume_path
@@ -45,6 +45,8 @@ def train(config: DictConfig) -> None:
     targets = _load_targets(config)
     run.note_unchanged("auxiliary", "sha256", describe(auxiliary))
     run.note(targets={target.spec.name: describe(target) for target in targets})
+    for target in targets:  # before the weights, which take longer
+        refuse_overlap(TrainedOn.of(auxiliary), target)
     towers = build_towers(config, run)
     data = AnomalyDataModule(auxiliary, targets, data_settings(config, towers))
     module = AnomalyDetectionModule(

@@ -8,8 +8,8 @@ import pytest
 from hydra import errors
 
 from afr_clip.config import command
-from afr_clip.config.command import config_dir, describe, ends_in_a_sentence, run_command
-from afr_clip.config.validate import ConfigError, MissingKeyError
+from afr_clip.config.command import INTERRUPTED, config_dir, describe, ends_in_a_sentence, run_command
+from afr_clip.config.validate import ConfigError, MissingKeyError, validate
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +63,9 @@ def test_a_bad_override_ends_with_2_and_says_what_would_do(composed, end_of, ove
     assert said.count("\n") == 1
 
 
-def test_a_group_that_must_be_chosen_lists_its_options(composed, end_of):
-    code, said = end_of(lambda: composed(command="evaluate"))
-    assert code == 2
-    assert "You must specify 'dataset', e.g, dataset=<OPTION> Available options: folder" in said
+def test_a_group_that_must_be_chosen_is_named_once(composed):
+    with pytest.raises(MissingKeyError, match=r"^dataset must be given, got nothing\. Add dataset=VALUE"):
+        validate(composed("checkpoint=run", command="evaluate"))
 
 
 def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp_path):
@@ -113,7 +112,7 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
         (
             KeyboardInterrupt(),
             1,
-            "Interrupted. What was written so far is complete; resume=true continues a training.",
+            INTERRUPTED,
         ),
     ],
     ids=repr,
@@ -180,3 +179,37 @@ def test_a_command_ends_with_its_code_before_it_has_written_anything(tmp_path, a
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class _Terminated(SystemExit):
+    """As Lightning's own, which has no code."""
+
+
+def _interrupt_as_lightning_does() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def _terminate() -> None:
+    raise _Terminated
+
+
+def _lose_a_worker() -> None:
+    msg = "DataLoader worker (pid 7) is killed by signal: Terminated. "
+    raise RuntimeError(msg)
+
+
+@pytest.mark.parametrize("stopped", [_interrupt_as_lightning_does, _terminate, _lose_a_worker])
+def test_a_stopped_run_says_so_and_never_looks_finished(capsys, stopped):
+    with pytest.raises(SystemExit) as end:
+        command.ends_in_a_sentence(stopped)()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"error: {INTERRUPTED}\n"
+
+
+def test_an_ordinary_exit_stays_as_it_is():
+    with pytest.raises(SystemExit) as end:
+        command.ends_in_a_sentence(lambda: sys.exit(3))()
+    assert end.value.code == 3

@@ -29,7 +29,8 @@ OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in wor
 def test_every_command_composes(words):
     register()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        compose(words[2].removeprefix("afr_clip."), overrides=words[3:])
+        config = compose(words[2].removeprefix("afr_clip."), overrides=words[3:])
+    assert config.task_name == words[2].removeprefix("afr_clip.")
 
 
 def test_every_make_target_and_script_exists():

@@ -47,6 +47,10 @@ _TYPED = (
 """How messages of Hydra and OmegaConf begin when what was typed does not fit, as opposed to what a file says."""
 
 
+class SpokenExit(SystemExit):
+    """An exit whose sentence has been said."""
+
+
 def config_dir() -> str:
     """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -84,6 +88,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
             command(*args, **kwargs)
         except KeyboardInterrupt:
             _end(INTERRUPTED, EXIT_ERROR)
+        except SpokenExit:
+            raise
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:
@@ -158,4 +164,4 @@ def _suggest(error: OmegaConfBaseException) -> str:
 
 def _end(sentence: str, code: int) -> None:
     sys.stderr.write(f"error: {sentence}\n")
-    sys.exit(code)
+    raise SpokenExit(code)

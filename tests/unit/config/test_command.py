@@ -209,6 +209,12 @@ def test_a_stopped_run_says_so_and_never_looks_finished(capsys, stopped):
     assert capsys.readouterr().err == f"error: {INTERRUPTED}\n"
 
 
+def test_a_sentence_is_said_once_however_deep_it_was_said(capsys):
+    with pytest.raises(SystemExit):
+        command.ends_in_a_sentence(command.ends_in_a_sentence(_interrupt_as_lightning_does))()
+    assert capsys.readouterr().err.count("error: ") == 1
+
+
 def test_an_ordinary_exit_stays_as_it_is():
     with pytest.raises(SystemExit) as end:
         command.ends_in_a_sentence(lambda: sys.exit(3))()

@@ -255,7 +255,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> bool:
         axis.set(xlabel="epoch", title=title)
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(handles=list(losses.lines), loc="outside lower center", ncols=5, fontsize=8)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)
     return True

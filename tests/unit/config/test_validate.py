@@ -8,7 +8,7 @@ from afr_clip.config.validate import ConfigError, MissingKeyError, validate
 
 
 def test_the_default_config_is_valid(default_config):
-    validate(default_config)
+    assert validate(default_config) is None
 
 
 @pytest.mark.parametrize("bad", [0, -1])
@@ -63,7 +63,8 @@ def test_nan_is_no_learning_rate(changed):
 
 
 def test_null_means_unset_where_it_is_allowed(changed):
-    validate(changed(num_threads=None, dataset__categories=None, trainer__gradient_clip_val=None))
+    unset = changed(num_threads=None, dataset__categories=None, trainer__gradient_clip_val=None)
+    assert validate(unset) is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_another_target_is_bound_to_its_own_signature(changed):
 
 
 def test_a_target_that_takes_anything_takes_every_key(changed):
-    validate(changed(loss___target_="torch.nn.modules.linear.Identity"))
+    assert validate(changed(loss___target_="torch.nn.modules.linear.Identity")) is None
 
 
 def test_missing_keys_are_named_all_at_once(composed):

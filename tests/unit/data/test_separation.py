@@ -28,7 +28,7 @@ def test_what_a_checkpoint_remembers_survives_writing(load):
 
 
 def test_another_dataset_is_scored(load):
-    refuse_overlap(TrainedOn.of(load("a", "one", 0)), load("b", "two", 1))
+    assert refuse_overlap(TrainedOn.of(load("a", "one", 0)), load("b", "two", 1)) is None
 
 
 def test_the_same_name_or_folder_needs_disjoint_categories(load):

@@ -104,11 +104,11 @@ def test_what_a_run_has_made_is_never_written_over(tmp_path, held):
 
 def test_a_run_that_failed_before_it_made_anything_leaves_its_folder_free(tmp_path):
     write_json(tmp_path / "manifest.json", {"config": CONFIG})
-    open_run(tmp_path, resume=False, config=CONFIG | {"seed": 9})
+    assert open_run(tmp_path, resume=False, config=CONFIG | {"seed": 9}) is None
 
 
 def test_a_run_may_be_continued(started):
-    open_run(started, resume=True, config=CONFIG | {"resume": True})
+    assert open_run(started, resume=True, config=CONFIG | {"resume": True})["config"] == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_a_key_that_is_gone_is_named(started):
     ],
 )
 def test_a_resumed_run_may_change_what_does_not_touch_the_weights(started, key, value):
-    open_run(started, resume=True, config=changed(key, value))
+    assert open_run(started, resume=True, config=changed(key, value))["config"] == CONFIG

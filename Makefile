@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help install format lint types test test-unit test-integration test-regression check smoke demo bench clean
@@ -43,11 +42,12 @@ test-regression: $(STAMP)  ## Run what needs real data, published weights or a G
 
 check: lint types test  ## Exactly what CI runs
 
-smoke: $(STAMP)  ## Train and score on a small generated tree, end to end, in under a minute
-	$(BIN)/python experiments/demo/run.py --generated
+smoke: $(STAMP)  ## Train and score a few small drawn pictures, end to end, in under a minute
+	$(BIN)/python -m afr_clip.train experiment=smoke
 
-demo: $(STAMP)  ## Train on real photographs (or a generated tree), score unseen ones, show where the files are
-	$(BIN)/python experiments/demo/run.py --data $(DATA)
+demo: $(STAMP)  ## Train on drawn pictures, score unseen categories, write heat maps and a page; no download, no data needed
+	$(BIN)/python -m afr_clip.train experiment=demo
+	@echo "With the paper's backbone and data:  python -m afr_clip.train dataset=visa protocol.targets=[mvtec_ad] data_dir=DIR"
 
 bench: $(STAMP)  ## Measure pixel metrics and the cost of the forward pass on this machine
 	$(BIN)/python benchmarks/pixel_metrics.py

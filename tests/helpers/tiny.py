@@ -23,6 +23,7 @@ TINY = BackboneSettings(
     quick_gelu=True,
     image_size=64,
     tap_layers=None,
+    cnn_stem=False,
     cnn=CNN,
 )
 PROMPTS = PromptSettings(PromptStyle.single, object_agnostic=False)

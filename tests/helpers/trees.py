@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afr_clip.data.generated import DEFECT_TYPES, draw_defect, draw_texture, save_picture, write_mvtec_tree
+from helpers.generated import DEFECT_TYPES, draw_defect, draw_texture, save_picture, write_mvtec_tree
 
 __all__ = ["write_mvtec_tree", "write_visa_tree"]
 

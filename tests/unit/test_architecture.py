@@ -13,7 +13,12 @@ PACKAGE = Path(afr_clip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("clip", "config", "data", "losses", "metrics", "models", "prompts", "reports", "training")
 
-SETTINGS = ("afr_clip.clip.settings", "afr_clip.models.afr_clip.settings", "afr_clip.models.scoring_settings")
+SETTINGS = (
+    "afr_clip.clip.settings",
+    "afr_clip.models.afr_clip.settings",
+    "afr_clip.models.scoring_settings",
+    "afr_clip.data.procedural.settings",
+)
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
 SHARED = ("files", "__version__")
@@ -157,7 +162,7 @@ def run_python(source: str) -> str:
 
 
 def test_composing_a_config_does_not_wait_for_torch():
-    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'afr_clip.data', 'afr_clip.workflow'}"
+    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.workflow'}"
     source = f"import sys, afr_clip.config.schema, afr_clip.train\nprint(sorted({heavy} & sys.modules.keys()))"
     assert run_python(source) == "[]"
 

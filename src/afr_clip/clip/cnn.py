@@ -1,7 +1,6 @@
 """The frozen CNN of self prompting: pooled features of any timm model."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -9,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from afr_clip.clip.efficientnet import fold_batch_norms, from_published_names, trim
 from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import CNNSettings
-from afr_clip.clip.weights import load_exactly, read_state_dict
+from afr_clip.clip.weights import load_exactly, read_state_dict, weight_path
 
 OWN_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """ImageNet's, for networks that do not say what they were trained with."""
@@ -20,7 +20,8 @@ OWN_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)
 class FrozenCNN(nn.Module):
     """Global average of chosen stages of a frozen CNN.
 
-    Takes the images that the CLIP towers take and renormalises them, so that a batch carries one image, not two.
+    Takes the images that the CLIP towers take and renormalises them, so that a batch carries one image, not two. The
+    maps of the last images are remembered: where the CNN is the patch embedding of the image tower too, it runs once.
 
     Args:
         network: A timm model made with ``features_only=True``.
@@ -42,6 +43,7 @@ class FrozenCNN(nn.Module):
         own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in OWN_NORMALISATION.items())
         self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
+        self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenCNN":
@@ -60,9 +62,7 @@ class FrozenCNN(nn.Module):
         Raises:
             ValueError: If the network lays its features out in another way than channels first.
         """
-        with torch.no_grad():
-            stages = self.network(image * self.scale + self.shift)
-            pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in stages], dim=1)
+        pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in self.maps(image)], dim=1)
         if pooled.shape[1] != self.feature_dim:
             msg = (
                 f"The CNN must give feature maps of {self.feature_dim} channels in front of height and width, got "
@@ -70,6 +70,29 @@ class FrozenCNN(nn.Module):
             )
             raise ValueError(msg)
         return pooled
+
+    def maps(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        """Compute the maps of the chosen stages, without a graph.
+
+        Args:
+            image: Normalised as the CLIP towers take it.
+
+        Returns:
+            Per stage ``(B, C, h, w)``, each with a size of its own.
+        """
+        if self._last is not None and _same(self._last[0], image):
+            return self._last[1]
+        with torch.no_grad():
+            # Channels last is what the CPU's convolutions are fastest with, and changes no value.
+            own = (image * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+            stages = tuple(self.network(own))
+            # A copy: the caller may change the image in place, and inference tensors keep no count of changes.
+            self._last = (image.detach().clone(), stages)
+        return stages
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float]) -> FrozenCNN:
@@ -101,6 +124,7 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
             network = timm.create_model(
                 settings.architecture, features_only=True, out_indices=settings.stages, pretrained=download
             )
+            trim(network)
     except (OSError, RuntimeError) as error:
         msg = (
             f"The weights of the CNN {settings.architecture} must be downloaded once, and could not be "
@@ -109,8 +133,10 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
         )
         raise FileNotFoundError(msg) from error
     if settings.weights is not None:
-        path = Path(settings.weights)
-        load_exactly(network, _of_stages(network, read_state_dict(path)), path)
+        path = weight_path(settings.weights)
+        load_exactly(network, _of_stages(network, from_published_names(read_state_dict(path))), path)
+    network.eval()
+    fold_batch_norms(network)
     return FrozenCNN(network, mean, std)
 
 

@@ -4,7 +4,7 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -14,7 +14,8 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
-from afr_clip.clip.weights import fingerprint, load_clip_weights
+from afr_clip.clip.stem import AlignedMaps, PatchProjection
+from afr_clip.clip.weights import fingerprint, load_clip_weights, weight_path
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,21 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
     """
     check_architecture(settings)
     clip = _create(settings)
+    needs_cnn = needs_cnn or settings.cnn_stem
+    preprocessing = clip.visual.preprocess_cfg
+    cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"]) if needs_cnn else None
+    if cnn is not None and settings.cnn_stem:
+        # The seed fixes random weights, and is without effect where weights are loaded.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            clip.visual.conv1 = PatchProjection(cnn.feature_dim, clip.visual.conv1.out_channels)
     if settings.weights is not None:
-        load_clip_weights(clip, Path(settings.weights))
+        load_clip_weights(clip, weight_path(settings.weights))
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
+    if cnn is not None and settings.cnn_stem:
+        clip.visual.conv1 = nn.Sequential(AlignedMaps(cnn, clip.visual.patch_size[0]), clip.visual.conv1)
     backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers)
-    cnn = load_cnn(settings.cnn, backbone.mean, backbone.std) if needs_cnn else None
     return Towers(settings, backbone, cnn)
 
 
@@ -127,7 +137,7 @@ def _tag_has_quick_gelu(settings: BackboneSettings) -> bool:
     return bool(tag.get("quick_gelu", False))
 
 
-def _create(settings: BackboneSettings) -> nn.Module:
+def _create(settings: BackboneSettings) -> Any:  # noqa: ANN401 - open_clip's models share no type
     download = _tag_to_download(settings)
     # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
     seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()

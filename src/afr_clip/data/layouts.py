@@ -43,6 +43,34 @@ OWN_TREE = TreeLayout(
     normal_types=("good", "ok", "normal"),
 )
 
+POLYPS = TreeLayout(
+    marker="images",
+    image="images/{stem}",
+    masks=("masks/{stem}",),
+    fixed={"category": "colon", "type": "polyp", "split": "test"},
+)
+"""Two folders of equal names, as polyp datasets are handed on; every image shows a polyp."""
+
+BRAIN_SCANS = TreeLayout(
+    marker="yes",
+    image="{type}/{stem}",
+    normal_types=("no",),
+    types=("no", "yes"),
+    fixed={"category": "brain", "split": "test"},
+)
+"""Scans without and with a tumour. The folders beside them hold copies, or images whose truth is not given."""
+
+HEAD_CT_TABLE = TableLayout(
+    table="labels.csv",
+    image="head_ct/{id:0>3}.png",
+    category="brain",
+    split="test",
+    type="{hemorrhage}",
+    type_names={"0": "normal", "1": "hemorrhage"},
+    normal_types=("normal",),
+)
+"""The table's ids are not padded, the names of the files are."""
+
 DATASETS: Mapping[str, DatasetRow] = {
     row.name: row
     for row in (
@@ -71,6 +99,59 @@ DATASETS: Mapping[str, DatasetRow] = {
                 ),
                 replace(MVTEC_TREE, masks=("{category}/ground_truth/{type}/{stem}",)),
             ),
+        ),
+        DatasetRow(
+            name="mpdd",
+            folders=("MPDD", "mpdd"),
+            layouts=(MVTEC_TREE,),
+        ),
+        DatasetRow(
+            name="isic",
+            folders=("ISIC", "ISIC2016", "isic"),
+            layouts=(
+                TreeLayout(
+                    marker="ISBI2016_ISIC_Part1_Test_Data",
+                    image="ISBI2016_ISIC_Part1_Test_Data/{stem}",
+                    masks=("ISBI2016_ISIC_Part1_Test_GroundTruth/{stem}_Segmentation",),
+                    fixed={"category": "skin", "type": "lesion", "split": "test"},
+                ),
+            ),
+        ),
+        DatasetRow(
+            name="colon_db",
+            folders=("CVC-ColonDB", "ColonDB", "colon_db"),
+            layouts=(POLYPS,),
+        ),
+        DatasetRow(
+            name="clinic_db",
+            folders=("CVC-ClinicDB", "ClinicDB", "clinic_db"),
+            layouts=(
+                POLYPS,
+                replace(POLYPS, marker="Original", image="Original/{stem}", masks=("Ground Truth/{stem}",)),
+            ),
+            mask_threshold=128,  # a quarter of the masks hold low values outside of the polyp
+        ),
+        DatasetRow(
+            name="head_ct",
+            folders=("HeadCT", "head-ct-hemorrhage", "head_ct"),
+            layouts=(
+                replace(HEAD_CT_TABLE, marker="head_ct/head_ct", image="head_ct/head_ct/{id:0>3}.png"),
+                HEAD_CT_TABLE,
+            ),
+        ),
+        DatasetRow(
+            name="brain_mri",
+            folders=("BrainMRI", "brain-mri-images-for-brain-tumor-detection", "brain_mri"),
+            layouts=(
+                # The published archive holds every image twice: in this folder and beside it.
+                replace(BRAIN_SCANS, marker="brain_tumor_dataset/yes", image="brain_tumor_dataset/{type}/{stem}"),
+                BRAIN_SCANS,
+            ),
+        ),
+        DatasetRow(
+            name="br35h",
+            folders=("Br35H", "br35h"),
+            layouts=(BRAIN_SCANS,),
         ),
         DatasetRow(
             name="folder",

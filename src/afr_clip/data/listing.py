@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
 
-from afr_clip.data.errors import DataError
+from afr_clip.data.errors import DataError, MissingDataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -117,30 +117,34 @@ class TreeLayout:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A CSV names every image; the attributes below the first are templates over its columns.
+    """A CSV names every image.
+
+    ``image``, ``mask``, ``category``, ``split`` and ``type`` are templates over its columns.
 
     Attributes:
-        table: The CSV below the root; its presence tells this layout.
+        table: The CSV below the root.
         image: Path of the image.
-        mask: Path of the mask; empty for a table without masks.
         category: The category.
         split: The split.
         type: The condition.
         normal_types: Types that are not anomalous, in lower case.
+        mask: Path of the mask; empty for a table without masks.
+        type_names: What the values of ``type`` are called; then others are refused. Empty takes any value as it is.
+        marker: Glob pattern whose presence below a root tells this layout; empty stands for the table.
     """
 
     table: str
     image: str
-    mask: str
     category: str
     split: str
     type: str
     normal_types: tuple[str, ...]
+    mask: str = ""
+    type_names: Mapping[str, str] = field(default_factory=dict)
+    marker: str = ""
 
-    @property
-    def marker(self) -> str:
-        """Pattern whose presence below a root tells this layout."""
-        return self.table
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marker", self.marker or self.table)
 
     def listing(self, root: Path, split: str) -> Listing:
         """List one split of the table.
@@ -153,34 +157,50 @@ class TableLayout:
             All categories; whether the files exist is not looked at, except for masks.
 
         Raises:
-            DataError: If the table lacks a column that a template names.
+            MissingDataError: If there is no table.
+            DataError: If the table lacks a column that a template names, or holds a type that has no name.
         """
-        path = root / self.table
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True, restval=""))
-        needed = {
-            name
-            for template in (self.image, self.mask, self.category, self.split, self.type)
-            for name in _fields(template)
-        }
+        rows = [row for row in self._rows(root / self.table) if self.split.format_map(row) == split]
+        entries = tuple(self._entry(root, row) for row in rows)
+        return Listing(entries, has_masks=any(any(entry.mask_names) for entry in entries))
+
+    def _rows(self, path: Path) -> list[dict[str, str]]:
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                # Some headers have a space after each comma.
+                rows = list(csv.DictReader(file, skipinitialspace=True, restval=""))
+        except FileNotFoundError as error:
+            msg = f"{path} must say what the images show, but there is no such file. Restore the original."
+            raise MissingDataError(msg) from error
+        templates = (self.image, self.mask, self.category, self.split, self.type)
+        needed = {name for template in templates for name in _fields(template)}
         lacking = sorted(needed - set(rows[0] if rows else ()))
         if lacking:
             msg = f"{path} must have rows with the columns {sorted(needed)}, but lacks {lacking}. Restore the original."
             raise DataError(msg)
-        entries = tuple(self._entry(root, row) for row in rows if self.split.format(**row) == split)
-        return Listing(entries, has_masks=any(any(entry.mask_names) for entry in entries))
+        return rows
 
     def _entry(self, root: Path, row: Mapping[str, str]) -> Entry:
-        label, mask_name = self.type.format(**row), self.mask.format(**row)
-        mask = root / mask_name
+        image, mask_name = self.image.format_map(row), self.mask.format_map(row)
+        label, mask = self._label(root, row), root / mask_name
         return Entry(
-            category=self.category.format(**row),
+            category=self.category.format_map(row),
             defect_type=label,
             is_anomalous=label.lower() not in self.normal_types,
-            image=root / self.image.format(**row),
+            image=root / image,
             mask=mask if mask_name and mask.is_file() else None,
             mask_names=(mask_name,) if mask_name else (),
         )
+
+    def _label(self, root: Path, row: Mapping[str, str]) -> str:
+        value = self.type.format_map(row)
+        if self.type_names and value not in self.type_names:
+            msg = (
+                f"{root / self.table} must label every image with one of {sorted(self.type_names)}, got {value!r} for "
+                f"{self.image.format_map(row)}. Restore the original."
+            )
+            raise DataError(msg)
+        return self.type_names.get(value, value)
 
 
 FieldValues = tuple[tuple[str, str], ...]

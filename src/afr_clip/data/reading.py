@@ -89,7 +89,8 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
         Samples ordered by category, defect type and file name.
 
     Raises:
-        MissingDataError: If the root, a listed image or the mask of an anomalous image is missing.
+        MissingDataError: If the root, a listed image or the mask of an anomalous image is missing, or if there are
+            neither normal images nor masks.
         DataError: If there are no images, a category is unknown, or two images of a folder share a name.
 
     Example:
@@ -158,9 +159,9 @@ def _require_images(entries: Sequence[Entry], spec: DatasetSpec) -> None:
 
 def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None:
     anomalous = [entry for entry in entries if entry.is_anomalous]
+    if anomalous:
+        _say_what_can_be_scored(root, has_normal=len(anomalous) < len(entries), has_masks=listing.has_masks)
     if not listing.has_masks:
-        if anomalous:
-            logger.warning("%s has no ground truth: only image-level results can be computed.", root)
         return
     bare = [entry for entry in anomalous if entry.mask is None]
     if bare:
@@ -173,6 +174,19 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
     stray = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if stray and anomalous:
         logger.warning("%d masks below %s belong to no image; the first is %s.", len(stray), root, stray[0])
+
+
+def _say_what_can_be_scored(root: Path, *, has_normal: bool, has_masks: bool) -> None:
+    if not has_normal and not has_masks:
+        msg = (
+            f"A dataset must have normal images or masks to compare with, but {root} has only anomalous images and no "
+            f"masks. Unpack the rest of it beside them."
+        )
+        raise MissingDataError(msg)
+    if not has_masks:
+        logger.warning("%s has no ground truth: only image-level results can be computed.", root)
+    if not has_normal:
+        logger.warning("%s has no normal images: only pixel-level results can be computed.", root)
 
 
 def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> None:

@@ -9,23 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import written_whole
 
 COLOURS = "turbo"
 OPACITY = 0.5
-LARGEST_SIDE = 1024
-"""Photographs are drawn no larger than this many pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -180,40 +176,6 @@ def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours:
     """
     coloured = colours.to_rgba(anomaly_map)[..., :3] * 255
     return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
-
-
-def draw_overlay(
-    path: Path,
-    title: str,
-    photograph: UInt8[Tensor, "3 rows columns"],
-    anomaly_map: Float[Tensor, "height width"],
-    image_score: float,
-) -> None:
-    """Draw a photograph beside its overlay, at its own proportions.
-
-    Args:
-        path: A PNG file.
-        title: Above the photograph.
-        photograph: RGB.
-        anomaly_map: Its map at any size.
-        image_score: Its score.
-    """
-    image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    size = (image.height, image.width)
-    values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
-    colours = ScalarMappable(Normalize(0, 1), COLOURS)  # one scale for all, so that photographs can be compared
-    figure = Figure(figsize=(9, 9 * image.height / (2 * image.width) + 1), layout="compressed")
-    left, right = figure.subplots(1, 2)
-    pixels = np.asarray(image)
-    for axis, picture in ((left, pixels), (right, overlay(pixels, values, colours))):
-        axis.imshow(picture)
-        axis.set_axis_off()
-    left.set_title(title, fontsize=8)
-    right.set_title(f"image score {image_score:.3f}", fontsize=8)
-    figure.colorbar(colours, ax=[left, right], location="bottom", shrink=0.4, aspect=40, label="anomaly probability")
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100)
 
 
 def _colour_scale(maps: Sequence[NDArray[np.float32]]) -> ScalarMappable:

@@ -1,10 +1,9 @@
 """Score a dataset with a trained checkpoint."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from afr_clip.clip.load import Towers
+from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build
 from afr_clip.config.restore import restore_model, typed_overrides
 from afr_clip.config.validate import validate
@@ -54,7 +53,7 @@ def restore(config: DictConfig) -> tuple[Checkpoint, DictConfig]:
     Returns:
         The checkpoint, and the config with the model it was trained with.
     """
-    checkpoint = read_checkpoint(Path(config.checkpoint))
+    checkpoint = read_checkpoint(weight_path(config.checkpoint))
     config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
     validate(config)
     check_model(config)

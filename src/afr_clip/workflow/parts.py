@@ -19,9 +19,11 @@ from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.restore import output_dir, typed_overrides
 from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.loaded import LoadedDataset
+from afr_clip.data.procedural.tree import drawn_dataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.models.afr_clip.self_prompting import prompted_blocks
 from afr_clip.reports.manifest import build_manifest
+from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
@@ -107,7 +109,9 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
 
 
 def finish_run(run: Run) -> None:
-    """Say where everything is, as the last line of stdout."""
+    """Say where everything is, as the last line of stdout; before it where the page is, if there is one."""
+    if (run.folder / PAGE).exists():
+        sys.stdout.write(f"page: {run.folder / PAGE}\n")
     sys.stdout.write(f"run: {run.folder}\n")
 
 
@@ -177,12 +181,15 @@ def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
 
 
 def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
-    """Say which images are wanted and where they may be."""
+    """Say which images are wanted and where they may be; a drawn dataset is written first where it is not there."""
     categories = None if node.categories is None else tuple(node.categories)
+    root = optional_path(node.root)
+    if root is None and node.drawn is not None:
+        root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
     return DatasetSpec(
         name=node.name,
         layout=node.layout,
-        root=optional_path(node.root),
+        root=root,
         categories=categories,
         data_dir=optional_path(config.data_dir),
     )

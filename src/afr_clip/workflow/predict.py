@@ -12,8 +12,8 @@ from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.decode import decode_image
 from afr_clip.data.photographs import list_photographs
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.reports.figures import draw_overlay
 from afr_clip.reports.maps import save_map
+from afr_clip.reports.overlays import draw_overlay
 from afr_clip.reports.tables import ImageRow, write_scores
 from afr_clip.workflow.evaluate import build_trained, provenance, restore
 from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run

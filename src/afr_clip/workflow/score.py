@@ -10,6 +10,7 @@ from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.reports.figures import FigureCollector
 from afr_clip.reports.maps import MapWriter
+from afr_clip.reports.page import write_page
 from afr_clip.reports.tables import DatasetResult, ImageRow, results_table, write_results, write_scores
 from afr_clip.training.loggers import log_figures
 from afr_clip.training.module import AnomalyDetectionModule
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 def score_targets(
     config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, engine: Engine
 ) -> None:
-    """Score every target and write what came out after each one.
+    """Score every target and write what came out after each one; at the end a page to look at.
 
     Args:
         config: The config of the command.
@@ -45,6 +46,8 @@ def score_targets(
         run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
         _write(run, results, rows)
         Console(width=None if Console().is_terminal else 160).print(results_table(result))
+    if results:
+        write_page(run.folder)
     if results and run.manifest["backbone"]["random_weights"]:
         logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
 

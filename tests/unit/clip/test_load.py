@@ -10,11 +10,21 @@ import yaml
 from safetensors.torch import save_file
 
 from afr_clip.clip import hub
-from afr_clip.clip.load import check_architecture, load_towers
+from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.stem import aligned
 from afr_clip.clip.weights import fingerprint, read_state_dict
 from afr_clip.config.command import config_dir
-from helpers.tiny import CNN, TINY, tiny_towers
+from helpers.tiny import CNN, TINY, tiny_network, tiny_towers
+
+STEMMED = replace(
+    TINY,
+    name="pocket",
+    architecture="afr-clip-pocket",
+    image_size=160,
+    cnn_stem=True,
+    cnn=replace(CNN, architecture="tf_efficientnet_lite0", stages=(1, 2, 3)),
+)
 
 
 def clip_state(size: int = 64) -> dict[str, torch.Tensor]:
@@ -210,3 +220,79 @@ def test_a_real_vit_is_tapped_as_open_clip_taps_it():
     assert backbone.tap_layers == (3, 6, 9, 12)
     for tokens, patches in zip(backbone.tap(image), expected["image_intermediates"], strict=True):
         torch.testing.assert_close(tokens[:, 1:], patches, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def stemmed() -> Towers:
+    return load_towers(STEMMED, needs_cnn=False)
+
+
+def test_a_tower_over_a_cnn_is_tapped_at_four_of_its_eight_blocks(stemmed):
+    assert stemmed.backbone.tap_layers == (2, 4, 6, 8)
+    taps = stemmed.backbone.tap(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
+    assert [tuple(tap.shape) for tap in taps] == [(2, 1 + 20 * 20, 128)] * 4
+    assert all(not torch.equal(taps[i], taps[j]) for i in range(4) for j in range(i))
+
+
+def test_a_tower_over_a_cnn_takes_larger_images(stemmed):
+    larger = load_towers(replace(STEMMED, image_size=320), needs_cnn=False)
+    assert (stemmed.backbone.grid_size, larger.backbone.grid_size) == ((20, 20), (40, 40))
+    (*_, last) = larger.backbone.tap(torch.randn(1, 3, 320, 320))
+    assert last.shape == (1, 1 + 40 * 40, 128)
+
+
+def test_random_weights_of_a_tower_over_a_cnn_are_the_same_every_time(stemmed):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    again = load_towers(STEMMED, needs_cnn=True)
+    assert torch.equal(torch.rand(3), expected)
+    assert again.fingerprint() == stemmed.fingerprint()
+
+
+def test_the_cnn_runs_once_although_stem_and_self_prompting_read_it(stemmed):
+    network = tiny_network(stemmed)
+    calls = []
+    spy = stemmed.cnn.network.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        for number in (1, 2):
+            network(torch.randn(2, 3, 160, 160), ["carpet", "screw"])
+            assert len(calls) == number
+    finally:
+        spy.remove()
+
+
+def test_stem_and_self_prompting_read_the_same_maps(stemmed):
+    embed = stemmed.backbone.clip.visual.conv1
+    image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    maps = stemmed.cnn.maps(image)
+    assert [tuple(stage.shape[1:]) for stage in maps] == [(24, 40, 40), (40, 20, 20), (112, 10, 10)]
+    projected = embed[1](torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
+    torch.testing.assert_close(embed(image), projected)
+    torch.testing.assert_close(stemmed.cnn(image), torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1))
+
+
+def test_a_cnn_that_sees_nothing_leaves_stem_and_self_prompting_blind(stemmed):
+    image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    embed = stemmed.backbone.clip.visual.conv1
+    assert embed(image).std(dim=(2, 3)).min() > 0
+    blindfold = stemmed.cnn.network.register_forward_hook(lambda _, __, maps: [torch.zeros_like(m) for m in maps])
+    try:
+        unseen = 1 - image
+        assert embed(unseen).std(dim=(2, 3)).max() < 1e-6
+        assert stemmed.cnn(unseen).count_nonzero() == 0
+    finally:
+        blindfold.remove()
+
+
+def test_weights_of_a_tower_over_a_cnn_load_from_a_file_without_the_cnn(tmp_path, stemmed):
+    state = {name: value for name, value in stemmed.backbone.clip.state_dict().items() if "conv1.0." not in name}
+    state = {name.replace("conv1.1.", "conv1."): value + 0.25 for name, value in state.items()}
+    path = tmp_path / "clip.safetensors"
+    save_file(state, path)
+    filed = replace(STEMMED, random_weights=False, weights=str(path))
+    loaded = load_towers(filed, needs_cnn=False)
+    projection = loaded.backbone.clip.visual.conv1[1]
+    assert torch.equal(projection.mean, torch.full((176,), 0.25))
+    assert torch.equal(projection.project.weight, state["visual.conv1.project.weight"])
+    assert load_towers(replace(filed, image_size=320), needs_cnn=False).fingerprint() == loaded.fingerprint()

@@ -109,14 +109,19 @@ def target():
 @pytest.mark.parametrize(
     ("name", "roots", "categories", "expected"),
     [
-        ("visa", {}, {}, {"name": "visa", "layout": "visa", "root": None, "categories": None}),
+        ("visa", {}, {}, {"name": "visa", "layout": "visa", "root": None, "categories": None, "drawn": None}),
         (
             "visa",
             {"visa": "/v"},
             {"visa": ["pcb1"]},
-            {"name": "visa", "layout": "visa", "root": "/v", "categories": ["pcb1"]},
+            {"name": "visa", "layout": "visa", "root": "/v", "categories": ["pcb1"], "drawn": None},
         ),
-        ("mine", {"mine": "/m"}, {}, {"name": "mine", "layout": "folder", "root": "/m", "categories": None}),
+        (
+            "mine",
+            {"mine": "/m"},
+            {},
+            {"name": "mine", "layout": "folder", "root": "/m", "categories": None, "drawn": None},
+        ),
     ],
 )
 def test_a_target_is_a_known_dataset_or_a_folder_of_ones_own(target, name, roots, categories, expected):
@@ -125,6 +130,6 @@ def test_a_target_is_a_known_dataset_or_a_folder_of_ones_own(target, name, roots
 
 def test_an_unknown_target_without_a_root_is_refused(target):
     with pytest.raises(
-        ConfigError, match=r"must name datasets \(folder, mvtec_ad, .*visa\), got mvtec\..*roots\.mvtec=DIR"
+        ConfigError, match=r"must name datasets \(br35h, .*mvtec_ad, .*visa\), got mvtec\..*roots\.mvtec=DIR"
     ):
         target("mvtec", {}, {})

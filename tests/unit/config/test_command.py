@@ -49,7 +49,7 @@ def raising(error: BaseException):
         (["protocol.roots.visa=/data"], "Write +protocol.roots.visa=VALUE to add it."),
         (["optimizer.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float (key optimizer.lr)"),
         (["module.network.prompts.style=poetic"], "expected one of [single, winclip, april_gan]"),
-        (["backbone=vit_x"], "Could not find 'backbone/vit_x' Available options in 'backbone': tiny vit_b_16"),
+        (["backbone=vit_x"], "Could not find 'backbone/vit_x' Available options in 'backbone': pocket tiny vit_b_16"),
         (["seed"], "Error parsing override 'seed'"),
         (["dataset=null"], "Config group override must be a string or a list"),
         (["logger.wandb.project=mine"], "below a key that is null. Choose its group too, for example logger=wandb."),

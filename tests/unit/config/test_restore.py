@@ -56,6 +56,7 @@ def test_what_is_no_model_stays_the_commands_own(restored, composed):
         ("backbone.weights=here.pt", "backbone.weights", "here.pt"),
         ("backbone.weights=null", "backbone.weights", None),
         ("backbone.cnn.weights=cnn.pt", "backbone.cnn.weights", "cnn.pt"),
+        ("backbone.image_size=640", "backbone.image_size", 640),
         ("module.network.scoring.smoothing_sigma=4", "module.network.scoring.smoothing_sigma", 4.0),
         ("module.network.scoring.image_score=map_max", "module.network.scoring.image_score", "map_max"),
     ],

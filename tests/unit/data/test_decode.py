@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.testing import assert_close
 
 from afr_clip.data.decode import decode_image, decode_mask
@@ -141,6 +142,53 @@ def test_damage_anywhere_gives_pixels_or_a_sentence(tmp_path, kind, position, va
             decode(path)
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017  # success is allowed too
+
+
+def colours_tagged_as_grey(path: Path, **tags) -> np.ndarray:
+    pixels = np.array(colours())
+    options = {"photometric": "minisblack", "planarconfig": "contig", "rowsperstrip": 4, "metadata": None, **tags}
+    tifffile.imwrite(path, pixels, **options)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    return pixels
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("name", ["x.tif", "x.png"])
+def test_colours_that_a_tiff_calls_grey_are_read_in_their_order(tmp_path, name, order):
+    pixels = colours_tagged_as_grey(tmp_path / name, byteorder=order)
+    assert_close(decode_image(tmp_path / name), torch.from_numpy(pixels).permute(2, 0, 1), rtol=0, atol=0)
+    assert_close(decode_mask(tmp_path / name, 128), torch.from_numpy(pixels.max(axis=2) >= 128))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow's own words on damaged metadata
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.99])  # of a file whose tags come first
+def test_such_a_tiff_cut_short_is_named_not_filled_with_black(tmp_path, kept):
+    colours_tagged_as_grey(tmp_path / "x.tif")
+    content = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=r"x\.tif must be an intact image file"):
+        decode_image(tmp_path / "x.tif")
+
+
+def test_other_tiffs_unknown_to_pillow_are_refused_not_guessed(tmp_path):
+    colours_tagged_as_grey(tmp_path / "x.tif", compression="zlib")
+    with pytest.raises(DataError, match=r"x\.tif must be .* cannot be decoded \(its kind of TIFF is not known\)"):
+        decode_image(tmp_path / "x.tif")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow's own words on damaged metadata
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 320), value=st.integers(0, 255))
+def test_damaged_tags_give_pixels_or_a_sentence(tmp_path, position, value):
+    colours_tagged_as_grey(tmp_path / "x.tif")
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[position] = value
+    (tmp_path / "x.tif").write_bytes(content)
+    try:
+        assert decode_image(tmp_path / "x.tif").dtype == torch.uint8
+    except DataError as error:
+        assert "x.tif" in str(error)  # noqa: PT017  # success is allowed too
 
 
 MASK = np.array([[0, 1, 2], [0, 255, 0]], dtype=np.uint8)

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from afr_clip.data.errors import DataError
+from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.listing import TableLayout, TreeLayout, match_files
 
 
@@ -105,4 +106,32 @@ def test_a_table_of_labels_reads_like_any_other(tmp_path):
 def test_a_table_without_its_columns_is_refused(tmp_path, content):
     (tmp_path / "labels.csv").write_text(content)
     with pytest.raises(DataError, match=r"labels\.csv must have rows with the columns \['hemorrhage', 'id'\]"):
+        HEAD_CT.listing(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels"), [("id, hemorrhage", "7,0\n12,1\n"), ("id,hemorrhage,", "7,0,,\n12,1,,\n")]
+)
+def test_labels_go_by_their_names_and_further_columns_do_no_harm(tmp_path, columns, labels):
+    (tmp_path / "labels.csv").write_text(f"{columns}\n{labels}")
+    named = replace(HEAD_CT, type_names={"0": "normal", "1": "hemorrhage"}, normal_types=("normal",))
+    entries = named.listing(tmp_path, "test").entries
+    assert [(entry.defect_type, entry.is_anomalous) for entry in entries] == [("normal", False), ("hemorrhage", True)]
+
+
+@pytest.mark.parametrize("label", ["", "2", "x"])
+def test_a_label_without_a_name_is_not_taken_for_a_defect(tmp_path, label):
+    (tmp_path / "labels.csv").write_text(f"id,hemorrhage\n7,0\n12,{label}\n")
+    named = replace(HEAD_CT, type_names={"0": "normal", "1": "hemorrhage"})
+    with pytest.raises(DataError, match=rf"one of \['0', '1'\], got '{label}' for head_ct/012\.png"):
+        named.listing(tmp_path, "test")
+
+
+def test_a_table_is_its_own_marker_unless_the_layout_has_another():
+    assert HEAD_CT.marker == "labels.csv"
+    assert replace(HEAD_CT, marker="head_ct/head_ct").marker == "head_ct/head_ct"
+
+
+def test_a_lost_table_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"labels\.csv must say what the images show"):
         HEAD_CT.listing(tmp_path, "test")

@@ -227,3 +227,109 @@ def test_a_table_that_leads_out_of_the_dataset_is_refused(tmp_path, column, valu
         csv.writer(file).writerows(rows)
     with pytest.raises(DataError, match=sentence):
         read_samples(DatasetSpec("visa", "visa", root=tmp_path / "VisA"))
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+ISIC_IMAGES, ISIC_MASKS = "ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"
+
+OFFICIAL = [  # row, folder, {image: mask}, number of normal images (which come first), what prompts say
+    (
+        *("mpdd", "MPDD"),
+        {
+            "metal_plate/test/good/000.png": None,
+            "metal_plate/test/total_rust/000.png": "metal_plate/ground_truth/total_rust/000_mask.png",
+        },
+        *(1, "metal plate"),
+    ),
+    (
+        *("isic", "ISIC"),
+        {
+            f"{ISIC_IMAGES}/ISIC_0000010.jpg": f"{ISIC_MASKS}/ISIC_0000010_Segmentation.png",
+            f"{ISIC_IMAGES}/ISIC_0000003.jpg": f"{ISIC_MASKS}/ISIC_0000003_Segmentation.png",
+        },
+        *(0, "skin"),
+    ),
+    ("colon_db", "CVC-ColonDB", {f"images/{n}.png": f"masks/{n}.png" for n in (1, 2, 10)}, 0, "colon"),
+    ("clinic_db", "CVC-ClinicDB", {f"images/{n}.png": f"masks/{n}.png" for n in (1, 2, 10)}, 0, "colon"),
+    ("clinic_db", "CVC-ClinicDB", {f"Original/{n}.tif": f"Ground Truth/{n}.tif" for n in (1, 2, 10)}, 0, "colon"),
+    (
+        *("brain_mri", "BrainMRI"),
+        dict.fromkeys(
+            f"brain_tumor_dataset/{name}"
+            for name in ("no/1 no.jpeg", "no/N1.JPG", "no/no 9.png", "yes/Y1.jpg", "yes/Y100.JPG")
+        ),
+        *(3, "brain"),
+    ),
+    ("br35h", "Br35H", dict.fromkeys(("no/no0.jpg", "no/No11.jpg", "yes/y0.jpg")), 2, "brain"),
+]
+
+
+@pytest.mark.parametrize(("row", "folder", "pairs", "num_normal", "said"), OFFICIAL)
+def test_official_layouts_give_their_images_labels_masks_and_names(tmp_path, row, folder, pairs, num_normal, said):
+    touch(tmp_path / folder, *pairs, *filter(None, pairs.values()))
+    samples = read_samples(DatasetSpec(row, row, data_dir=tmp_path))
+    root = tmp_path / folder
+    assert {sample.image_path: sample.mask_path for sample in samples} == {
+        root / image: mask and root / mask for image, mask in pairs.items()
+    }
+    assert {sample.image_path for sample in samples if not sample.is_anomalous} == {
+        root / image for image in list(pairs)[:num_normal]
+    }
+    assert {sample.prompt_name for sample in samples} == {said}
+
+
+@pytest.mark.parametrize("inner", ["", "head_ct/"])
+def test_head_ct_is_labelled_by_its_table_in_either_form(tmp_path, inner):
+    touch(tmp_path, *(f"HeadCT/{inner}head_ct/{number:03}.png" for number in (0, 7, 12, 151)))
+    (tmp_path / "HeadCT/labels.csv").write_text("id, hemorrhage\n0,1\n7,1\n12,0\n151,0\n")
+    samples = read_samples(DatasetSpec("head_ct", "head_ct", data_dir=tmp_path))
+    assert [(sample.image_path.stem, sample.defect_type, sample.is_anomalous) for sample in samples] == [
+        *(("000", "hemorrhage", True), ("007", "hemorrhage", True)),
+        *(("012", "normal", False), ("151", "normal", False)),
+    ]
+    assert {sample.prompt_name for sample in samples} == {"brain"}
+
+
+def test_a_labelled_scan_that_is_missing_is_an_error(tmp_path):
+    touch(tmp_path, "HeadCT/head_ct/000.png")
+    (tmp_path / "HeadCT/labels.csv").write_text("id, hemorrhage\n0,1\n7,0\n")
+    with pytest.raises(MissingDataError, match=r"1 of 2 are missing; the first is .*007\.png"):
+        read_samples(DatasetSpec("head_ct", "head_ct", data_dir=tmp_path))
+
+
+def test_the_doubled_copy_of_brain_mri_counts_once(tmp_path):
+    names = ("no/1 no.jpeg", "yes/Y1.jpg", "yes/Y2.JPG")
+    touch(tmp_path, *names, *(f"brain_tumor_dataset/{name}" for name in names))
+    assert len(read(tmp_path, "brain_mri")) == 3
+    assert len(read(tmp_path / "brain_tumor_dataset", "brain_mri")) == 3
+
+
+def test_folders_beside_the_two_of_br35h_are_left_out(tmp_path):
+    touch(tmp_path, "no/no0.jpg", "yes/y0.jpg", "pred/pred0.jpg", "Br35H-Mask-RCNN/TEST/y0.jpg")
+    assert [(sample.defect_type, sample.is_anomalous) for sample in read(tmp_path, "br35h")] == [
+        ("no", False),
+        ("yes", True),
+    ]
+
+
+def test_a_dataset_without_normal_images_is_pixel_level_and_says_so(tmp_path, caplog):
+    touch(tmp_path, "images/1.png", "masks/1.png")
+    assert read(tmp_path, "colon_db")[0].mask_path == tmp_path / "masks/1.png"
+    assert "no normal images: only pixel-level results" in caplog.text
+
+
+def test_a_dataset_with_neither_normal_images_nor_masks_is_refused(tmp_path):
+    touch(tmp_path, "images/1.png")
+    with pytest.raises(MissingDataError, match="has only anomalous images and no masks"):
+        read(tmp_path, "colon_db")
+
+
+def test_these_datasets_have_no_train_split(tmp_path):
+    touch(tmp_path, "no/no0.jpg", "yes/y0.jpg")
+    with pytest.raises(DataError, match="Split 'train'"):
+        read(tmp_path, "br35h", split="train")

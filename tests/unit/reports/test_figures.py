@@ -12,7 +12,6 @@ from afr_clip.reports.figures import (
     FigureCollector,
     Panel,
     draw_curves,
-    draw_overlay,
     draw_sheet,
     overlay,
     panels_of,
@@ -161,29 +160,6 @@ def test_ground_truth_is_white_on_black_and_grey_where_unknown(scored, mask):
     expected = np.full((4, 4), 128) if mask is None else mask * 255
     assert picture.dtype == np.uint8
     assert all(np.array_equal(picture[..., channel], expected) for channel in range(3))
-
-
-@pytest.mark.parametrize("size", [(200, 100), (50, 150), (1500, 1000), (30, 30)])
-def test_an_overlay_of_a_photograph_keeps_its_proportions(tmp_path, monkeypatch, size):
-    photograph = torch.full((3, size[1], size[0]), 60, dtype=torch.uint8)
-    drawn = []
-    blend = figures.overlay
-    monkeypatch.setattr(figures, "overlay", lambda *given: drawn.append(given) or blend(*given))
-    draw_overlay(tmp_path / "out" / "a.png", "photo", photograph, torch.rand(16, 16), 0.5)
-    (image, anomaly_map, _), *others = drawn
-    scale = min(1.0, 1024 / max(size))
-    assert image.shape == (round(size[1] * scale), round(size[0] * scale), 3)
-    assert anomaly_map.shape == image.shape[:2]
-    assert others == []
-    width, height = size_of(tmp_path / "out" / "a.png")
-    assert width == 900
-    assert height == pytest.approx(100 * (4.5 * size[1] / size[0] + 1), abs=1)
-
-
-def test_a_flat_map_of_a_photograph_draws_without_a_warning(tmp_path):
-    white = torch.full((3, 20, 20), 255, dtype=torch.uint8)
-    draw_overlay(tmp_path / "a.png", "photo", white, torch.full((4, 4), 0.5), 0.5)
-    assert size_of(tmp_path / "a.png") == (900, 550)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Drawn datasets: textures and objects, defects with exact masks, soft light, from a seed."""

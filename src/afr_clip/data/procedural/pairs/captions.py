@@ -1,0 +1,276 @@
+"""Pairs of a picture and a caption, and the captions that an evaluation asks for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from afr_clip.data.procedural.canvas import Canvas, Colour, Surface
+from afr_clip.data.procedural.flaw import flawed
+from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
+from afr_clip.data.procedural.light import Light
+from afr_clip.data.procedural.pairs import assemblies, materials, things
+from afr_clip.data.procedural.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
+from afr_clip.data.procedural.pairs.palette import PALETTE
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be shown.
+
+    Attributes:
+        words: What a caption calls it.
+        draw: Draws it in a colour.
+    """
+
+    words: str
+    draw: Callable[[Canvas, Colour], Surface]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and what is said about it.
+
+    Attributes:
+        picture: The photograph.
+        caption: One of many ways to describe it.
+        subject: What it shows.
+        colour: In which colour of the palette.
+        defect: Which kind of defect it has; none where it is whole.
+    """
+
+    picture: UInt8[ndarray, "height width 3"]
+    caption: str
+    subject: str
+    colour: str
+    defect: str | None
+
+
+SUBJECTS: tuple[Subject, ...] = tuple(
+    Subject(draw.__name__.replace("_", " "), draw)
+    for draw in (
+        materials.concrete,
+        materials.sandpaper,
+        materials.cardboard,
+        materials.denim,
+        materials.plastic,
+        materials.rubber_mat,
+        materials.striped_fabric,
+        materials.checked_fabric,
+        materials.dotted_fabric,
+        materials.zigzag_pattern,
+        materials.honeycomb,
+        materials.foam,
+        materials.carpet,
+        materials.corrugated_sheet,
+        materials.plaster,
+        materials.cork,
+        materials.parquet,
+        things.ring,
+        things.star,
+        things.cross,
+        assemblies.cup,
+        things.ball,
+        things.cube,
+        things.plate,
+        assemblies.bottle,
+        things.screw_head,
+        things.coin,
+        things.arrow,
+        things.heart,
+        things.triangle,
+        assemblies.bolt,
+        things.tube,
+        assemblies.spool,
+        things.nut,
+        things.domino,
+        things.dice,
+        assemblies.comb,
+        assemblies.wheel,
+        assemblies.flower,
+    )
+)
+"""Everything that can be shown: materials first, then things."""
+
+HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
+    (colour, subject.words)
+    for row, subject in enumerate(SUBJECTS)
+    for column, colour in enumerate(PALETTE)
+    if (column + 3 * row) % 10 == 0
+)
+"""A tenth of all colours of subjects, spread evenly; training draws none of them."""
+
+KINDS: tuple[str, ...] = tuple(kind for kind in DEFECTS if kind not in HELD_OUT)
+"""The kinds of defects that pairs show."""
+
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "a photo of a {}.",
+    "a photo of the {}",
+    "a photo of the {}.",
+    "a photo of one {}",
+    "a photo of my {}.",
+    "a picture of a {}",
+    "a close-up photo of a {}",
+    "a close-up photo of the {}.",
+    "a cropped photo of a {}",
+    "a cropped photo of the {}.",
+    "a bright photo of a {}",
+    "a dark photo of the {}",
+    "a blurry photo of a {}",
+    "a good photo of a {}.",
+    "a bad photo of the {}.",
+    "a low resolution photo of a {}.",
+    "a jpeg corrupted photo of the {}",
+    "a photo of a {} for visual inspection",
+    "there is a {} in the scene.",
+)
+"""What stands around a phrase, in the manner of CLIP."""
+
+WHOLE_PHRASES = (
+    "normal {}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "intact {}",
+    "{} without defect",
+    "{} without flaw",
+    "{} without damage",
+)
+"""What is said of the whole."""
+
+FLAWED_PHRASES = (
+    "defective {}",
+    "damaged {}",
+    "broken {}",
+    "abnormal {}",
+    "{} with defect",
+    "{} with flaw",
+    "{} with damage",
+)
+"""What is said of the flawed, whatever the kind."""
+
+KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
+    "scratch": ("scratched {}", "{} with a scratch"),
+    "stain": ("stained {}", "{} with a stain"),
+    "contamination": ("contaminated {}", "dirty {}"),
+    "discolouration": ("discoloured {}", "{} with discolouration"),
+    "hole": ("punctured {}", "{} with a hole"),
+    "cut": ("torn {}", "{} with a cut"),
+    "dent": ("dented {}", "{} with a dent"),
+    "missing_part": ("incomplete {}", "{} with a missing part"),
+    "chip": ("chipped {}", "{} with chips"),
+    "fold": ("creased {}", "{} with a fold"),
+}
+"""What is said of one kind of defect."""
+
+FLAWED_SHARE = 0.5
+"""Share of the pairs that have a defect."""
+
+PLAIN_SHARE = 0.3
+"""Share of the captions that say nothing about the condition."""
+
+NEUTRAL_SHARE, STRANGE_SHARE = 0.15, 0.15
+"""Shares of the captions that call the subject a neutral noun, and something that it is not."""
+
+COLOUR_SHARE = 0.6
+"""Share of the captions naming the subject that name its colour too."""
+
+KIND_SHARE = 0.4
+"""Share of the phrases about a defect that name its kind."""
+
+
+def draw_pair(rng: np.random.Generator, size: tuple[int, int], held_out: bool = False) -> Pair:
+    """Draw a picture with its caption.
+
+    Args:
+        rng: Source of all randomness.
+        size: Height and width of the picture in pixels.
+        held_out: Draw only the combinations of colour and subject that are kept from training.
+    """
+    subject, colour = _combination(rng, held_out)
+    defect = KINDS[rng.integers(len(KINDS))] if rng.random() < FLAWED_SHARE else None
+    picture = draw_picture(rng, size, subject, colour, defect)
+    return Pair(picture, draw_caption(rng, subject.words, colour, defect), subject.words, colour, defect)
+
+
+def draw_picture(
+    rng: np.random.Generator, size: tuple[int, int], subject: Subject, colour: str, defect: str | None
+) -> UInt8[ndarray, "height width 3"]:
+    """Draw a subject in a colour, whole or with a defect.
+
+    Args:
+        rng: Source of all randomness.
+        size: Height and width in pixels.
+        subject: What to show.
+        colour: A name of the palette.
+        defect: A kind of defect, or none.
+    """
+    canvas = Canvas(size, rng)
+    surface = subject.draw(canvas, PALETTE[colour])
+    light = Light.drawn(canvas)
+    if defect is not None:
+        surface, _ = flawed(canvas, surface, light, DEFECTS[defect])
+    return light.photographed(light.seen(surface, canvas.pixel))
+
+
+def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: str | None) -> str:
+    """Choose one of the many captions of a picture.
+
+    A noun that says nothing or something wrong always comes with the condition: it is then all there is to learn.
+
+    Args:
+        rng: Source of all randomness.
+        subject: What the picture shows, in words.
+        colour: Its colour.
+        defect: Its kind of defect, or none.
+    """
+    template, choice = _one_of(rng, TEMPLATES), rng.random()
+    if choice < NEUTRAL_SHARE:
+        return template.format(_condition(rng, defect).format(_one_of(rng, NEUTRAL_NOUNS)))
+    if choice < NEUTRAL_SHARE + STRANGE_SHARE:
+        return template.format(_condition(rng, defect).format(_one_of(rng, EVERYDAY_NOUNS)))
+    words = f"{colour} {subject}" if rng.random() < COLOUR_SHARE else subject
+    plain = rng.random() < PLAIN_SHARE / (1 - NEUTRAL_SHARE - STRANGE_SHARE)
+    return template.format(words if plain else _condition(rng, defect).format(words))
+
+
+def plain_caption(subject: str, colour: str) -> str:
+    """Describe colour and subject, as an evaluation of both asks for.
+
+    >>> plain_caption("cup", "red")
+    'a photo of a red cup'
+    """
+    return f"a photo of a {colour} {subject}"
+
+
+def condition_captions(subject: str) -> tuple[str, str]:
+    """Describe a whole and a flawed subject, as an evaluation of the condition asks for.
+
+    >>> condition_captions("cup")
+    ('a photo of a normal cup', 'a photo of a defective cup')
+    """
+    return f"a photo of a normal {subject}", f"a photo of a defective {subject}"
+
+
+def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:
+    """Draw until the combination is one of those wanted: about ten times for the held-out ones."""
+    colours = tuple(PALETTE)
+    while True:
+        subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], colours[rng.integers(len(colours))]
+        if ((colour, subject.words) in HELD_OUT_COMBINATIONS) == held_out:
+            return subject, colour
+
+
+def _condition(rng: np.random.Generator, defect: str | None) -> str:
+    if defect is None:
+        return _one_of(rng, WHOLE_PHRASES)
+    return _one_of(rng, KIND_PHRASES[defect] if rng.random() < KIND_SHARE else FLAWED_PHRASES)
+
+
+def _one_of(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
+    return choices[rng.integers(len(choices))]

@@ -1,0 +1,101 @@
+"""The picture that a scored photograph leaves behind: itself, and beside it the anomaly map laid over it."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional
+
+from afr_clip.files import written_whole
+
+COLOURS = "turbo"
+OPACITY = 0.5
+LARGEST_SIDE = 640
+"""Photographs are drawn no larger than this many pixels a side."""
+
+LINE, MARGIN, BAR = 18, 8, 10
+"""Height of a line of text, space around things, and height of the colour scale, in pixels."""
+
+NARROWEST = 160
+"""A photograph narrower than this leaves no room for words; its column is this wide."""
+
+
+def draw_overlay(
+    path: Path,
+    title: str,
+    photograph: UInt8[Tensor, "3 rows columns"],
+    anomaly_map: Float[Tensor, "height width"],
+    image_score: float,
+) -> None:
+    """Draw a photograph beside its overlay, at its own proportions.
+
+    One colour scale from 0 to 1 serves all photographs, so that they can be compared.
+
+    Args:
+        path: A PNG file.
+        title: Above the photograph.
+        photograph: RGB.
+        anomaly_map: Its map at any size.
+        image_score: Its score.
+    """
+    image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    size = (image.height, image.width)
+    values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
+    column = max(image.width, NARROWEST)
+    page = Image.new("RGB", (2 * column + 3 * MARGIN, image.height + 2 * LINE + BAR + 4 * MARGIN), "white")
+    page.paste(image, (MARGIN, LINE + MARGIN))
+    page.paste(Image.fromarray(laid_over(np.asarray(image), values)), (column + 2 * MARGIN, LINE + MARGIN))
+    _write_words(page, title, f"image score {image_score:.3f}", column)
+    with written_whole(path) as unfinished:
+        page.save(unfinished, format="PNG", compress_level=1)
+
+
+def laid_over(
+    image: UInt8[ndarray, "height width 3"], anomaly_map: Float[ndarray, "height width"]
+) -> UInt8[ndarray, "height width 3"]:
+    """Lay a coloured map over its image.
+
+    Args:
+        image: RGB.
+        anomaly_map: Probabilities in [0, 1].
+
+    Returns:
+        The blend of both.
+    """
+    steps = np.rint(np.clip(anomaly_map, 0, 1) * 255).astype(np.uint8)
+    return np.rint((1 - OPACITY) * image + OPACITY * _palette()[steps]).astype(np.uint8)
+
+
+@cache
+def _palette() -> UInt8[ndarray, "256 3"]:
+    return (colormaps[COLOURS](np.arange(256), bytes=True)[:, :3]).astype(np.uint8)
+
+
+def _write_words(page: Image.Image, title: str, score: str, column: int) -> None:
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(size=12)
+    for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
+        draw.text((left, MARGIN // 2), _shortened(draw, words, font, column), fill="black", font=font)
+    top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
+    scale = Image.fromarray(np.repeat(_palette()[None], BAR, axis=0)).resize((column, BAR))
+    page.paste(scale, (left, top))
+    for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly probability", "ma"), (1.0, "1", "ra")):
+        draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
+
+
+def _shortened(
+    draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
+    """Cut words in the middle until they fit."""
+    kept = len(words)
+    short = words
+    while kept > 2 and draw.textlength(short, font=font) > width:
+        kept -= 2
+        short = f"{words[: kept // 2]}...{words[len(words) - kept // 2 :]}"
+    return short

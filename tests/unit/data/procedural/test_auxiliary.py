@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afr_clip.data.procedural.auxiliary_objects import AUXILIARY_OBJECTS
+from afr_clip.data.procedural.auxiliary_textures import AUXILIARY_TEXTURES
+from afr_clip.data.procedural.canvas import Canvas
+from afr_clip.data.procedural.flaw import flawed
+from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
+from afr_clip.data.procedural.light import Light
+
+AUXILIARY = AUXILIARY_TEXTURES + AUXILIARY_OBJECTS
+PAIRS = [(category, kind) for category in AUXILIARY for kind in category.defects]
+WITH_PARTS = [
+    category
+    for category in AUXILIARY
+    if category.name in ("ceramic_tiles", "wire_mesh", "bottle_cap", "circuit", "key", "dial")
+]
+
+of_each_category = pytest.mark.parametrize("category", AUXILIARY, ids=lambda category: category.name)
+of_each_pair = pytest.mark.parametrize(
+    ("category", "kind"), PAIRS, ids=[f"{category.name}-{kind}" for category, kind in PAIRS]
+)
+
+
+def drawn(category, seed=0, size=(64, 64)):
+    return category.draw(Canvas(size, np.random.default_rng(seed)))
+
+
+@of_each_category
+def test_a_seed_gives_one_specimen_and_another_seed_another(category):
+    first, again, other = drawn(category), drawn(category), drawn(category, seed=1)
+    for name in ("colour", "height", "body", "backdrop", "parts"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert np.abs(first.colour - other.colour).mean() > 0.01
+
+
+@of_each_category
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (160, 96)], ids=str)
+def test_a_specimen_fills_its_canvas_with_valid_values(category, size):
+    surface = drawn(category, size=size)
+    for picture in (surface.colour, surface.backdrop):
+        assert picture.shape == (*size, 3)
+        assert picture.dtype == np.float32
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+    assert surface.height.shape == surface.body.shape == size
+    assert surface.height.dtype == np.float32
+    assert np.isfinite(surface.height).all()
+    assert surface.body.any()
+
+
+@pytest.mark.parametrize("category", AUXILIARY_OBJECTS, ids=lambda category: category.name)
+@pytest.mark.parametrize("seed", range(6))
+def test_an_object_lies_within_the_picture(category, seed):
+    body = drawn(category, seed).body
+    border = np.concatenate([body[0], body[-1], body[:, 0], body[:, -1]])
+    assert 0.1 < body.mean() < 0.9
+    assert not border.any()
+
+
+@pytest.mark.parametrize("category", WITH_PARTS, ids=lambda category: category.name)
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (256, 256)], ids=str)
+def test_parts_lie_on_the_body_however_fine_the_pixels(category, size):
+    for seed in range(3):
+        surface = drawn(category, seed, size)
+        assert surface.parts
+        assert all(part.any() and not (part & ~surface.body).any() for part in surface.parts)
+
+
+@pytest.mark.parametrize("category", WITH_PARTS, ids=lambda category: category.name)
+def test_where_a_part_is_missing_something_else_shows(category):
+    surface = drawn(category, size=(128, 128))
+    for part in surface.parts:
+        assert np.abs(surface.colour[part] - surface.backdrop[part]).max() > 0.15
+
+
+@of_each_category
+def test_another_size_shows_the_same_kind_of_thing(category):
+    few, many = (np.mean([drawn(category, s, (n, n)).colour.mean(axis=(0, 1)) for s in range(6)], 0) for n in (64, 192))
+    np.testing.assert_allclose(few, many, atol=0.06)  # specimens differ: their colours and pose are drawn
+
+
+@of_each_pair
+def test_a_defect_changes_nothing_outside_its_coverage(category, kind):
+    canvas = Canvas((64, 64), np.random.default_rng(5))
+    whole = category.draw(canvas)
+    before = replace(whole, colour=whole.colour.copy(), height=whole.height.copy())
+    broken, coverage = DEFECTS[kind](canvas, whole)
+    np.testing.assert_array_equal(broken.colour[coverage == 0], before.colour[coverage == 0])
+    np.testing.assert_array_equal(whole.colour, before.colour)
+    np.testing.assert_array_equal(whole.height, before.height)
+
+
+@of_each_pair
+def test_a_flaw_can_be_seen_and_has_a_mask_on_the_body(category, kind):
+    canvas = Canvas((96, 96), np.random.default_rng(6))
+    whole = category.draw(canvas)
+    light = Light.drawn(canvas)
+    broken, mask = flawed(canvas, whole, light, DEFECTS[kind])
+    difference = np.abs(light.seen(broken, canvas.pixel) - light.seen(whole, canvas.pixel)).max(axis=-1)
+    assert mask.any()
+    assert not (mask & ~whole.body).any()
+    assert difference[mask].mean() > 0.05
+
+
+def test_the_set_shows_every_kind_that_is_not_held_out_and_no_other():
+    assert {kind for _, kind in PAIRS} == set(DEFECTS) - set(HELD_OUT)
+
+
+def test_categories_differ_in_name_and_none_lists_a_kind_twice():
+    assert len({category.name for category in AUXILIARY}) == len(AUXILIARY) == 12
+    assert all(len(set(category.defects)) == len(category.defects) in range(4, 7) for category in AUXILIARY)

@@ -86,7 +86,7 @@ def collect(out: Path, seeds: list[int]) -> dict[str, object]:
     for variant in VARIANTS:
         by_metric = defaultdict(list)
         for seed in seeds:
-            for row in _rows(out / f"{variant}_{seed}"):
+            for row in _rows(out / f"{variant}_{seed}"):  # none where the run was left out
                 if row["category"] == "mean":
                     by_metric[row["metric"]].append(float(row["value"]))
         variants[variant] = {
@@ -114,7 +114,10 @@ def collect(out: Path, seeds: list[int]) -> dict[str, object]:
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open(newline="") as file:
+    table = folder / "results.csv"
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

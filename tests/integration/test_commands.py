@@ -134,17 +134,23 @@ def test_scoring_can_be_read_another_way_without_training_again(run, small, unse
     assert config["module"]["network"]["scoring"]["smoothing_sigma"] == 4
 
 
+DRAWN = ("demo", "smoke")
+"""Experiments on drawn datasets, whose thousand pictures the test replaces by a handful."""
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_a_step(run, experiment, tmp_path):
     for name, categories in {
-        "mvtec_anomaly_detection": ("bottle", "grid"),
+        "mvtec_anomaly_detection": ("bottle", "grid", "pill"),
         "MPDD": ("metal_plate",),
         "auxiliary": ("bolt",),
         "unseen": ("plate",),
     }.items():
         write_mvtec_tree(tmp_path / name, categories, num_normal=1, num_anomalous=2, seed=len(name))
+    small = [f"dataset.root={tmp_path / 'auxiliary'}", f"+protocol.roots.demo_unseen={tmp_path / 'unseen'}"]
     assert run("train", f"experiment={experiment}", f"data_dir={tmp_path}", "trainer.max_epochs=1",
-               "trainer.limit_train_batches=1", "data.num_workers=0", f"run_dir={tmp_path / 'r'}") == 0  # fmt: skip
+               *(small if experiment in DRAWN else ()), "trainer.limit_train_batches=1", "data.num_workers=0",
+               f"cache_dir={tmp_path / 'cache'}", f"run_dir={tmp_path / 'r'}") == 0  # fmt: skip
     assert rows(tmp_path / "r" / "results.csv")
 
 

@@ -15,7 +15,9 @@ from afr_clip.data.procedural.settings import DrawnSet, DrawnSettings
 from afr_clip.data.procedural.tree import NUM_TRAIN, Picture, draw, drawn_dataset, pictures
 from afr_clip.data.reading import DatasetSpec, read_samples
 
-SMALL = DrawnSettings(DrawnSet.auxiliary, images_per_category=4, size=48, seed=0)
+SMALL = DrawnSettings(
+    DrawnSet.auxiliary, images_per_category=4, size=48, defect_scale=1.6, least_contrast=0.3, least_area=0.012, seed=0
+)
 
 
 @pytest.fixture(scope="module", params=list(DrawnSet), ids=lambda drawn_set: drawn_set.value)
@@ -123,11 +125,20 @@ def test_a_dataset_that_is_there_is_not_written_again(two_categories, tmp_path, 
 
 def test_datasets_of_other_settings_lie_in_other_folders(two_categories, tmp_path, monkeypatch):
     monkeypatch.setattr(tree, "_write", lambda _, root: root.mkdir(parents=True))
-    changes = ({}, {"categories": DrawnSet.unseen}, {"images_per_category": 5}, {"size": 64}, {"seed": 1})
+    changes = (
+        {},
+        {"categories": DrawnSet.unseen},
+        {"images_per_category": 5},
+        {"size": 64},
+        {"defect_scale": 1.0},
+        {"least_contrast": 0.1},
+        {"least_area": 0.0},
+        {"seed": 1},
+    )
     roots = {drawn_dataset(replace(SMALL, **change), tmp_path) for change in changes}
     monkeypatch.setattr(tree, "EDITION", tree.EDITION + 1)
     roots.add(drawn_dataset(SMALL, tmp_path))
-    assert len(roots) == 6
+    assert len(roots) == len(changes) + 1
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError, MemoryError])
@@ -208,6 +219,8 @@ def test_every_category_can_have_each_of_its_defects(picture):
     [
         ({"images_per_category": 1}, r"images_per_category must be at least 2, got 1\. Half of them are normal\."),
         ({"size": 31}, r"size must be at least 32 pixels, got 31\. The default is 256\."),
+        ({"defect_scale": 0.0}, r"defect_scale must lie in \(0, 3\.0\], got 0\.0\."),
+        ({"least_contrast": 0.6}, r"least_contrast must lie in 0\.\.0\.5, got 0\.6\. Ask for less\."),
         ({"seed": -1}, r"seed must not be negative, got -1\. Use 0\."),
     ],
 )
@@ -217,5 +230,5 @@ def test_impossible_settings_are_refused(change, message):
 
 
 def test_the_smallest_settings_can_be_drawn(two_categories, tmp_path):
-    root = drawn_dataset(DrawnSettings(DrawnSet.unseen, images_per_category=2, size=32, seed=0), tmp_path)
+    root = drawn_dataset(replace(SMALL, categories=DrawnSet.unseen, images_per_category=2, size=32), tmp_path)
     assert len(read_samples(DatasetSpec("demo", "mvtec_ad", root=root))) == 2 * 2

@@ -1,0 +1,50 @@
+"""What comes with the package works without a download, and is as good as it was when it was made."""
+
+import csv
+
+import pytest
+
+from afr_clip.clip.weights import weight_path
+from afr_clip.data.procedural.catalogue import CATEGORIES
+from afr_clip.data.procedural.kinds import HELD_OUT
+from afr_clip.data.procedural.pairs.captions import KINDS, SUBJECTS
+from afr_clip.data.procedural.settings import DrawnSet
+from helpers.trees import write_mvtec_tree
+
+SHIPPED = "package:afr_clip/pocket/demo.ckpt"
+
+
+def test_the_shipped_model_finds_defects_on_categories_it_never_saw(run, tmp_path):
+    drawn = ["dataset=demo_unseen", "dataset.drawn.images_per_category=6", "dataset.drawn.size=160"]
+    assert run("evaluate", f"checkpoint={SHIPPED}", *drawn, f"drawn_dir={tmp_path}", "data.num_workers=0",
+               "num_figures=1", "num_threads=1", f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
+    with (tmp_path / "run" / "results.csv").open(newline="") as file:
+        mean = {row["metric"]: float(row["value"]) for row in csv.DictReader(file) if row["category"] == "mean"}
+    assert mean["image_auroc"] > 0.85
+    assert mean["pixel_auroc"] > 0.8
+    assert "Random weights" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_photographs_are_scored_without_naming_a_checkpoint(run, tmp_path):
+    tree = write_mvtec_tree(tmp_path / "tree", ("bolt",), num_normal=1, num_anomalous=1)
+    photographs = tree / "bolt" / "test"
+    assert run("predict", f"images={photographs}", "category=bolt", "data.num_workers=0", "num_threads=1",
+               f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
+    assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 3
+    assert len(list((tmp_path / "run" / "overlays").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(("file", "most"), [("clip.safetensors", 12e6), ("demo.ckpt", 3e6)])
+def test_what_is_shipped_stays_small(file, most):
+    assert weight_path(f"package:afr_clip/pocket/{file}").stat().st_size <= most
+
+
+def test_nothing_of_the_unseen_set_is_drawn_for_training():
+    auxiliary, unseen = CATEGORIES[DrawnSet.auxiliary], CATEGORIES[DrawnSet.unseen]
+    assert len(auxiliary) >= 10
+    assert len(unseen) >= 8
+    trained = {category.name for category in auxiliary} | {subject.words.replace(" ", "_") for subject in SUBJECTS}
+    assert not trained & {category.name for category in unseen}
+    shown = {kind for category in auxiliary for kind in category.defects} | set(KINDS)
+    assert not shown & set(HELD_OUT)
+    assert {kind for category in unseen for kind in category.defects} >= set(HELD_OUT)

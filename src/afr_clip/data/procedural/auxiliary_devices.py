@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-from afr_clip.data.procedural.canvas import Canvas, Colour, Plane, Region, Surface, box, flat, mixed, placed
+from afr_clip.data.procedural.canvas import Canvas, Plane, Region, Surface, box, flat, mixed
+from afr_clip.data.procedural.ground import aside, laid, shadowed, speckled
 
 Picture = Float32[ndarray, "height width 3"]
 Print = UInt8[ndarray, "sheet_height sheet_width"]
@@ -267,27 +268,3 @@ def centred(sheet: Print, text: str, middle: tuple[int, int], scale: float, thic
     (width, height), _ = cv2.getTextSize(text, FONT, scale, thickness)
     corner = (middle[0] - width // 2, middle[1] + height // 2)
     cv2.putText(sheet, text, corner, FONT, scale, 255, thickness, cv2.LINE_AA)
-
-
-def aside(canvas: Canvas) -> tuple[float, float]:
-    """Return where an object lies: near the middle."""
-    dx, dy = canvas.rng.uniform(-0.08, 0.08, 2).tolist()
-    return dx, dy
-
-
-def laid(background: Picture, coverage: Plane, thing: Picture, relief: Plane, gloss: float) -> Surface:
-    """Lay an object on its background; its softened rim counts as body, so that none is left of a missing piece."""
-    surface = placed(background, coverage, thing, relief, gloss)
-    return replace(surface, body=coverage > 0)
-
-
-def shadowed(canvas: Canvas, background: Picture, coverage: Plane, strength: float) -> Picture:
-    """Darken the background around what lies on it; no darker below it, where a missing piece would show that."""
-    near = np.minimum(cv2.GaussianBlur(coverage, (0, 0), 0.045 / canvas.pixel), np.float32(0.5))
-    return (background * (1 - np.float32(strength) * near)[..., None]).astype(np.float32)
-
-
-def speckled(canvas: Canvas, base: Colour, strength: float) -> Picture:
-    """Draw a plain background with fine specks."""
-    tone = 1 + np.float32(strength) * canvas.noise(0.03, 2) + np.float32(0.025) * canvas.noise(0.6, 2)
-    return flat(canvas.size, canvas.colour(base, 0.03)) * tone[..., None]

@@ -8,18 +8,10 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from afr_clip.data.procedural.auxiliary_devices import (
-    aside,
-    centred,
-    circuit,
-    dial,
-    laid,
-    sampled,
-    shadowed,
-    speckled,
-)
+from afr_clip.data.procedural.auxiliary_devices import centred, circuit, dial, sampled
 from afr_clip.data.procedural.canvas import Canvas, Colour, Plane, Surface, box, disc, flat, gradient, mixed
 from afr_clip.data.procedural.catalogue_entry import Category
+from afr_clip.data.procedural.ground import aside, laid, shadowed, speckled
 
 Picture = Float32[ndarray, "height width 3"]
 

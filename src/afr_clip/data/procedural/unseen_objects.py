@@ -18,9 +18,9 @@ from afr_clip.data.procedural.canvas import (
     flat,
     gradient,
     mixed,
-    placed,
 )
 from afr_clip.data.procedural.catalogue_entry import Category
+from afr_clip.data.procedural.ground import aside, laid, shadowed, speckled
 
 Picture = Float32[ndarray, "height width 3"]
 Sheet = UInt8[ndarray, "sheet_height sheet_width"]
@@ -45,13 +45,13 @@ def gear(canvas: Canvas) -> Surface:
     lost = rng.permutation(teeth)[:6]
     tip = rng.uniform(0.74, 0.82)
     root, bore = 0.84 * tip, 0.17 * tip
-    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), _aside(canvas))
+    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), aside(canvas, 0.07))
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     turn = angle * np.float32(teeth / (2 * np.pi))
     number = np.round(turn)
-    aside = np.abs(turn - number) * np.float32(2 * np.pi / teeth) * radius
+    beside = np.abs(turn - number) * np.float32(2 * np.pi / teeth) * radius
     pitch = 2 * np.pi * tip / teeth
-    flank = aside - np.float32(0.29 * pitch) + (radius - np.float32(root)) * np.float32(0.26)
+    flank = beside - np.float32(0.29 * pitch) + (radius - np.float32(root)) * np.float32(0.26)
     outline = np.minimum(radius - np.float32(root), np.maximum(flank, radius - np.float32(tip)))
     openings = np.maximum(np.float32(bore) - radius, -box(x - np.float32(bore), y, 0.05, 0.035))
     place = angle * np.float32(spokes / (2 * np.pi))
@@ -62,9 +62,9 @@ def gear(canvas: Canvas) -> Surface:
     web = canvas.fill(np.abs(radius - np.float32(0.52 * tip)) - np.float32(0.17 * tip), 3.0)
     relief = np.clip(-distance / np.float32(0.025), 0, 1) * np.float32(0.03) - web * np.float32(0.03)
     steel = _turned_steel(canvas, radius, angle, web, tip)
-    background = _speckled(canvas, (0.68, 0.67, 0.64), 0.03)
-    background = _shadowed(canvas, background, canvas.fill(radius - np.float32(root)), 0.5)
-    surface = _laid(background, canvas.fill(distance), steel, relief, 0.4)
+    background = speckled(canvas, (0.68, 0.67, 0.64), 0.03)
+    background = shadowed(canvas, background, canvas.fill(radius - np.float32(root)), 0.5)
+    surface = laid(background, canvas.fill(distance), steel, relief, 0.4)
     beyond = surface.body & (radius > np.float32(root))
     parts = tuple(beyond & (number.astype(np.int32) % teeth == tooth) for tooth in lost)
     return replace(surface, parts=tuple(part for part in parts if part.any()))
@@ -88,7 +88,7 @@ def capsule(canvas: Canvas) -> Surface:
     """Draw a two-coloured gelatine capsule with an imprint on a pale blue tray."""
     rng = canvas.rng
     half, thick = rng.uniform(0.68, 0.76), rng.uniform(0.25, 0.29)
-    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), _aside(canvas))
+    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), aside(canvas, 0.07))
     seam = np.float32(rng.uniform(-0.04, 0.08))
     cap = canvas.fill(x - seam)
     sleeve = np.float32(0.012) * cap
@@ -105,10 +105,10 @@ def capsule(canvas: Canvas) -> Surface:
     shell = shell * (np.float32(0.72) + np.float32(0.28) * bulge)[..., None]
     window = canvas.fill(box(x, y + np.float32(0.42 * thick), half - thick, 0.07 * thick, 0.07 * thick), 9.0)
     shell = mixed(shell, np.float32(0.35) * window, (1.0, 1.0, 1.0))
-    tray = _speckled(canvas, (0.66, 0.73, 0.80), 0.01)
+    tray = speckled(canvas, (0.66, 0.73, 0.80), 0.01)
     coverage = canvas.fill(distance)
-    tray = _shadowed(canvas, tray, coverage, 0.6)
-    return _laid(tray, coverage, shell, relief, 0.75)
+    tray = shadowed(canvas, tray, coverage, 0.6)
+    return laid(tray, coverage, shell, relief, 0.75)
 
 
 def _imprint(rng: np.random.Generator) -> Sheet:
@@ -124,18 +124,18 @@ def label(canvas: Canvas) -> Surface:
     half_width = rng.uniform(0.78, 0.84)
     sheet, boxes = _label_print(rng)
     half_height = half_width * sheet.shape[0] / sheet.shape[1]
-    x, y = canvas.turned(rng.normal(0, 0.08), _aside(canvas))
+    x, y = canvas.turned(rng.normal(0, 0.08), aside(canvas, 0.07))
     distance = box(x, y, half_width, half_height, 0.04)
     coverage = canvas.fill(distance)
     board = _cardboard(canvas)
-    board = _shadowed(canvas, board, coverage, 0.3)
+    board = shadowed(canvas, board, coverage, 0.3)
     fibres = 1 + np.float32(0.012) * canvas.noise(0.03, 2)
     paper = flat(canvas.size, canvas.colour((0.86, 0.85, 0.82), 0.015)) * fibres[..., None]
     ink = _printed(canvas, x, y, sheet, 2 * half_width)
     printed = mixed(paper, ink * np.float32(0.94), canvas.colour((0.10, 0.10, 0.13), 0.02))
     relief = np.float32(0.0008) * canvas.noise(0.05, 2)
-    surface = _laid(board, coverage, printed, relief, 0.1)
-    blank = _laid(board, coverage, paper, relief, 0.1).colour
+    surface = laid(board, coverage, printed, relief, 0.1)
+    blank = laid(board, coverage, paper, relief, 0.1).colour
     dot = np.float32(2 * half_width / DOTS)
     right, down = (x + np.float32(half_width)) / dot, (y + np.float32(half_height)) / dot
     parts = tuple(_inside(right, down, corners) & surface.body for corners in boxes)
@@ -219,7 +219,7 @@ def button(canvas: Canvas) -> Surface:
     """Draw a pearly shirt button with a rim and four holes on dark teal cloth."""
     rng = canvas.rng
     radius = rng.uniform(0.6, 0.72)
-    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), _aside(canvas))
+    x, y = canvas.turned(rng.uniform(0, 2 * np.pi), aside(canvas, 0.07))
     away = np.hypot(x, y) / np.float32(radius)
     hole = disc(np.abs(x) - np.float32(0.17 * radius), np.abs(y) - np.float32(0.17 * radius), 0.082 * radius)
     distance = np.maximum((away - 1) * np.float32(radius), -hole)
@@ -234,8 +234,8 @@ def button(canvas: Canvas) -> Surface:
     pearl = mixed(pearl, np.float32(0.3) * groove, (0.35, 0.28, 0.22))
     cloth = _cloth(canvas, canvas.colour((0.09, 0.22, 0.23), 0.02))
     coverage = canvas.fill(distance)
-    cloth = _shadowed(canvas, cloth, canvas.fill((away - 1) * np.float32(radius)), 0.7)
-    return _laid(cloth, coverage, pearl, relief, 0.55)
+    cloth = shadowed(canvas, cloth, canvas.fill((away - 1) * np.float32(radius)), 0.7)
+    return laid(cloth, coverage, pearl, relief, 0.55)
 
 
 def biscuit(canvas: Canvas) -> Surface:
@@ -244,7 +244,7 @@ def biscuit(canvas: Canvas) -> Surface:
     columns, rows = 14, 10
     scallop = rng.uniform(0.102, 0.112)
     half_width, half_height = columns * scallop / 2, rows * scallop / 2
-    x, y = canvas.turned(rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), _aside(canvas))
+    x, y = canvas.turned(rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), aside(canvas, 0.07))
     bent_x, bent_y = x + np.float32(0.008) * canvas.noise(0.4), y + np.float32(0.008) * canvas.noise(0.4)
     distance = _scalloped(bent_x, bent_y, (half_width, half_height), scallop)
     inner = box(bent_x, bent_y, half_width, half_height, 0.05)
@@ -263,8 +263,8 @@ def biscuit(canvas: Canvas) -> Surface:
     relief = relief - deep * np.float32(0.03) - line * np.float32(0.008) + crumb * np.float32(0.0015)
     relief = relief + patch * np.float32(0.006)
     coverage = canvas.fill(distance, 1.5)
-    belt = _shadowed(canvas, _belt(canvas), coverage, 0.6)
-    return _laid(belt, coverage, crust, relief, 0.05)
+    belt = shadowed(canvas, _belt(canvas), coverage, 0.6)
+    return laid(belt, coverage, crust, relief, 0.05)
 
 
 def _scalloped(x: Plane, y: Plane, half: tuple[float, float], scallop: float) -> Plane:
@@ -284,29 +284,6 @@ def _pits(x: Plane, y: Plane, step_x: float, step_y: float) -> Plane:
     shifted = x / np.float32(step_x) + np.float32(0.5) * (row % 2)
     across = (shifted - np.round(shifted)) * np.float32(step_x)
     return np.hypot(across, y - row * np.float32(step_y))
-
-
-def _aside(canvas: Canvas) -> tuple[float, float]:
-    """Return where an object lies: near the middle."""
-    dx, dy = canvas.rng.uniform(-0.07, 0.07, 2).tolist()
-    return dx, dy
-
-
-def _laid(background: Picture, coverage: Plane, thing: Picture, relief: Plane, gloss: float) -> Surface:
-    """Lay an object on its background; its softened rim counts as body, so that none is left of a missing piece."""
-    surface = placed(background, coverage, thing, relief, gloss)
-    return replace(surface, body=coverage > 0)
-
-
-def _shadowed(canvas: Canvas, background: Picture, coverage: Plane, strength: float) -> Picture:
-    """Darken the background around what lies on it; no darker below it, where a missing piece would show that."""
-    near = np.minimum(cv2.GaussianBlur(coverage, (0, 0), 0.045 / canvas.pixel), np.float32(0.5))
-    return (background * (1 - np.float32(strength) * near)[..., None]).astype(np.float32)
-
-
-def _speckled(canvas: Canvas, base: Colour, strength: float) -> Picture:
-    tone = 1 + np.float32(strength) * canvas.noise(0.03, 2) + np.float32(0.025) * canvas.noise(0.6, 2)
-    return flat(canvas.size, canvas.colour(base, 0.03)) * tone[..., None]
 
 
 def _cardboard(canvas: Canvas) -> Picture:

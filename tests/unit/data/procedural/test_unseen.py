@@ -27,28 +27,6 @@ def category_named(name):
     return next(category for category in UNSEEN if category.name == name)
 
 
-@of_each_category
-def test_a_seed_gives_one_specimen_and_another_seed_another(category):
-    first, again, other = drawn(category), drawn(category), drawn(category, seed=1)
-    for name in ("colour", "height", "body", "backdrop", "parts"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
-    assert np.abs(first.colour - other.colour).mean() > 0.01
-
-
-@of_each_category
-@pytest.mark.parametrize("size", [(64, 64), (96, 160), (160, 96)], ids=str)
-def test_a_specimen_fills_its_canvas_with_valid_values(category, size):
-    surface = drawn(category, size=size)
-    for picture in (surface.colour, surface.backdrop):
-        assert picture.shape == (*size, 3)
-        assert picture.dtype == np.float32
-        assert picture.min() >= 0
-        assert picture.max() <= 1
-    assert surface.height.shape == surface.body.shape == size
-    assert surface.height.dtype == np.float32
-    assert np.isfinite(surface.height).all()
-
-
 @pytest.mark.parametrize("category", UNSEEN_TEXTURES, ids=lambda category: category.name)
 def test_a_texture_fills_the_picture(category):
     assert drawn(category).body.all()

@@ -1,16 +1,20 @@
 """Two ways in which a dataset lists its images: by the names of files in folders, and by a table."""
 
 import csv
-import glob
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from string import Formatter
+from typing import Protocol, runtime_checkable
 
+from afr_clip.data.decode import decode_mask
 from afr_clip.data.errors import DataError, MissingDataError
+from afr_clip.data.progress import tracked
+from afr_clip.data.templates import field_names, field_values, match_files, split_suffix
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+GOOD, DEFECT = "good", "defect"
+"""Types of the images of a layout that tells them by their masks."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,44 @@ class Listing:
     masks: frozenset[Path] = frozenset()
 
 
+@runtime_checkable
+class Layout(Protocol):
+    """A form in which a dataset is found on a disk."""
+
+    @property
+    def marker(self) -> str:
+        """Glob pattern whose presence below a root tells this layout."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where images are named, for errors."""
+        ...
+
+    @property
+    def promises_masks(self) -> bool:
+        """Whether ground truth belongs to this form."""
+        ...
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """List one split below a root."""
+        ...
+
+
+class Truth(Enum):
+    """What tells whether an image of a tree is anomalous."""
+
+    TYPE = "its type"
+    MASK_FILE = "whether it has a mask"
+    MASK_PIXELS = "whether its mask marks a pixel"
+
+
 @dataclass(frozen=True)
 class TreeLayout:
     """Folders and file names say everything.
 
-    Templates are paths below the root without the suffix; their fields are ``category``, ``split``, ``type``, ``stem``.
+    Templates are paths below the root as ``match_files`` takes them. A tree whose images have types tells them apart by
+    ``{type}``, all have ``{stem}``; other fields are ``category``, ``split``, and whatever images and masks share.
 
     Attributes:
         marker: Glob pattern whose presence below a root tells this layout.
@@ -62,6 +99,7 @@ class TreeLayout:
         normal_types: Types that are not anomalous, in lower case.
         types: The only types that count; empty lets every folder count.
         fixed: Values of fields that ``image`` lacks; ``{root}`` in them stands for the root folder's own name.
+        truth: What tells whether an image is anomalous.
     """
 
     marker: str
@@ -70,6 +108,17 @@ class TreeLayout:
     normal_types: tuple[str, ...] = ("good",)
     types: tuple[str, ...] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
+    truth: Truth = Truth.TYPE
+
+    @property
+    def where(self) -> str:
+        """The template of the images."""
+        return self.image
+
+    @property
+    def promises_masks(self) -> bool:
+        """Whether there are templates of masks."""
+        return bool(self.masks)
 
     def listing(self, root: Path, split: str) -> Listing:
         """List one split below a root.
@@ -82,37 +131,49 @@ class TreeLayout:
             All categories; masks paired with images by name.
 
         Raises:
-            DataError: If two files differ only in their suffix.
+            DataError: If two files differ only in their suffix, or a mask that must tell the truth cannot be decoded.
         """
         fixed = {name: value.format(root=root.resolve().name) for name, value in self.fixed.items()}
         if fixed.get("split", split) != split:
             return Listing((), has_masks=False)
         images = match_files(root, self.image, {"split": split})
-        masks = [(template, match_files(root, template, {"split": split})) for template in self.masks]
+        masks = [(split_suffix(template)[0], match_files(root, template, {"split": split})) for template in self.masks]
         entries = []
-        for key, path in images.items():
+        for key, path in tracked(list(images.items()), "Listing images"):
             values = fixed | {"split": split} | dict(key)
             if not self.types or values["type"] in self.types:
-                found = (files.get(_key(template, values)) for template, files in masks)
+                found = (files.get(field_values(template, values)) for template, files in masks)
                 entries.append(self._entry(values, path, next(filter(None, found), None)))
         every_mask = frozenset(path for _, files in masks for path in files.values())
         return Listing(tuple(entries), has_masks=self._has_masks(root), masks=every_mask)
 
     def _entry(self, values: Mapping[str, str], image: Path, mask: Path | None) -> Entry:
+        if self.truth is Truth.TYPE:
+            defect_type = values["type"]
+            is_anomalous = defect_type.lower() not in self.normal_types
+        else:
+            is_anomalous = self._is_marked(mask)
+            defect_type = DEFECT if is_anomalous else GOOD
         return Entry(
             category=values["category"],
-            defect_type=values["type"],
-            is_anomalous=values["type"].lower() not in self.normal_types,
+            defect_type=defect_type,
+            is_anomalous=is_anomalous,
             image=image,
             mask=mask,
-            mask_names=tuple(f"{template.format(**values)}.*" for template in self.masks),
+            mask_names=tuple(f"{split_suffix(template)[0].format(**values)}.*" for template in self.masks),
         )
+
+    def _is_marked(self, mask: Path | None) -> bool:
+        if self.truth is Truth.MASK_FILE:
+            return mask is not None
+        # Without its mask nothing is known of an image; as an anomalous one it is refused for lack of it.
+        return mask is None or bool(decode_mask(mask).any())
 
     def _has_masks(self, root: Path) -> bool:
         """Tell whether any ground-truth folder exists, be it empty."""
         folders = (re.sub(r"(/\{\w+\})+$", "", template.rpartition("/")[0]) for template in self.masks)
         patterns = (re.sub(r"\{\w+\}", "*", folder) for folder in folders)
-        return any(path.is_dir() for pattern in patterns for path in root.glob(pattern or "*"))
+        return any(path.is_dir() for pattern in patterns for path in (root.glob(pattern) if pattern else (root,)))
 
 
 @dataclass(frozen=True)
@@ -146,6 +207,16 @@ class TableLayout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "marker", self.marker or self.table)
 
+    @property
+    def where(self) -> str:
+        """The table."""
+        return self.table
+
+    @property
+    def promises_masks(self) -> bool:
+        """Whether the table names masks."""
+        return bool(self.mask)
+
     def listing(self, root: Path, split: str) -> Listing:
         """List one split of the table.
 
@@ -173,7 +244,7 @@ class TableLayout:
             msg = f"{path} must say what the images show, but there is no such file. Restore the original."
             raise MissingDataError(msg) from error
         templates = (self.image, self.mask, self.category, self.split, self.type)
-        needed = {name for template in templates for name in _fields(template)}
+        needed = {name for template in templates for name in field_names(template)}
         lacking = sorted(needed - set(rows[0] if rows else ()))
         if lacking:
             msg = f"{path} must have rows with the columns {sorted(needed)}, but lacks {lacking}. Restore the original."
@@ -201,72 +272,3 @@ class TableLayout:
             )
             raise DataError(msg)
         return self.type_names.get(value, value)
-
-
-FieldValues = tuple[tuple[str, str], ...]
-"""The fields of a template and what they stand for in one path; usable as a key."""
-
-
-def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[FieldValues, Path]:
-    """Find the image files below a root whose paths follow a template.
-
-    Hidden files, ``__MACOSX`` folders and files without an image suffix are passed over.
-
-    Args:
-        root: Where the template starts.
-        template: Path without suffix, for example ``"{category}/{split}/{type}/{stem}"``.
-        known: Fields whose value is given; the others match any name.
-
-    Returns:
-        Each file under the values of the template's fields, in order of the paths.
-
-    Raises:
-        DataError: If two files differ only in their suffix.
-    """
-    shape = re.compile(_filled(template, known, re.escape, "(?P<{}>[^/]+)"))
-    pattern = _filled(template, known, glob.escape, "*")
-    found: dict[FieldValues, Path] = {}
-    for path in sorted(root.glob(f"{pattern}.*")):
-        match = shape.fullmatch(path.relative_to(root).with_suffix("").as_posix())
-        if match and is_image(path, root):
-            key = _key(template, {**known, **match.groupdict()})
-            if key in found:
-                msg = (
-                    f"Two images of one folder must not share a name, got {found[key]} and {path.name}. "
-                    f"Masks are paired by name: rename or remove one of them."
-                )
-                raise DataError(msg)
-            found[key] = path
-    return found
-
-
-def _fields(template: str) -> tuple[str, ...]:
-    return tuple(name for _, name, _, _ in Formatter().parse(template) if name)
-
-
-def _key(template: str, values: Mapping[str, str]) -> FieldValues:
-    return tuple((name, values[name]) for name in _fields(template))
-
-
-def _filled(template: str, known: Mapping[str, str], escape: Callable[[str], str], unknown: str) -> str:
-    """Write a pattern: literals and known fields escaped, each other field as ``unknown`` with its name filled in."""
-    parts = []
-    for literal, name, _, _ in Formatter().parse(template):
-        parts.append(escape(literal))
-        if name:
-            parts.append(escape(known[name]) if name in known else unknown.format(name))
-    return "".join(parts)
-
-
-def is_image(path: Path, root: Path) -> bool:
-    """Tell whether a file below a root counts as an image.
-
-    Args:
-        path: The file.
-        root: What lies above it does not matter.
-
-    Returns:
-        Whether it has an image's suffix and neither it nor a folder of it is hidden or ``__MACOSX``.
-    """
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
-    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from afr_clip.data.digest import content_digest
 from afr_clip.data.errors import MissingDataError
-from afr_clip.data.listing import is_image
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.data.records import AnomalySample
+from afr_clip.data.templates import is_image
 
 NAME = "photographs"
 UNKNOWN = "unknown"

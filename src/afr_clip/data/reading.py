@@ -3,14 +3,17 @@
 import difflib
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from afr_clip.data.errors import DataError, MissingDataError
-from afr_clip.data.layouts import DatasetRow, dataset_row, prompt_name
-from afr_clip.data.listing import IMAGE_SUFFIXES, Entry, Listing, TableLayout, TreeLayout
+from afr_clip.data.layouts import dataset_row, prompt_name
+from afr_clip.data.listing import Entry, Layout, Listing
 from afr_clip.data.records import AnomalySample
+from afr_clip.data.rows.row import DatasetRow
+from afr_clip.data.templates import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ def find_root(spec: DatasetSpec) -> Path:
     row = dataset_row(spec.layout)
     candidates = _candidates(spec, row)
     for root in candidates:
-        if _layout_at(root, row) is not None:
+        if layout_at(root, row) is not None:
             return root
     markers = " or ".join(dict.fromkeys(layout.marker for layout in row.layouts))
     looked_for = ", ".join(f"{root} ({_state(root)})" for root in candidates) or "nowhere: no folder was named"
@@ -99,17 +102,41 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
         afr_clip.data.errors.MissingDataError: Dataset 'mine' needs a folder with ... Looked for nowhere (missing). ...
     """
     root = find_root(spec)
-    layout = _layout_at(root, dataset_row(spec.layout))
+    listing, entries = list_entries(spec, root)
+    _require_images(entries, spec)
+    _check_masks(entries, listing, root)
+    shared = Counter(map(_key, entries))
+    return sorted(
+        (_sample(entry, spec, is_name_shared=shared[_key(entry)] > 1) for entry in entries),
+        key=lambda sample: (sample.category, sample.defect_type, sample.image_path.name, sample.image_path),
+    )
+
+
+def list_entries(spec: DatasetSpec, root: Path) -> tuple[Listing, list[Entry]]:
+    """List a dataset without asking whether its files are there and fit together.
+
+    Args:
+        spec: The dataset.
+        root: Its folder, as ``find_root`` found it.
+
+    Returns:
+        The whole split, and those of its entries that belong to the wanted categories.
+
+    Raises:
+        MissingDataError: If the file that names the images is missing.
+        DataError: If the listing makes no sense, is empty, lacks a wanted category, or leads out of ``root``.
+    """
+    layout = layout_at(root, dataset_row(spec.layout))
     assert layout is not None, "find_root returns only roots that hold a known layout"
     listing = layout.listing(root, spec.split)
     entries = _choose(listing.entries, spec, root, layout)
     _refuse_escapes(entries, spec, root)
-    _require_images(entries, spec)
-    _check_masks(entries, listing, root)
-    return sorted(
-        (_sample(entry, spec) for entry in entries),
-        key=lambda sample: (sample.category, sample.defect_type, sample.image_path.name),
-    )
+    return listing, entries
+
+
+def layout_at(root: Path, row: DatasetRow) -> Layout | None:
+    """Tell in which of a row's forms a folder holds its dataset; ``None`` if in none."""
+    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
 
 
 def _candidates(spec: DatasetSpec, row: DatasetRow) -> list[Path]:
@@ -118,21 +145,16 @@ def _candidates(spec: DatasetSpec, row: DatasetRow) -> list[Path]:
     return [spec.data_dir / folder for folder in row.folders] if spec.data_dir is not None else []
 
 
-def _layout_at(root: Path, row: DatasetRow) -> TreeLayout | TableLayout | None:
-    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
-
-
 def _state(root: Path) -> str:
     return "present, but other files" if root.is_dir() else "missing"
 
 
-def _choose(entries: Sequence[Entry], spec: DatasetSpec, root: Path, layout: TreeLayout | TableLayout) -> list[Entry]:
+def _choose(entries: Sequence[Entry], spec: DatasetSpec, root: Path, layout: Layout) -> list[Entry]:
     """Keep the wanted categories."""
     present = sorted({entry.category for entry in entries})
     if not present:
-        where = layout.table if isinstance(layout, TableLayout) else layout.image
         msg = (
-            f"Split {spec.split!r} of dataset {spec.name!r} must hold images, but {root} has none at {where} "
+            f"Split {spec.split!r} of dataset {spec.name!r} must hold images, but {root} has none at {layout.where} "
             f"(suffixes {', '.join(sorted(IMAGE_SUFFIXES))}). Check the split and the folders."
         )
         raise DataError(msg)
@@ -201,7 +223,11 @@ def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> 
             raise DataError(msg)
 
 
-def _sample(entry: Entry, spec: DatasetSpec) -> AnomalySample:
+def _key(entry: Entry) -> tuple[str, str, str]:
+    return entry.category, entry.defect_type, entry.image.stem
+
+
+def _sample(entry: Entry, spec: DatasetSpec, *, is_name_shared: bool) -> AnomalySample:
     return AnomalySample(
         dataset=spec.name,
         category=entry.category,
@@ -210,4 +236,5 @@ def _sample(entry: Entry, spec: DatasetSpec) -> AnomalySample:
         mask_path=entry.mask if entry.is_anomalous else None,
         is_anomalous=entry.is_anomalous,
         prompt_name=prompt_name(spec.layout, entry.category),
+        name=f"{entry.image.parent.name}_{entry.image.stem}" if is_name_shared else entry.image.stem,
     )

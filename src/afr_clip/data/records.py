@@ -21,6 +21,8 @@ class AnomalySample:
         mask_path: The ground-truth mask file; ``None`` for normal images and for datasets without masks.
         is_anomalous: Image-level truth.
         prompt_name: The category in words for prompts, for example ``"metal nut"``.
+        name: What is written for the image is called by it; no other of its category and type has the same. Empty takes
+            the file's own name without suffix.
     """
 
     dataset: str
@@ -30,6 +32,10 @@ class AnomalySample:
     mask_path: Path | None
     is_anomalous: bool
     prompt_name: str
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.image_path.stem)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class MapWriter:
 
 def map_path(sample: AnomalySample) -> Path:
     """Return where an image's map lies below ``maps/``."""
-    return Path(sample.dataset, sample.category, sample.defect_type, f"{sample.image_path.stem}.png")
+    return Path(sample.dataset, sample.category, sample.defect_type, f"{sample.name}.png")
 
 
 def save_map(path: Path, anomaly_map: Float[Tensor, "height width"]) -> None:

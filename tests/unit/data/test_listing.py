@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from afr_clip.data.errors import DataError, MissingDataError
-from afr_clip.data.listing import TableLayout, TreeLayout, match_files
+from afr_clip.data.listing import TableLayout, TreeLayout
+from afr_clip.data.templates import match_files
 
 
 def touch(root: Path, *names: str) -> None:

@@ -71,5 +71,5 @@ def test_a_batch_is_written_by_dataset_category_type_and_stem(tmp_path, scored):
 
 @pytest.mark.parametrize(("name", "expected"), [("000.png", "000.png"), ("a.b.JPG", "a.b.png"), ("x.jpeg", "x.png")])
 def test_the_stem_keeps_its_dots(scored, name, expected):
-    sample = replace(scored([0.5], [False])[0].samples[0], image_path=Path("/data/anywhere") / name)
+    sample = replace(scored([0.5], [False])[0].samples[0], image_path=Path("/data/anywhere") / name, name="")
     assert map_path(sample) == Path("noise", "metal_nut", "good", expected)

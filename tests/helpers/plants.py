@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from afr_clip.data.decode import decode_image
+
 Pair = tuple[Path, Path | None]
 
 LARGE = 1100
@@ -65,8 +67,8 @@ def plant_duplicate(pairs: Sequence[Pair]) -> Path:
 def plant_vanishing_defect(pairs: Sequence[Pair]) -> Path:
     """Make a large image whose only anomalous pixel is lost when it is resized."""
     image, mask = pairs[-1]
-    with Image.open(image) as stored:
-        stored.resize((LARGE, LARGE)).save(image)
+    pixels = decode_image(image).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).resize((LARGE, LARGE)).save(image)
     values = np.zeros((LARGE, LARGE), dtype=np.uint8)
     values[0, 0] = 255
     return _write_mask(mask, values)
@@ -83,8 +85,8 @@ def plant_broken_image(pairs: Sequence[Pair]) -> Path:
 
 
 def _size(image: Path) -> tuple[int, int]:
-    with Image.open(image) as stored:
-        return stored.height, stored.width
+    height, width = decode_image(image).shape[1:]
+    return height, width
 
 
 def _write_mask(mask: Path, values: np.ndarray) -> Path:

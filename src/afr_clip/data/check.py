@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
@@ -233,10 +233,19 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     assert layout is not None, "the dataset was found by its layout"
     train = layout.listing(root, "train").entries if spec.split != "train" else ()
     read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
-    unread = Counter(p.parent for p in sorted(root.rglob("*")) if is_image(p, root) and p not in read)
+    unread = Counter(_left_out(root, read))
     if unread:
         folders = [f"{folder.relative_to(root)} ({number})" for folder, number in unread.most_common()]
         yield Finding(f"Images that are not part of the dataset are left out: {_some(folders)}.", is_fault=False)
+
+
+def _left_out(root: Path, read: Collection[Path | None]) -> Iterator[Path]:
+    """Name for each image that is not read the outermost folder from which nothing is read, or its own."""
+    in_use = {folder for path in read if path is not None for folder in path.parents}
+    for path in root.rglob("*"):
+        if path not in read and is_image(path, root):
+            folders = [folder for folder in reversed(path.parents) if folder.is_relative_to(root)]
+            yield next((folder for folder in folders if folder not in in_use), path.parent)
 
 
 def _named(paths: Sequence[Path], root: Path) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ UNREADABLE = (
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 """First bytes of a TIFF in either byte order."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Filters of warnings belong to the whole process. Under the lock only headers are read; pixels are decoded outside."""
 
 
 def decode_image(path: Path) -> UInt8[Tensor, "3 height width"]:
@@ -96,8 +100,9 @@ def _content(path: Path) -> bytes:
 def _opened(path: Path, content: bytes) -> Iterator[Image.Image]:
     """Open an image and turn whatever goes wrong inside the block into a sentence that names the file."""
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", "Corrupt EXIF data")  # which nothing here reads
             image = _open(content)
         yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -4,6 +4,7 @@ import pytest
 
 from afr_clip.data.errors import DataError
 from afr_clip.data.layouts import DATASETS, dataset_row, prompt_name
+from afr_clip.data.listing import Truth
 
 
 def test_every_row_stands_under_its_name_and_can_be_told_from_others():
@@ -33,3 +34,65 @@ def test_an_unknown_layout_lists_the_known_ones():
 )
 def test_prompts_say_spaces_for_underscores(category, said):
     assert prompt_name("visa", category) == said
+
+
+PUBLISHED = {
+    "mvtec_ad": (467, 1258), "visa": (962, 1200), "btad": (451, 290), "mpdd": (176, 282), "head_ct": (100, 100),
+    "brain_mri": (98, 155), "br35h": (1500, 1500), "isic": (0, 379), "colon_db": (0, 380), "clinic_db": (0, 612),
+    "tn3k": (0, 614), "kvasir": (0, 1000), "ksdd": (347, 52), "dagm": (6996, 1054), "dtd_synthetic": (357, 947),
+    "magnetic_tile": (952, 392),
+}  # fmt: skip
+"""Normal and anomalous test images of every public dataset."""
+
+
+def test_counts_by_category_add_up_to_the_published_totals():
+    assert {name: row.total for name, row in DATASETS.items() if row.total is not None} == PUBLISHED
+
+
+def test_every_public_dataset_says_where_it_comes_from_and_how_to_get_it():
+    for name in PUBLISHED:
+        row = DATASETS[name]
+        assert row.title
+        assert row.folders
+        assert row.provenance.source.startswith("http")
+        assert row.provenance.licence
+        assert row.provenance.citation
+        assert len(row.provenance.steps) >= 2
+        assert all(len(sha256) == 64 for sha256 in row.provenance.archives.values())
+
+
+def test_levels_follow_from_what_is_there():
+    assert {name: DATASETS[name].levels for name in ("mvtec_ad", "head_ct", "isic", "folder")} == {
+        "mvtec_ad": ("image", "pixel"),
+        "head_ct": ("image",),
+        "isic": ("pixel",),
+        "folder": (),
+    }
+
+
+def test_truth_in_mask_pixels_is_read_without_a_threshold():
+    for row in DATASETS.values():
+        if any(getattr(layout, "truth", None) is Truth.MASK_PIXELS for layout in row.layouts):
+            assert row.mask_threshold is None  # the layout takes any value but 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "category", "said"),
+    [
+        ("mvtec_ad", "metal_nut", "metal nut"),
+        ("btad", "01", "object"),
+        ("dagm", "Class10", "texture"),
+        ("dtd_synthetic", "Woven_001", "woven texture"),
+        ("ksdd", "electrical commutators", "electrical commutators"),
+    ],
+)
+def test_categories_that_are_no_words_get_some(layout, category, said):
+    assert prompt_name(layout, category) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [("brain_mri", "brain"), ("isic", "skin"), ("colon_db", "colon"), ("tn3k", "thyroid"), ("kvasir", "colon")],
+)
+def test_medical_sets_are_of_one_organ(name, category):
+    assert list(DATASETS[name].counts) == [category]

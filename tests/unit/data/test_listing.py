@@ -1,11 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from afr_clip.data.errors import DataError, MissingDataError
-from afr_clip.data.listing import TableLayout, TreeLayout
-from afr_clip.data.templates import match_files
+from afr_clip.data.listing import TableLayout, TreeLayout, Truth
 
 
 def touch(root: Path, *names: str) -> None:
@@ -20,32 +21,6 @@ FLAT = TreeLayout(
     masks=("Ground Truth/{stem}_Segmentation",),
     fixed={"category": "skin", "type": "lesion", "split": "test"},
 )
-
-
-def test_stray_files_are_passed_over(tmp_path):
-    touch(tmp_path, "a/1.png", "a/Thumbs.db", "a/.DS_Store", "a/._1.png", "a/notes.txt", "__MACOSX/1.png", ".git/1.png")
-    (tmp_path / "a" / "folder.png").mkdir()
-    assert list(match_files(tmp_path, "{category}/{stem}", {}).values()) == [tmp_path / "a/1.png"]
-
-
-@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "Jpeg", "BMP", "tif", "TIFF", "webp"])
-def test_suffixes_in_any_case_are_images(tmp_path, suffix):
-    touch(tmp_path, f"a/1.{suffix}")
-    assert match_files(tmp_path, "{category}/{stem}", {}) == {
-        (("category", "a"), ("stem", "1")): tmp_path / f"a/1.{suffix}"
-    }
-
-
-def test_names_may_hold_spaces_dots_and_glob_characters(tmp_path):
-    touch(tmp_path, "my [set]/te*st/v1.2 final.tar.png")
-    found = match_files(tmp_path, "{category}/{split}/{stem}", {"category": "my [set]", "split": "te*st"})
-    assert [dict(key)["stem"] for key in found] == ["v1.2 final.tar"]
-
-
-def test_one_name_with_two_suffixes_is_refused(tmp_path):
-    touch(tmp_path, "a/001.jpg", "a/001.png")
-    with pytest.raises(DataError, match=r"must not share a name, got .*001\.jpg and 001\.png"):
-        match_files(tmp_path, "{category}/{stem}", {})
 
 
 def test_masks_of_one_folder_pair_by_name_not_by_order(tmp_path):
@@ -136,3 +111,67 @@ def test_a_table_is_its_own_marker_unless_the_layout_has_another():
 def test_a_lost_table_is_named(tmp_path):
     with pytest.raises(MissingDataError, match=r"labels\.csv must say what the images show"):
         HEAD_CT.listing(tmp_path, "test")
+
+
+def save(path: Path, *values: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array([values], dtype=np.uint8)).save(path)
+
+
+STRIPS = TreeLayout(
+    marker="kos*",
+    image="{item:kos[0-9]+}/{stem:Part[0-9]+}",
+    masks=("{item}/{stem}_label",),
+    fixed={"category": "commutator", "split": "test"},
+    truth=Truth.MASK_PIXELS,
+)
+
+
+def test_where_every_image_has_a_mask_its_pixels_tell(tmp_path):
+    for item, value in (("kos01", 0), ("kos02", 255)):
+        save(tmp_path / item / "Part1.jpg", 9, 9)
+        save(tmp_path / item / "Part1_label.bmp", 0, value)
+    touch(tmp_path, "kos03/Part1.jpg", "other/Part1.jpg")
+    entries = STRIPS.listing(tmp_path, "test").entries
+    said = {entry.image.parent.name: (entry.is_anomalous, entry.defect_type, entry.mask is None) for entry in entries}
+    assert said == {
+        "kos01": (False, "good", False),
+        "kos02": (True, "defect", False),
+        "kos03": (True, "defect", True),  # so that the reader refuses it for lack of its mask
+    }
+
+
+def test_where_only_anomalous_images_have_masks_the_files_tell(tmp_path):
+    layout = replace(STRIPS, image="{category}/Test/{stem}", masks=("{category}/Test/Label/{stem}_label",),
+                     fixed={"split": "test"}, truth=Truth.MASK_FILE)  # fmt: skip
+    touch(tmp_path, "Class1/Test/1.PNG", "Class1/Test/2.PNG", "Class1/Test/Label/2_label.PNG")
+    entries = layout.listing(tmp_path, "test").entries
+    assert [(entry.image.name, entry.is_anomalous) for entry in entries] == [("1.PNG", False), ("2.PNG", True)]
+
+
+def test_masks_may_lie_beside_their_images_under_the_same_name(tmp_path):
+    layout = TreeLayout(
+        marker="MT_Free",
+        image="MT_{type}/Imgs/{stem}.jpg",
+        masks=("MT_{type}/Imgs/{stem}.png",),
+        normal_types=("free",),
+        fixed={"category": "magnetic tile", "split": "test"},
+    )
+    touch(tmp_path, *(f"MT_{kind}/Imgs/1.{suffix}" for kind in ("Free", "Crack") for suffix in ("jpg", "png")))
+    listing = layout.listing(tmp_path, "test")
+    assert [(e.defect_type, e.is_anomalous, e.image.suffix, e.mask.suffix) for e in listing.entries] == [
+        ("Crack", True, ".jpg", ".png"),
+        ("Free", False, ".jpg", ".png"),
+    ]
+    assert listing.has_masks
+
+
+def test_a_flat_folder_holds_images_and_masks(tmp_path):
+    layout = replace(FLAT, marker="p*.tiff", image="{stem:[0-9]+}", masks=("p{stem}",))
+    touch(tmp_path, "1.tif", "2.tiff", "p1.tiff", "p2.tiff", "cp1.tiff", "cp2.tiff")
+    listing = layout.listing(tmp_path, "test")
+    assert [(entry.image.name, entry.mask.name) for entry in listing.entries] == [
+        ("1.tif", "p1.tiff"),
+        ("2.tiff", "p2.tiff"),
+    ]
+    assert listing.has_masks

@@ -1,7 +1,8 @@
 """A progress bar for what may take long, silent for what does not."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,10 +14,42 @@ PATIENCE = 2.0
 Item = TypeVar("Item")
 
 
-def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
-    """Iterate over items and show a bar on stderr once that has taken ``PATIENCE`` seconds.
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr once the work has taken ``PATIENCE`` seconds.
 
     Where stderr is not a terminal nothing is shown.
+
+    Args:
+        what: The bar's label.
+        total: How much there is to do.
+
+    Yields:
+        To be called with how much of it is done.
+
+    Example:
+        >>> with progress_bar("Reading", total=2) as reached:
+        ...     reached(1)
+    """
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(what, total=total)
+    begin = time.monotonic()
+
+    def reached(completed: int) -> None:
+        progress.update(task, completed=completed)
+        if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
+            progress.start()
+
+    try:
+        yield reached
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Iterate over items under a progress bar.
 
     Args:
         items: What is worked through.
@@ -29,16 +62,7 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
         >>> list(tracked("abc", "Spelling"))
         ['a', 'b', 'c']
     """
-    console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task(what, total=len(items))
-    begin = time.monotonic()
-    try:
-        for item in items:
+    with progress_bar(what, len(items)) as reached:
+        for number, item in enumerate(items, start=1):
             yield item
-            progress.advance(task)
-            if not progress.live.is_started and time.monotonic() - begin > PATIENCE:
-                progress.start()
-    finally:
-        if progress.live.is_started:
-            progress.stop()
+            reached(number)

@@ -235,7 +235,8 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
     unread = Counter(_left_out(root, read))
     if unread:
-        folders = [f"{folder.relative_to(root)} ({number})" for folder, number in unread.most_common()]
+        names = {folder: "its own folder" if folder == root else str(folder.relative_to(root)) for folder in unread}
+        folders = [f"{names[folder]} ({number})" for folder, number in unread.most_common()]
         yield Finding(f"Images that are not part of the dataset are left out: {_some(folders)}.", is_fault=False)
 
 

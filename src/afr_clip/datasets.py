@@ -1,0 +1,60 @@
+"""`python -m afr_clip.datasets`: list, show, check, convert and unpack datasets."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from afr_clip.config.command import ends_in_a_sentence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and run one of the five."""
+    parser = _parser(os.environ.get("AFR_CLIP_DATA_DIR"))
+    chosen = parser.parse_args(arguments)
+    # Loading torch takes seconds, and --help should not wait for it.
+    from afr_clip.data.layouts import DATASETS  # noqa: PLC0415
+    from afr_clip.data.reading import DatasetSpec  # noqa: PLC0415
+    from afr_clip.workflow import datasets  # noqa: PLC0415
+
+    if chosen.verb == "list":
+        datasets.list_datasets(chosen.data_dir)
+        return
+    if chosen.name not in DATASETS:
+        parser.error(f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. `list` says more.")
+    if chosen.verb == "show":
+        datasets.show_dataset(chosen.name)
+    elif chosen.verb == "unpack":
+        datasets.unpack(chosen.name, chosen.archives, chosen.data_dir)
+    else:
+        categories = None if chosen.categories is None else tuple(chosen.categories)
+        spec = DatasetSpec(chosen.name, chosen.name, chosen.root, categories, data_dir=chosen.data_dir)
+        if chosen.verb == "convert":
+            datasets.convert(spec, chosen.to)
+        elif not datasets.check(spec, is_part=chosen.part):
+            sys.exit(1)
+
+
+def _parser(folder: str | None) -> argparse.ArgumentParser:
+    below, named, one = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    below.add_argument("--data-dir", type=Path, default=folder, help="the folder of datasets (AFR_CLIP_DATA_DIR)")
+    named.add_argument("name", metavar="NAME", help="as in dataset=NAME")
+    one.add_argument("--root", type=Path, help="the folder of this one dataset")
+    one.add_argument("--categories", nargs="+", help="these alone")
+    parser = argparse.ArgumentParser(prog="python -m afr_clip.datasets", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | check | convert | unpack")
+    verbs.add_parser("list", parents=[below], help="what is known, and what of it is on disk")
+    verbs.add_parser("show", parents=[named], help="layout, source, licence, citation, and how to get it")
+    check = verbs.add_parser("check", parents=[named, below, one], help="look every file over; exit code 1 on a fault")
+    check.add_argument("--part", action="store_true", help="fewer images than published are no fault")
+    convert = verbs.add_parser("convert", parents=[named, below, one], help="write it anew in the meta.json form")
+    convert.add_argument("--to", type=Path, required=True, help="a new folder")
+    unpack = verbs.add_parser("unpack", parents=[named], help="unpack downloaded archives into the data folder, safely")
+    unpack.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE", help="what was downloaded")
+    unpack.add_argument("--data-dir", type=Path, default=folder, required=folder is None, help="the folder of datasets")
+    return parser
+
+
+if __name__ == "__main__":
+    ends_in_a_sentence(main)()

@@ -1,5 +1,6 @@
 """From config nodes to objects. Below the commands nothing sees a config."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def compose_target(name: str, protocol: DictConfig) -> DictConfig:
     """Make the dataset node of a target: ``conf/dataset/NAME.yaml``, or a folder of the user's own under that name.
 
     Args:
-        name: An entry of ``protocol.targets``.
+        name: An entry of ``protocol.targets``, or of ``protocol.legs``.
         protocol: Its ``roots`` and ``categories`` go into the node.
 
     Returns:
@@ -90,6 +91,28 @@ def compose_target(name: str, protocol: DictConfig) -> DictConfig:
     node.root = protocol.roots.get(name, node.root)
     node.categories = protocol.categories.get(name, node.categories)
     return node
+
+
+def compose_leg(auxiliary: str, config: DictConfig) -> DictConfig:
+    """Make the config of one leg of a protocol: the one that ``dataset=`` and ``protocol.targets=`` would compose.
+
+    Args:
+        auxiliary: A key of ``protocol.legs``.
+        config: The config that has the legs.
+
+    Returns:
+        A copy without legs, with that dataset and its targets.
+
+    Raises:
+        ConfigError: If there is no such dataset, and no root for it.
+    """
+    protocol, targets = config.protocol, list(config.protocol.legs[auxiliary])
+    leg = copy.deepcopy(config)
+    leg.dataset = compose_target(auxiliary, protocol)
+    leg.protocol.legs, leg.protocol.targets = {}, targets
+    for key in ("roots", "categories"):
+        leg.protocol[key] = {name: value for name, value in protocol[key].items() if name in targets}
+    return leg
 
 
 def optional_path(value: str | None) -> Path | None:

@@ -224,9 +224,13 @@ class LoggerConfig:
 
 @dataclass
 class ProtocolConfig:
-    """``protocol``: which datasets are scored after training; roots and categories are by dataset name."""
+    """``protocol``: which datasets are scored after training, or trainings by auxiliary dataset, each with its targets.
+
+    Roots and categories are by dataset name.
+    """
 
     targets: list[str] = MISSING
+    legs: dict[str, list[str]] = MISSING
     roots: dict[str, str] = MISSING
     categories: dict[str, list[str]] = MISSING
 

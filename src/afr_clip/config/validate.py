@@ -2,7 +2,7 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydra.utils import instantiate
@@ -86,7 +86,8 @@ def _sentences(faults: list[str]) -> str:
 
 def _missing(config: DictConfig) -> Iterator[str]:
     # A group that was not chosen lacks every one of its keys, and is to be named once.
-    for key in sorted({key.removesuffix(".name") for key in OmegaConf.missing_keys(config)} - _OF_UNCHOSEN):
+    missing = {key.removesuffix(".name") for key in OmegaConf.missing_keys(config)} - _OF_UNCHOSEN
+    for key in sorted(missing - {"dataset"} if _value(config, "protocol.legs") else missing):
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
 
 
@@ -107,12 +108,7 @@ def _ranges(config: DictConfig) -> Iterator[str]:
 
 
 def _rules(config: DictConfig) -> Iterator[str]:
-    targets = _value(config, "protocol.targets") or []
-    for repeated in {name for name in targets if list(targets).count(name) > 1}:
-        yield f"protocol.targets must name a dataset once, got {repeated} twice. Remove one."
-    for key in ("roots", "categories"):
-        for name in (_value(config, f"protocol.{key}") or {}).keys() - set(targets):
-            yield f"protocol.{key} must be about protocol.targets={list(targets)}, got {name}. Add it to the targets."
+    yield from _protocol_rules(config)
     precision = _value(config, "trainer.precision")
     if precision not in _PRECISIONS:
         yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
@@ -125,6 +121,39 @@ def _rules(config: DictConfig) -> Iterator[str]:
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."
+
+
+def _protocol_rules(config: DictConfig) -> Iterator[str]:
+    targets = list(_value(config, "protocol.targets") or [])
+    legs = {name: list(scored) for name, scored in (_value(config, "protocol.legs") or {}).items()}
+    if legs:
+        yield from _leg_rules(config, legs, targets)
+    lists = {"protocol.targets": targets} | {f"protocol.legs.{name}": scored for name, scored in legs.items()}
+    for key, scored in lists.items():
+        for repeated in {name for name in scored if scored.count(name) > 1}:
+            yield f"{key} must name a dataset once, got {repeated} twice. Remove one."
+    kind, given = ("legs", str(legs)) if legs else ("targets", str(targets))
+    named = legs.keys() | {name for scored in lists.values() for name in scored}
+    for key in ("roots", "categories"):
+        for name in (_value(config, f"protocol.{key}") or {}).keys() - named:
+            yield f"protocol.{key} must be about protocol.{kind}={given}, got {name}. Add it to the {kind}."
+
+
+def _leg_rules(config: DictConfig, legs: Mapping[str, list[str]], targets: list[str]) -> Iterator[str]:
+    if targets:
+        yield (
+            f"protocol.legs and protocol.targets exclude each other, got both; the targets are {targets}. "
+            f"Leave the targets out, or choose protocol=no_targets."
+        )
+    chosen = [f"dataset.{key}={value}" for key in config.dataset if (value := _value(config, f"dataset.{key}"))]
+    if chosen:
+        yield (
+            f"dataset must not be chosen where protocol.legs name what is trained on, got {chosen[0]}. Leave it out, "
+            f"or take it away with ~dataset; protocol.roots and protocol.categories are for auxiliary datasets too."
+        )
+    for auxiliary, scored in legs.items():
+        if auxiliary in scored:
+            yield f"protocol.legs.{auxiliary} must not score what its model is trained on, got {scored}. Take it out."
 
 
 def _unbound(config: DictConfig) -> Iterator[str]:

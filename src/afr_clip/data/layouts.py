@@ -40,6 +40,27 @@ def dataset_row(layout: str) -> DatasetRow:
     return DATASETS[layout]
 
 
+def title_of(name: str, layout: str) -> str:
+    """Say what a dataset is called in tables.
+
+    Args:
+        name: What results are reported under.
+        layout: The dataset's row.
+
+    Returns:
+        The row's title; the name itself where it is the user's own, or the row has no title.
+
+    Raises:
+        DataError: If there is no such row.
+
+    Example:
+        >>> title_of("mvtec_ad", "mvtec_ad"), title_of("my_parts", "mvtec_ad")
+        ('MVTec AD', 'my_parts')
+    """
+    row = dataset_row(layout)
+    return row.title if row.title and row.name == name else name
+
+
 def prompt_name(layout: str, category: str) -> str:
     """Say a category the way a prompt should.
 

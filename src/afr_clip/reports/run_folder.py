@@ -39,7 +39,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     Raises:
         RunFolderError: If the folder holds another run that is not continued, or one with another config.
     """
-    held = [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]
+    held = _held(folder)
     if held and not resume:
         msg = (
             f"run_dir must be new, got {folder}, which holds {held[0]} of a run. Choose another, "
@@ -50,7 +50,8 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     if not (resume and path.exists()):
         return None
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    changed = sorted(_differing(earlier["config"], config) - _MAY_CHANGE)
+    differing = _differing(earlier["config"], config) - _MAY_CHANGE
+    changed = sorted(key for key in differing if not key.startswith(_MAY_CHANGE_BELOW))
     if changed:
         msg = (
             f"A resumed run must have the config it was started with, got another {', '.join(changed)} than in "
@@ -58,6 +59,11 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
         )
         raise RunFolderError(msg)
     return earlier
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds what a run cannot lose, so that only the same run may go on in it."""
+    return bool(_held(folder))
 
 
 _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
@@ -80,6 +86,13 @@ _MAY_CHANGE = {
     "trainer.log_every_n_steps",
 }
 """Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
+
+_MAY_CHANGE_BELOW = "protocol.roots."
+"""Likewise, of every target."""
+
+
+def _held(folder: Path) -> list[str]:
+    return [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> set[str]:

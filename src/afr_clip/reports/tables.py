@@ -40,11 +40,41 @@ class DatasetResult:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One row of ``scores.csv``; ``is_anomalous`` is ``None`` where the truth is unknown."""
+    """One row of ``scores.csv``.
 
-    sample: AnomalySample
+    Attributes:
+        dataset: Name of the image's dataset.
+        category: Its category.
+        image: Its path, as it was read.
+        is_anomalous: The truth; ``None`` where it is unknown.
+        image_score: Anomaly probability.
+    """
+
+    dataset: str
+    category: str
+    image: str
     is_anomalous: bool | None
     image_score: float
+
+    @classmethod
+    def of(cls, sample: AnomalySample, is_anomalous: bool | None, image_score: float) -> "ImageRow":
+        """Make the row of a sample."""
+        return cls(sample.dataset, sample.category, str(sample.image_path), is_anomalous, image_score)
+
+
+@dataclass(frozen=True)
+class ScoredDataset:
+    """A target dataset once it is scored.
+
+    Attributes:
+        facts: What the manifest says of it, down to the content of its images.
+        result: What was measured.
+        rows: Its images.
+    """
+
+    facts: Mapping[str, Any]
+    result: DatasetResult
+    rows: Sequence[ImageRow]
 
 
 def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> None:
@@ -59,15 +89,28 @@ def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapp
     """
     rows = [row for result in results for row in _result_rows(result)]
     write_text(folder / "results.csv", _csv(RESULTS_HEADER, rows))
+    write_json(folder / "results.json", as_content(results, manifest))
+
+
+def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``results.json`` holds.
+
+    Args:
+        results: Everything scored so far.
+        manifest: Goes in as it is.
+
+    Returns:
+        Plain values; undefined ones are ``None``.
+    """
+    rows = [row for result in results for row in _result_rows(result)]
     named = [dict(zip(RESULTS_HEADER, (*row[:3], _null_if_nan(row[3]), *row[4:]), strict=True)) for row in rows]
-    content = {
+    return {
         "results": named,
         "undefined": [f"{r['dataset']}/{r['category']}/{r['metric']}" for r in named if r["value"] is None],
         "categories_in_mean": {result.dataset: dict(result.mean.num_defined) for result in results},
         "vanished_defects": {result.dataset: dict(result.vanished_defects) for result in results},
         "manifest": dict(manifest),
     }
-    write_json(folder / "results.json", content)
 
 
 def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
@@ -75,19 +118,39 @@ def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
 
     Args:
         folder: The run folder.
-        rows: The images; paths are written as they were read.
+        rows: The images.
     """
     table = [
         (
-            row.sample.dataset,
-            row.sample.category,
-            str(row.sample.image_path),
+            row.dataset,
+            row.category,
+            row.image,
             "" if row.is_anomalous is None else int(row.is_anomalous),
             repr(row.image_score),
         )
         for row in rows
     ]
     write_text(folder / "scores.csv", _csv(SCORES_HEADER, table))
+
+
+def read_scores(folder: Path) -> list[ImageRow]:
+    """Read ``scores.csv`` back, digit for digit.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The images in the order of the file; none where there is no file.
+    """
+    path = folder / "scores.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        _, *table = csv.reader(file)
+    return [
+        ImageRow(dataset, category, image, bool(int(truth)) if truth else None, float(score))
+        for dataset, category, image, truth, score in table
+    ]
 
 
 def results_table(result: DatasetResult) -> Table:

@@ -1,5 +1,6 @@
 """Checkpoints: the trainable weights and the manifest, and apart from them what a resumed training needs."""
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,6 +156,19 @@ def read_progress(resume: Path) -> int:
     except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         msg = f"{resume} must hold the state of a training, and is damaged. Choose another run_dir and train anew."
         raise CheckpointError(msg) from error
+
+
+def checkpoint_sha256(folder: Path) -> str | None:
+    """Return the SHA-256 of ``last.ckpt``, which tells the weights of one training from those of any other.
+
+    Args:
+        folder: The run's ``checkpoints/``.
+
+    Returns:
+        Hex digits; ``None`` where no epoch was finished.
+    """
+    path = folder / LAST
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def resume_path(folder: Path) -> Path | None:

@@ -3,7 +3,7 @@
 import csv
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ class MetricsCSV(Logger):
         path: The file; continued if it exists.
         drop_from_step: Rows of this and later steps, and those of targets, are dropped first, because a resumed
             training logs them again.
+        kept_targets: The targets that it does not score again, and whose rows stay.
     """
 
     HEADER = ("epoch", "step", "metric", "value")
 
-    def __init__(self, path: Path, drop_from_step: int | None = None) -> None:
+    def __init__(self, path: Path, drop_from_step: int | None = None, kept_targets: Collection[str] = ()) -> None:
         super().__init__()
         self._path = path
+        self._kept = tuple(f"target/{name}/" for name in kept_targets)
         if drop_from_step is not None or not path.exists():
             self._restart(drop_from_step or 0)
 
@@ -51,8 +53,12 @@ class MetricsCSV(Logger):
         with self._path.open(newline="") as file:
             whole = [line for line in file if line.endswith("\n")]  # a killed run may leave half a line
         rows = [row for row in csv.reader(whole) if len(row) == len(self.HEADER)]
-        # Targets are scored again after every training, whatever step they were logged at.
-        return [row for row in rows[1:] if int(row[1]) < step and not row[2].startswith("target/")]
+        # Whether a target is scored again does not hang on the step it was logged at, which is the training's last.
+        return [
+            row
+            for row in rows[1:]
+            if (row[2].startswith(self._kept) if row[2].startswith("target/") else int(row[1]) < step)
+        ]
 
     @property
     def name(self) -> str:
@@ -125,6 +131,17 @@ def _reaches(host: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def close_loggers(loggers: Sequence[Logger]) -> None:
+    """End what would otherwise stay open until the process ends, and swallow what the next run in it logs.
+
+    Args:
+        loggers: All loggers of a run.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def log_figures(loggers: Sequence[Logger], name: str, paths: Sequence[Path], step: int | None = None) -> None:

@@ -1,11 +1,13 @@
 """Score a dataset with a trained checkpoint."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from afr_clip.clip.load import Towers
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build
-from afr_clip.config.restore import restore_model, typed_overrides
+from afr_clip.config.restore import output_dir, restore_model, typed_overrides
 from afr_clip.config.validate import validate
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import load_dataset
@@ -34,14 +36,14 @@ def evaluate(config: DictConfig) -> None:
         config: The composed and validated config.
     """
     checkpoint, config = restore(config)
-    run = start_run(config)
+    run = start_run(config, Path(output_dir()))
     target = load_dataset(dataset_spec(config.dataset, config))
     refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [target], data_settings(config, towers))
     score_targets(config, run, module, data, build_engine(config, run, build_loggers(config, run)))
-    finish_run(run)
+    finish_run(run.folder)
 
 
 def restore(config: DictConfig) -> tuple[Checkpoint, DictConfig]:

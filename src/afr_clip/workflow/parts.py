@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.config.assemble import build, optional_path, plain
-from afr_clip.config.restore import output_dir, typed_overrides
+from afr_clip.config.restore import typed_overrides
 from afr_clip.data.datamodule import DataSettings
+from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.procedural.tree import drawn_dataset
 from afr_clip.data.reading import DatasetSpec
@@ -38,6 +39,10 @@ EXPECTED_WARNINGS = (
 )
 
 
+_MEASURED_ONCE = ("seconds_training", "seconds_scoring")
+"""Facts that a continued run keeps, because it does not do again what was finished."""
+
+
 @dataclass
 class Run:
     """One run: its folder and its manifest, which grows as facts become known.
@@ -53,8 +58,9 @@ class Run:
     earlier: dict[str, Any] | None = None
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
-        """Add facts to the manifest and write it."""
+        """Add facts to the manifest and write it, with the config beside it."""
         self.manifest |= facts
+        write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.manifest["config"])))
         write_json(self.folder / "manifest.json", self.manifest)
 
     def note_unchanged(self, fact: str, key: str, values: dict[str, Any]) -> None:
@@ -78,15 +84,16 @@ class Run:
         self.note(**{fact: values})
 
 
-def start_run(config: DictConfig, *, resume: bool = False) -> Run:
-    """Open the run folder, write config and manifest, fix seed and threads.
+def start_run(config: DictConfig, folder: Path, *, resume: bool = False) -> Run:
+    """Open a run folder, fix seed and threads.
 
     Args:
-        config: The config of the command.
+        config: The config of the run.
+        folder: Where everything is to be written.
         resume: Whether an earlier run in the folder is continued.
 
     Returns:
-        The run; its manifest is written with the first fact.
+        The run; config and manifest are written with the first fact.
 
     Raises:
         RunFolderError: If the folder holds a run that is not continued, or one with another config.
@@ -95,30 +102,41 @@ def start_run(config: DictConfig, *, resume: bool = False) -> Run:
         torch.set_num_threads(config.num_threads)
     _quiet_libraries()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    folder = Path(output_dir())
-    values = plain(config) | {"run_dir": str(folder)}
+    values = recorded(config, folder)
     earlier = open_run(folder, resume=resume, config=values)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
     run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:
         history = [*earlier.get("resumed_from", []), {key: earlier[key] for key in ("commit", "started", "overrides")}]
         run.manifest["resumed_from"] = history
+        run.manifest |= {key: earlier[key] for key in _MEASURED_ONCE if key in earlier}
     return run
 
 
-def finish_run(run: Run) -> None:
-    """Say where everything is, as the last line of stdout; before it where the page is, if there is one."""
-    if (run.folder / PAGE).exists():
-        sys.stdout.write(f"page: {run.folder / PAGE}\n")
-    sys.stdout.write(f"run: {run.folder}\n")
+def recorded(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Return a run's config as it goes on record: plain, and with the folder it got."""
+    return plain(config) | {"run_dir": str(folder)}
+
+
+def finish_run(folder: Path, page: Path | None = None) -> None:
+    """Say where everything is, as the last line of stdout; before it where the page is, if there is one.
+
+    Args:
+        folder: The run folder.
+        page: The page; the one in the folder unless given.
+    """
+    page = folder / PAGE if page is None else page
+    if page.exists():
+        sys.stdout.write(f"page: {page}\n")
+    sys.stdout.write(f"run: {folder}\n")
 
 
 def describe(dataset: LoadedDataset) -> dict[str, Any]:
     """Describe a dataset for the manifest, down to the content of its images."""
     return {
         "name": dataset.spec.name,
+        "title": title_of(dataset.spec.name, dataset.spec.layout),
         "root": str(dataset.root),
         "categories": sorted({sample.category for sample in dataset.samples}),
         "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
@@ -195,9 +213,11 @@ def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
     )
 
 
-def build_loggers(config: DictConfig, run: Run, drop_from_step: int | None = None) -> list[Logger]:
+def build_loggers(
+    config: DictConfig, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
+) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
-    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step)]
+    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)]
     if config.logger.wandb is not None:
         loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
     return loggers

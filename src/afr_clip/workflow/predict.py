@@ -8,6 +8,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from afr_clip.config.restore import output_dir
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.decode import decode_image
 from afr_clip.data.photographs import list_photographs
@@ -27,7 +28,7 @@ def predict(config: DictConfig) -> None:
     """
     checkpoint, config = restore(config)
     photographs = list_photographs(Path(config.images), config.category)
-    run = start_run(config)
+    run = start_run(config, Path(output_dir()))
     run.note(checkpoint=provenance(checkpoint))
     module, towers = build_trained(config, run, checkpoint)
     data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
@@ -39,7 +40,7 @@ def predict(config: DictConfig) -> None:
         engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
-    finish_run(run)
+    finish_run(run.folder)
 
 
 class PhotographWriter:
@@ -73,7 +74,7 @@ class PhotographWriter:
             photograph = decode_image(sample.image_path)
             overlay = self._folder / "overlays" / place
             draw_overlay(overlay, sample.image_path.name, photograph, anomaly_map[i], float(image_score[i]))
-            self.rows.append(ImageRow(sample, None, float(image_score[i])))
+            self.rows.append(ImageRow.of(sample, None, float(image_score[i])))
 
     def _place(self, photograph: Path) -> Path:
         # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,7 +12,7 @@ from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.reports.figures import FigureCollector
 from afr_clip.reports.maps import MapWriter
 from afr_clip.reports.page import write_page
-from afr_clip.reports.tables import DatasetResult, ImageRow, results_table, write_results, write_scores
+from afr_clip.reports.tables import DatasetResult, ImageRow, ScoredDataset, results_table, write_results, write_scores
 from afr_clip.training.loggers import log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import Engine, Run
@@ -20,9 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 def score_targets(
-    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, engine: Engine
+    config: DictConfig,
+    run: Run,
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    engine: Engine,
+    kept: Mapping[str, ScoredDataset] | None = None,
 ) -> None:
-    """Score every target and write what came out after each one; at the end a page to look at.
+    """Score every target of the manifest and write what came out after each one; at the end a page to look at.
 
     Args:
         config: The config of the command.
@@ -30,25 +36,25 @@ def score_targets(
         module: Holds the trained network.
         data: Holds the targets.
         engine: Runs the one over the other.
+        kept: Targets that a run before scored; they are not scored again, and need not be among the data.
     """
-    results: list[DatasetResult] = []
-    rows: list[ImageRow] = []
-    if not data.targets:
-        _write(run, results, rows)
-        logger.info(
-            "No target was named, so none is scored. Next: python -m afr_clip.evaluate checkpoint=%s", run.folder
-        )
-    for name in data.targets:
+    names, scored = list(run.manifest["targets"]), dict(kept or {})
+    if scored or not names:
+        _write(run, scored)
+    if not names:
+        logger.info("There is no target to score. Next: python -m afr_clip.evaluate checkpoint=%s", run.folder)
+    for name in names:
+        if name in scored:
+            logger.info("%s was scored before, the same images with the same weights; its results stay.", name)
+            continue
         started = time.monotonic()
-        result, scored = _score(config, run, module, data, engine, name)
-        results.append(result)
-        rows += scored
+        scored[name] = _score(config, run, module, data, engine, name)
         run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
-        _write(run, results, rows)
-        Console(width=None if Console().is_terminal else 160).print(results_table(result))
-    if results:
+        _write(run, scored)
+        Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
+    if scored:
         write_page(run.folder)
-    if results and run.manifest["backbone"]["random_weights"]:
+    if scored and run.manifest["backbone"]["random_weights"]:
         logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
 
 
@@ -59,7 +65,7 @@ def _score(
     data: AnomalyDataModule,
     engine: Engine,
     name: str,
-) -> tuple[DatasetResult, list[ImageRow]]:
+) -> ScoredDataset:
     samples = data.targets[name].samples
     metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples])
     figures = FigureCollector(data.normalisation, config.num_figures)
@@ -69,10 +75,12 @@ def _score(
     log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
     vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
-    rows = [ImageRow(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
-    return DatasetResult(name, module.results, vanished), rows
+    rows = [ImageRow.of(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
+    return ScoredDataset(run.manifest["targets"][name], DatasetResult(name, module.results, vanished), rows)
 
 
-def _write(run: Run, results: list[DatasetResult], rows: list[ImageRow]) -> None:
-    write_results(run.folder, results, run.manifest)
-    write_scores(run.folder, rows)
+def _write(run: Run, scored: Mapping[str, ScoredDataset]) -> None:
+    finished = [scored[name] for name in run.manifest["targets"] if name in scored]
+    # results.json goes last: it is what a continued run goes by.
+    write_scores(run.folder, (row for dataset in finished for row in dataset.rows))
+    write_results(run.folder, [dataset.result for dataset in finished], run.manifest)

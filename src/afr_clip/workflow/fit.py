@@ -1,0 +1,133 @@
+"""One training and the scoring of its targets, from wherever an earlier run in the folder got to."""
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+from afr_clip.config.assemble import build
+from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.loaded import LoadedDataset
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.separation import TrainedOn
+from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
+from afr_clip.reports.page import write_page
+from afr_clip.reports.scored import read_scored, unchanged
+from afr_clip.reports.tables import ScoredDataset
+from afr_clip.training.callbacks import ForFirstBatchOfEpoch
+from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
+from afr_clip.training.loggers import close_loggers, log_figures
+from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.parts import (
+    Engine,
+    Run,
+    build_engine,
+    build_loggers,
+    build_towers,
+    data_settings,
+    describe,
+)
+from afr_clip.workflow.score import score_targets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on and scores.
+
+    Attributes:
+        auxiliary: The dataset to train on.
+        targets: The datasets to score that are there.
+        facts: What the manifest says of every target by name: those that are there, and those that were scored before
+            and have gone.
+    """
+
+    auxiliary: LoadedDataset
+    targets: tuple[LoadedDataset, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+
+
+def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
+    """Train the adapters and score the targets; what a run before finished in the folder is not done again.
+
+    Args:
+        config: The config of the run.
+        run: Where everything goes.
+        datasets: What to train on and what to score; they were found to share nothing.
+    """
+    scored = scored_before(config, run.folder)
+    kept = unchanged(scored or {}, datasets.facts)
+    if scored is not None and kept.keys() == datasets.facts.keys():
+        logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
+        if kept:
+            write_page(run.folder)  # it may be what was missing
+        return
+    run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
+    run.note(targets=dict(datasets.facts))
+    towers = build_towers(config, run)
+    data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
+    module = AnomalyDetectionModule(
+        build(config.module.network, towers=towers), build(config.loss), build(config.optimizer), build(config.schedule)
+    )
+    run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
+    run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
+    engine = _fit(config, run, module, data, kept)
+    run.note(scored_with=_scored_with(config, run.folder))
+    score_targets(config, run, module, data, engine, kept)
+    close_loggers(engine.loggers)
+
+
+def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
+    """Read what was scored in a run folder with the weights that it holds.
+
+    Args:
+        config: The config of the run that goes on there.
+        folder: The run folder.
+
+    Returns:
+        The datasets by name; ``None`` where the training was not finished, or datasets were scored as is not asked now.
+    """
+    return read_scored(folder, _scored_with(config, folder))
+
+
+def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
+    return {
+        "checkpoint_sha256": checkpoint_sha256(folder / "checkpoints"),
+        "save_maps": config.save_maps,
+        "num_figures": config.num_figures,
+    }
+
+
+def _fit(
+    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, kept: Collection[str]
+) -> Engine:
+    checkpoints = run.folder / "checkpoints"
+    resume = resume_path(checkpoints) if config.resume else None
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    figures = run.folder / "figures"
+
+    def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
+        path = figures / "training" / f"epoch_{epoch:04d}.png"
+        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
+        log_figures(loggers, "training", [path])
+
+    assert data.auxiliary is not None, "training has an auxiliary dataset"
+    manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
+    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
+    if config.num_figures:
+        callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
+    started = time.monotonic()
+    engine = build_engine(config, run, loggers, callbacks)
+    engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    draw_curves(figures / "curves.png", run.folder / "metrics.csv")
+    if "seconds_training" not in run.manifest:
+        run.note(seconds_training=round(time.monotonic() - started, 1))
+    return engine

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from afr_clip.clip.settings import BackboneSettings, CNNSettings
-from afr_clip.config.assemble import build, compose_target, optional_path, plain
+from afr_clip.config.assemble import build, compose_leg, compose_target, optional_path, plain
 from afr_clip.config.command import config_dir
-from afr_clip.config.validate import ConfigError
+from afr_clip.config.schema import register
+from afr_clip.config.validate import ConfigError, validate
 from afr_clip.models.afr_clip.settings import CMFRSettings, Placement
 from afr_clip.training.schedule import inverse_epoch
 from helpers.tiny import CMFR, PROMPTS, SCORING, SELF_PROMPTING, TINY
@@ -133,3 +134,41 @@ def test_an_unknown_target_without_a_root_is_refused(target):
         ConfigError, match=r"must name datasets \(br35h, .*mvtec_ad, .*visa\), got mvtec\..*roots\.mvtec=DIR"
     ):
         target("mvtec", {}, {})
+
+
+@pytest.fixture
+def leg():
+    def make(*overrides: str):
+        register()
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            config = compose("train", overrides=["protocol=cross_dataset", *overrides])
+            before = plain(config)
+            composed_leg = compose_leg("visa", config)
+        assert plain(config) == before
+        return composed_leg
+
+    return make
+
+
+PLACED = ["+protocol.roots.mpdd=/m", "+protocol.categories.isic=[skin]"]
+
+
+def test_a_leg_has_the_config_of_a_training_of_its_own(composed, leg):
+    own = composed("dataset=visa", "protocol.targets=[mpdd,isic]", *PLACED, "seed=3")
+    made = leg("protocol.legs.visa=[mpdd,isic]", *PLACED, "+protocol.roots.mvtec_ad=/a", "seed=3")
+    assert plain(made) == plain(own)
+    assert validate(made) is None
+
+
+def test_roots_and_categories_reach_the_dataset_a_leg_is_trained_on(leg):
+    made = leg("+protocol.roots.visa=/v", "+protocol.categories.visa=[pcb1]")
+    assert (made.dataset.root, list(made.dataset.categories)) == ("/v", ["pcb1"])
+    assert not made.protocol.roots
+
+
+def test_a_leg_of_an_unknown_dataset_is_refused(leg):
+    with (
+        pytest.raises(ConfigError, match=r"must name datasets .*, got unheard_of\..*roots\.unheard_of=DIR"),
+        initialize_config_dir(config_dir(), version_base="1.3"),
+    ):
+        compose_leg("unheard_of", compose("train", overrides=["+protocol.legs.unheard_of=[visa]"]))

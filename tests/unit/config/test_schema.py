@@ -43,6 +43,7 @@ REFUSED = [
     ("trainer/default", "trainer.max_epoch=1", "trainer.max_epochs=null"),
     ("logger/wandb", "logger.wandb.tag=[a]", "logger.wandb.tags=a"),
     ("protocol/no_targets", "protocol.target=[visa]", "protocol.targets=visa"),
+    ("protocol/no_targets", "protocol.leg={}", "protocol.legs=[visa]"),
     ("train", "sed=1", "seed=one"),
     ("train", "save_map=true", "save_maps=perhaps"),
     ("train", "optimzer.lr=1", "optimizer.lr=[1]"),

@@ -67,6 +67,9 @@ def test_null_means_unset_where_it_is_allowed(changed):
     assert validate(unset) is None
 
 
+UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "categories", "drawn")}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -81,6 +84,29 @@ def test_null_means_unset_where_it_is_allowed(changed):
         (
             {"protocol__categories": {"visa": ["candle"]}},
             "protocol.categories must be about protocol.targets=[], got visa. Add it to the targets.",
+        ),
+        (
+            {"protocol__legs": {"visa": ["mpdd", "mpdd"]}, **UNCHOSEN},
+            "protocol.legs.visa must name a dataset once, got mpdd twice. Remove one.",
+        ),
+        (
+            {"protocol__legs": {"visa": ["mpdd", "visa"]}, **UNCHOSEN},
+            "protocol.legs.visa must not score what its model is trained on, got ['mpdd', 'visa']. Take it out.",
+        ),
+        (
+            {"protocol__legs": {"visa": ["mpdd"]}, "protocol__targets": ["isic"], **UNCHOSEN},
+            "protocol.legs and protocol.targets exclude each other, got both; the targets are ['isic']. "
+            "Leave the targets out, or choose protocol=no_targets.",
+        ),
+        (
+            {"protocol__legs": {"mpdd": ["isic"]}},
+            "dataset must not be chosen where protocol.legs name what is trained on, got dataset.name=visa. "
+            "Leave it out, or take it away with ~dataset; "
+            "protocol.roots and protocol.categories are for auxiliary datasets too.",
+        ),
+        (
+            {"protocol__legs": {"visa": ["mpdd"]}, "protocol__roots": {"isic": "/data"}, **UNCHOSEN},
+            "protocol.roots must be about protocol.legs={'visa': ['mpdd']}, got isic. Add it to the legs.",
         ),
         (
             {"dataset__categories": []},
@@ -205,3 +231,16 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["3", "False"]
+
+
+@pytest.mark.parametrize("protocol", ["cross_dataset", "cross_dataset_mvtec"])
+def test_a_protocol_names_its_own_datasets(composed, protocol):
+    validate(composed(f"protocol={protocol}"))
+    validate(composed(f"protocol={protocol}", "+protocol.roots.visa=/v", "+protocol.categories.btad=[a]"))
+    for chosen in ("dataset=mpdd", "dataset.root=/data"):
+        with pytest.raises(ConfigError, match=r"^dataset must not be chosen where protocol\.legs name"):
+            validate(composed(f"protocol={protocol}", chosen))
+
+
+def test_legs_of_ones_own_need_no_file(composed):
+    assert validate(composed("~dataset", "+protocol.legs.mpdd=[isic]")) is None

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from afr_clip.data.errors import DataError
-from afr_clip.data.layouts import DATASETS, dataset_row, prompt_name
+from afr_clip.data.layouts import DATASETS, dataset_row, prompt_name, title_of
 from afr_clip.data.listing import Truth
 
 
@@ -96,3 +96,16 @@ def test_categories_that_are_no_words_get_some(layout, category, said):
 )
 def test_medical_sets_are_of_one_organ(name, category):
     assert list(DATASETS[name].counts) == [category]
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "title"),
+    [
+        ("visa", "visa", "VisA"),
+        ("my_visa", "visa", "my_visa"),
+        ("demo", "mvtec_ad", "demo"),
+        ("folder", "folder", "folder"),
+    ],
+)
+def test_a_dataset_has_its_published_title_only_under_its_own_name(name, layout, title):
+    assert title_of(name, layout) == title

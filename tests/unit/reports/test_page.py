@@ -23,7 +23,7 @@ from afr_clip.reports.page import (
 )
 from afr_clip.reports.run_folder import RunFolderError
 from afr_clip.reports.tables import DatasetResult, write_results
-from afr_clip.workflow.parts import Run, finish_run
+from afr_clip.workflow.parts import finish_run
 
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -335,9 +335,9 @@ def test_rows_come_back_as_they_were_written(make_run):
 
 def test_a_run_ends_with_its_folder_and_names_its_page_before(make_run, capsys):
     run = make_run()
-    finish_run(Run(run, {}))
+    finish_run(run)
     write_page(run)
-    finish_run(Run(run, {}))
+    finish_run(run)
     assert capsys.readouterr().out.splitlines() == [f"run: {run}", f"page: {run / 'report.html'}", f"run: {run}"]
 
 

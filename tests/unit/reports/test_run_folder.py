@@ -4,7 +4,7 @@ import math
 import pytest
 
 from afr_clip.files import written_whole
-from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
+from afr_clip.reports.run_folder import RunFolderError, holds_run, open_run, write_json, write_text
 
 CONFIG = {
     "seed": 0,
@@ -17,6 +17,7 @@ CONFIG = {
     "data": {"batch_size": 4, "num_workers": 2, "cache": False},
     "logger": {"wandb": None},
     "optimizer": {"lr": 0.001, "betas": [0.9, 0.999]},
+    "protocol": {"targets": ["mine"], "roots": {}},
 }
 
 
@@ -102,6 +103,15 @@ def test_what_a_run_has_made_is_never_written_over(tmp_path, held):
         open_run(tmp_path, resume=False, config=CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("checkpoints", True), ("results.csv", True), ("manifest.json", False), ("train.log", False)]
+)
+def test_a_folder_holds_a_run_once_it_holds_what_cannot_be_lost(tmp_path, name, expected):
+    assert not holds_run(tmp_path)
+    (tmp_path / name).touch()
+    assert holds_run(tmp_path) is expected
+
+
 def test_a_run_that_failed_before_it_made_anything_leaves_its_folder_free(tmp_path):
     write_json(tmp_path / "manifest.json", {"config": CONFIG})
     assert open_run(tmp_path, resume=False, config=CONFIG | {"seed": 9}) is None
@@ -120,6 +130,7 @@ def test_a_run_may_be_continued(started):
         ("optimizer.betas", [0.9, 0.99]),
         ("optimizer.eps", 1e-8),
         ("ablation", "x"),
+        ("protocol.targets", ["mine", "visa"]),
     ],
 )
 def test_a_resumed_run_with_another_config_is_refused_and_the_key_is_named(started, key, value):
@@ -150,6 +161,7 @@ def test_a_key_that_is_gone_is_named(started):
         ("save_maps", True),
         ("data.num_workers", 0),
         ("data.cache", True),
+        ("protocol.roots", {"mine": "/elsewhere"}),
     ],
 )
 def test_a_resumed_run_may_change_what_does_not_touch_the_weights(started, key, value):

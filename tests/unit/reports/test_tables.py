@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from afr_clip.metrics.protocol import METRICS, CategoryResult
-from afr_clip.reports.tables import DatasetResult, ImageRow, results_table, write_results, write_scores
+from afr_clip.reports.tables import DatasetResult, ImageRow, read_scores, results_table, write_results, write_scores
 from helpers.tiny import random_batch
 
 NAN_BOTTLE = {"pixel_aupro": math.nan, "pixel_ap": math.nan}
@@ -100,7 +100,7 @@ def test_scores_come_back_with_all_digits_and_unknown_truth_stays_empty(tmp_path
     samples = random_batch(3).samples
     scores = [1 / 3, 0.1 + 0.2, 5e-324]
     truths = [False, True, None]
-    rows = [ImageRow(*row) for row in zip(samples, truths, scores, strict=True)]
+    rows = [ImageRow.of(*row) for row in zip(samples, truths, scores, strict=True)]
     write_scores(tmp_path, iter(rows))
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0] == "dataset,category,image,is_anomalous,image_score"
@@ -110,6 +110,13 @@ def test_scores_come_back_with_all_digits_and_unknown_truth_stays_empty(tmp_path
     assert [(r["dataset"], r["category"], r["image"]) for r in read] == [
         ("noise", "metal_nut", f"{i}.png") for i in range(3)
     ]
+    assert read_scores(tmp_path) == rows
+
+
+def test_where_nothing_was_scored_there_are_no_scores(tmp_path):
+    assert read_scores(tmp_path) == []
+    write_scores(tmp_path, [])
+    assert read_scores(tmp_path) == []
 
 
 def cells(result: DatasetResult) -> tuple[list[list[str]], str | None]:

@@ -13,6 +13,7 @@ from afr_clip.training.checkpoint import (
     Checkpoint,
     CheckpointError,
     CheckpointWriter,
+    checkpoint_sha256,
     load_adapters,
     read_checkpoint,
     resume_path,
@@ -141,6 +142,18 @@ def test_there_is_nothing_to_resume_before_the_first_epoch_ends(tmp_path):
     assert resume_path(tmp_path) is None
     (tmp_path / "resume.ckpt").touch()
     assert resume_path(tmp_path) == tmp_path / "resume.ckpt"
+
+
+def test_the_hash_of_the_weights_changes_with_them_and_with_nothing_else(train, run_folder):
+    assert checkpoint_sha256(run_folder / "checkpoints") is None
+    train()
+    first = checkpoint_sha256(run_folder / "checkpoints")
+    assert checkpoint_sha256(run_folder / "checkpoints") == first
+    path = run_folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    next(iter(content["state_dict"].values())).view(-1)[0] += 1
+    torch.save(content, path)
+    assert checkpoint_sha256(run_folder / "checkpoints") != first
 
 
 def test_a_run_folder_and_its_file_are_the_same_checkpoint(train, run_folder):

@@ -5,7 +5,7 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 
 from afr_clip.training import loggers
-from afr_clip.training.loggers import MetricsCSV, build_wandb, log_figures
+from afr_clip.training.loggers import MetricsCSV, build_wandb, close_loggers, log_figures
 
 
 def read(path) -> list[tuple[str, ...]]:
@@ -66,6 +66,15 @@ def test_targets_are_scored_again_after_a_resumed_training(three_steps):
     MetricsCSV(three_steps).log_metrics({"target/visa/pcb1/i_auroc": 0.5, "epoch": 0}, 0)
     MetricsCSV(three_steps, drop_from_step=4)
     assert read(three_steps) == before
+
+
+def test_targets_that_are_not_scored_again_keep_their_rows(three_steps):
+    logger = MetricsCSV(three_steps)
+    for name in ("visa", "visa_too", "mpdd"):
+        logger.log_metrics({f"target/{name}/pcb1/i_auroc": 0.5, "epoch": 2}, 4)
+    before = read(three_steps)
+    MetricsCSV(three_steps, drop_from_step=4, kept_targets=["visa", "mpdd"])
+    assert read(three_steps) == [row for row in before if "visa_too" not in row[2]]
 
 
 @pytest.mark.parametrize("half", ["1,2,tra", "1,2,train/loss,0.1", "1,2,train/loss,", "1", '1,2,"train'])
@@ -171,3 +180,20 @@ def test_pictures_go_to_those_who_take_them(tmp_path):
     paths = [tmp_path / "highest.png", tmp_path / "lowest.png"]
     log_figures([MetricsCSV(tmp_path / "metrics.csv"), Pictures()], "visa", paths, step=3)
     assert sent == [(f"figures/visa/{path.stem}", [str(path)], 3) for path in paths]
+
+
+def test_what_stays_open_is_closed(tmp_path):
+    finished = []
+
+    class Run:
+        def finish(self):
+            finished.append(self)
+
+    class Open(WandbLogger):
+        experiment = Run()
+
+        def __init__(self) -> None:
+            pass
+
+    close_loggers([MetricsCSV(tmp_path / "metrics.csv"), Open()])
+    assert finished == [Open.experiment]

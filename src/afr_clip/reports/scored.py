@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.protocol import CategoryResult
-from afr_clip.reports.page import TableRow, read_tables
+from afr_clip.reports.results import TableRow, read_tables
 from afr_clip.reports.tables import DatasetResult, ImageRow, ScoredDataset, read_scores
 
 

@@ -5,28 +5,23 @@ import math
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from afr_clip.metrics.protocol import MEAN, METRICS, CategoryResult
-from afr_clip.reports.page import (
-    COLUMNS,
-    LARGEST_SIZE,
-    MOST_TRAINING_SHEETS,
-    PAPER_ARCHITECTURE,
-    read_tables,
-    spread,
-    write_page,
-)
+from afr_clip.reports.grid import COLUMNS
+from afr_clip.reports.html import PAPER_ARCHITECTURE
+from afr_clip.reports.page import MOST_TRAINING_SHEETS, spread, write_page
+from afr_clip.reports.pictures import LARGEST_SIZE
+from afr_clip.reports.results import read_tables
 from afr_clip.reports.run_folder import RunFolderError
 from afr_clip.reports.tables import DatasetResult, write_results
 from afr_clip.workflow.parts import finish_run
+from helpers.html import Tree
 
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 DATASET = {"name": "visa", "categories": ["pcb1", HOSTILE], "num_normal": 5, "num_anomalous": 6, "sha256": "a" * 64}
 BACKBONE = {
     "name": "vit_l_14_336",
@@ -48,38 +43,6 @@ TRAINED = {
     "targets": {"mvtec_ad": DATASET | {"name": "mvtec_ad"}},
     "backbone": BACKBONE,
 }
-
-
-class Tree(HTMLParser):
-    """Collects elements and the cells of table rows, and fails on a tag that does not close the one before."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[tuple[str, list[str]]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append((self.open[-2], []))
-        if tag in {"th", "td"}:
-            self.rows[-1][1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if {"th", "td"} & set(self.open):
-            self.rows[-1][1][-1] += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def category(name: str, value: float, **other: float) -> CategoryResult:
@@ -310,6 +273,16 @@ def test_the_provenance_of_an_evaluation_names_the_training_behind_it(make_run):
     assert said["Checkpoint"] == "r/last.ckpt: seed 3, epochs 15, commit decade"
     assert said["Commit"] == "unknown, not run from a checkout"
     assert said["Trained on"].startswith("visa (pcb1, ")
+
+
+def test_a_method_that_trains_nothing_has_a_page_too(make_run):
+    run = make_run()
+    content = json.loads((run / "results.json").read_text())
+    del content["manifest"]["auxiliary"]
+    (run / "results.json").write_text(json.dumps(content))
+    text = read(run)
+    assert "Trained on nothing; started" in text
+    assert "Trained on" not in facts(text)
 
 
 def test_a_page_made_again_is_the_same(make_run):

@@ -1,0 +1,67 @@
+"""Pictures of a run folder, made small enough to be part of a page."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+SHEETS = {
+    "highest": "The images with the highest scores of all",
+    "lowest": "The images with the lowest scores of all",
+    "worst_ranked": "The worst-ranked images: normal ones that scored highest, then anomalous ones that scored lowest",
+}
+"""What each sheet of a dataset shows, by the name of its file."""
+
+LARGEST_SIZE = (1400, 16383)
+"""Pictures are embedded no wider and no taller than this; a WebP cannot be taller."""
+
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it is embedded.
+
+    Attributes:
+        caption: What it shows.
+        alt: The same for who cannot see it.
+        source: A data URI.
+        size: Width and height in pixels.
+    """
+
+    caption: str
+    alt: str
+    source: str
+    size: tuple[int, int]
+
+
+PictureGroup = tuple[str, list[Picture]]
+"""Pictures under a common heading."""
+
+
+def read_pictures(heading: str, captions: Mapping[Path, str]) -> PictureGroup:
+    """Read those files that exist.
+
+    Args:
+        heading: Stands above them.
+        captions: What each file shows.
+
+    Returns:
+        The group; empty where no file exists.
+    """
+    found = {path: caption for path, caption in captions.items() if path.exists()}
+    return heading, [read_picture(path, caption, f"{heading}: {caption}") for path, caption in found.items()]
+
+
+def read_picture(path: Path, caption: str, alt: str) -> Picture:
+    """Read a picture and make it small enough to embed: as WebP, no larger than `LARGEST_SIZE`."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail(LARGEST_SIZE)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=QUALITY)
+    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return Picture(caption, alt, source, picture.size)

@@ -1,0 +1,65 @@
+"""Where the numbers of a run come from, in the words of its manifest."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what tells of the training: an evaluate run did not train, its checkpoint did.
+
+    Args:
+        manifest: Of the run.
+
+    Returns:
+        Has ``auxiliary`` and ``seed``; ``None`` for a method that trains nothing.
+    """
+    training: Mapping[str, Any] | None = manifest if "auxiliary" in manifest else manifest.get("checkpoint")
+    return training
+
+
+def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say where the numbers of a run come from.
+
+    Args:
+        manifest: Of the run.
+
+    Returns:
+        Terms and what they stand for, as plain text.
+    """
+    backbone, machine, checkpoint = manifest["backbone"], manifest["machine"], manifest.get("checkpoint")
+    weights = " with random weights" if backbone["random_weights"] else ""
+    facts = [
+        ("Command", shlex.join(["python", "-m", f"afr_clip.{manifest['command']}", *manifest["overrides"]])),
+        ("Started", str(manifest["started"])),
+        ("Commit", _commit(manifest["commit"])),
+        ("Seed", str(manifest["seed"])),
+        (
+            "Backbone",
+            f"{backbone['name']} ({backbone['architecture']}){weights}, SHA-256 {backbone['fingerprint'][:12]}",
+        ),
+    ]
+    trained = training_of(manifest)
+    facts += [] if trained is None else [("Trained on", _dataset(trained["auxiliary"]))]
+    if checkpoint is not None:
+        said = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint['commit'])}"
+        facts.append(("Checkpoint", f"{checkpoint['path']}: {said}"))
+    facts += [("Scored", _dataset(target)) for target in manifest["targets"].values()]
+    versions = {"afr_clip": manifest["afr_clip"], "python": manifest["python"], **manifest["packages"]}
+    hardware = ", ".join([machine["processor"], f"{machine['threads']} threads", *(machine["gpus"] or ["no GPU"])])
+    return [
+        *facts,
+        ("Machine", f"{hardware}; {machine['system']}"),
+        ("Versions", ", ".join(f"{name} {version or 'unknown'}" for name, version in versions.items())),
+    ]
+
+
+def _dataset(facts: Mapping[str, Any]) -> str:
+    counts = f"{facts['num_normal']} normal and {facts['num_anomalous']} anomalous images"
+    return f"{facts['name']} ({', '.join(facts['categories'])}): {counts}, SHA-256 {facts['sha256'][:12]}"
+
+
+def _commit(commit: Mapping[str, Any] | None) -> str:
+    if commit is None:
+        return "unknown, not run from a checkout"
+    return f"{commit['hash']}{', with uncommitted changes' if commit['dirty'] else ''}"

@@ -41,10 +41,12 @@ class Cell:
     Attributes:
         shown: What is read.
         value: The exact number behind it, by which it is sorted; ``None`` for words and where there is none.
+        is_strong: Whether it stands out.
     """
 
     shown: str
     value: float | None = None
+    is_strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class Grid:
             else:
                 spans.append((heading.group, 1))
         return spans
+
+
+METRIC_HEADINGS = [Heading(label, said) for label, said in COLUMNS.values()]
+COUNT_HEADINGS = [Heading("Normal", "Normal images"), Heading("Anomalous", "Anomalous images")]
+
+
+def counts(*numbers: int) -> list[Cell]:
+    """Show whole numbers."""
+    return [Cell(str(number), float(number)) for number in numbers]
 
 
 def percent(value: float | None) -> Cell:

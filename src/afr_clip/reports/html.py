@@ -64,10 +64,10 @@ def render_notices(notices: Iterable[tuple[str, str]]) -> str:
 def render_grid(grid: Grid) -> str:
     """Lay out a table with its foot where no sorting reaches it."""
     region = f'role="region" tabindex="0" aria-label="{escape(grid.name)}"'  # scrolls by keyboard too
-    foot = f"<tfoot>\n{_rows(grid.foot)}\n</tfoot>\n" if grid.foot else ""
+    foot = f"<tfoot>\n{_rows(grid.headings, grid.foot)}\n</tfoot>\n" if grid.foot else ""
     return (
         f'<div class="scroll" {region}>\n<table>\n<thead>{_groups(grid)}<tr>{_header(grid.headings)}</tr></thead>\n'
-        f"<tbody>\n{_rows(grid.body)}\n</tbody>\n{foot}</table>\n</div>"
+        f"<tbody>\n{_rows(grid.headings, grid.body)}\n</tbody>\n{foot}</table>\n</div>"
     )
 
 
@@ -119,14 +119,15 @@ def _header(headings: Iterable[Heading]) -> str:
     )
 
 
-def _rows(rows: Iterable[Sequence[Cell]]) -> str:
-    return "\n".join(f"<tr>{_first(row[0])}{''.join(map(_other, row[1:]))}</tr>" for row in rows)
+def _rows(headings: Sequence[Heading], rows: Iterable[Sequence[Cell]]) -> str:
+    return "\n".join(
+        f'<tr><th scope="row">{escape(row[0].shown)}</th>{"".join(map(_cell, headings[1:], row[1:]))}</tr>'
+        for row in rows
+    )
 
 
-def _first(cell: Cell) -> str:
-    return f'<th scope="row">{escape(cell.shown)}</th>'
-
-
-def _other(cell: Cell) -> str:
-    exact = "" if cell.value is None else repr(cell.value)
-    return f'<td data-value="{exact}">{escape(cell.shown)}</td>'
+def _cell(heading: Heading, cell: Cell) -> str:
+    shown = f"<strong>{escape(cell.shown)}</strong>" if cell.is_strong else escape(cell.shown)
+    if heading.is_text:
+        return f'<td class="text">{shown}</td>'
+    return f'<td data-value="{"" if cell.value is None else repr(cell.value)}">{shown}</td>'

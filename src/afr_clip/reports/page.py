@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from afr_clip.reports.grid import COLUMNS, Cell, Grid, Heading, percent
+from afr_clip.reports.grid import COLUMNS, COUNT_HEADINGS, METRIC_HEADINGS, Cell, Grid, Heading, counts, percent
 from afr_clip.reports.html import (
     backbone_notices,
     render_contents,
@@ -114,12 +114,7 @@ def results_grid(dataset: str, rows: Sequence[TableRow]) -> Grid:
     Returns:
         A table in percent with the mean in its foot.
     """
-    headings = [
-        Heading("Category", is_text=True),
-        *(Heading(label, said) for label, said in COLUMNS.values()),
-        Heading("Normal", "Normal images"),
-        Heading("Anomalous", "Anomalous images"),
-    ]
+    headings = [Heading("Category", is_text=True), *METRIC_HEADINGS, *COUNT_HEADINGS]
     *body, mean = map(_cells, rows)
     return Grid(f"Results of {dataset}", headings, body, [mean])
 
@@ -139,8 +134,8 @@ def _trained(training: Mapping[str, Any] | None) -> str:
 
 
 def _cells(row: TableRow) -> list[Cell]:
-    counts = [Cell(str(count), float(count)) for count in (row.num_normal, row.num_anomalous)]
-    return [Cell(row.category), *(percent(row.values[metric]) for metric in COLUMNS), *counts]
+    values = [percent(row.values[metric]) for metric in COLUMNS]
+    return [Cell(row.category), *values, *counts(row.num_normal, row.num_anomalous)]
 
 
 def _notes(num_defined: Mapping[str, int], num_categories: int, vanished: Mapping[str, int]) -> list[str]:

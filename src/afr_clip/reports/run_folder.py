@@ -1,7 +1,9 @@
 """The folder of one run: what may be written into it, and how it stays whole."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole; NaN must have become ``null`` before."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table whole."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
 
 
 def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -50,7 +61,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     if not (resume and path.exists()):
         return None
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    differing = _differing(earlier["config"], config) - _MAY_CHANGE
+    differing = _differing(earlier["config"], config) - WITHOUT_INFLUENCE
     changed = sorted(key for key in differing if not key.startswith(_MAY_CHANGE_BELOW))
     if changed:
         msg = (
@@ -69,7 +80,7 @@ def holds_run(folder: Path) -> bool:
 _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
 """What a run cannot lose; a folder in which a run failed before that may be used again."""
 
-_MAY_CHANGE = {
+WITHOUT_INFLUENCE = {
     "resume",
     "run_dir",
     "data_dir",

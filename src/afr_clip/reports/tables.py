@@ -1,7 +1,6 @@
 """Results as data first: ``results.csv``, ``results.json``, ``scores.csv``; then as a table to read."""
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import METRICS, CategoryResult, MacroAverage, macro_average
-from afr_clip.reports.run_folder import write_json, write_text
+from afr_clip.reports.run_folder import write_csv, write_json
 
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
 SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
@@ -88,7 +87,7 @@ def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapp
         manifest: Goes into the JSON.
     """
     rows = [row for result in results for row in _result_rows(result)]
-    write_text(folder / "results.csv", _csv(RESULTS_HEADER, rows))
+    write_csv(folder / "results.csv", RESULTS_HEADER, rows)
     write_json(folder / "results.json", as_content(results, manifest))
 
 
@@ -130,7 +129,7 @@ def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
         )
         for row in rows
     ]
-    write_text(folder / "scores.csv", _csv(SCORES_HEADER, table))
+    write_csv(folder / "scores.csv", SCORES_HEADER, table)
 
 
 def read_scores(folder: Path) -> list[ImageRow]:
@@ -193,11 +192,3 @@ def _null_if_nan(value: float) -> float | None:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()

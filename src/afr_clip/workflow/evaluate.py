@@ -82,5 +82,5 @@ def build_trained(config: DictConfig, run: Run, checkpoint: Checkpoint) -> tuple
 def provenance(checkpoint: Checkpoint) -> dict[str, object]:
     """Say where trained weights come from, for the manifest."""
     trained = checkpoint.manifest
-    kept = ("commit", "seed", "epochs", "auxiliary", "started")
+    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config")
     return {"path": str(checkpoint.path), **{key: trained.get(key) for key in kept}}

@@ -1,0 +1,46 @@
+"""`python -m afr_clip.report`: the tables of the paper beside what runs measured, from their results alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from afr_clip.config.command import ends_in_a_sentence
+from afr_clip.config.validate import MissingKeyError
+from afr_clip.reports.comparison.write import compare
+
+
+class Arguments(argparse.ArgumentParser):
+    """A command line whose errors are sentences like those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was typed wrong."""
+        msg = f"The command line must be afr_clip.report RUN... [--out DIR], got {message}. See --help."
+        raise MissingKeyError(msg)
+
+
+@ends_in_a_sentence
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the report, print its tables, end with where its page is."""
+    parser = Arguments(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN",
+        help="run folder, or a folder that holds some; without any the paper's tables alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
+    )
+    chosen = parser.parse_args(arguments)
+    comparison = compare(chosen.runs)
+    page = comparison.write(chosen.out)
+    console = Console(width=None if Console().is_terminal else 200)
+    for table in comparison.printed():
+        console.print(table)
+    sys.stdout.write(f"report: {page}\n")
+
+
+if __name__ == "__main__":
+    main()

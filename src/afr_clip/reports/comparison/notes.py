@@ -1,0 +1,87 @@
+"""What must be said beside the numbers, worked out from what was measured."""
+
+from collections.abc import Iterator, Sequence
+
+from afr_clip.reports.comparison.aggregate import PARTLY, MeasuredSetting
+from afr_clip.reports.comparison.paper import DATASETS
+from afr_clip.reports.html import backbone_notices
+
+PROTOCOL = (
+    "The paper trains on VisA and scores the other datasets, and scores VisA after training on MVTec AD. Only what was "
+    "measured in this way, or by a method that trains nothing, stands in the row of the paper's number and enters a "
+    "mean; anything else has a row of its own without either. A mean counts every dataset once, and is taken for the "
+    "paper and for what was measured over exactly the datasets its row names; the paper's means are computed from its "
+    "own cells. Cells that its source leaves unreadable are empty."
+)
+
+SPREAD = (
+    "A number with \N{PLUS-MINUS SIGN} is the mean over seeds with its sample standard deviation and, in brackets, the "
+    "number of seeds; a mean over datasets has one only where all of them have the same seeds. Differences are "
+    'measured minus paper, in percentage points. "-" is undefined, "absent" was not measured.'
+)
+
+
+def notices_of(settings: Sequence[MeasuredSetting]) -> list[tuple[str, str]]:
+    """Say what must be known before a number is read: each with a word of warning, empty for a remark.
+
+    Args:
+        settings: What was measured.
+
+    Returns:
+        Notices about backbones and about what is not the published test split.
+    """
+    notices: dict[tuple[str, str], None] = {}
+    for setting in settings:
+        notices |= dict.fromkeys((warning, f"{setting.label}: {said}") for warning, said in _backbone(setting))
+    parts = [part for setting in settings for part in _parts(setting)]
+    if parts:
+        said = (
+            f"Numbers marked {PARTLY} stand on another number of images or categories than the published test split "
+            f"has, and cannot be held against the paper's: {' '.join(dict.fromkeys(parts))}"
+        )
+        notices[("Not the published test splits.", said)] = None
+    return list(notices)
+
+
+def notes_of(settings: Sequence[MeasuredSetting]) -> list[str]:
+    """Say what explains the tables.
+
+    Args:
+        settings: What was measured.
+
+    Returns:
+        Sentences.
+    """
+    notes = (
+        [PROTOCOL, SPREAD] if settings else [PROTOCOL, "Nothing has been measured yet: these are the paper's numbers."]
+    )
+    notes += [note for setting in settings for note in _absent(setting)]
+    return [*notes, *_other_images(settings)]
+
+
+def _backbone(setting: MeasuredSetting) -> list[tuple[str, str]]:
+    return backbone_notices(setting.setting.backbone)
+
+
+def _parts(setting: MeasuredSetting) -> Iterator[str]:
+    for published in DATASETS:
+        dataset = setting.in_protocol(published)
+        if dataset is not None and dataset.missing:
+            yield f"{dataset.missing}."
+
+
+def _absent(setting: MeasuredSetting) -> Iterator[str]:
+    scored = {dataset.target.title for dataset in setting.datasets}
+    reasons = [f"{title} ({reason})" for title, reason in setting.absent.items() if title not in scored]
+    if reasons:
+        yield f"Absent from {setting.label}: {', '.join(reasons)}."
+
+
+def _other_images(settings: Sequence[MeasuredSetting]) -> Iterator[str]:
+    for published in DATASETS:
+        found = [dataset for setting in settings if (dataset := setting.in_protocol(published)) is not None]
+        if len({dataset.target.sha256 for dataset in found}) > 1:
+            yield (
+                f"The measured numbers of {published.title} stand on different image files: their SHA-256 differ "
+                f"between the settings."
+            )

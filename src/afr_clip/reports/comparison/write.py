@@ -1,0 +1,116 @@
+"""Read runs, compare them with the paper, and write the tables in every form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.table import Table
+
+from afr_clip.reports.comparison import measured_tables, paper_tables
+from afr_clip.reports.comparison.aggregate import MeasuredSetting, aggregate
+from afr_clip.reports.comparison.gather import RunResults, read_runs
+from afr_clip.reports.comparison.html import render_comparison
+from afr_clip.reports.comparison.notes import notes_of, notices_of
+from afr_clip.reports.comparison.paper import LEVELS
+from afr_clip.reports.comparison.paper_tables import PaperTable
+from afr_clip.reports.comparison.text import to_latex, to_markdown, to_rich
+from afr_clip.reports.grid import Grid
+from afr_clip.reports.run_folder import write_csv, write_text
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside the paper.
+
+    Attributes:
+        runs: As they were read.
+        settings: What they measured, put together over seeds.
+    """
+
+    runs: Sequence[RunResults]
+    settings: Sequence[MeasuredSetting]
+
+    @cached_property
+    def tables(self) -> list[PaperTable]:
+        """Tables 1 and 2."""
+        return [PaperTable(number, self.settings) for number in LEVELS]
+
+    @property
+    def outside(self) -> Grid:
+        """The datasets that the paper does not have."""
+        return measured_tables.outside_grid(self.settings)
+
+    def write(self, out: Path) -> Path:
+        """Write every table and the page.
+
+        Args:
+            out: The folder; files of an earlier report are replaced.
+
+        Returns:
+            The page.
+        """
+        notes = "\n".join(f"\n{' '.join(filter(None, note))}" for note in self._notes())
+        for table in self.tables:
+            name, grids = f"table{table.number}", table.grids()
+            write_text(out / f"{name}.md", f"# {table.title}\n\nIn percent.\n\n{to_markdown(grids, 'Domain')}{notes}\n")
+            write_text(out / f"{name}.tex", to_latex(grids, table.caption, f"tab:{name}"))
+            write_csv(out / f"{name}.csv", paper_tables.CSV_HEADER, table.records())
+        write_csv(out / "categories.csv", measured_tables.CSV_HEADER, measured_tables.records(self.settings))
+        write_text(out / "categories.md", self._categories())
+        page = render_comparison(self.tables, self.outside, self.runs, self.settings)
+        write_text(out / PAGE, page)
+        return out / PAGE
+
+    def printed(self) -> list[Table]:
+        """Return the tables for a terminal, with those methods alone of which something was measured."""
+        tables = [to_rich(table.grids(only_measured=True), f"{table.title} (percent)") for table in self.tables]
+        return [*tables, to_rich([self.outside], self.outside.name)] if self.outside.body else tables
+
+    def _notes(self) -> list[tuple[str, str]]:
+        return [*notices_of(self.settings), *(("", note) for note in notes_of(self.settings))]
+
+    def _categories(self) -> str:
+        said = "In percent." if self.settings else "Nothing has been measured yet."
+        parts = [f"# Measured, by category\n\n{said}\n"]
+        if self.outside.body:
+            parts.append(f"\n## {self.outside.name}\n\n{to_markdown([self.outside])}")
+        for _, dataset, name in measured_tables.measured(self.settings):
+            parts.append(f"\n## {name}\n\n{to_markdown([measured_tables.category_grid(dataset, name)])}")
+        return "".join(parts)
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Read runs and put them together.
+
+    Args:
+        folders: Run folders, or folders that hold some; none gives the paper's tables alone.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ComparisonError: If a file is not a run's, or runs contradict each other.
+    """
+    runs = read_runs(folders)
+    return Comparison(runs, aggregate(runs))
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write the paper's tables with what runs measured: Markdown, LaTeX, CSV and one HTML page.
+
+    Args:
+        folders: Run folders, or folders that hold some.
+        out: Where to.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ComparisonError: If a file is not a run's, or runs contradict each other.
+    """
+    return compare(folders).write(out)

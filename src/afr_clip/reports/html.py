@@ -63,10 +63,11 @@ def render_notices(notices: Iterable[tuple[str, str]]) -> str:
 
 def render_grid(grid: Grid) -> str:
     """Lay out a table with its foot where no sorting reaches it."""
+    table = '<table class="grouped">' if _groups(grid) else "<table>"
     region = f'role="region" tabindex="0" aria-label="{escape(grid.name)}"'  # scrolls by keyboard too
     foot = f"<tfoot>\n{_rows(grid.headings, grid.foot)}\n</tfoot>\n" if grid.foot else ""
     return (
-        f'<div class="scroll" {region}>\n<table>\n<thead>{_groups(grid)}<tr>{_header(grid.headings)}</tr></thead>\n'
+        f'<div class="scroll" {region}>\n{table}\n<thead>{_groups(grid)}<tr>{_header(grid.headings)}</tr></thead>\n'
         f"<tbody>\n{_rows(grid.headings, grid.body)}\n</tbody>\n{foot}</table>\n</div>"
     )
 

@@ -63,10 +63,14 @@ class MeasuredDataset:
         return "nothing" if self.auxiliary is None else self.auxiliary.title
 
     @property
-    def missing(self) -> str:
-        """How target and auxiliary dataset differ in size from the published ones; empty where they do not."""
-        sources = [self.target] if self.auxiliary is None else [self.target, self.auxiliary]
-        return "; ".join(f"{source.title} {source.missing}" for source in sources if source.missing)
+    def sources(self) -> list[Source]:
+        """What was scored, and what was trained on if anything was."""
+        return [self.target] if self.auxiliary is None else [self.target, self.auxiliary]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether what was scored or trained on is not the published test split."""
+        return any(source.missing for source in self.sources)
 
     @property
     def is_in_protocol(self) -> bool:
@@ -88,7 +92,7 @@ class MeasuredDataset:
     def spread(self, metric: str, row: int = MEAN_ROW) -> Spread | None:
         """Return a metric over the seeds, ``None`` where it is undefined."""
         values = self.values(metric, row)
-        return None if values is None else _spread(list(values.values()), is_partial=bool(self.missing))
+        return None if values is None else _spread(list(values.values()), is_partial=self.is_partial)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class MeasuredSetting:
             ComparisonError: If there are several, on different images.
         """
         fitting = [d for d in self.datasets if d.is_in_protocol and d.target.published == published]
-        complete = [d for d in fitting if not d.missing] or fitting
+        complete = [d for d in fitting if not d.is_partial] or fitting
         if len(complete) > 1:
             one, other = complete[0].first, complete[1].first
             msg = (
@@ -148,7 +152,7 @@ class MeasuredSetting:
         values = [v for dataset in measured if (v := dataset.values(metric)) is not None]
         if not values or len(values) < len(found):
             return None
-        is_partial = any(dataset.missing for dataset in measured)
+        is_partial = any(dataset.is_partial for dataset in measured)
         if all(v.keys() == values[0].keys() for v in values):
             return _spread([fmean(v[seed] for v in values) for seed in values[0]], is_partial=is_partial)
         return Spread(fmean(fmean(v.values()) for v in values), None, 0, is_partial)

@@ -30,17 +30,19 @@ def notices_of(settings: Sequence[MeasuredSetting]) -> list[tuple[str, str]]:
     Returns:
         Notices about backbones and about what is not the published test split.
     """
-    notices: dict[tuple[str, str], None] = {}
+    concerned: dict[tuple[str, str], list[str]] = {}
     for setting in settings:
-        notices |= dict.fromkeys((warning, f"{setting.label}: {said}") for warning, said in _backbone(setting))
+        for notice in backbone_notices(setting.setting.backbone):
+            concerned.setdefault(notice, []).append(setting.label)
+    notices = [(warning, f"{said} Concerns {'; '.join(labels)}.") for (warning, said), labels in concerned.items()]
     parts = [part for setting in settings for part in _parts(setting)]
     if parts:
         said = (
             f"Numbers marked {PARTLY} stand on another number of images or categories than the published test split "
             f"has, and cannot be held against the paper's: {' '.join(dict.fromkeys(parts))}"
         )
-        notices[("Not the published test splits.", said)] = None
-    return list(notices)
+        notices.append(("Not the published test splits.", said))
+    return notices
 
 
 def notes_of(settings: Sequence[MeasuredSetting]) -> list[str]:
@@ -59,15 +61,11 @@ def notes_of(settings: Sequence[MeasuredSetting]) -> list[str]:
     return [*notes, *_other_images(settings)]
 
 
-def _backbone(setting: MeasuredSetting) -> list[tuple[str, str]]:
-    return backbone_notices(setting.setting.backbone)
-
-
 def _parts(setting: MeasuredSetting) -> Iterator[str]:
     for published in DATASETS:
         dataset = setting.in_protocol(published)
-        if dataset is not None and dataset.missing:
-            yield f"{dataset.missing}."
+        if dataset is not None:
+            yield from (f"{source.title} {source.missing}." for source in dataset.sources if source.missing)
 
 
 def _absent(setting: MeasuredSetting) -> Iterator[str]:

@@ -110,8 +110,9 @@ class PaperTable:
             rows.append(PaperRow(domain, dataset.title, dataset.auxiliary, (dataset,)))
             others = {other: None for setting in self.settings for other, _ in _others(setting, dataset)}
             rows += [PaperRow(domain, label, trained_on, (), (label, trained_on)) for label, trained_on in others]
-        means = [_mean_row(domain, chosen, len(datasets)) for chosen in self._measured_together(datasets)]
-        return [*rows, *means]
+        chosen = self._measured_together(datasets)
+        is_named = len(chosen) > 2  # where several means are over some datasets only, which ones must be said
+        return [*rows, *(_mean_row(domain, some, len(datasets), is_named=is_named) for some in chosen)]
 
     def _measured_together(self, datasets: Sequence[PaperDataset]) -> list[tuple[PaperDataset, ...]]:
         chosen = {tuple(datasets): None}
@@ -200,10 +201,7 @@ class PaperTable:
     def _cells(self, row: PaperRow, methods: Iterable[str]) -> list[Cell]:
         cells = [Cell(row.label), Cell(row.trained_on)]
         for method in methods:
-            for metric in self.metrics:
-                value = self.paper(row, method, metric)
-                is_best = value == best_value(self.number, row.titles, metric)
-                cells.append(Cell("") if value is None else Cell(f"{value:.1f}", value, is_strong=is_best))
+            cells += [self.paper_cell(row, method, metric) for metric in self.metrics]
             for setting in self._of(method):
                 cells += self._measured_cells(row, setting, has_paper=True)
         for setting in self._of(None):
@@ -212,11 +210,30 @@ class PaperTable:
 
     def _measured_cells(self, row: PaperRow, setting: MeasuredSetting, *, has_paper: bool) -> Iterator[Cell]:
         for metric in self.metrics:
-            spread, otherwise = self.measured(row, setting, metric)
-            cell = show(spread, UNDEFINED if otherwise == "undefined" else otherwise)
-            yield _marked(cell, spread)
+            yield self.measured_cell(row, setting, metric)
             if has_paper and not setting.setting.is_random:
-                yield _marked(_show_difference(self.difference(row, setting, metric)), spread)
+                yield self.difference_cell(row, setting, metric)
+
+    def paper_cell(self, row: PaperRow, method: str, metric: str) -> Cell:
+        """Show the paper's number, the best of its methods in bold; nothing where it is not known."""
+        value = self.paper(row, method, metric)
+        if value is None:
+            return Cell("")
+        return Cell(f"{value:.1f}", value, is_strong=value == best_value(self.number, row.titles, metric))
+
+    def measured_cell(self, row: PaperRow, setting: MeasuredSetting, metric: str) -> Cell:
+        """Show what was measured, or why nothing was."""
+        spread, state = self.measured(row, setting, metric)
+        return _marked(show(spread, UNDEFINED if state == "undefined" else state), spread)
+
+    def difference_cell(self, row: PaperRow, setting: MeasuredSetting, metric: str) -> Cell:
+        """Show measured minus paper with its sign."""
+        difference = self.difference(row, setting, metric)
+        if difference is None:
+            return Cell("")
+        # Adding 0 turns the -0.0 of a rounded difference into 0.0.
+        cell = Cell(f"{round(difference, 1) + 0:+.1f}", difference)
+        return _marked(cell, self.measured(row, setting, metric)[0])
 
     def records(self) -> Iterator[tuple[object, ...]]:
         """Return the table with all digits, one number a row, as `CSV_HEADER` names them."""
@@ -250,11 +267,6 @@ def show(spread: Spread | None, otherwise: str = UNDEFINED) -> Cell:
     return Cell(text, 100 * spread.mean)
 
 
-def _show_difference(difference: float | None) -> Cell:
-    # Adding 0 turns the -0.0 of a rounded difference into 0.0.
-    return Cell("") if difference is None else Cell(f"{round(difference, 1) + 0:+.1f}", difference)
-
-
 def _marked(cell: Cell, spread: Spread | None) -> Cell:
     is_partial = cell.value is not None and spread is not None and spread.is_partial
     return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
@@ -284,8 +296,8 @@ def label_of(setting: MeasuredSetting, dataset: MeasuredDataset) -> tuple[str, s
     return f"{dataset.target.title} ({len(dataset.target.categories)} categories, {dataset.target.sha256[:6]})", trained
 
 
-def _mean_row(domain: str, chosen: tuple[PaperDataset, ...], num: int) -> PaperRow:
+def _mean_row(domain: str, chosen: tuple[PaperDataset, ...], num: int, *, is_named: bool) -> PaperRow:
     if len(chosen) == num:
         return PaperRow(domain, f"Mean of all {num} {domain} datasets", "", chosen)
-    names = ", ".join(dataset.title for dataset in chosen)
-    return PaperRow(domain, f"Mean of {len(chosen)} of {num} {domain} datasets ({names})", "", chosen)
+    names = f" ({', '.join(dataset.title for dataset in chosen)})" if is_named else ""
+    return PaperRow(domain, f"Mean of {len(chosen)} of {num} {domain} datasets{names}", "", chosen)

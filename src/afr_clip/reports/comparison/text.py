@@ -19,9 +19,15 @@ _LATEX = {
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
     "\N{DAGGER}": r"\dag{}",
+    "[": "{[}",  # after a line break both would be taken for its arguments
+    "*": "{*}",
     **{character: f"\\{character}" for character in "_%&#${}"},
 }
 """What LaTeX would take for a command, and the signs of our tables that its default encodings lack."""
+
+
+LONGEST_LABEL = 16
+"""In letters; words in a LaTeX table that are longer have a line of their own."""
 
 
 def escape_latex(text: str) -> str:
@@ -83,16 +89,15 @@ def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:
         _latex_row(escape_latex(heading.label) for heading in headings),
     ]
     for grid in grids:
-        lines += [r"\midrule", rf"\multicolumn{{{len(headings)}}}{{l}}{{\emph{{{escape_latex(grid.name)}}}}} \\"]
-        lines += [_latex_row(map(_latex_cell, headings, row)) for row in grid.body]
-        lines += [r"\addlinespace"] if grid.foot else []
-        lines += [_latex_row(map(_latex_cell, headings, row)) for row in grid.foot]
+        lines += [r"\midrule", _latex_line(rf"\emph{{{escape_latex(grid.name)}}}", len(headings))]
+        for rows in filter(None, (grid.body, grid.foot)):
+            lines += [r"\addlinespace", *(line for row in rows for line in _latex_lines(headings, row))]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
 
 
 def to_rich(grids: Sequence[Grid], title: str) -> Table:
     """Lay grids with the same columns out for a terminal."""
-    table = Table(title=title)
+    table = Table(title=Text(title))
     for heading in grids[0].headings:
         table.add_column(Text("\n".join(filter(None, (heading.group, heading.label)))), justify=_side(heading))
     for grid in grids:
@@ -113,6 +118,18 @@ def _all_rows(grids: Iterable[Grid]) -> list[Sequence[Cell]]:
 
 def _escape_markdown(text: str) -> str:
     return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _latex_lines(headings: Sequence[Heading], row: Sequence[Cell]) -> list[str]:
+    num, lines, cells = len(headings), [], list(row)
+    for i in (i for i, cell in enumerate(row) if headings[i].is_text and len(cell.shown) > LONGEST_LABEL):
+        lines.append("& " * i + _latex_line(escape_latex(row[i].shown), num - i))
+        cells[i] = Cell("")
+    return [*lines, _latex_row(map(_latex_cell, headings, cells))]
+
+
+def _latex_line(latex: str, num: int) -> str:
+    return rf"\multicolumn{{{num}}}{{l}}{{{latex}}} \\"
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from afr_clip.reports.comparison.html import render_comparison
 from afr_clip.reports.comparison.notes import notes_of, notices_of
 from afr_clip.reports.comparison.paper import LEVELS
 from afr_clip.reports.comparison.paper_tables import PaperTable
+from afr_clip.reports.comparison.stacked import stacked_grids
 from afr_clip.reports.comparison.text import to_latex, to_markdown, to_rich
 from afr_clip.reports.grid import Grid
 from afr_clip.reports.run_folder import write_csv, write_text
@@ -52,11 +53,14 @@ class Comparison:
         Returns:
             The page.
         """
-        notes = "\n".join(f"\n{' '.join(filter(None, note))}" for note in self._notes())
+        notices = [" ".join(filter(None, notice)) for notice in notices_of(self.settings)]
+        notes = "".join(f"\n{note}\n" for note in [*notices, *notes_of(self.settings)])
         for table in self.tables:
             name, grids = f"table{table.number}", table.grids()
-            write_text(out / f"{name}.md", f"# {table.title}\n\nIn percent.\n\n{to_markdown(grids, 'Domain')}{notes}\n")
-            write_text(out / f"{name}.tex", to_latex(grids, table.caption, f"tab:{name}"))
+            write_text(out / f"{name}.md", f"# {table.title}\n\nIn percent.\n\n{to_markdown(grids, 'Domain')}{notes}")
+            write_text(
+                out / f"{name}.tex", to_latex(stacked_grids(table), " ".join([table.caption, *notices]), f"tab:{name}")
+            )
             write_csv(out / f"{name}.csv", paper_tables.CSV_HEADER, table.records())
         write_csv(out / "categories.csv", measured_tables.CSV_HEADER, measured_tables.records(self.settings))
         write_text(out / "categories.md", self._categories())
@@ -68,9 +72,6 @@ class Comparison:
         """Return the tables for a terminal, with those methods alone of which something was measured."""
         tables = [to_rich(table.grids(only_measured=True), f"{table.title} (percent)") for table in self.tables]
         return [*tables, to_rich([self.outside], self.outside.name)] if self.outside.body else tables
-
-    def _notes(self) -> list[tuple[str, str]]:
-        return [*notices_of(self.settings), *(("", note) for note in notes_of(self.settings))]
 
     def _categories(self) -> str:
         said = "In percent." if self.settings else "Nothing has been measured yet."

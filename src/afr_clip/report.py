@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
-from afr_clip.config.command import ends_in_a_sentence
-from afr_clip.config.validate import MissingKeyError
+from afr_clip.config.command import CommandLineError, run_command
 from afr_clip.reports.comparison.write import compare
 
 
@@ -18,12 +16,11 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what was typed wrong."""
-        msg = f"The command line must be afr_clip.report RUN... [--out DIR], got {message}. See --help."
-        raise MissingKeyError(msg)
+        msg = f"The command must be python -m afr_clip.report RUN... [--out DIR], got {message}. See --help."
+        raise CommandLineError(msg)
 
 
-@ends_in_a_sentence
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Write the report, print its tables, end with where its page is."""
     parser = Arguments(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
@@ -33,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
     )
-    chosen = parser.parse_args(arguments)
-    comparison = compare(chosen.runs)
-    page = comparison.write(chosen.out)
+    arguments = parser.parse_args()
+    comparison = compare(arguments.runs)
+    page = comparison.write(arguments.out)
     console = Console(width=None if Console().is_terminal else 200)
     for table in comparison.printed():
         console.print(table)
@@ -43,4 +40,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -47,6 +47,10 @@ _TYPED = (
 """How messages of Hydra and OmegaConf begin when what was typed does not fit, as opposed to what a file says."""
 
 
+class CommandLineError(ValueError):
+    """What was typed does not fit the command."""
+
+
 class SpokenExit(SystemExit):
     """An exit whose sentence has been said."""
 
@@ -132,7 +136,7 @@ def describe(error: Exception) -> str:
 
 
 def _is_bad_command_line(error: Exception) -> bool:
-    if isinstance(error, OverrideParseException | MissingConfigException | MissingKeyError):
+    if isinstance(error, CommandLineError | OverrideParseException | MissingConfigException | MissingKeyError):
         return True
     kinds = ConfigCompositionException | ValueError | AssertionError  # Hydra raises all three
     return isinstance(error, kinds) and str(error).startswith(_TYPED)

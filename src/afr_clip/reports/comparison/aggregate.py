@@ -172,15 +172,22 @@ def aggregate(runs: Sequence[RunResults]) -> list[MeasuredSetting]:
     """
     by_key: dict[str, list[RunResults]] = {}
     for run in runs:
-        if run.measurements or run.absent:
+        if run.setting is not None and run.measurements:
             by_key.setdefault(run.setting.key, []).append(run)
-    labels = label_settings([group[0].setting for group in by_key.values()])
+    labels = label_settings([measurements_of(group)[0].setting for group in by_key.values()])
+    # What measured nothing tells what was absent all the same, of whatever setting it would have been.
+    nothing = [run for run in runs if not run.measurements]
     settings = []
     for key, group in by_key.items():
-        absent = {title: reason for run in group for title, reason in run.absent.items()}
-        measurements = [measurement for run in group for measurement in run.measurements]
-        settings.append(MeasuredSetting(group[0].setting, labels[key], tuple(_datasets(measurements)), absent))
+        absent = {title: reason for run in (*nothing, *group) for title, reason in run.absent.items()}
+        measurements = measurements_of(group)
+        settings.append(MeasuredSetting(measurements[0].setting, labels[key], tuple(_datasets(measurements)), absent))
     return settings
+
+
+def measurements_of(runs: Iterable[RunResults]) -> list[Measurement]:
+    """Return all measurements of runs, one after the other."""
+    return [measurement for run in runs for measurement in run.measurements]
 
 
 def _datasets(measurements: Iterable[Measurement]) -> list[MeasuredDataset]:

@@ -89,14 +89,14 @@ class RunResults:
     Attributes:
         folder: The run folder.
         manifest: Of the run.
-        setting: How it measured.
+        setting: How it measured; ``None`` where it stopped before it had a backbone, for lack of a dataset.
         measurements: One per dataset that was scored.
         absent: Why a target of the run has no numbers, by its title.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
-    setting: Setting
+    setting: Setting | None
     measurements: tuple[Measurement, ...]
     absent: Mapping[str, str]
 
@@ -114,14 +114,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunResults]:
         FileNotFoundError: If a folder does not exist.
         ComparisonError: If a folder holds no results, or a file is not a run's.
     """
-    runs = [_read_run(path) for path in _find(folders)]
-    if runs and not any(run.measurements for run in runs):
-        msg = (
-            f"At least one run must have scored a dataset, got {len(runs)} without a number below "
-            f"{', '.join(map(str, folders))}. Name targets, or score one with python -m afr_clip.evaluate."
-        )
-        raise ComparisonError(msg)
-    return runs
+    return [_read_run(path) for path in _find(folders)]
 
 
 def _find(folders: Iterable[Path]) -> list[Path]:
@@ -142,17 +135,18 @@ def _read_run(path: Path) -> RunResults:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         manifest = content["manifest"]
-        setting = setting_of(manifest)
-        measurements = tuple(_measurements(path.parent, setting, manifest, read_tables(content["results"])))
+        tables = read_tables(content["results"])
+        setting = setting_of(manifest) if "backbone" in manifest or tables else None
+        measurements = () if setting is None else tuple(_measurements(path.parent, setting, manifest, tables))
+        absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
+        late = [facts for name, facts in manifest["targets"].items() if name not in tables]
+        absent |= {_title(facts): "not scored yet" for facts in late}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         msg = (
             f"{path} must be the results of a run, and could not be read as that ({type(error).__name__}: {error}). "
             f"Pass run folders only."
         )
         raise ComparisonError(msg) from error
-    absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
-    scored = {measurement.name for measurement in measurements}
-    absent |= {_title(facts): "not scored yet" for name, facts in manifest["targets"].items() if name not in scored}
     return RunResults(path.parent, manifest, setting, measurements, absent)
 
 

@@ -47,7 +47,7 @@ def render_comparison(
         title="AFR-CLIP: the paper's tables and what was measured" if runs else "AFR-CLIP: the paper's tables",
         subtitle=escape(_counted(runs, settings)),
         notices=render_notices(notices_of(settings)),
-        notes=render_notices(("", note) for note in notes_of(settings)),
+        notes=render_notices(("", note) for note in notes_of(settings, runs)),
         contents=render_contents(links),
         sections="\n".join(sections),
     )

@@ -113,7 +113,7 @@ def _run_row(run: RunResults, labels: dict[str, str]) -> list[Cell]:
     commit = manifest.get("commit") or {"hash": "unknown", "dirty": False}
     words = (
         str(run.folder),
-        labels.get(run.setting.key, run.setting.short_label),
+        "" if first is None else labels[first.setting.key],
         manifest.get("command", ""),
         "nothing" if auxiliary is None else auxiliary.title,
         "" if first is None or first.seed is None else str(first.seed),

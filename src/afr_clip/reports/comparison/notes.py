@@ -1,8 +1,9 @@
 """What must be said beside the numbers, worked out from what was measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from afr_clip.reports.comparison.aggregate import PARTLY, MeasuredSetting
+from afr_clip.reports.comparison.gather import RunResults
 from afr_clip.reports.comparison.paper import DATASETS
 from afr_clip.reports.html import backbone_notices
 
@@ -45,20 +46,21 @@ def notices_of(settings: Sequence[MeasuredSetting]) -> list[tuple[str, str]]:
     return notices
 
 
-def notes_of(settings: Sequence[MeasuredSetting]) -> list[str]:
+def notes_of(settings: Sequence[MeasuredSetting], runs: Sequence[RunResults]) -> list[str]:
     """Say what explains the tables.
 
     Args:
         settings: What was measured.
+        runs: Where it was.
 
     Returns:
         Sentences.
     """
-    notes = (
-        [PROTOCOL, SPREAD] if settings else [PROTOCOL, "Nothing has been measured yet: these are the paper's numbers."]
-    )
-    notes += [note for setting in settings for note in _absent(setting)]
-    return [*notes, *_other_images(settings)]
+    if settings:
+        absent = [note for setting in settings for note in _absent(setting)]
+        return [PROTOCOL, SPREAD, *absent, *_other_images(settings)]
+    reasons = {title: reason for run in runs for title, reason in run.absent.items()}
+    return [PROTOCOL, "Nothing has been measured yet: these are the paper's numbers.", *_said("Absent", reasons)]
 
 
 def _parts(setting: MeasuredSetting) -> Iterator[str]:
@@ -70,9 +72,13 @@ def _parts(setting: MeasuredSetting) -> Iterator[str]:
 
 def _absent(setting: MeasuredSetting) -> Iterator[str]:
     scored = {dataset.target.title for dataset in setting.datasets}
-    reasons = [f"{title} ({reason})" for title, reason in setting.absent.items() if title not in scored]
-    if reasons:
-        yield f"Absent from {setting.label}: {', '.join(reasons)}."
+    reasons = {title: reason for title, reason in setting.absent.items() if title not in scored}
+    yield from _said(f"Absent from {setting.label}", reasons)
+
+
+def _said(what: str, reasons: Mapping[str, str]) -> list[str]:
+    said = "; ".join(f"{title} ({reason.rstrip('.')})" for title, reason in reasons.items())
+    return [f"{what}: {said}."] if said else []
 
 
 def _other_images(settings: Sequence[MeasuredSetting]) -> Iterator[str]:

@@ -54,7 +54,7 @@ class Comparison:
             The page.
         """
         notices = [" ".join(filter(None, notice)) for notice in notices_of(self.settings)]
-        notes = "".join(f"\n{note}\n" for note in [*notices, *notes_of(self.settings)])
+        notes = "".join(f"\n{note}\n" for note in [*notices, *notes_of(self.settings, self.runs)])
         for table in self.tables:
             name, grids = f"table{table.number}", table.grids()
             write_text(out / f"{name}.md", f"# {table.title}\n\nIn percent.\n\n{to_markdown(grids, 'Domain')}{notes}")

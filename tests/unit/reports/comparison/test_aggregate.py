@@ -66,6 +66,14 @@ def test_absent_and_undefined_never_enter_a_mean(tmp_path):
     assert setting.mean_over([], "image_auroc") is None
 
 
+def test_runs_that_measured_nothing_are_no_setting_and_say_what_is_absent(tmp_path):
+    write_run(tmp_path / "a", {}, absent={"visa": {"title": "VisA", "reason": "no such folder"}})
+    assert settings_of(tmp_path) == []
+    write_run(tmp_path / "b", {"MPDD": 0.5}, auxiliary=VISA)
+    (setting,) = settings_of(tmp_path)
+    assert setting.absent == {"VisA": "no such folder"}
+
+
 def test_a_metric_that_one_seed_lacks_is_undefined(tmp_path):
     write_run(tmp_path / "a", {"MPDD": 0.5}, auxiliary=VISA, seed=0)
     write_run(tmp_path / "b", {"MPDD": {"pixel_ap": math.nan}}, auxiliary=VISA, seed=1)

@@ -66,9 +66,15 @@ def test_a_folder_must_exist_and_hold_results(tmp_path):
         read_runs([tmp_path / "nowhere"])
     with pytest.raises(ComparisonError, match=r"must hold results\.json of a run, and neither"):
         read_runs([tmp_path])
-    write_run(tmp_path / "empty", {}, auxiliary=VISA)
-    with pytest.raises(ComparisonError, match="must have scored a dataset, got 1 without a number"):
-        read_runs([tmp_path])
+
+
+def test_a_run_that_lacked_its_auxiliary_dataset_has_no_setting_and_says_what_is_absent(tmp_path):
+    write_run(tmp_path, {}, absent={"visa": {"title": "VisA", "reason": "no such folder"}})
+    content = json.loads((tmp_path / "results.json").read_text())
+    del content["manifest"]["backbone"]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    (run,) = read_runs([tmp_path])
+    assert (run.setting, run.measurements, run.absent) == (None, (), {"VisA": "no such folder"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""The report from the command line: from hand-written results to every table, and every refusal as one sentence."""
+
+import csv
+
+import pytest
+
+from helpers.results import CONFIG, source, write_run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """What the paper's protocol leaves behind: two seeds of two trainings, BTAD absent; and WinCLIP."""
+    absent = {"btad": {"title": "BTAD", "reason": "no folder BTech_Dataset_transformed"}}
+    for seed in (0, 1):
+        values = {"MPDD": 0.8 + seed / 10, "MVTec AD": 0.9, "mine_50%": 0.5}
+        write_run(tmp_path / f"all/visa_{seed}", values, auxiliary=source("VisA"), seed=seed, absent=absent)
+        write_run(tmp_path / f"all/mvtec_{seed}", {"VisA": 0.7}, auxiliary=source("MVTec AD"), seed=seed)
+    write_run(tmp_path / "winclip", {"MPDD": 0.6}, config=CONFIG | {"module": {"name": "winclip"}})
+    return tmp_path
+
+
+def test_runs_become_every_table(run, runs, capsys):
+    out = runs / "report"
+    assert run("report", str(runs / "all"), str(runs / "winclip"), "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert "Table 1: image level" in printed
+    assert "absent" in printed
+    with (out / "table1.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "image_auroc"]
+    mean = {row["method"]: row for row in rows if row["dataset"].startswith("Mean of 3 of 4 industrial datasets")}
+    assert float(mean["AFR-CLIP"]["measured"]) == pytest.approx(100 * (0.85 + 0.9 + 0.7) / 3)
+    assert float(mean["AFR-CLIP"]["paper"]) == pytest.approx((77.9 + 93.4 + 87.0) / 3)
+    assert mean["WinCLIP"]["measured"] == ""
+    states = {row["dataset"]: row["state"] for row in rows if row["method"] == "AFR-CLIP"}
+    assert (states["BTAD"], states["MPDD"]) == ("absent", "measured")
+    assert r"mine\_50\%" not in (out / "table1.tex").read_text()  # it has no place in the paper's table
+    assert "mine_50%" in (out / "categories.md").read_text()
+    assert "BTAD (no folder BTech_Dataset_transformed)" in (out / "report.html").read_text()
+
+
+def test_without_runs_the_papers_tables_are_written_where_reports_go(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("report") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "report: outputs/report/report.html"
+    assert (tmp_path / "outputs" / "report" / "table2.tex").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["nowhere"], 1, "A run must be a folder, got nowhere, which is none."),
+        (["--ot", "x"], 2, "got unrecognized arguments: --ot. See --help."),
+        (["--out"], 2, "got argument --out: expected one argument. See --help."),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, arguments, code, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("report", *arguments) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_contradict_each_other_write_nothing(run, tmp_path, capsys):
+    for name, value in (("a", 0.5), ("b", 0.6)):
+        write_run(tmp_path / name, {"MPDD": value}, auxiliary=source("VisA"))
+    assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 1
+    assert "must have one result per auxiliary dataset and seed" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()

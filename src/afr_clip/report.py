@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +21,8 @@ class Arguments(argparse.ArgumentParser):
         raise CommandLineError(msg)
 
 
-def main() -> None:
-    """Write the report, print its tables, end with where its page is."""
+def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read what was typed: ``runs`` and ``out``; by default from the command line of this process."""
     parser = Arguments(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
@@ -30,7 +31,12 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args(typed)
+
+
+def main() -> None:
+    """Write the report, print its tables, end with where its page is."""
+    arguments = read_arguments()
     comparison = compare(arguments.runs)
     page = comparison.write(arguments.out)
     console = Console(width=None if Console().is_terminal else 200)

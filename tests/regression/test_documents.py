@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
+from afr_clip.report import read_arguments
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "experiments").rglob("*.md")])
@@ -22,15 +23,22 @@ def typed(pattern: str) -> list[list[str]]:
 
 
 COMMANDS = typed(r"python -m afr_clip\.")
+REPORTS = [words for words in COMMANDS if words[2] == "afr_clip.report"]
+COMPOSED = [words for words in COMMANDS if words not in REPORTS]
 OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in words)]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", COMPOSED, ids=" ".join)
 def test_every_command_composes(words):
     register()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = compose(words[2].removeprefix("afr_clip."), overrides=words[3:])
     assert config.task_name == words[2].removeprefix("afr_clip.")
+
+
+@pytest.mark.parametrize("words", REPORTS, ids=" ".join)
+def test_every_report_can_be_typed_so(words):
+    assert read_arguments(words[3:]).runs
 
 
 def test_every_make_target_and_script_exists():

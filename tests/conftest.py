@@ -13,6 +13,17 @@ RUN = Callable[..., int]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
     """Run ``python -m afr_clip.COMMAND OVERRIDES``; returns the exit code."""
+    yield from running(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def run_once() -> Iterator[RUN]:
+    """The same, for what the tests of a module share."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield from running(monkeypatch)
+
+
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
     threads = torch.get_num_threads()
     for variable in ("HYDRA_FULL_ERROR", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # what a command leaves behind
         monkeypatch.setenv(variable, "0")

@@ -207,6 +207,43 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, small, tmp_pa
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (killed / "metrics.csv").read_text()
 
 
+@pytest.fixture
+def two_targets(small, unseen, tmp_path) -> list[str]:
+    other = write_mvtec_tree(tmp_path / "other", ("cable",), seed=2)
+    roots = [f"+protocol.roots.parts={unseen}", f"+protocol.roots.other={other}"]
+    return [*small, "trainer.max_epochs=1", "num_figures=1", "protocol.targets=[parts,other]", *roots]
+
+
+def test_a_run_killed_after_its_first_target_scores_the_second_only(run, killed, two_targets, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run("train", *two_targets, f"run_dir={whole}") == 0
+    killed([*two_targets, f"run_dir={stopped}"], "other", "test_step", epoch=1)
+    once = [stopped / "figures" / "parts" / "highest.png", stopped / "checkpoints" / "last.ckpt"]
+    before = [path.stat().st_mtime_ns for path in once]
+    seconds = json.loads((stopped / "manifest.json").read_text())["seconds_training"]
+    assert run("train", *two_targets, f"run_dir={stopped}", "resume=true") == 0
+    assert [path.stat().st_mtime_ns for path in once] == before
+    for name in ("results.csv", "scores.csv", "metrics.csv"):
+        assert (stopped / name).read_text() == (whole / name).read_text(), name
+    assert json.loads((stopped / "manifest.json").read_text())["seconds_training"] == seconds
+
+
+def test_a_resumed_run_scores_again_what_has_changed(run, two_targets, tmp_path):
+    run_dir = f"run_dir={tmp_path / 'r'}"
+    sheets = [tmp_path / "r" / "figures" / name / "highest.png" for name in ("parts", "other")]
+    assert run("train", *two_targets, run_dir) == 0
+    before = [sheet.stat().st_mtime_ns for sheet in sheets]
+    (tmp_path / "other" / "cable" / "test" / "good" / "000.png").unlink()
+    assert run("train", *two_targets, run_dir, "resume=true") == 0
+    assert [sheet.stat().st_mtime_ns == drawn for sheet, drawn in zip(sheets, before, strict=True)] == [True, False]
+    results = (tmp_path / "r" / "results.csv").read_text()
+    assert {row.split(",")[4] for row in results.splitlines() if row.startswith("other,")} == {"3"}
+    assert not (tmp_path / "r" / "maps").exists()
+    assert run("train", *two_targets, run_dir, "resume=true", "save_maps=true") == 0
+    assert {path.name for path in (tmp_path / "r" / "maps").iterdir()} == {"parts", "other"}
+    assert (tmp_path / "r" / "results.csv").read_text() == results
+
+
 def test_an_interrupted_run_says_how_to_go_on(sentence, small, tmp_path, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -84,6 +84,7 @@ WITHOUT_INFLUENCE = {
     "resume",
     "run_dir",
     "data_dir",
+    "drawn_dir",
     "cache_dir",
     "num_threads",
     "save_maps",

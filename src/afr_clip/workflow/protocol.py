@@ -74,7 +74,8 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
     for leg in legs:
         for absence in leg.absent.values():
             logger.warning("%s is absent from %s: %s", absence["title"], leg.folder, absence["reason"])
-    for leg in legs:
+    for number, leg in enumerate(legs, start=1):
+        logger.info("Leg %d of %d: %s.", number, len(legs), leg.folder)
         _run(leg)
         gc.collect()  # networks and trainers hold each other, and the next leg needs their memory
         torch.cuda.empty_cache()

@@ -1,12 +1,11 @@
 """`python -m afr_clip.datasets`: list, show, check, convert and unpack datasets."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from afr_clip.config.command import ends_in_a_sentence
+from afr_clip.config.command import CommandLine, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         datasets.list_datasets(chosen.data_dir)
         return
     if chosen.name not in DATASETS:
-        parser.error(f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. `list` says more.")
+        parser.error(f"{chosen.name}, and NAME must be one of {', '.join(DATASETS)}")
     if chosen.verb == "show":
         datasets.show_dataset(chosen.name)
     elif chosen.verb == "unpack":
@@ -36,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(1)
 
 
-def _parser(folder: str | None) -> argparse.ArgumentParser:
-    below, named, one = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+def _parser(folder: str | None) -> CommandLine:
+    below, named, one = (CommandLine(add_help=False) for _ in range(3))
     below.add_argument("--data-dir", type=Path, default=folder, help="the folder of datasets (AFR_CLIP_DATA_DIR)")
     named.add_argument("name", metavar="NAME", help="as in dataset=NAME")
     one.add_argument("--root", type=Path, help="the folder of this one dataset")
     one.add_argument("--categories", nargs="+", help="these alone")
-    parser = argparse.ArgumentParser(prog="python -m afr_clip.datasets", description=__doc__)
+    parser = CommandLine(prog="python -m afr_clip.datasets", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | check | convert | unpack")
     verbs.add_parser("list", parents=[below], help="what is known, and what of it is on disk")
     verbs.add_parser("show", parents=[named], help="layout, source, licence, citation, and how to get it")
@@ -57,4 +56,4 @@ def _parser(folder: str | None) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    ends_in_a_sentence(main)()
+    run_command(main)

@@ -4,26 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from afr_clip.config.command import CommandLineError, run_command
+from afr_clip.config.command import CommandLine, run_command
 from afr_clip.reports.comparison.write import compare
-
-
-class Arguments(argparse.ArgumentParser):
-    """A command line whose errors are sentences like those of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what was typed wrong."""
-        msg = f"The command must be python -m afr_clip.report RUN... [--out DIR], got {message}. See --help."
-        raise CommandLineError(msg)
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     """Read what was typed: ``runs`` and ``out``; by default from the command line of this process."""
-    parser = Arguments(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
+    parser = CommandLine(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
         help="run folder, or a folder that holds some; without any the paper's tables alone",

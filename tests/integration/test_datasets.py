@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from afr_clip.config.command import ends_in_a_sentence
 from afr_clip.data.layouts import DATASETS
-from afr_clip.datasets import main
 from helpers.official import OFFICIAL
 
 pytestmark = pytest.mark.integration
@@ -17,22 +15,14 @@ COUNTS = {"01": (21, 49), "02": (30, 200), "03": (400, 41)}
 PART = {"01": (2, 3), "02": (1, 2)}
 
 
-def run(*words: object) -> int:
-    try:
-        ends_in_a_sentence(main)([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AFR_CLIP_DATA_DIR", raising=False)
 
 
-def test_list_says_what_is_known_and_what_is_there(tmp_path, capsys):
+def test_list_says_what_is_known_and_what_is_there(run, tmp_path, capsys):
     OFFICIAL["btad"](tmp_path / "BTAD", PART)
-    assert run("list", "--data-dir", tmp_path) == 0
+    assert run("datasets", "list", "--data-dir", str(tmp_path)) == 0
     rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.count("│") > 5}
     public = {name for name, row in DATASETS.items() if row.provenance is not None}
     assert public <= rows.keys()
@@ -42,8 +32,8 @@ def test_list_says_what_is_known_and_what_is_there(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_show_says_how_a_dataset_lies_and_where_to_get_it(name, capsys):
-    assert run("show", name) == 0
+def test_show_says_how_a_dataset_lies_and_where_to_get_it(run, name, capsys):
+    assert run("datasets", "show", name) == 0
     said = capsys.readouterr().out
     row = DATASETS[name]
     assert all(layout.where in said for layout in row.layouts)
@@ -52,65 +42,79 @@ def test_show_says_how_a_dataset_lies_and_where_to_get_it(name, capsys):
         assert all(words in said for words in wanted)
 
 
-def test_show_of_an_unknown_dataset_names_the_known_ones(capsys):
-    assert run("show", "mvtek") == 2
-    assert "NAME must be one of mvtec_ad, visa, btad" in capsys.readouterr().err
+def test_show_of_an_unknown_dataset_names_the_known_ones(run, capsys):
+    assert run("datasets", "show", "mvtek") == 2
+    assert "error: The command must be python -m afr_clip.datasets" in (said := capsys.readouterr().err)
+    assert "NAME must be one of mvtec_ad, visa, btad, mpdd, ksdd" in said
 
 
-def test_check_ends_with_a_verdict_and_an_exit_code(tmp_path, capsys):
+def test_check_ends_with_a_verdict_and_an_exit_code(run, tmp_path, capsys):
     root = OFFICIAL["btad"](tmp_path / "BTAD", PART)
-    assert run("check", "btad", "--data-dir", tmp_path) == 1
+    assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 1
     said = capsys.readouterr().out
     assert "fault  Not the published numbers of normal + anomalous images: 01 2 + 3 instead of 21 + 49" in said
     assert said.splitlines()[-1] == "verdict: 1 fault. A part of a dataset on purpose is checked with --part."
 
-    assert run("check", "btad", "--root", root, "--part") == 0
+    assert run("datasets", "check", "btad", "--root", str(root), "--part") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "verdict: sound, as a part of the dataset."
 
 
-def test_a_whole_dataset_is_complete_and_sound(tmp_path, capsys):
+def test_a_whole_dataset_is_complete_and_sound(run, tmp_path, capsys):
     OFFICIAL["btad"](tmp_path / "BTech_Dataset_transformed", COUNTS)
-    assert run("check", "btad", "--data-dir", tmp_path) == 0
+    assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "verdict: complete and sound."
 
 
-def test_check_of_a_dataset_that_is_not_there_says_where_it_was_looked_for(tmp_path, capsys):
-    assert run("check", "btad", "--data-dir", tmp_path) == 1
+def test_check_of_a_dataset_that_is_not_there_says_where_it_was_looked_for(run, tmp_path, capsys):
+    assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: Dataset 'btad' needs a folder with */test inside. Looked for")
     assert said.count("\n") == 1
 
 
-def test_convert_writes_what_meta_json_reads(tmp_path, capsys):
+def test_convert_writes_what_meta_json_reads(run, tmp_path, capsys):
     root = OFFICIAL["btad"](tmp_path / "BTAD", PART)
-    assert run("convert", "btad", "--root", root, "--to", tmp_path / "converted", "--categories", "01") == 0
+    assert (
+        run(
+            "datasets",
+            "convert",
+            "btad",
+            "--root",
+            str(root),
+            "--to",
+            str(tmp_path / "converted"),
+            "--categories",
+            "01",
+        )
+        == 0
+    )
     assert f"dataset=meta_json dataset.root={tmp_path / 'converted'}" in capsys.readouterr().out
     content = json.loads((tmp_path / "converted" / "meta.json").read_text())
     assert list(content["test"]) == ["01"]
-    assert run("check", "meta_json", "--root", tmp_path / "converted") == 0
+    assert run("datasets", "check", "meta_json", "--root", str(tmp_path / "converted")) == 0
 
 
-def test_unpack_puts_an_archive_where_it_is_looked_for(tmp_path, capsys):
+def test_unpack_puts_an_archive_where_it_is_looked_for(run, tmp_path, capsys):
     root = OFFICIAL["btad"](tmp_path / "made" / "BTech_Dataset_transformed", PART)
     archive = tmp_path / "btad.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(root.rglob("*")):
             file.write(path, path.relative_to(tmp_path / "made"))
     data_dir = tmp_path / "data"
-    assert run("unpack", "btad", archive, "--data-dir", data_dir) == 0
+    assert run("datasets", "unpack", "btad", str(archive), "--data-dir", str(data_dir)) == 0
     assert "next: python -m afr_clip.datasets check btad" in capsys.readouterr().out
-    assert run("check", "btad", "--data-dir", data_dir, "--part") == 0
-    assert run("unpack", "btad", archive, "--data-dir", data_dir) == 1
+    assert run("datasets", "check", "btad", "--data-dir", str(data_dir), "--part") == 0
+    assert run("datasets", "unpack", "btad", str(archive), "--data-dir", str(data_dir)) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_hostile_archive_writes_nothing_and_ends_in_one_sentence(tmp_path, capsys):
+def test_a_hostile_archive_writes_nothing_and_ends_in_one_sentence(run, tmp_path, capsys):
     archive = tmp_path / "btad.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("../escaped.png", b"x")
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    assert run("unpack", "btad", archive, "--data-dir", data_dir) == 1
+    assert run("datasets", "unpack", "btad", str(archive), "--data-dir", str(data_dir)) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
@@ -118,16 +122,16 @@ def test_a_hostile_archive_writes_nothing_and_ends_in_one_sentence(tmp_path, cap
 
 
 @pytest.mark.parametrize("words", [(), ("chekc",), ("check",), ("convert", "btad"), ("unpack", "btad")])
-def test_a_command_line_that_does_not_fit_ends_with_2(words, capsys):
-    assert run(*words) == 2
-    assert "usage: python -m afr_clip.datasets" in capsys.readouterr().err
+def test_a_command_line_that_does_not_fit_ends_with_2(run, words, capsys):
+    assert run("datasets", *words) == 2
+    assert capsys.readouterr().err.startswith("error: The command must be python -m afr_clip.datasets")
 
 
-def test_without_a_data_folder_unpack_asks_for_one(tmp_path: Path, capsys):
-    assert run("unpack", "btad", tmp_path / "a.zip") == 2
+def test_without_a_data_folder_unpack_asks_for_one(run, tmp_path: Path, capsys):
+    assert run("datasets", "unpack", "btad", str(tmp_path / "a.zip")) == 2
     assert "required: --data-dir" in capsys.readouterr().err
 
 
-def test_unpack_knows_no_folder_for_data_of_ones_own(tmp_path: Path, capsys):
-    assert run("unpack", "folder", tmp_path / "a.zip", "--data-dir", tmp_path) == 1
+def test_unpack_knows_no_folder_for_data_of_ones_own(run, tmp_path: Path, capsys):
+    assert run("datasets", "unpack", "folder", str(tmp_path / "a.zip"), "--data-dir", str(tmp_path)) == 1
     assert "Unpack data of your own by hand" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """How a command starts and ends: where its config lies, and every error as one sentence."""
 
+import argparse
 import errno
 import functools
 import logging
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -49,6 +50,16 @@ _TYPED = (
 
 class CommandLineError(ValueError):
     """What was typed does not fit the command."""
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A command line without Hydra, whose errors are sentences like those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was typed wrong."""
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        msg = f"The command must be {usage}, got {message}. See --help."
+        raise CommandLineError(msg)
 
 
 class SpokenExit(SystemExit):

@@ -15,7 +15,7 @@ from afr_clip.config.assemble import compose_leg, compose_target
 from afr_clip.data.errors import MissingDataError
 from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset, load_dataset
-from afr_clip.data.reading import DatasetSpec, find_root
+from afr_clip.data.reading import DatasetSpec
 from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.reports.comparison import write_comparison
 from afr_clip.reports.run_folder import holds_run, open_run, write_json
@@ -90,11 +90,11 @@ def _open_leg(config: DictConfig, auxiliary: str, folder: Path) -> DictConfig:
 
 
 def _look_up(spec: DatasetSpec) -> LoadedDataset | str:
+    """Load a dataset; what lacks files is as good as absent, because a number on a part of it would be another."""
     try:
-        find_root(spec)
+        return load_dataset(spec)
     except MissingDataError as error:
         return str(error)
-    return load_dataset(spec)  # what is there and not whole is an error, not absent
 
 
 def _plan(config: DictConfig, folder: Path, look_up: LookUp) -> Leg:

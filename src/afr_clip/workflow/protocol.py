@@ -72,10 +72,8 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         msg = f"A protocol must find a dataset to train on, and found none. {reasons}"
         raise MissingDataError(msg)
     for leg in legs:
-        for absence in leg.absent.values():
-            logger.warning("%s is absent from %s: %s", absence["title"], leg.folder, absence["reason"])
-    for number, leg in enumerate(legs, start=1):
-        logger.info("Leg %d of %d: %s.", number, len(legs), leg.folder)
+        _warn_of_absence(leg)
+    for leg in legs:
         _run(leg)
         gc.collect()  # networks and trainers hold each other, and the next leg needs their memory
         torch.cuda.empty_cache()
@@ -127,16 +125,26 @@ def _without_training(config: DictConfig, folder: Path, targets: dict[str, DictC
     title = title_of(node.name, node.layout)
     absent = {node.name: {"title": title, "reason": reason}}
     for name, target in targets.items():
-        why = f"Nothing was trained that could be scored on it, because {title} is absent."
+        why = f"There is no model to score it with, because {title} is absent."
         absent[name] = {"title": title_of(name, target.layout), "reason": why}
     return Leg(config, folder, None, absent)
+
+
+def _warn_of_absence(leg: Leg) -> None:
+    auxiliary = leg.config.dataset.name
+    if auxiliary in leg.absent:
+        logger.warning("Nothing is trained in %s: %s", leg.folder, leg.absent[auxiliary]["reason"])
+        return
+    for absence in leg.absent.values():
+        logger.warning("%s is left out of %s: %s", absence["title"], leg.folder, absence["reason"])
 
 
 def _run(leg: Leg) -> None:
     run = start_run(leg.config, leg.folder, resume=leg.config.resume)
     run.manifest["absent"] = leg.absent
-    if leg.datasets is not None:
-        train_and_score(leg.config, run, leg.datasets)
+    if leg.datasets is None:
+        run.note(targets={})
+        write_json(leg.folder / "results.json", as_content([], run.manifest))
         return
-    run.note(targets={})
-    write_json(leg.folder / "results.json", as_content([], run.manifest))
+    logger.info("Next is %s: training on %s.", leg.folder, leg.config.dataset.name)
+    train_and_score(leg.config, run, leg.datasets)

@@ -2,16 +2,15 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from afr_clip.config.command import CommandLine, run_command
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Read the command line and run one of the five."""
-    parser = _parser(os.environ.get("AFR_CLIP_DATA_DIR"))
-    chosen = parser.parse_args(arguments)
+    parser = build_parser(os.environ.get("AFR_CLIP_DATA_DIR"))
+    chosen = parser.parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
     from afr_clip.data.layouts import DATASETS  # noqa: PLC0415
     from afr_clip.data.reading import DatasetSpec  # noqa: PLC0415
@@ -35,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(1)
 
 
-def _parser(folder: str | None) -> CommandLine:
+def build_parser(folder: str | None) -> CommandLine:
+    """Say what can be typed; ``folder`` is the data folder unless one is typed."""
     below, named, one = (CommandLine(add_help=False) for _ in range(3))
     below.add_argument("--data-dir", type=Path, default=folder, help="the folder of datasets (AFR_CLIP_DATA_DIR)")
     named.add_argument("name", metavar="NAME", help="as in dataset=NAME")

@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
+from afr_clip.data.layouts import DATASETS
+from afr_clip.datasets import build_parser
 from afr_clip.report import read_arguments
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,7 +26,8 @@ def typed(pattern: str) -> list[list[str]]:
 
 COMMANDS = typed(r"python -m afr_clip\.")
 REPORTS = [words for words in COMMANDS if words[2] == "afr_clip.report"]
-COMPOSED = [words for words in COMMANDS if words not in REPORTS]
+ON_DATASETS = [words for words in COMMANDS if words[2] == "afr_clip.datasets"]
+COMPOSED = [words for words in COMMANDS if words not in [*REPORTS, *ON_DATASETS]]
 OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in words)]
 
 
@@ -39,6 +42,18 @@ def test_every_command_composes(words):
 @pytest.mark.parametrize("words", REPORTS, ids=" ".join)
 def test_every_report_can_be_typed_so(words):
     assert read_arguments(words[3:]).runs
+
+
+@pytest.mark.parametrize("words", ON_DATASETS, ids=" ".join)
+def test_every_command_on_datasets_can_be_typed_so(words):
+    assert getattr(build_parser("DIR").parse_args(words[3:]), "name", "btad") in DATASETS
+
+
+def test_every_step_to_a_dataset_can_be_typed_so():
+    rows = [row for row in DATASETS.values() if row.provenance is not None]
+    steps = [(row, step.split(", or ")[0]) for row in rows for step in row.provenance.steps if "afr_clip." in step]
+    assert len(steps) > 10
+    assert all(build_parser("DIR").parse_args(step.split()[3:]).name == row.name for row, step in steps)
 
 
 def test_every_make_target_and_script_exists():

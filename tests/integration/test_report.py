@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from afr_clip.reports.comparison.write import compare
 from helpers.results import CONFIG, source, write_run
 
 pytestmark = pytest.mark.integration
@@ -72,3 +73,18 @@ def test_runs_that_contradict_each_other_write_nothing(run, tmp_path, capsys):
     assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 1
     assert "must have one result per auxiliary dataset and seed" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_training_and_its_evaluation_are_one_setting(run, small, unseen, tmp_path):
+    trained, scored = tmp_path / "trained", tmp_path / "scored"
+    targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}", "trainer.max_epochs=1"]
+    assert run("train", *small, *targets, f"run_dir={trained}") == 0
+    assert run("evaluate", f"checkpoint={trained}", "dataset=folder", "dataset.name=parts", f"dataset.root={unseen}",
+               "data.num_workers=0", f"run_dir={scored}") == 0  # fmt: skip
+    (setting,) = compare([trained, scored]).settings
+    (dataset,) = setting.datasets
+    assert setting.label == "AFR-CLIP (tiny, random weights)"
+    assert (dataset.trained_on, dataset.spread("image_auroc").num) == ("generated", 1)
+    assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/webp") == 2

@@ -18,7 +18,7 @@ PROTOCOL = (
 SPREAD = (
     "A number with \N{PLUS-MINUS SIGN} is the mean over seeds with its sample standard deviation and, in brackets, the "
     "number of seeds; a mean over datasets has one only where all of them have the same seeds. Differences are "
-    'measured minus paper, in percentage points. "-" is undefined, "absent" was not measured.'
+    'measured minus paper, in percentage points. "-" is undefined, "absent" has no number at all.'
 )
 
 

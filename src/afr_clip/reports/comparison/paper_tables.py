@@ -136,7 +136,8 @@ class PaperTable:
 
         Returns:
             The number, and what to say: ``"measured"``, ``"partly"`` where it stands on something else than published
-            test splits, ``"undefined"``, ``"absent"``, or nothing where the row is not about the setting.
+            test splits, ``"undefined"``, ``"absent"`` where the dataset has no number at all, or nothing where the row is
+            not about the setting or the dataset was measured in another way.
         """
         if row.other is not None:
             found = [dataset for other, dataset in _others(setting, None) if other == row.other]
@@ -146,7 +147,9 @@ class PaperTable:
         else:
             dataset = setting.in_protocol(row.datasets[0])
             spread = None if dataset is None else dataset.spread(metric)
-            otherwise = ABSENT if dataset is None else "undefined"
+            otherwise = "undefined"
+            if dataset is None:  # measured in another way, it has a row of its own
+                otherwise = "" if any(_others(setting, row.datasets[0])) else ABSENT
         if spread is None:
             return None, otherwise
         return spread, "partly" if spread.is_partial else "measured"

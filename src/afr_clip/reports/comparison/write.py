@@ -17,9 +17,8 @@ from afr_clip.reports.comparison.paper_tables import PaperTable
 from afr_clip.reports.comparison.stacked import stacked_grids
 from afr_clip.reports.comparison.text import to_latex, to_markdown, to_rich
 from afr_clip.reports.grid import Grid
+from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import write_csv, write_text
-
-PAGE = "report.html"
 
 
 @dataclass(frozen=True)

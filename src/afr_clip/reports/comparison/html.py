@@ -82,4 +82,4 @@ def _counted(runs: Sequence[RunResults], settings: Sequence[MeasuredSetting]) ->
     if not runs:
         return "No run was given."
     num = sum(len(setting.datasets) for setting in settings)
-    return f"{len(runs)} runs, {len(settings)} settings, {num} measured datasets"
+    return f"Runs: {len(runs)}; settings: {len(settings)}; measured datasets: {num}"

@@ -136,8 +136,8 @@ class PaperTable:
 
         Returns:
             The number, and what to say: ``"measured"``, ``"partly"`` where it stands on something else than published
-            test splits, ``"undefined"``, ``"absent"`` where the dataset has no number at all, or nothing where the row is
-            not about the setting or the dataset was measured in another way.
+            test splits, ``"undefined"``, ``"absent"`` where the dataset has no number at all, or nothing where the row
+            is not about the setting or the dataset was measured in another way.
         """
         if row.other is not None:
             found = [dataset for other, dataset in _others(setting, None) if other == row.other]

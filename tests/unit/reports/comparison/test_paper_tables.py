@@ -117,7 +117,8 @@ def test_an_undefined_value_is_a_dash_and_in_no_mean(tmp_path):
 def test_another_training_than_the_papers_has_a_row_of_its_own_and_no_part_in_means(tmp_path):
     write_run(tmp_path, {"MPDD": 0.9}, auxiliary=source("demo"))
     grid = table(tmp_path).grids()[0]
-    assert shown(grid, "MPDD", "VisA")["AFR-CLIP, measured", "AUROC"] == "absent"
+    assert ("AFR-CLIP, measured", "AUROC") not in shown(grid, "MPDD", "VisA")
+    assert shown(grid, "BTAD", "VisA")["AFR-CLIP, measured", "AUROC"] == "absent"
     assert shown(grid, "MPDD", "demo") == {
         ("", "Dataset"): "MPDD",
         ("", "Trained on"): "demo",

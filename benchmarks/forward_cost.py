@@ -78,7 +78,7 @@ def measure_step(network: nn.Module, image: torch.Tensor) -> None:
 
     def step() -> None:
         scored = network(image, [CATEGORY] * image.shape[0])
-        loss = AnomalyLoss()(scored.anomaly_map, scored.image_score, mask, mask.any(dim=2).any(dim=1))
+        loss = AnomalyLoss()(scored.trained_maps, scored.image_score, mask, mask.any(dim=2).any(dim=1))
         loss.total.backward()
         optimizer.step()
 

@@ -1,6 +1,6 @@
 """The smallest real parts: random CLIP towers, a network on them, a batch for it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from afr_clip.clip.settings import BackboneSettings, CNNSettings
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.afr_clip.settings import CMFRSettings, Placement, SelfPromptingSettings
+from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle
 
@@ -55,6 +56,14 @@ def tiny_network(
         mpfa_window,
         tap_ln_post=tap_ln_post,
     )
+
+
+def assert_probabilities(prediction: AnomalyPrediction) -> None:
+    """Check that everything a method returns is a float32 probability."""
+    for field in fields(prediction):
+        values = getattr(prediction, field.name)
+        assert values.dtype == torch.float32, field.name
+        assert ((values >= 0) & (values <= 1)).all(), field.name
 
 
 def random_batch(num: int = 4, size: int = 64, seed: int = 0) -> AnomalyBatch:

@@ -37,6 +37,7 @@ class CLIPBackbone(nn.Module):
         embed_dim: Width ``D`` of the shared embedding space.
         token_dim: Width ``D_v`` of the image tower's tokens.
         grid_size: Patches ``(h, w)`` of an image.
+        depth: Blocks of the image tower.
         image_size: Side of the square input in pixels.
         mean: Per-channel mean that the towers expect images to be normalised with.
         std: Per-channel standard deviation, likewise.
@@ -62,8 +63,10 @@ class CLIPBackbone(nn.Module):
         fuse(clip)
         self.clip: Any = clip.requires_grad_(False)
         self._tokenizer = tokenizer
-        depth = len(visual.transformer.resblocks)
-        self.tap_layers = checked_tap_layers(tuple(tap_layers), depth) if tap_layers else default_tap_layers(depth)
+        self.depth: int = len(visual.transformer.resblocks)
+        self.tap_layers = (
+            checked_tap_layers(tuple(tap_layers), self.depth) if tap_layers else default_tap_layers(self.depth)
+        )
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
         self.grid_size: tuple[int, int] = tuple(visual.grid_size)
@@ -82,13 +85,18 @@ class CLIPBackbone(nn.Module):
         return cast("torch.device", self.clip.logit_scale.device)
 
     def tap(
-        self, image: Float[Tensor, "batch 3 height width"], before_block: BeforeBlock | None = None
+        self,
+        image: Float[Tensor, "batch 3 height width"],
+        before_block: BeforeBlock | None = None,
+        *,
+        layers: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens token_dim"], ...]:
         """Run the image tower and read its raw residual stream after each tap layer.
 
         Args:
             image: Normalised images of ``image_size``.
             before_block: The seam through which a method changes or adds tokens in front of chosen blocks.
+            layers: Blocks read out instead of ``tap_layers``, ascending.
 
         Returns:
             Per tap layer the class token and the ``h * w`` patch tokens, neither normalised nor projected.
@@ -104,18 +112,30 @@ class CLIPBackbone(nn.Module):
             raise ValueError(msg)
         tokens = self.clip.visual._embeds(image)
         num_tokens = tokens.shape[1]
+        layers = self.tap_layers if layers is None else layers
         taps = []
-        for number, block in enumerate(self.clip.visual.transformer.resblocks[: self.tap_layers[-1]], start=1):
+        for number, block in enumerate(self.clip.visual.transformer.resblocks[: layers[-1]], start=1):
             if before_block is not None:
                 tokens = before_block(number, tokens)
             tokens = block(tokens)
-            if number in self.tap_layers:
+            if number in layers:
                 taps.append(tokens[:, :num_tokens])
         return tuple(taps)
 
-    def ln_post(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch tokens token_dim"]:
+    def ln_post(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows token_dim"]:
         """Apply the layer norm that CLIP itself applies after its last block."""
         return self.clip.visual.ln_post(tokens)
+
+    def project(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows embed_dim"]:
+        """Bring tokens of the image tower into the shared space, as CLIP does with its class token.
+
+        Args:
+            tokens: Tokens after any block; of the class token after the last one comes CLIP's own image embedding.
+
+        Returns:
+            ``ln_post`` and then the projection; not normalised.
+        """
+        return self.ln_post(tokens) @ self.clip.visual.proj
 
     def encode_text(self, sentences: Sequence[str]) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences with the text tower.

@@ -166,6 +166,7 @@ class LossConfig:
     dice_weight: float = MISSING
     complement_weight: float = MISSING
     focal_gamma: float = MISSING
+    image_gamma: float = MISSING
 
 
 @dataclass

@@ -41,6 +41,7 @@ _NOT_NEGATIVE = (
     "loss.dice_weight",
     "loss.complement_weight",
     "loss.focal_gamma",
+    "loss.image_gamma",
 )
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 _ODD = ("module.network.mpfa_window",)

@@ -1,7 +1,6 @@
 """The terms of the training loss; probabilities in, one number out."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,28 +15,26 @@ DICE_SMOOTHING = 1.0
 
 
 def focal_loss(
-    anomaly_map: Float[Tensor, "batch height width"],
-    mask: Bool[Tensor, "batch height width"],
-    gamma: float = FOCAL_GAMMA,
+    probability: Float[Tensor, "*places"], truth: Bool[Tensor, "*places"], gamma: float = FOCAL_GAMMA
 ) -> Float[Tensor, ""]:
-    r"""Cross-entropy that looks away from pixels already right.
+    r"""Cross-entropy that looks away from what is already right.
 
-    .. math:: -\mathrm{mean}[(1 - p_t)^\gamma \log p_t], \quad p_t = p \text{ on defects}, 1 - p \text{ elsewhere}
+    .. math:: -\mathrm{mean}[(1 - p_t)^\gamma \log p_t], \quad p_t = p \text{ where anomalous}, 1 - p \text{ elsewhere}
 
     Args:
-        anomaly_map: Per-pixel anomaly probability.
-        mask: Pixel truth.
+        probability: Anomaly probabilities, of pixels or of images.
+        truth: Whether each is anomalous.
         gamma: Focusing exponent; 0 is plain cross-entropy.
 
     Returns:
-        The mean over all pixels.
+        The mean over all of them.
 
     Example:
         >>> half = torch.full((1, 2, 2), 0.5)
         >>> focal_loss(half, half > 1)  # 0.25 * log 2
         tensor(0.1733)
     """
-    right = torch.where(mask, anomaly_map, 1 - anomaly_map)
+    right = torch.where(truth, probability, 1 - probability)
     right = PROBABILITY_FLOOR + (1 - 2 * PROBABILITY_FLOOR) * right  # keeps a gradient where clamping would end it
     return -((1 - right) ** gamma * right.log()).mean()
 
@@ -65,20 +62,3 @@ def dice_loss(
     overlap = 2 * (anomaly_map * truth).sum(dim=(1, 2)) + DICE_SMOOTHING
     total = anomaly_map.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) + DICE_SMOOTHING
     return (1 - overlap / total).mean()
-
-
-def image_loss(image_score: Float[Tensor, " batch"], is_anomalous: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the image score.
-
-    Args:
-        image_score: Image-level anomaly probability.
-        is_anomalous: Image-level truth.
-
-    Returns:
-        The mean over the images.
-
-    Example:
-        >>> image_loss(torch.tensor([0.5, 0.5]), torch.tensor([True, False]))
-        tensor(0.6931)
-    """
-    return F.binary_cross_entropy(image_score, is_anomalous.to(image_score.dtype))

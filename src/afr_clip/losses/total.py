@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from afr_clip.losses.terms import FOCAL_GAMMA, dice_loss, focal_loss, image_loss
+from afr_clip.losses.terms import FOCAL_GAMMA, dice_loss, focal_loss
 
 
 class LossTerms(NamedTuple):
@@ -15,10 +15,10 @@ class LossTerms(NamedTuple):
 
     Attributes:
         total: The sum, which is minimised.
-        image: Cross-entropy of the image score.
-        focal: Focal loss of the map.
-        dice: Dice loss of the map.
-        complement: Dice loss of the map's complement.
+        image: Cross-entropy of the image score, focal if it is focused.
+        focal: Focal loss of the maps, summed over them, as are the next two.
+        dice: Dice loss of the maps.
+        complement: Dice loss of the maps' complements.
     """
 
     total: Float[Tensor, ""]
@@ -30,20 +30,21 @@ class LossTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class AnomalyLoss:
-    """Image loss + focal + Dice + Dice of the complement, each with its weight.
+    """Image loss + focal + Dice + Dice of the complement, each with its weight; the map terms once per trained map.
 
-    The paper never states its loss; it cites these terms, and the closest published methods sum them. Everything is
-    computed in float32.
+    AFR-CLIP never states its loss; it cites these terms. The losses of the methods it is compared with are other
+    weights of the same sum. Everything is computed in float32.
 
     Attributes:
         image_weight: Weight of the image score's cross-entropy.
         focal_weight: Weight of the focal loss.
         dice_weight: Weight of the map's Dice loss.
         complement_weight: Weight of the Dice loss of ``1 - map`` against the normal pixels.
-        focal_gamma: Focusing exponent.
+        focal_gamma: Focusing exponent of the maps' focal loss.
+        image_gamma: Focusing exponent of the image score's cross-entropy; 0 leaves it as it is.
 
     Raises:
-        ValueError: If a weight or ``focal_gamma`` is negative, or all weights are 0.
+        ValueError: If a weight or an exponent is negative, or all weights are 0.
     """
 
     image_weight: float = 1.0
@@ -51,16 +52,17 @@ class AnomalyLoss:
     dice_weight: float = 1.0
     complement_weight: float = 1.0
     focal_gamma: float = FOCAL_GAMMA
+    image_gamma: float = 0.0
 
     def __post_init__(self) -> None:
         weights = (self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)
-        if min(*weights, self.focal_gamma) < 0 or not any(weights):
+        if min(*weights, self.focal_gamma, self.image_gamma) < 0 or not any(weights):
             msg = f"loss weights must not be negative and not all 0, got {self}. The default is 1 each, focal_gamma 2."
             raise ValueError(msg)
 
     def __call__(
         self,
-        anomaly_map: Float[Tensor, "batch height width"],
+        trained_maps: Float[Tensor, "batch maps height width"],
         image_score: Float[Tensor, " batch"],
         mask: Bool[Tensor, "batch height width"],
         is_anomalous: Bool[Tensor, " batch"],
@@ -68,7 +70,7 @@ class AnomalyLoss:
         """Compute the loss of a batch.
 
         Args:
-            anomaly_map: Per-pixel anomaly probability.
+            trained_maps: Per-pixel anomaly probability, as often as the method compares it with the mask.
             image_score: Image-level anomaly probability.
             mask: Pixel truth.
             is_anomalous: Image-level truth.
@@ -76,10 +78,10 @@ class AnomalyLoss:
         Returns:
             The weighted sum and its terms.
         """
-        with torch.autocast(anomaly_map.device.type, enabled=False):
-            anomaly_map, image_score = anomaly_map.float(), image_score.float()
-            image = self.image_weight * image_loss(image_score, is_anomalous)
-            focal = self.focal_weight * focal_loss(anomaly_map, mask, self.focal_gamma)
-            dice = self.dice_weight * dice_loss(anomaly_map, mask)
-            complement = self.complement_weight * dice_loss(1 - anomaly_map, ~mask)
+        with torch.autocast(trained_maps.device.type, enabled=False):
+            maps = trained_maps.float().unbind(dim=1)
+            image = self.image_weight * focal_loss(image_score.float(), is_anomalous, self.image_gamma)
+            focal = self.focal_weight * torch.stack([focal_loss(p, mask, self.focal_gamma) for p in maps]).sum()
+            dice = self.dice_weight * torch.stack([dice_loss(p, mask) for p in maps]).sum()
+            complement = self.complement_weight * torch.stack([dice_loss(1 - p, ~mask) for p in maps]).sum()
         return LossTerms(image + focal + dice + complement, image, focal, dice, complement)

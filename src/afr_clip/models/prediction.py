@@ -1,5 +1,6 @@
-"""What every method returns."""
+"""What every method returns, and what it demands of its input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -13,9 +14,27 @@ class AnomalyPrediction:
     Attributes:
         anomaly_map: Per-pixel anomaly probability at input size.
         image_score: Image-level anomaly probability.
-        layer_maps: Per-tap-layer maps on the patch grid, before fusion.
+        layer_maps: The maps on the patch grid that the final one is made of: one per tap layer, or per scale.
+        trained_maps: What the loss sees, at input size. Each map is compared with the mask on its own: the final map,
+            or one map per tap layer before fusion.
     """
 
     anomaly_map: Float[Tensor, "batch height width"]
     image_score: Float[Tensor, " batch"]
     layer_maps: Float[Tensor, "batch layers grid_height grid_width"]
+    trained_maps: Float[Tensor, "batch maps height width"]
+
+
+def require_one_name_each(image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> None:
+    """Check that every image is named.
+
+    Args:
+        image: The images.
+        category: What they show.
+
+    Raises:
+        ValueError: If there is not one category per image.
+    """
+    if len(category) != image.shape[0]:
+        msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
+        raise ValueError(msg)

@@ -44,8 +44,8 @@ def text_on_text_similarity(
 
 
 def anomaly_probability(
-    similarity: Float[Tensor, "batch patches 2"], temperature: float | Float[Tensor, ""] = 1.0
-) -> Float[Tensor, "batch patches"]:
+    similarity: Float[Tensor, "*places 2"], temperature: float | Float[Tensor, ""] = 1.0
+) -> Float[Tensor, "*places"]:
     r"""Turn the two similarities into the probability of the abnormal state.
 
     .. math::
@@ -71,20 +71,24 @@ def anomaly_probability(
 
 
 def upsample_map(
-    grid_map: Float[Tensor, "batch grid_height grid_width"], size: tuple[int, int]
-) -> Float[Tensor, "batch height width"]:
-    r"""Bring a map from the patch grid to input size.
+    grid_map: Float[Tensor, "*maps grid_height grid_width"], size: tuple[int, int], *, align_corners: bool = False
+) -> Float[Tensor, "*maps height width"]:
+    r"""Bring maps from the patch grid to input size.
 
     .. math:: \mathrm{HeatMap} = \mathrm{Bilin}(\mathrm{Reshape}(\{P_{a,i}\})) \qquad \text{Eq. (14), AFR-CLIP}
 
     Args:
         grid_map: One value per patch.
         size: Target ``(height, width)`` in pixels.
+        align_corners: Whether the outermost patches are stretched to the edge of the map instead of ending half a patch
+            before it.
 
     Returns:
-        The map, bilinearly interpolated between patch centres.
+        The maps, bilinearly interpolated between patch centres.
     """
-    return F.interpolate(grid_map[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    *maps, grid_height, grid_width = grid_map.shape
+    flat = grid_map.reshape(-1, 1, grid_height, grid_width)
+    return F.interpolate(flat, size=size, mode="bilinear", align_corners=align_corners).reshape(*maps, *size)
 
 
 def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:

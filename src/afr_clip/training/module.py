@@ -84,8 +84,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         assert self._loss is not None, "training needs a loss"
         prediction = self(batch)
         # Scores that are no numbers would be refused inside the loss with words that name no image.
-        self._refuse_divergence(prediction.anomaly_map.mean() + prediction.image_score.mean(), batch)
-        terms = self._loss(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous)
+        self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
+        terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         size = len(batch.samples)
         self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)

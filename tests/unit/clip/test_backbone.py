@@ -37,6 +37,22 @@ def test_taps_and_embeddings_equal_open_clips_own(image):
     torch.testing.assert_close(backbone.encode_text(["a photo of a screw"]), expected_text, atol=1e-4, rtol=0)
 
 
+def test_the_projected_class_token_after_the_last_block_is_open_clips_image_embedding(image):
+    backbone = tiny_towers(tap_layers=[1, 2]).backbone
+    (last,) = backbone.tap(image, layers=[backbone.depth])
+    twin = open_clip_twin()
+    twin.load_state_dict(backbone.clip.state_dict())
+    with torch.inference_mode():
+        expected = twin.encode_image(image)
+    torch.testing.assert_close(backbone.project(last[:, 0]), expected, atol=1e-4, rtol=0)
+    assert backbone.project(last).shape == (2, 17, backbone.embed_dim)
+
+
+def test_layers_may_be_named_in_place_of_the_tap_layers(towers, image):
+    named = towers.backbone.tap(image, layers=(2, 4))
+    assert [torch.equal(a, b) for a, b in zip(named, towers.backbone.tap(image)[1::2], strict=True)] == [True, True]
+
+
 def test_tap_layers_give_different_tokens(towers, image):
     taps = towers.backbone.tap(image)
     assert len(taps) == 4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.losses.terms import dice_loss, focal_loss, image_loss
+from afr_clip.losses.terms import dice_loss, focal_loss
 
 NONE = torch.zeros(1, 4, 4, dtype=torch.bool)
 HALF = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -42,5 +42,6 @@ def test_dice_is_averaged_over_images_not_pixels():
     assert_close(dice_loss(maps, masks), torch.tensor((1 - 1 / 17) / 2))
 
 
-def test_image_loss_of_a_coin_is_log_two():
-    assert_close(image_loss(torch.full((4,), 0.5), torch.tensor([True, False, True, False])), torch.tensor(math.log(2)))
+def test_focal_loss_of_scores_is_that_of_pixels():
+    scores, labels = torch.tensor([0.2, 0.9, 0.6, 0.4]), torch.tensor([True, False, True, False])
+    assert_close(focal_loss(scores, labels), focal_loss(scores.view(1, 2, 2), labels.view(1, 2, 2)))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.losses.terms import dice_loss, focal_loss, image_loss
+from afr_clip.losses.terms import dice_loss, focal_loss
 from afr_clip.losses.total import AnomalyLoss
 
 
@@ -10,24 +10,32 @@ from afr_clip.losses.total import AnomalyLoss
 def inputs():
     generator = torch.Generator().manual_seed(0)
     return (
-        torch.rand(3, 8, 8, generator=generator),
+        torch.rand(3, 2, 8, 8, generator=generator),
         torch.rand(3, generator=generator),
         torch.rand(3, 8, 8, generator=generator) > 0.7,
         torch.tensor([True, False, True]),
     )
 
 
-def test_the_total_is_the_weighted_sum_of_its_terms(inputs):
+def test_the_total_is_the_weighted_sum_of_its_terms_over_all_maps(inputs):
     maps, scores, masks, labels = inputs
+    first, second = maps.unbind(1)
     terms = AnomalyLoss(image_weight=2.0, focal_weight=3.0, dice_weight=5.0, complement_weight=7.0)(*inputs)
     expected = (
-        2 * image_loss(scores, labels)
-        + 3 * focal_loss(maps, masks)
-        + 5 * dice_loss(maps, masks)
-        + 7 * dice_loss(1 - maps, ~masks)
+        2 * focal_loss(scores, labels, gamma=0.0)
+        + 3 * (focal_loss(first, masks) + focal_loss(second, masks))
+        + 5 * (dice_loss(first, masks) + dice_loss(second, masks))
+        + 7 * (dice_loss(1 - first, ~masks) + dice_loss(1 - second, ~masks))
     )
     assert_close(terms.total, expected)
     assert_close(terms.total, terms.image + terms.focal + terms.dice + terms.complement)
+
+
+def test_the_exponents_of_image_and_maps_are_apart(inputs):
+    maps, scores, masks, labels = inputs
+    terms = AnomalyLoss(focal_gamma=1.0, image_gamma=3.0)(*inputs)
+    assert_close(terms.image, focal_loss(scores, labels, gamma=3.0))
+    assert_close(terms.focal, focal_loss(maps[:, 0], masks, gamma=1.0) + focal_loss(maps[:, 1], masks, gamma=1.0))
 
 
 def test_computed_in_float32_whatever_comes_in(inputs):
@@ -40,7 +48,9 @@ def test_computed_in_float32_whatever_comes_in(inputs):
 ALL = ("image_weight", "focal_weight", "dice_weight", "complement_weight")
 
 
-@pytest.mark.parametrize("weights", [{"dice_weight": -1.0}, {"focal_gamma": -1.0}, dict.fromkeys(ALL, 0.0)])
+@pytest.mark.parametrize(
+    "weights", [{"dice_weight": -1.0}, {"focal_gamma": -1.0}, {"image_gamma": -1.0}, dict.fromkeys(ALL, 0.0)]
+)
 def test_senseless_weights_are_refused(weights):
     with pytest.raises(ValueError, match="loss weights must not be negative and not all 0"):
         AnomalyLoss(**weights)

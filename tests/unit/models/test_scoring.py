@@ -53,6 +53,12 @@ def test_upsampling_is_bilinear_between_patch_centres(size):
     assert_close(upsample_map(grid[None], size)[0], naive_upsampling(grid, size))
 
 
+def test_aligned_corners_stretch_the_outermost_patches_to_the_edge():
+    ramp = torch.arange(3.0).expand(2, 4, 3, 3)  # any number of leading axes
+    upsampled = upsample_map(ramp, (3, 5), align_corners=True)
+    assert_close(upsampled, torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0]).expand(2, 4, 3, 5))
+
+
 def test_smoothing_is_scipys_gaussian_away_from_the_border():
     noise = np.random.default_rng(0).random((64, 48))
     expected = scipy.ndimage.gaussian_filter(noise, sigma=3.0)

@@ -31,7 +31,7 @@ def test_the_training_loss_is_the_loss_of_the_prediction(watched, fit, batches):
     module, outputs = watched
     fit(module, batches, limit_train_batches=1)
     prediction, batch = outputs[0]["prediction"], batches[0]
-    expected = AnomalyLoss()(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous)
+    expected = AnomalyLoss()(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
     torch.testing.assert_close(outputs[0]["loss"], expected.total)
 
 
@@ -47,7 +47,7 @@ def test_loss_terms_and_learning_rate_are_logged(make_module, fit, batches):
     expected = []
     for batch in batches:
         prediction = make_module(lr=0.0)(batch)
-        expected.append(AnomalyLoss()(prediction.anomaly_map, prediction.image_score, batch.mask, batch.is_anomalous))
+        expected.append(AnomalyLoss()(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous))
     logged = fit(make_module(lr=1e-30), batches).callback_metrics  # the weights stay as they are
     for name in LossTerms._fields:
         key = "train/loss_epoch" if name == "total" else f"train/loss_{name}"

@@ -14,7 +14,7 @@ from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
 from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt, prompted_blocks
 from afr_clip.models.afr_clip.settings import CMFRSettings, SelfPromptingSettings
-from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
@@ -115,9 +115,7 @@ class AFRCLIP(nn.Module):
         Raises:
             ValueError: If there is not one category per image.
         """
-        if len(category) != image.shape[0]:
-            msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
-            raise ValueError(msg)
+        require_one_name_each(image, category)
         text = self._adapt_text(self.text(category, image.device))
         taps = self.backbone.tap(image, self._prompt_seam(image))
         stages = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(taps)]
@@ -128,7 +126,7 @@ class AFRCLIP(nn.Module):
         anomaly_map = upsample_map(layer_maps.mean(dim=1), (image.shape[-2], image.shape[-1]))
         anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
-        return AnomalyPrediction(anomaly_map, image_score, layer_maps)
+        return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
 
     def _adapt_text(self, text: CategoryEmbeddings) -> CategoryEmbeddings:
         return CategoryEmbeddings(self.text_adapter(text.stateless), self.text_adapter(text.stateful))

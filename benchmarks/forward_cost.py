@@ -18,6 +18,7 @@ from torch import nn
 from afr_clip.clip.load import Towers, load_towers
 from afr_clip.config.assemble import build
 from afr_clip.config.command import config_dir
+from afr_clip.config.methods import settings_node
 from afr_clip.config.schema import register
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.manifest import build_manifest
@@ -44,8 +45,8 @@ def build_method(overrides: list[str]) -> tuple[Towers, nn.Module]:
         config = compose(
             "train", overrides=["backbone.random_weights=true", "backbone.cnn.random_weights=true", *overrides]
         )
-    prompting = build(config.module.network.self_prompting)
-    towers = load_towers(build(config.backbone), needs_cnn=prompting.needs_cnn)
+    method = build(settings_node(config.module.network))
+    towers = load_towers(build(config.backbone), needs_cnn=method.needs_cnn)
     return towers, build(config.module.network, towers=towers)
 
 

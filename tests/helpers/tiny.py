@@ -9,9 +9,9 @@ from afr_clip.clip.load import Towers, load_towers
 from afr_clip.clip.settings import BackboneSettings, CNNSettings
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.models.afr_clip.network import AFRCLIP
-from afr_clip.models.afr_clip.settings import CMFRSettings, Placement, SelfPromptingSettings
+from afr_clip.models.afr_clip.settings import CMFRSettings, LearnableScoringSettings, Placement, SelfPromptingSettings
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
+from afr_clip.models.scoring_settings import ImageScore
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle
 
 CNN = CNNSettings("test_resnet", pretrained=False, weights=None, random_weights=True, stages=(-1,))
@@ -22,6 +22,7 @@ TINY = BackboneSettings(
     weights=None,
     random_weights=True,
     quick_gelu=True,
+    other_activation=False,
     image_size=64,
     tap_layers=None,
     cnn_stem=False,
@@ -32,7 +33,7 @@ CMFR = CMFRSettings(enabled=True, inner_dim=None, kernel_size=1, shared=False, s
 SELF_PROMPTING = SelfPromptingSettings(
     enabled=True, image_prompt=True, shared_prompt=True, num_prompts=5, stages=(1,), placement=Placement.replace
 )
-SCORING = ScoringSettings(
+SCORING = LearnableScoringSettings(
     temperature=1.0, learnable_temperature=False, image_score=ImageScore.class_token, smoothing_sigma=0.0
 )
 

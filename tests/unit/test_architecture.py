@@ -15,7 +15,7 @@ ROOMS = ("clip", "config", "data", "losses", "metrics", "models", "prompts", "re
 
 SETTINGS = (
     "afr_clip.clip.settings",
-    "afr_clip.models.afr_clip.settings",
+    "afr_clip.models.method_settings",
     "afr_clip.models.scoring_settings",
     "afr_clip.data.procedural.settings",
 )

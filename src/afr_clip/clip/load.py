@@ -103,11 +103,14 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
         raise ValueError(msg)
     has_quick_gelu = bool(config.get("quick_gelu", False))
     trained_with = _tag_has_quick_gelu(settings) if _tag_to_download(settings) else settings.quick_gelu
-    if not has_quick_gelu == trained_with == settings.quick_gelu:
+    wanted = settings.quick_gelu != settings.other_activation
+    if trained_with != settings.quick_gelu or has_quick_gelu != wanted:
+        must = "another than" if settings.other_activation else "the one"
         msg = (
-            f"The activation must be the one the weights were trained with: {settings.architecture} has "
+            f"The activation must be {must} the weights were trained with: {settings.architecture} has "
             f"quick_gelu={has_quick_gelu}, the weights have quick_gelu={trained_with}, backbone.quick_gelu is "
-            f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu."
+            f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu, unless "
+            f"backbone.other_activation=true says that another is meant."
         )
         raise ValueError(msg)
     patch = config["vision_cfg"].get("patch_size")

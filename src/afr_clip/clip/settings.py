@@ -73,6 +73,8 @@ class BackboneSettings:
         weights: A local weight file, or ``package:NAME/PATH``; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
+        other_activation: Whether the architecture has the other activation on purpose, as the towers have that
+            APRIL-GAN's and AdaCLIP's published weights were trained on.
         image_size: Side of the square input in pixels.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
         cnn_stem: Whether the CNN's maps take the place of the image tower's patch embedding.
@@ -89,6 +91,7 @@ class BackboneSettings:
     weights: str | None
     random_weights: bool
     quick_gelu: bool
+    other_activation: bool
     image_size: int
     tap_layers: Sequence[int] | None
     cnn_stem: bool

@@ -57,7 +57,8 @@ def compose_group(group: str, name: str) -> DictConfig:
     if name not in known:
         msg = f"{group} must be one of {', '.join(known)}, got {name}. A file of your own is found with --config-dir."
         raise ConfigError(msg)
-    return compose(overrides=[f"+{group}={name}"])[group]
+    # A method's file says what it stands on, so it is composed where there is a backbone.
+    return compose("evaluate", overrides=[f"{group}={name}"])[group]
 
 
 def group_options(group: str) -> list[str]:

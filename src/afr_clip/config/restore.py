@@ -61,7 +61,7 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
             msg = f"{group} must be {own}, with which the checkpoint was trained, got {typed}. Leave {group}= out."
             raise ConfigError(msg)
         restored[group] = OmegaConf.merge(compose_group(group, own), _without_targets(trained_with[group]))
-    learned = restored.module.network.scoring.learnable_temperature
+    learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_BE_TYPED) or (learned and key.endswith("temperature")):
             msg = (

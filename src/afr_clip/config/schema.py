@@ -1,15 +1,15 @@
 """The types of every config key. Values live in ``conf/``, ranges in the settings classes and in ``validate``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from afr_clip.config.methods import declared_by, method_names, schema_of
 from afr_clip.data.procedural.settings import DrawnSet
-from afr_clip.models.afr_clip.settings import Placement
-from afr_clip.models.scoring_settings import ImageScore
-from afr_clip.prompts.ensemble import PromptStyle
+from afr_clip.models.method_settings import CategoryNames
 
 
 @dataclass
@@ -35,6 +35,7 @@ class BackboneConfig:
     weights: str | None = MISSING
     random_weights: bool = MISSING
     quick_gelu: bool = MISSING
+    other_activation: bool = MISSING
     image_size: int = MISSING
     tap_layers: list[int] | None = MISSING
     cnn_stem: bool = MISSING
@@ -42,67 +43,10 @@ class BackboneConfig:
 
 
 @dataclass
-class PromptConfig:
-    """``module.network.prompts``."""
-
-    _target_: str = MISSING
-    style: PromptStyle = MISSING
-    object_agnostic: bool = MISSING
-
-
-@dataclass
-class CMFRConfig:
-    """``module.network.cmfr``."""
-
-    _target_: str = MISSING
-    enabled: bool = MISSING
-    inner_dim: int | None = MISSING
-    kernel_size: int = MISSING
-    shared: bool = MISSING
-    symmetric: bool = MISSING
-
-
-@dataclass
-class SelfPromptingConfig:
-    """``module.network.self_prompting``."""
-
-    _target_: str = MISSING
-    enabled: bool = MISSING
-    image_prompt: bool = MISSING
-    shared_prompt: bool = MISSING
-    num_prompts: int = MISSING
-    stages: list[int] = MISSING
-    placement: Placement = MISSING
-
-
-@dataclass
-class ScoringConfig:
-    """``module.network.scoring``."""
-
-    _target_: str = MISSING
-    temperature: float = MISSING
-    learnable_temperature: bool = MISSING
-    image_score: ImageScore = MISSING
-    smoothing_sigma: float = MISSING
-
-
-@dataclass
 class NetworkConfig:
-    """``module.network``: what every method's network has."""
+    """``module.network``: what every method's network has; the rest is read off its ``NetworkSettings``."""
 
     _target_: str = MISSING
-
-
-@dataclass
-class AFRCLIPNetworkConfig(NetworkConfig):
-    """``module.network`` of AFR-CLIP."""
-
-    mpfa_window: int = MISSING
-    tap_ln_post: bool = MISSING
-    prompts: PromptConfig = field(default_factory=PromptConfig)
-    cmfr: CMFRConfig = field(default_factory=CMFRConfig)
-    self_prompting: SelfPromptingConfig = field(default_factory=SelfPromptingConfig)
-    scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
 
 @dataclass
@@ -110,14 +54,8 @@ class ModuleConfig:
     """``module``: which method."""
 
     name: str = MISSING
+    category_names: CategoryNames = MISSING
     network: NetworkConfig = field(default_factory=NetworkConfig)
-
-
-@dataclass
-class AFRCLIPModuleConfig(ModuleConfig):
-    """``module=afr_clip``."""
-
-    network: AFRCLIPNetworkConfig = field(default_factory=AFRCLIPNetworkConfig)
 
 
 @dataclass
@@ -153,6 +91,7 @@ class DataConfig:
     eval_batch_size: int = MISSING
     num_workers: int = MISSING
     augment: bool = MISSING
+    mosaic: float = MISSING
     cache: bool = MISSING
 
 
@@ -293,6 +232,26 @@ def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over wha
     return next((value for value in values if value not in (None, "")), None)
 
 
+def for_dataset(name: str, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
+    """Return what a recipe says for a dataset: a value of its own, or the usual one."""
+    return others.get(name, usual)
+
+
+def module_schema(method: str) -> type:
+    """Return the schema of ``module=METHOD``.
+
+    Args:
+        method: A folder of ``models/``.
+
+    Returns:
+        A ``ModuleConfig`` whose network has the keys of the method's ``NetworkSettings``.
+    """
+    network = schema_of(declared_by(f"afr_clip.models.{method}"), bases=(NetworkConfig,))
+    return make_dataclass(
+        f"{method}_module", [("network", network, field(default_factory=network))], bases=(ModuleConfig,)
+    )
+
+
 def register() -> None:
     """Make the schemas known to Hydra; every YAML file of a group starts from its schema."""
     store = ConfigStore.instance()
@@ -312,5 +271,7 @@ def register() -> None:
     }
     for group, schema in groups.items():
         store.store(group=group, name="schema", node=schema)
-    store.store(group="module", name="afr_clip_schema", node=AFRCLIPModuleConfig)
+    for method in method_names():
+        store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     OmegaConf.register_new_resolver("first_given", first_given, replace=True)
+    OmegaConf.register_new_resolver("for_dataset", for_dataset, replace=True)

@@ -9,17 +9,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from afr_clip.config.methods import declared_by, package_of, settings_node
+from afr_clip.models.method_settings import MethodSettings
+
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
-_SETTINGS = (
-    "backbone",
-    "dataset.drawn",
-    "module.network.prompts",
-    "module.network.cmfr",
-    "module.network.self_prompting",
-    "module.network.scoring",
-)
-"""Nodes whose targets check their own ranges and need neither torch nor anything but the config."""
+_SETTINGS = ("backbone", "dataset.drawn")
+"""Nodes whose targets check their own ranges and need neither torch nor anything but the config, as a method's do."""
 
 _POSITIVE = (
     "data.batch_size",
@@ -44,7 +40,7 @@ _NOT_NEGATIVE = (
     "loss.image_gamma",
 )
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-_ODD = ("module.network.mpfa_window",)
+_SHARE = ("data.mosaic",)
 
 
 class ConfigError(ValueError):
@@ -65,6 +61,9 @@ def validate(config: DictConfig) -> None:
         MissingKeyError: If a key has no value; one sentence per key.
         ConfigError: If anything else is wrong; one sentence per fault.
     """
+    untrainable = list(_untrainable(config))
+    if untrainable:
+        raise ConfigError(_sentences(untrainable))
     missing = list(_missing(config))
     if missing:
         raise MissingKeyError(_sentences(missing))
@@ -85,9 +84,25 @@ def _sentences(faults: list[str]) -> str:
     return faults[0] if len(faults) == 1 else f"The config has {len(faults)} faults:\n- " + "\n- ".join(faults)
 
 
+def _untrainable(config: DictConfig) -> Iterator[str]:
+    method = _declared(config)
+    if "loss" in config and method is not None and not method.trains:
+        name = config.module.name
+        yield (
+            f"module must be a method that learns, got {name}, which has nothing to train. "
+            f"Run python -m afr_clip.evaluate module={name} dataset=NAME."
+        )
+
+
 def _missing(config: DictConfig) -> Iterator[str]:
     # A group that was not chosen lacks every one of its keys, and is to be named once.
-    missing = {key.removesuffix(".name") for key in OmegaConf.missing_keys(config)} - _OF_UNCHOSEN
+    keys = OmegaConf.missing_keys(config)
+    unchosen = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
+    keys = {key for key in keys if key.rsplit(".", 1)[0] not in unchosen} | unchosen
+    missing = {key.removesuffix(".name") for key in keys} - _OF_UNCHOSEN
+    method = _declared(config)
+    if method is not None and not method.trains:
+        missing -= {"checkpoint"}
     for key in sorted(missing - {"dataset"} if _value(config, "protocol.legs") else missing):
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
 
@@ -99,7 +114,7 @@ def _ranges(config: DictConfig) -> Iterator[str]:
     kinds: tuple[tuple[str, tuple[str, ...], Callable[[float], bool]], ...] = (
         ("positive", _POSITIVE, lambda value: value > 0),
         ("0 or more", _NOT_NEGATIVE, lambda value: value >= 0),
-        ("odd and positive", _ODD, lambda value: value > 0 and value % 2 == 1),
+        ("from 0 to 1", _SHARE, lambda value: 0 <= value <= 1),
     )
     for wanted, keys, holds in kinds:
         for key in keys:
@@ -182,14 +197,30 @@ def _targets(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
 def _refused_by_settings(config: DictConfig) -> Iterator[str]:
     for path in _SETTINGS:
         node = OmegaConf.select(config, path)
-        if node is None:
-            continue
-        try:
-            instantiate(node, _convert_="all")
-        except Exception as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, ValueError):  # an unknown target or key is said by _unbound, which names the key
-                yield str(cause)
+        if node is not None:
+            yield from _refused(node)
+    network = config.module.network
+    parts = [network[key] for key in network if OmegaConf.is_dict(network[key]) and "_target_" in network[key]]
+    refused = [sentence for part in parts for sentence in _refused(part)]
+    yield from refused
+    if not refused and _declared(config) is not None:  # otherwise only the first of its parts would be heard
+        yield from _refused(settings_node(network))
+
+
+def _refused(node: DictConfig) -> Iterator[str]:
+    try:
+        instantiate(node, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):  # an unknown target or key is said by _unbound, which names the key
+            yield str(cause)
+
+
+def _declared(config: DictConfig) -> type[MethodSettings] | None:
+    try:
+        return declared_by(package_of(config.module.network))
+    except (ImportError, ValueError, AttributeError, OmegaConfBaseException):
+        return None  # said by _missing or _unbound
 
 
 def _value(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - config values of any type

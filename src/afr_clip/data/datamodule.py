@@ -16,6 +16,7 @@ from afr_clip.data.digest import count_vanished_defects
 from afr_clip.data.errors import DataError
 from afr_clip.data.layouts import dataset_row
 from afr_clip.data.loaded import LoadedDataset
+from afr_clip.data.mosaic import Mosaic
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.sampler import EpochSampler
@@ -36,6 +37,7 @@ class DataSettings:
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed: order of training and augmentation.
         augment: Whether training images are augmented.
+        mosaic: Share of training images that become a collage of four of their category.
         cache: Whether resized pixels are kept on disk.
         cache_dir: Where; needed with ``cache``.
         eval_batch_size: Images per evaluation step; ``None`` takes ``batch_size``.
@@ -51,6 +53,7 @@ class DataSettings:
     num_workers: int = 0
     seed: int = 0
     augment: bool = False
+    mosaic: float = 0.0
     cache: bool = False
     cache_dir: Path | None = None
     eval_batch_size: int | None = None
@@ -67,6 +70,7 @@ class DataSettings:
         self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
         self._require(self.num_workers >= 0, "num_workers", "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
         self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
 
     def _require(self, holds: bool, name: str, what: str) -> None:
@@ -125,7 +129,7 @@ class AnomalyDataModule(LightningDataModule):
         if self.auxiliary is None:
             msg = "Training needs an auxiliary dataset, got none. Choose one, for example dataset=visa."
             raise DataError(msg)
-        dataset = self._dataset(self.auxiliary, augment=self._settings.augment)
+        dataset = self._dataset(self.auxiliary, training=True)
         sampler = EpochSampler(len(dataset), self._settings.seed)
         # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
         sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
@@ -143,7 +147,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             DataError: If there is no such target.
         """
-        dataset = self._dataset(self._target(name), augment=False)
+        dataset = self._dataset(self._target(name), training=False)
         return self._loader(dataset, self._settings.eval_batch_size or self._settings.batch_size)
 
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
@@ -193,14 +197,15 @@ class AnomalyDataModule(LightningDataModule):
     def _reader(self, loaded: LoadedDataset) -> SampleReader:
         return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
 
-    def _dataset(self, loaded: LoadedDataset, *, augment: bool) -> AnomalyDataset:
+    def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
         settings, reader = self._settings, self._reader(loaded)
         cache = None
         if settings.cache:
             assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
             cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
-        augmentation = build_augmentation(settings.image_size) if augment else None
-        return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation)
+        augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
+        mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
+        return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
 
     def _loader(
         self, dataset: AnomalyDataset, batch_size: int, sampler: Sampler[tuple[int, int]] | None = None

@@ -1,7 +1,7 @@
 """A map-style dataset of decoded, resized and normalised images, and how they become a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float32
@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from afr_clip.data.augment import Augmentation
 from afr_clip.data.cache import PixelCache
-from afr_clip.data.pixels import SampleReader
+from afr_clip.data.mosaic import Mosaic, collage
+from afr_clip.data.pixels import Pixels, SampleReader
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.data.transforms import normalise
 
@@ -44,6 +45,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         std: Per-channel standard deviation, likewise.
         cache: Resized pixels of the same samples; ``None`` decodes the files each time.
         augmentation: Applied to each draw; then items are asked for by ``(index, draw_seed)``.
+        mosaic: Puts a collage in the place of some draws, likewise.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         std: Sequence[float],
         cache: PixelCache | None = None,
         augmentation: Augmentation | None = None,
+        mosaic: Mosaic | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self._reader = reader
         self._mean, self._std = tuple(mean), tuple(std)
         self._cache = cache
         self._augmentation = augmentation
+        self._mosaic = mosaic
         has_truth = any(sample.mask_path is not None for sample in self.samples)
         self._is_normal_truth_known = has_truth or not any(sample.is_anomalous for sample in self.samples)
 
@@ -80,20 +84,30 @@ class AnomalyDataset(Dataset[AnomalyItem]):
             TypeError: If the dataset augments and no draw seed is given.
         """
         index, draw_seed = key if isinstance(key, tuple) else (key, None)
-        sample = self.samples[index]
-        pixels = self._reader.read(sample) if self._cache is None else self._cache.read(index)
-        if self._augmentation is not None:
-            if draw_seed is None:
+        shown: tuple[int, ...] = (index,)
+        if draw_seed is None:
+            if self._augmentation is not None or self._mosaic is not None:
                 msg = f"An augmenting dataset must be asked for (index, draw_seed), got {key!r}. Use EpochSampler."
                 raise TypeError(msg)
+        elif self._mosaic is not None:
+            shown = self._mosaic.draw(index, draw_seed)
+        pixels = self._read(shown[0]) if len(shown) == 1 else collage([self._read(position) for position in shown])
+        if self._augmentation is not None and draw_seed is not None:
             pixels = self._augmentation(pixels, draw_seed)
+        samples = [self.samples[position] for position in shown]
         return AnomalyItem(
             image=normalise(pixels.image, self._mean, self._std),
             mask=pixels.mask,
-            has_mask=sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known),
+            has_mask=all(self._is_truth_known(sample) for sample in samples),
             index=index,
-            sample=sample,
+            sample=replace(self.samples[index], is_anomalous=any(sample.is_anomalous for sample in samples)),
         )
+
+    def _read(self, index: int) -> Pixels:
+        return self._reader.read(self.samples[index]) if self._cache is None else self._cache.read(index)
+
+    def _is_truth_known(self, sample: AnomalySample) -> bool:
+        return sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known)
 
 
 def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:

@@ -17,23 +17,22 @@ class ScoringSettings:
     """How similarities become scores.
 
     Attributes:
-        temperature: Divides the cosines before the softmax. The paper's equations have none: 1.0. CLIP's own is 0.07.
-        learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
-        image_score: The class token's probability (the paper's Eq. 9), the maximum of the map, or the mean of both.
-        smoothing_sigma: Standard deviation in pixels of a Gaussian over the final map; 0 is none (the paper's Eq. 14).
+        temperature: Divides the cosines before the softmax. AFR-CLIP's equations have none: 1.0. CLIP started training
+            with 0.07; the factor 100 that others write is 0.01.
+        image_score: The class token's probability (AFR-CLIP's Eq. 9), the maximum of the map, or the mean of both.
+        smoothing_sigma: Standard deviation in pixels of a Gaussian over the final map; 0 is none (AFR-CLIP's Eq. 14).
 
     Raises:
         ValueError: If the temperature is not positive or the smoothing is negative.
     """
 
     temperature: float
-    learnable_temperature: bool
     image_score: ImageScore
     smoothing_sigma: float
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            msg = f"scoring.temperature must be positive, got {self.temperature}. The paper's is 1.0, CLIP's 0.07."
+            msg = f"scoring.temperature must be positive, got {self.temperature}. AFR-CLIP's is 1.0, CLIP's 0.07."
             raise ValueError(msg)
         if not self.smoothing_sigma >= 0:
             msg = f"scoring.smoothing_sigma must not be negative, got {self.smoothing_sigma}. Use 0 for no smoothing."

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
+from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -46,6 +47,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         loss: Maps prediction and truth to the loss and its terms; ``None`` where nothing is trained.
         optimizer: Makes the optimiser of the trainable parameters.
         schedule: Makes the learning-rate schedule, stepped once an epoch.
+        category_names: Whether the network is told a category in words, or as the dataset spells it.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class AnomalyDetectionModule(pl.LightningModule):
         loss: Loss | None = None,
         optimizer: OptimizerFactory | None = None,
         schedule: ScheduleFactory | None = None,
+        category_names: CategoryNames = CategoryNames.words,
     ) -> None:
         super().__init__()
         self.network: Any = network
         self._loss = loss
         self._optimizer = optimizer
         self._schedule = schedule
+        self._category_names = category_names
         self.metrics: DatasetMetrics | None = None
         self.results: tuple[CategoryResult, ...] = ()
         self._target = ""
@@ -77,7 +81,8 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
         """Score a batch."""
-        return self.network(batch.image, batch.prompt_name)
+        in_words = self._category_names is CategoryNames.words
+        return self.network(batch.image, batch.prompt_name if in_words else batch.category)
 
     def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
         """Return the loss of one batch, and its prediction for the figures."""

@@ -7,17 +7,20 @@ from omegaconf import DictConfig
 from afr_clip.clip.load import Towers
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build
+from afr_clip.config.methods import settings_node
 from afr_clip.config.restore import output_dir, restore_model, typed_overrides
-from afr_clip.config.validate import validate
+from afr_clip.config.validate import ConfigError, validate
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import load_dataset
 from afr_clip.data.separation import TrainedOn, refuse_overlap
+from afr_clip.models.method_settings import MethodSettings
 from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import (
     Run,
     build_engine,
     build_loggers,
+    build_module,
     build_towers,
     check_model,
     data_settings,
@@ -38,49 +41,67 @@ def evaluate(config: DictConfig) -> None:
     checkpoint, config = restore(config)
     run = start_run(config, Path(output_dir()))
     target = load_dataset(dataset_spec(config.dataset, config))
-    refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
+    if checkpoint is not None:
+        refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
-    module, towers = build_trained(config, run, checkpoint)
+    module, towers = build_scoring(config, run, checkpoint)
     data = AnomalyDataModule(None, [target], data_settings(config, towers))
     score_targets(config, run, module, data, build_engine(config, run, build_loggers(config, run)))
     finish_run(run.folder)
 
 
-def restore(config: DictConfig) -> tuple[Checkpoint, DictConfig]:
+def restore(config: DictConfig) -> tuple[Checkpoint | None, DictConfig]:
     """Read the checkpoint a command names, and put its model into the command's config.
 
     Args:
-        config: Names the checkpoint.
+        config: Names the checkpoint, or a method that has nothing to train.
 
     Returns:
-        The checkpoint, and the config with the model it was trained with.
+        The checkpoint, if there is one, and the config with the model it was trained with.
+
+    Raises:
+        ConfigError: If a checkpoint was typed for a method that has none.
     """
-    checkpoint = read_checkpoint(weight_path(config.checkpoint))
-    config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-    validate(config)
+    typed = typed_overrides()
+    method: MethodSettings = build(settings_node(config.module.network))
+    if method.trains:
+        checkpoint = read_checkpoint(weight_path(config.checkpoint))
+        config = restore_model(config, checkpoint.manifest["config"], typed)
+        validate(config)
+        check_model(config)
+        return checkpoint, config
+    if any(override.lstrip("+").startswith("checkpoint=") for override in typed):
+        msg = (
+            f"checkpoint must be left out for module={config.module.name}, which has nothing to train, got "
+            f"{config.checkpoint}. Leave out one of them."
+        )
+        raise ConfigError(msg)
     check_model(config)
-    return checkpoint, config
+    return None, config
 
 
-def build_trained(config: DictConfig, run: Run, checkpoint: Checkpoint) -> tuple[AnomalyDetectionModule, Towers]:
-    """Build the network of a checkpoint with its trained weights.
+def build_scoring(config: DictConfig, run: Run, checkpoint: Checkpoint | None) -> tuple[AnomalyDetectionModule, Towers]:
+    """Build a network that scores, with the trained weights of its checkpoint.
 
     Args:
         config: A restored config.
         run: Gets the backbone's fingerprint.
-        checkpoint: The weights.
+        checkpoint: The weights; ``None`` where nothing is trained.
 
     Returns:
         The module, and the towers it stands on.
     """
     towers = build_towers(config, run)
-    network = build(config.module.network, towers=towers)
-    load_adapters(network, checkpoint, run.manifest["backbone"]["fingerprint"])
-    return AnomalyDetectionModule(network), towers
+    module = build_module(config, towers)
+    if checkpoint is not None:
+        load_adapters(module.network, checkpoint, run.manifest["backbone"]["fingerprint"])
+    return module, towers
 
 
-def provenance(checkpoint: Checkpoint) -> dict[str, object]:
+def provenance(checkpoint: Checkpoint | None) -> dict[str, object] | None:
     """Say where trained weights come from, for the manifest."""
+    if checkpoint is None:
+        return None
     trained = checkpoint.manifest
     kept = ("commit", "seed", "epochs", "auxiliary", "started", "config")
     return {"path": str(checkpoint.path), **{key: trained.get(key) for key in kept}}

@@ -30,6 +30,7 @@ from afr_clip.workflow.parts import (
     Run,
     build_engine,
     build_loggers,
+    build_module,
     build_towers,
     data_settings,
     describe,
@@ -74,9 +75,8 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     run.note(targets=dict(datasets.facts))
     towers = build_towers(config, run)
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
-    module = AnomalyDetectionModule(
-        build(config.module.network, towers=towers), build(config.loss), build(config.optimizer), build(config.schedule)
-    )
+    training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
+    module = build_module(config, towers, **training)
     run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
     engine = _fit(config, run, module, data, kept)

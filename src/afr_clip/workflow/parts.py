@@ -16,18 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.config.assemble import build, optional_path, plain
+from afr_clip.config.methods import settings_node
 from afr_clip.config.restore import typed_overrides
 from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.procedural.tree import drawn_dataset
 from afr_clip.data.reading import DatasetSpec
-from afr_clip.models.afr_clip.self_prompting import prompted_blocks
+from afr_clip.models.method_settings import MethodSettings
 from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
+from afr_clip.training.module import AnomalyDetectionModule
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,8 @@ def check_model(config: DictConfig) -> None:
         ValueError: If they contradict what open_clip knows, or each other.
     """
     tap_layers = check_architecture(build(config.backbone))
-    prompted_blocks(config.module.network.self_prompting.stages, tap_layers)
+    settings: MethodSettings = build(settings_node(config.module.network))
+    settings.check_taps(tap_layers)
 
 
 def build_towers(config: DictConfig, run: Run) -> Towers:
@@ -168,8 +171,8 @@ def build_towers(config: DictConfig, run: Run) -> Towers:
     Returns:
         The towers.
     """
-    prompting = build(config.module.network.self_prompting)
-    towers = load_towers(build(config.backbone), needs_cnn=prompting.needs_cnn)
+    method: MethodSettings = build(settings_node(config.module.network))
+    towers = load_towers(build(config.backbone), needs_cnn=method.needs_cnn)
     settings = towers.settings
     facts = {
         "name": settings.name,
@@ -179,6 +182,21 @@ def build_towers(config: DictConfig, run: Run) -> Towers:
     }
     run.note_unchanged("backbone", "fingerprint", facts)
     return towers
+
+
+def build_module(config: DictConfig, towers: Towers, **training: Any) -> AnomalyDetectionModule:  # noqa: ANN401
+    """Build the chosen network in what trains and scores it.
+
+    Args:
+        config: Its ``module`` is read.
+        towers: What the network stands on.
+        **training: Loss, optimiser and schedule, where it is trained.
+
+    Returns:
+        The module.
+    """
+    network = build(config.module.network, towers=towers)
+    return AnomalyDetectionModule(network, **training, category_names=config.module.category_names)
 
 
 def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
@@ -192,6 +210,7 @@ def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
         num_workers=config.data.num_workers,
         seed=config.seed,
         augment=config.data.augment,
+        mosaic=config.data.mosaic,
         cache=config.data.cache,
         cache_dir=Path(config.cache_dir),
         eval_batch_size=config.data.eval_batch_size,

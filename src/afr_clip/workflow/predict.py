@@ -16,7 +16,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.reports.maps import save_map
 from afr_clip.reports.overlays import draw_overlay
 from afr_clip.reports.tables import ImageRow, write_scores
-from afr_clip.workflow.evaluate import build_trained, provenance, restore
+from afr_clip.workflow.evaluate import build_scoring, provenance, restore
 from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run
 
 
@@ -30,7 +30,7 @@ def predict(config: DictConfig) -> None:
     photographs = list_photographs(Path(config.images), config.category)
     run = start_run(config, Path(output_dir()))
     run.note(checkpoint=provenance(checkpoint))
-    module, towers = build_trained(config, run, checkpoint)
+    module, towers = build_scoring(config, run, checkpoint)
     data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
     writer = PhotographWriter(run, Path(config.images), [sample.image_path for sample in photographs.samples])
     engine = build_engine(config, run)

@@ -128,6 +128,16 @@ def test_the_activation_is_never_guessed(architecture, pretrained, quick_gelu):
         load_towers(settings, needs_cnn=False)
 
 
+def test_another_activation_must_be_meant_and_must_be_another():
+    meant = replace(
+        TINY, architecture="ViT-B-32", pretrained="openai", random_weights=False, quick_gelu=True, other_activation=True
+    )
+    check_architecture(replace(meant, image_size=224))
+    for wrong in ({"architecture": "ViT-B-32-quickgelu"}, {"quick_gelu": False}):
+        with pytest.raises(ValueError, match="The activation must be another than the weights were trained with"):
+            check_architecture(replace(meant, **wrong))
+
+
 def test_an_unknown_tag_lists_the_known_ones():
     settings = replace(TINY, architecture="ViT-B-32-quickgelu", pretrained="opnai", random_weights=False)
     with pytest.raises(ValueError, match=r"published weights of ViT-B-32-quickgelu \(.*openai.*\), got 'opnai'"):

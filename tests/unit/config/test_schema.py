@@ -1,18 +1,23 @@
 import inspect
 import pkgutil
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config import schema
 from afr_clip.config.assemble import build, plain
 from afr_clip.config.command import config_dir, describe
+from afr_clip.config.methods import declared_by, method_names, package_of, schema_of, settings_node
 from afr_clip.config.validate import validate
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.models.method_settings import MethodSettings
 
 CONF = Path(config_dir())
 GROUP_FILES = sorted(path for path in CONF.glob("*/*.yaml"))
@@ -37,7 +42,7 @@ REFUSED = [
     ("module/afr_clip", "module.network.scoring.temprature=1", "module.network.scoring.image_score=mean"),
     ("dataset/visa", "dataset.rot=/data", "dataset.categories=bottle"),
     ("data/default", "data.batchsize=4", "data.batch_size=2.5"),
-    ("loss/afr_clip", "loss.image_wieght=1", "loss.image_weight=lots"),
+    ("loss/anomaly", "loss.image_wieght=1", "loss.image_weight=lots"),
     ("optimizer/adam", "optimizer.learning_rate=1", "optimizer.lr=abc"),
     ("schedule/inverse_epoch", "schedule.gamma=1", "schedule._partial_=perhaps"),
     ("trainer/default", "trainer.max_epoch=1", "trainer.max_epochs=null"),
@@ -48,6 +53,9 @@ REFUSED = [
     ("train", "save_map=true", "save_maps=perhaps"),
     ("train", "optimzer.lr=1", "optimizer.lr=[1]"),
 ]
+
+GLOBAL = {"ablation", "experiment", "recipe"}
+"""Groups whose files change keys of others."""
 
 HYDRAS_OWN = {"defaults", "hydra"}
 
@@ -126,7 +134,7 @@ def test_a_value_of_the_wrong_type_is_refused_and_named(composed, file, wrong):
 @pytest.mark.parametrize("group", sorted({path.parent.name for path in GROUP_FILES} - {"paths"}))
 def test_a_typo_inside_a_users_own_file_is_refused_with_the_file(composed, tmp_path, group):
     start = f"defaults:\n  - {own_schema(group)}\n  - _self_\n"
-    if group in {"ablation", "experiment"}:
+    if group in GLOBAL:
         start = "# @package _global_\noptimizer:\n  "
     path = tmp_path / group / "mine.yaml"
     path.parent.mkdir()
@@ -147,8 +155,8 @@ def test_a_wrong_type_inside_a_users_own_file_is_refused_with_the_file(composed,
     assert "Value 'abc' of type 'str' could not be converted to Float" in describe(caught.value)
 
 
-def own_schema(group: str) -> str:
-    return "afr_clip_schema" if group == "module" else "schema"
+def own_schema(group: str, name: str = "afr_clip") -> str:
+    return f"{name}_schema" if group == "module" else "schema"
 
 
 @pytest.mark.parametrize(
@@ -156,11 +164,6 @@ def own_schema(group: str) -> str:
     [
         ("backbone", schema.BackboneConfig, set()),
         ("backbone.cnn", schema.CNNConfig, set()),
-        ("module.network", schema.AFRCLIPNetworkConfig, {"towers"}),
-        ("module.network.prompts", schema.PromptConfig, set()),
-        ("module.network.cmfr", schema.CMFRConfig, set()),
-        ("module.network.self_prompting", schema.SelfPromptingConfig, set()),
-        ("module.network.scoring", schema.ScoringConfig, set()),
         ("loss", schema.LossConfig, set()),
         ("schedule", schema.ScheduleConfig, {"optimizer"}),
     ],
@@ -169,6 +172,16 @@ def test_a_schemas_keys_are_the_arguments_of_its_target(default_config, path, no
     target = pkgutil.resolve_name(OmegaConf.select(default_config, path)._target_)
     keys = {field.name for field in fields(node)} - {"_target_", "_partial_"}
     assert keys == inspect.signature(target).parameters.keys() - injected
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_methods_keys_are_the_arguments_of_its_network_and_it_is_named_after_its_folder(composed, method):
+    module = composed(f"module={method}").module
+    assert module.name == method
+    arguments = inspect.signature(pkgutil.resolve_name(module.network._target_)).parameters.keys() - {"towers"}
+    assert {field.name for field in fields(declared_by(package_of(module.network)))} == arguments
+    assert set(module.network) - {"_target_"} == arguments
+    assert isinstance(build(settings_node(module.network)), MethodSettings)
 
 
 @pytest.mark.parametrize(("path", "node"), [("optimizer", schema.OptimizerConfig), ("trainer", schema.TrainerConfig)])
@@ -183,10 +196,10 @@ def test_the_loss_of_the_config_is_the_default_loss_of_the_code(default_config):
 
 
 def test_every_file_of_a_group_starts_from_its_schema():
-    typed = [path for path in GROUP_FILES if path.parent.name not in {"ablation", "experiment", "paths"}]
+    typed = [path for path in GROUP_FILES if path.parent.name not in {*GLOBAL, "paths"}]
     assert typed
     for path in typed:
-        assert OmegaConf.load(path).defaults[0] == own_schema(path.parent.name), path
+        assert OmegaConf.load(path).defaults[0] == own_schema(path.parent.name, path.stem), path
 
 
 def test_no_schema_holds_a_value():
@@ -195,6 +208,42 @@ def test_no_schema_holds_a_value():
     for node in nodes:
         for field in fields(node):
             assert field.default == "???" or is_dataclass(field.default_factory), (node, field.name)
+
+
+class Mode(Enum):
+    fast = "fast"
+
+
+@dataclass(frozen=True)
+class Part:
+    window: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    part: Part
+    mode: Mode
+    scales: Sequence[int]
+    taps: Sequence[int] | None
+    path: str | None = "default"
+
+
+def test_a_schema_is_read_off_settings_with_their_types_and_without_their_values():
+    node = OmegaConf.structured(schema_of(Whole))
+    keys = {"_target_", "part._target_", "part.window", "mode", "scales", "taps", "path"}
+    assert OmegaConf.missing_keys(node) == keys
+    node.merge_with({"part": {"window": 3}, "mode": "fast", "scales": [1], "taps": None, "path": None})
+    assert (node.part.window, node.mode, node.scales, node.taps, node.path) == (3, Mode.fast, [1], None, None)
+    for wrong in ({"part": {"window": "wide"}}, {"mode": "slow"}, {"scales": ["a"]}, {"scales": None}, {"typo": 1}):
+        with pytest.raises(OmegaConfBaseException):
+            node.copy().merge_with(wrong)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mvtec_ad", 3), ("visa", 15)])
+def test_a_recipe_may_say_otherwise_for_a_dataset(name, expected):
+    schema.register()
+    config = OmegaConf.create({"dataset": name, "epochs": "${for_dataset:${dataset},15,{mvtec_ad:3}}"})
+    assert config.epochs == expected
 
 
 def test_every_group_is_registered_and_registering_twice_is_harmless():

@@ -42,6 +42,7 @@ def test_what_must_be_positive_is(changed, key, bad):
         "loss.dice_weight",
         "loss.complement_weight",
         "loss.focal_gamma",
+        "loss.image_gamma",
     ],
 )
 def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
@@ -53,8 +54,15 @@ def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
 @pytest.mark.parametrize("window", [0, 2, -3])
 def test_the_window_must_be_odd_and_positive(changed, window):
     validate(changed(module__network__mpfa_window=5))
-    with pytest.raises(ConfigError, match=rf"^module\.network\.mpfa_window must be odd and positive, got {window}\."):
+    with pytest.raises(ConfigError, match=rf"^mpfa_window must be odd and positive, got {window}\."):
         validate(changed(module__network__mpfa_window=window))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_lies_between_none_and_all(changed, share):
+    validate(changed(data__mosaic=0.2))
+    with pytest.raises(ConfigError, match=rf"^data\.mosaic must be from 0 to 1, got {share}\."):
+        validate(changed(data__mosaic=share))
 
 
 def test_nan_is_no_learning_rate(changed):
@@ -141,7 +149,7 @@ def test_all_faults_are_reported_at_once(changed):
     config = changed(
         data__batch_size=0,
         seed=-1,
-        module__network__mpfa_window=2,
+        data__mosaic=1.5,
         protocol__targets=["visa", "visa"],
         backbone__image_size=0,
         module__network__cmfr__kernel_size=4,
@@ -150,7 +158,7 @@ def test_all_faults_are_reported_at_once(changed):
         validate(config)
     first, *faults = str(caught.value).splitlines()
     assert first == "The config has 6 faults:"
-    begun = ["data.batch_size", "seed", "module.network.mpfa_window", "protocol.targets", "backbone", "cmfr.kernel"]
+    begun = ["data.batch_size", "seed", "data.mosaic", "protocol.targets", "backbone", "cmfr.kernel"]
     assert [fault.startswith(f"- {start}") for fault, start in zip(faults, begun, strict=True)] == [True] * 6
 
 

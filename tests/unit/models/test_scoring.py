@@ -88,4 +88,4 @@ def test_image_score_is_made_of_the_chosen_parts(kind, expected):
 @pytest.mark.parametrize(("temperature", "sigma", "name"), [(0.0, 0.0, "temperature"), (1.0, -1.0, "smoothing_sigma")])
 def test_senseless_settings_are_refused(temperature, sigma, name):
     with pytest.raises(ValueError, match=name):
-        ScoringSettings(temperature, learnable_temperature=False, image_score=ImageScore.map_max, smoothing_sigma=sigma)
+        ScoringSettings(temperature, image_score=ImageScore.map_max, smoothing_sigma=sigma)

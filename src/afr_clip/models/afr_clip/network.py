@@ -12,8 +12,9 @@ from afr_clip.clip.load import Towers
 from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
 from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
-from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt, prompted_blocks
-from afr_clip.models.afr_clip.settings import CMFRSettings, SelfPromptingSettings
+from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt
+from afr_clip.models.afr_clip.settings import CMFRSettings, LearnableScoringSettings, SelfPromptingSettings
+from afr_clip.models.afr_clip.stages import prompted_blocks
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
     anomaly_probability,
@@ -22,7 +23,6 @@ from afr_clip.models.scoring import (
     text_on_text_similarity,
     upsample_map,
 )
-from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
 
@@ -59,7 +59,7 @@ class AFRCLIP(nn.Module):
         prompts: PromptSettings,
         cmfr: CMFRSettings,
         self_prompting: SelfPromptingSettings,
-        scoring: ScoringSettings,
+        scoring: LearnableScoringSettings,
         mpfa_window: int = 3,
         *,
         tap_ln_post: bool = False,

@@ -1,7 +1,5 @@
 """Self prompting (SP): visual prompt tokens from a CNN feature and a shared prompt."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,9 +8,6 @@ from afr_clip.models.afr_clip.settings import Placement
 
 SHARED_PROMPT_STD = 0.02
 """Standard deviation that the shared prompt starts from, as the learnable prompts of AnomalyCLIP and AdaCLIP."""
-
-FIRST_PROMPTED_BLOCK = 2
-"""Eq. (17): the first block of the tower sees the image alone."""
 
 
 class SelfPrompting(nn.Module):
@@ -76,40 +71,6 @@ class SelfPrompting(nn.Module):
         if self.shared_prompt is not None:
             prompt = prompt + self.shared_prompt
         return prompt
-
-
-def prompted_blocks(stages: Sequence[int], tap_layers: Sequence[int]) -> frozenset[int]:
-    """Name the blocks that see the prompt.
-
-    A stage runs from the block after one tap layer to the next tap layer; stage 1 starts at the first block, which
-    stays untouched (Eq. 17). In a tower so shallow that stage 1 is that block alone, the next block stands in for it.
-
-    Args:
-        stages: Stages counted from 1.
-        tap_layers: Last block of each stage, counted from 1.
-
-    Returns:
-        Block numbers, counted from 1.
-
-    Raises:
-        ValueError: If a stage does not exist.
-
-    Example:
-        >>> sorted(prompted_blocks([1], (6, 12, 18, 24)))
-        [2, 3, 4, 5, 6]
-    """
-    if max(stages) > len(tap_layers):
-        msg = (
-            f"self_prompting.stages must lie in 1..{len(tap_layers)} for tap_layers={list(tap_layers)}, "
-            f"got {list(stages)}. A stage ends at each tap layer."
-        )
-        raise ValueError(msg)
-    starts = (1, *(tap + 1 for tap in tap_layers))
-    blocks: set[int] = set()
-    for stage in stages:
-        first, last = (max(block, FIRST_PROMPTED_BLOCK) for block in (starts[stage - 1], tap_layers[stage - 1]))
-        blocks |= set(range(first, last + 1))
-    return frozenset(blocks)
 
 
 def place_prompt(

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from afr_clip.models.afr_clip.stages import prompted_blocks
+from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.scoring_settings import ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings
+
 
 class Placement(Enum):
     """Where self prompting puts its tokens."""
@@ -87,6 +92,52 @@ class SelfPromptingSettings:
     def needs_cnn(self) -> bool:
         """Whether the CNN's feature is read."""
         return self.enabled and self.image_prompt
+
+
+@dataclass(frozen=True)
+class LearnableScoringSettings(ScoringSettings):
+    """How similarities become scores, with a temperature that may be trained.
+
+    Attributes:
+        learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
+    """
+
+    learnable_temperature: bool
+
+
+@dataclass(frozen=True)
+class NetworkSettings(MethodSettings):
+    """What can be chosen about AFR-CLIP; see the network's arguments.
+
+    Raises:
+        ValueError: If ``mpfa_window`` is even or below 1.
+    """
+
+    prompts: PromptSettings
+    cmfr: CMFRSettings
+    self_prompting: SelfPromptingSettings
+    scoring: LearnableScoringSettings
+    mpfa_window: int
+    tap_ln_post: bool
+
+    def __post_init__(self) -> None:
+        check_odd("mpfa_window", self.mpfa_window)
+
+    @property
+    def needs_cnn(self) -> bool:
+        """Whether self prompting reads the CNN."""
+        return self.self_prompting.needs_cnn
+
+    def check_taps(self, tap_layers: Sequence[int]) -> None:
+        """Check that the prompted stages exist.
+
+        Args:
+            tap_layers: Blocks counted from 1.
+
+        Raises:
+            ValueError: If one does not.
+        """
+        prompted_blocks(self.self_prompting.stages, tap_layers)
 
 
 def check_odd(name: str, value: int) -> None:

@@ -1,0 +1,42 @@
+"""What every method lets a user choose, and what it says of itself before it is built; importing it needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+
+class CategoryNames(Enum):
+    """How a method's sentences name a category."""
+
+    words = "words"
+    raw = "raw"
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What can be chosen about a method: the keys of ``module.network``.
+
+    The class ``NetworkSettings`` in a method's ``settings.py`` derives from this one. Its fields are the arguments of
+    the network besides the towers, its ``__post_init__`` checks them, and the types of the config keys are read off it.
+
+    Attributes:
+        trains: Whether the method has anything to train.
+    """
+
+    trains: ClassVar[bool] = True
+
+    @property
+    def needs_cnn(self) -> bool:
+        """Whether the method reads the CNN beside CLIP; its weights are not asked for otherwise."""
+        return False
+
+    def check_taps(self, tap_layers: Sequence[int]) -> None:
+        """Check the choices against the blocks that are read out.
+
+        Args:
+            tap_layers: Blocks counted from 1.
+
+        Raises:
+            ValueError: If the choices do not fit them.
+        """

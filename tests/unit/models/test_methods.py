@@ -1,25 +1,29 @@
 """What holds for every method."""
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
+import open_clip
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from afr_clip.clip.load import Towers
+from afr_clip.config.methods import declared_by, method_names
 from afr_clip.losses.total import AnomalyLoss
-from helpers.tiny import assert_probabilities, random_batch, tiny_network, tiny_towers
+from helpers.methods import build_method, build_on_four_blocks
+from helpers.tiny import CNN, assert_probabilities, random_batch, tiny_towers
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
 
-METHODS: dict[str, Callable[[Towers], nn.Module]] = {"afr_clip": tiny_network}
-"""Builds each method on given towers."""
+LEARNED = {"afr_clip": 33_125_120, "april_gan": 3_148_800, "clip_similarity": 0}
+"""How many parameters each method trains on ViT-L/14@336, as published where it was."""
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
+@pytest.fixture(params=method_names())
 def build(request):
-    return request.param
+    torch.manual_seed(0)
+    return partial(build_on_four_blocks, request.param)
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ def test_exactly_what_learns_gets_a_gradient_and_a_step_leaves_the_towers_alone(
     names = network.trainable_parameter_names()
     prediction = network(batch.image, NAMES)
     assert_probabilities(prediction)
-    assert prediction.trained_maps.requires_grad == bool(names)
+    assert prediction.trained_maps.requires_grad == bool(names) == declared_by(package_of(network)).trains
     if names:
         optimizer = torch.optim.Adam([p for n, p in network.named_parameters() if n in names], lr=0.1)
         AnomalyLoss()(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
@@ -67,6 +71,28 @@ def test_exactly_what_learns_gets_a_gradient_and_a_step_leaves_the_towers_alone(
         assert learned == names
         optimizer.step()
     assert towers.fingerprint() == before
+
+
+def package_of(network: torch.nn.Module) -> str:
+    return type(network).__module__.removesuffix(".network")
+
+
+@pytest.fixture(scope="module")
+def large_towers() -> Towers:
+    """The paper's backbone, and its CNN, without memory for their weights."""
+    create = partial(open_clip.create_model, device="meta")
+    cnn = replace(CNN, architecture="resnet50")
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(open_clip, "create_model", create)
+        return tiny_towers(architecture="ViT-L-14-336-quickgelu", image_size=518, cnn=cnn)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_as_many_parameters_learn_as_published(large_towers, method):
+    with torch.device("meta"):
+        network = build_method(method, large_towers)
+    names = network.trainable_parameter_names()
+    assert sum(p.numel() for name, p in network.named_parameters() if name in names) == LEARNED[method]
 
 
 def test_scores_are_float32_under_autocast(network, image):

@@ -1,0 +1,90 @@
+"""APRIL-GAN as one network: image and category in, anomaly map and image score out."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.load import Towers
+from afr_clip.clip.text import TextEmbeddings
+from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.scoring import (
+    ABNORMAL,
+    anomaly_probability,
+    combine_image_score,
+    smooth_map,
+    text_on_text_similarity,
+    upsample_map,
+)
+from afr_clip.models.scoring_settings import ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings
+
+
+class AprilGAN(nn.Module):
+    r"""Compare linearly adapted patch tokens of several taps with a prompt ensemble (Chen et al., arXiv:2305.17382).
+
+    A tap's tokens come raw from the residual stream, without CLIP's final layer norm and projection, in whose place one
+    trained linear layer stands. The similarities are brought to input size before the softmax, not after it.
+
+    .. math::
+        M = \frac{1}{L} \sum_{l=1}^{L} \mathrm{softmax}(\mathrm{Bilin}(100 \cos(W_l F_l + b_l, F_t^{\{n,a\}})))_a
+
+    The image score compares CLIP's own image embedding, so training does not change it. With ViT-L/14 3,148,800
+    parameters are trained: four layers from 1024 to 768.
+
+    Note:
+        The published map is the sum over the taps. Here it is their mean, a quarter of it: ranks and every metric but
+        a threshold are the same, and the map stays a probability.
+
+    Args:
+        towers: The frozen networks. The published weights stand on plain GELU, ``backbone=vit_l_14_336_gelu``.
+        prompts: Which sentences.
+        scoring: Temperature (0.01 is the factor 100), image score, smoothing.
+    """
+
+    def __init__(self, towers: Towers, prompts: PromptSettings, scoring: ScoringSettings) -> None:
+        super().__init__()
+        self.backbone: CLIPBackbone = towers.backbone
+        self.text = TextEmbeddings(self.backbone.encode_text, prompts)
+        self.adapters = nn.ModuleList(
+            nn.Linear(self.backbone.token_dim, self.backbone.embed_dim) for _ in self.backbone.tap_layers
+        )
+        self._scoring = scoring
+
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: the linear layers."""
+        return {name for name, _ in self.named_parameters() if name.startswith("adapters.")}
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
+        """Score images of named categories.
+
+        Args:
+            image: Normalised images of the backbone's input size.
+            category: What each image shows.
+
+        Returns:
+            The mean of the taps' maps, the image score, and each tap's map on the grid and at input size.
+
+        Raises:
+            ValueError: If there is not one category per image.
+        """
+        require_one_name_each(image, category)
+        stateful = self.text(category, image.device).stateful
+        layers = sorted({*self.backbone.tap_layers, self.backbone.depth})
+        tokens = dict(zip(layers, self.backbone.tap(image, layers=layers), strict=True))
+        taps = [tokens[layer] for layer in self.backbone.tap_layers]
+        adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
+        class_token = self.backbone.project(tokens[self.backbone.depth][:, :1])
+        with torch.autocast(image.device.type, enabled=False):
+            logits = torch.stack([text_on_text_similarity(patches.float(), stateful) for patches in adapted], dim=1)
+            logits = logits / self._scoring.temperature  # (B, L, N, 2)
+            # The softmax of two logits depends on their difference alone, and so half of them need enlarging.
+            margin = (logits[..., ABNORMAL] - logits[..., 1 - ABNORMAL]).unflatten(-1, self.backbone.grid_size)
+            trained_maps = upsample_map(margin, (image.shape[-2], image.shape[-1]), align_corners=True).sigmoid()
+            similarity = text_on_text_similarity(class_token.float(), stateful)
+            class_token_score = anomaly_probability(similarity, self._scoring.temperature)[:, 0]
+        anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
+        image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
+        return AnomalyPrediction(anomaly_map, image_score, margin.sigmoid(), trained_maps)

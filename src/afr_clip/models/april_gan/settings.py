@@ -1,0 +1,15 @@
+"""What a user chooses about APRIL-GAN; importing it needs no torch."""
+
+from dataclasses import dataclass
+
+from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.scoring_settings import ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings
+
+
+@dataclass(frozen=True)
+class NetworkSettings(MethodSettings):
+    """What can be chosen about APRIL-GAN; see the network's arguments."""
+
+    prompts: PromptSettings
+    scoring: ScoringSettings

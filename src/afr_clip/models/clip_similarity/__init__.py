@@ -1,0 +1,1 @@
+"""Frozen CLIP, nothing trained: the plainest reference."""

@@ -1,0 +1,18 @@
+"""What a user chooses about the plain comparison of image and text; importing it needs no torch."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.scoring_settings import ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings
+
+
+@dataclass(frozen=True)
+class NetworkSettings(MethodSettings):
+    """What can be chosen about the plain comparison; see the network's arguments."""
+
+    trains: ClassVar[bool] = False
+
+    prompts: PromptSettings
+    scoring: ScoringSettings

@@ -96,9 +96,7 @@ def _untrainable(config: DictConfig) -> Iterator[str]:
 
 def _missing(config: DictConfig) -> Iterator[str]:
     # A group that was not chosen lacks every one of its keys, and is to be named once.
-    keys = OmegaConf.missing_keys(config)
-    unchosen = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
-    keys = {key for key in keys if key.rsplit(".", 1)[0] not in unchosen} | unchosen
+    keys = {"recipe" if key.split(".")[0] in _OF_RECIPE else key for key in OmegaConf.missing_keys(config)}
     missing = {key.removesuffix(".name") for key in keys} - _OF_UNCHOSEN
     method = _declared(config)
     if method is not None and not method.trains:
@@ -107,6 +105,7 @@ def _missing(config: DictConfig) -> Iterator[str]:
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."
 
 
+_OF_RECIPE = {"loss", "optimizer", "schedule"}
 _OF_UNCHOSEN = {"dataset.layout", "dataset.root", "dataset.categories", "dataset.drawn"}
 
 

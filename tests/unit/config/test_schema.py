@@ -27,8 +27,13 @@ ABLATIONS = {
     "no_cmfr": {"module.network.cmfr.enabled": False},
     "no_sp": {"module.network.self_prompting.enabled": False},
     "no_mpfa": {"module.network.mpfa_window": 1},
+    "baseline": {
+        "module.network.cmfr.enabled": False,
+        "module.network.self_prompting.enabled": False,
+        "module.network.mpfa_window": 1,
+    },
 }
-"""The paper's, and the one key that each switches off."""
+"""The paper's, and what each switches off."""
 
 REFUSED = [
     # the file that is composed alone, a key that is misspelt, a value of the wrong type
@@ -103,6 +108,26 @@ def test_an_ablation_changes_exactly_the_keys_of_its_file(composed, default_conf
         key: value for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))).items() if key
     }
     assert differing == ABLATIONS.get(path.stem, differing)
+
+
+@pytest.mark.parametrize(("dataset", "epochs", "mosaic"), [("mvtec_ad", 3, 0.2), ("visa", 15, 0.0)])
+def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, dataset, epochs, mosaic):
+    config = composed("module=april_gan", f"dataset={dataset}")
+    assert (config.backbone.name, config.trainer.max_epochs, config.data.mosaic) == (
+        "vit_l_14_336_gelu",
+        epochs,
+        mosaic,
+    )
+    assert (config.data.batch_size, config.optimizer.betas) == (8, [0.5, 0.999])
+    assert build(config.loss) == AnomalyLoss(image_weight=0.0, complement_weight=0.0)
+    validate(config)
+
+
+def test_what_is_typed_wins_over_what_a_method_brings(composed):
+    typed = ("backbone=tiny", "schedule=inverse_epoch", "trainer.max_epochs=7", "optimizer.betas=[0.9,0.9]")
+    config = composed("module=april_gan", *typed)
+    assert (config.backbone.name, config.trainer.max_epochs, config.optimizer.betas) == ("tiny", 7, [0.9, 0.9])
+    assert config.schedule._target_.endswith("inverse_epoch")
 
 
 def test_the_papers_ablations_are_there():

@@ -217,6 +217,23 @@ def test_one_missing_key_is_one_sentence(composed):
     assert str(caught.value) == "checkpoint must be given, got nothing. Add checkpoint=VALUE to the command."
 
 
+def test_a_method_without_anything_to_train_is_not_trained_and_needs_no_checkpoint(composed):
+    with pytest.raises(ConfigError) as caught:
+        validate(composed("module=clip_similarity"))
+    assert str(caught.value) == (
+        "module must be a method that learns, got clip_similarity, which has nothing to train. "
+        "Run python -m afr_clip.evaluate module=clip_similarity dataset=NAME."
+    )
+    assert validate(composed("module=clip_similarity", "dataset=visa", command="evaluate")) is None
+
+
+def test_a_method_may_be_trained_after_the_recipe_of_another_and_never_without_one(composed):
+    assert validate(composed("recipe=april_gan")) is None
+    with pytest.raises(MissingKeyError) as caught:
+        validate(composed("~recipe"))
+    assert str(caught.value) == "recipe must be given, got nothing. Add recipe=VALUE to the command."
+
+
 def test_every_command_validates_once_its_keys_are_given(composed):
     validate(composed("dataset=visa", "checkpoint=run", command="evaluate"))
     validate(composed("checkpoint=run", "images=folder", "category=cable", command="predict"))

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.models.method_settings import CategoryNames
 from afr_clip.training.module import AnomalyDetectionModule, TrainingDivergedError
 from afr_clip.training.schedule import constant
 from helpers.tiny import random_batch, tiny_network
@@ -147,6 +148,15 @@ def test_predicting_returns_what_the_network_says(make_module, batches):
     prediction, alone = module.predict_step(batches[0], 0), module.network(batches[0].image, batches[0].prompt_name)
     torch.testing.assert_close(prediction.anomaly_map, alone.anomaly_map)
     torch.testing.assert_close(prediction.image_score, alone.image_score)
+
+
+@pytest.mark.parametrize(("names", "told"), [(CategoryNames.words, "metal nut"), (CategoryNames.raw, "metal_nut")])
+def test_the_network_is_told_a_category_as_the_method_wants_it(towers, batches, names, told):
+    heard = []
+    network = tiny_network(towers)
+    network.register_forward_pre_hook(lambda _, given: heard.extend(given[1]))
+    AnomalyDetectionModule(network, category_names=names)(batches[0])
+    assert heard == [told] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Every method through the commands, on the smallest backbone."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from afr_clip.config.methods import declared_by, method_names
+from helpers.methods import FOR_FOUR_BLOCKS
+
+pytestmark = pytest.mark.integration
+
+SMALL = ("backbone=tiny", "backbone.image_size=64", "data.num_workers=0", "num_threads=1")
+
+
+def chosen(method: str) -> list[str]:
+    return [f"module={method}", *SMALL, *FOR_FOUR_BLOCKS.get(method, ())]
+
+
+def trains(method: str) -> bool:
+    return declared_by(f"afr_clip.models.{method}").trains
+
+
+@pytest.fixture(params=method_names())
+def method(request) -> str:
+    return request.param
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_method_trains_if_it_does_scores_the_same_later_and_predicts(run, method, auxiliary, unseen, tmp_path):
+    target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}"]
+    scored = tmp_path / "scored"
+    source = chosen(method)
+    if trains(method):
+        data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}", "trainer.max_epochs=1"]
+        targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
+        trained = tmp_path / "trained"
+        assert run("train", *source, *data, *targets, f"run_dir={trained}") == 0
+        source = [f"checkpoint={trained}", "data.num_workers=0", "num_threads=1"]
+    assert run("evaluate", *source, *target, f"run_dir={scored}") == 0
+    manifest = json.loads((scored / "manifest.json").read_text())
+    assert manifest["config"]["module"]["name"] == method
+    assert (manifest["checkpoint"] is None) != trains(method)
+    assert {row["category"] for row in rows(scored / "results.csv")} == {"fabric", "metal_plate", "mean"}
+    assert "parts" in (scored / "report.html").read_text()
+    if trains(method):
+        assert (scored / "scores.csv").read_text() == (trained / "scores.csv").read_text()
+
+    photographs = unseen / "metal_plate" / "test"
+    predicted = tmp_path / "predicted"
+    assert run("predict", *source, f"images={photographs}", "category=metal_plate", f"run_dir={predicted}") == 0
+    both = (
+        {Path(row["image"]).relative_to(photographs): row["image_score"] for row in rows(predicted / "scores.csv")},
+        {
+            Path(row["image"]).relative_to(photographs): row["image_score"]
+            for row in rows(scored / "scores.csv")
+            if row["category"] == "metal_plate"
+        },
+    )
+    assert both[0].keys() == both[1].keys()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -137,6 +137,17 @@ class CLIPBackbone(nn.Module):
         """
         return self.ln_post(tokens) @ self.clip.visual.proj
 
+    def tokenize(self, sentences: Sequence[str]) -> Int[Tensor, "sentences positions"]:
+        """Turn sentences into token ids.
+
+        Args:
+            sentences: Any number of sentences.
+
+        Returns:
+            One row each, padded to the text tower's length, on the towers' device.
+        """
+        return self._tokenizer(list(sentences)).to(self.device)
+
     def encode_text(self, sentences: Sequence[str]) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences with the text tower.
 
@@ -148,5 +159,5 @@ class CLIPBackbone(nn.Module):
         """
         full_precision = torch.autocast(self.device.type, enabled=False)
         with torch.inference_mode(mode=False), torch.no_grad(), full_precision:
-            tokens = self._tokenizer(list(sentences)).to(self.device)
-            return torch.cat([self.clip.encode_text(part).float() for part in tokens.split(TEXT_BATCH)])
+            ids = self.tokenize(sentences)
+            return torch.cat([self.clip.encode_text(part).float() for part in ids.split(TEXT_BATCH)])

@@ -75,12 +75,33 @@ class FusedAttention(nn.Module):
                 "Use nn.MultiheadAttention for that."
             )
             raise ValueError(msg)
-        batch, tokens, dim = query.shape
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        heads = projected.view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # (B, heads, tokens, dim of a head) each
+        q, k, v = self._heads(F.linear(query, self.in_proj_weight, self.in_proj_bias))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, dim)), None
+        return self._joined(attended), None
+
+    def by_value(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
+        r"""Attend by how alike the values are, with the same weights and the same output projection.
+
+        .. math:: \mathrm{softmax}(V V^T / \sqrt{d})\, V \qquad \text{AnomalyCLIP, arXiv:2310.18961}
+
+        Args:
+            tokens: The tokens, normalised as the block normalises them.
+
+        Returns:
+            The attended tokens: each looks most at itself and at what carries the same content.
+        """
+        dim = tokens.shape[-1]
+        (v,) = self._heads(F.linear(tokens, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]))
+        return self._joined(F.scaled_dot_product_attention(v, v, v))
+
+    def _heads(self, projected: Float[Tensor, "batch tokens dims"]) -> Float[Tensor, "parts batch heads tokens dim"]:
+        """Split projections that lie side by side into parts and heads."""
+        head_dim = self.out_proj.in_features // self.num_heads
+        return projected.unflatten(-1, (-1, self.num_heads, head_dim)).permute(2, 0, 3, 1, 4)
+
+    def _joined(self, attended: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
+        """Put the heads side by side again and project them."""
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class LeanQuickGELU(nn.Module):

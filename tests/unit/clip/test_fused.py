@@ -4,6 +4,7 @@ from open_clip.transformer import QuickGELU
 from torch import nn
 
 from afr_clip.clip.fused import FusedAttention, LeanQuickGELU, fuse
+from helpers.naive_anomaly_clip import naive_attention
 
 
 def attention(**changes: object) -> nn.MultiheadAttention:
@@ -17,6 +18,28 @@ def test_equals_the_module_it_stands_in_for(masked):
     mask = torch.full((7, 7), float("-inf")).triu(1) if masked else None
     expected = plain(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0]
     torch.testing.assert_close(FusedAttention(plain)(tokens, tokens, tokens, attn_mask=mask)[0], expected)
+
+
+@torch.no_grad()
+def test_by_value_equals_a_loop_over_heads_and_tokens():
+    fused, tokens = FusedAttention(attention()), torch.randn(2, 5, 16)
+    torch.testing.assert_close(fused.by_value(tokens), naive_attention(fused, tokens, by_value=True))
+
+
+@torch.no_grad()
+def test_the_loop_by_query_and_key_is_the_module_itself():
+    plain, tokens = attention(), torch.randn(2, 5, 16)
+    expected = plain(tokens, tokens, tokens, need_weights=False)[0]
+    torch.testing.assert_close(naive_attention(plain, tokens, by_value=False), expected)
+
+
+@torch.no_grad()
+def test_by_value_equal_tokens_attend_evenly_and_stay_their_projected_value():
+    fused = FusedAttention(attention())
+    token = torch.randn(16)
+    value = fused.in_proj_weight[32:] @ token + fused.in_proj_bias[32:]
+    expected = fused.out_proj(value).expand(1, 4, 16)
+    torch.testing.assert_close(fused.by_value(token.expand(1, 4, 16)), expected)
 
 
 def test_keeps_parameter_names_so_that_weight_files_fit():

@@ -47,14 +47,15 @@ def weight_path(weights: str) -> Path:
     return Path(found.submodule_search_locations[0], rest)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     """Read the tensors of a weight file.
 
-    Takes safetensors, state dicts saved by ``torch.save`` (bare or under ``state_dict``), and OpenAI's TorchScript
-    archives. Nothing is unpickled but tensors and plain containers.
+    Takes safetensors, state dicts saved by ``torch.save`` (bare or under a name), and OpenAI's TorchScript archives.
+    Nothing is unpickled but tensors and plain containers.
 
     Args:
         path: The file.
+        entry: The name under which the state dict may lie.
 
     Returns:
         The tensors by name, on the CPU, in float32 where they are floating point.
@@ -74,8 +75,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"not be read as any of them ({type(error).__name__}). Download it again, or convert it to safetensors."
         )
         raise ValueError(msg) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+        content = content[entry]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         msg = f"{path} must map names to tensors, got something else. Save the model's state_dict() alone."
         raise ValueError(msg)

@@ -16,6 +16,7 @@ _MAY_BE_TYPED = (
     "module.network.scoring.temperature",
     "module.network.scoring.image_score",
     "module.network.scoring.smoothing_sigma",
+    "module.network.released_weights",
     "backbone.image_size",
     "backbone.weights",
     "backbone.pretrained",

@@ -99,7 +99,7 @@ def _missing(config: DictConfig) -> Iterator[str]:
     keys = {"recipe" if key.split(".")[0] in _OF_RECIPE else key for key in OmegaConf.missing_keys(config)}
     missing = {key.removesuffix(".name") for key in keys} - _OF_UNCHOSEN
     method = _declared(config)
-    if method is not None and not method.trains:
+    if (method is not None and not method.trains) or _value(config, "module.network.released_weights"):
         missing -= {"checkpoint"}
     for key in sorted(missing - {"dataset"} if _value(config, "protocol.legs") else missing):
         yield f"{key} must be given, got nothing. Add {key}=VALUE to the command."

@@ -31,6 +31,11 @@ class MethodSettings:
         """Whether the method reads the CNN beside CLIP; its weights are not asked for otherwise."""
         return False
 
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the method scores with what a training run of ours has learned."""
+        return self.trains
+
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check the choices against the blocks that are read out.
 

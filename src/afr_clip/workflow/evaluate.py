@@ -54,17 +54,17 @@ def restore(config: DictConfig) -> tuple[Checkpoint | None, DictConfig]:
     """Read the checkpoint a command names, and put its model into the command's config.
 
     Args:
-        config: Names the checkpoint, or a method that has nothing to train.
+        config: Names the checkpoint, or a method that needs none.
 
     Returns:
         The checkpoint, if there is one, and the config with the model it was trained with.
 
     Raises:
-        ConfigError: If a checkpoint was typed for a method that has none.
+        ConfigError: If a checkpoint was typed for a method that needs none.
     """
     typed = typed_overrides()
     method: MethodSettings = build(settings_node(config.module.network))
-    if method.trains:
+    if method.needs_checkpoint:
         checkpoint = read_checkpoint(weight_path(config.checkpoint))
         config = restore_model(config, checkpoint.manifest["config"], typed)
         validate(config)
@@ -72,8 +72,8 @@ def restore(config: DictConfig) -> tuple[Checkpoint | None, DictConfig]:
         return checkpoint, config
     if any(override.lstrip("+").startswith("checkpoint=") for override in typed):
         msg = (
-            f"checkpoint must be left out for module={config.module.name}, which has nothing to train, got "
-            f"{config.checkpoint}. Leave out one of them."
+            f"checkpoint must be left out for module={config.module.name}, which has nothing to train or has published "
+            f"weights, got {config.checkpoint}. Leave out one of them."
         )
         raise ConfigError(msg)
     check_model(config)

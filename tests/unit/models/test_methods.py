@@ -1,22 +1,19 @@
 """What holds for every method."""
 
-from dataclasses import replace
 from functools import partial
 
-import open_clip
 import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.clip.load import Towers
 from afr_clip.config.methods import declared_by, method_names
 from afr_clip.losses.total import AnomalyLoss
 from helpers.methods import build_method, build_on_four_blocks
-from helpers.tiny import CNN, assert_probabilities, random_batch, tiny_towers
+from helpers.tiny import assert_probabilities, random_batch, tiny_towers
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
 
-LEARNED = {"afr_clip": 33_125_120, "april_gan": 3_148_800, "clip_similarity": 0}
+LEARNED = {"afr_clip": 33_125_120, "anomaly_clip": 43_008, "april_gan": 3_148_800, "clip_similarity": 0}
 """How many parameters each method trains on ViT-L/14@336, as published where it was."""
 
 
@@ -75,16 +72,6 @@ def test_exactly_what_learns_gets_a_gradient_and_a_step_leaves_the_towers_alone(
 
 def package_of(network: torch.nn.Module) -> str:
     return type(network).__module__.removesuffix(".network")
-
-
-@pytest.fixture(scope="module")
-def large_towers() -> Towers:
-    """The paper's backbone, and its CNN, without memory for their weights."""
-    create = partial(open_clip.create_model, device="meta")
-    cnn = replace(CNN, architecture="resnet50")
-    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr(open_clip, "create_model", create)
-        return tiny_towers(architecture="ViT-L-14-336-quickgelu", image_size=518, cnn=cnn)
 
 
 @pytest.mark.parametrize("method", LEARNED)

@@ -1,0 +1,111 @@
+"""AnomalyCLIP as one network: image in, anomaly map and image score out."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.load import Towers
+from afr_clip.clip.local_stream import run_two_streams
+from afr_clip.clip.text_tower import TextTower
+from afr_clip.clip.weights import read_state_dict, weight_path
+from afr_clip.models.anomaly_clip.prompt_learner import PromptLearner
+from afr_clip.models.anomaly_clip.released import ENTRY, from_released
+from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings, ReadoutSettings
+from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.scoring import (
+    anomaly_probability,
+    combine_image_score,
+    smooth_map,
+    text_on_text_similarity,
+    upsample_map,
+)
+from afr_clip.models.scoring_settings import ScoringSettings
+
+
+class AnomalyCLIP(nn.Module):
+    r"""Detect anomalies with two learned sentences that fit any object (Zhou et al., ICLR 2024, arXiv:2310.18961).
+
+    What learns is text alone: 43,008 parameters at ViT-L/14. The patches come from a local stream beside the frozen
+    image tower, the image score from the tower's own class token; both are compared with the two sentences.
+
+    .. math::
+        P_i = \mathrm{softmax}\bigl(\cos(v_i, g_n) / \tau, \cos(v_i, g_a) / \tau\bigr)_a, \quad \tau = 0.07
+
+    Note:
+        The defaults are the setting of the published numbers. Of it these differ from the paper: the local stream is
+        read out after the last block alone, deep tokens overwrite words, the class token passes no ``ln_post``. Against
+        the published code: deep tokens are not rounded to half precision, position embeddings are resized as
+        open_clip does (bicubic with antialiasing instead of bilinear), the final Gaussian reflects at the border
+        without repeating the outermost pixel. A sum over taps is a mean, which ranks alike and stays a probability.
+        The categories' names are not read: the sentences say ``object`` for all of them.
+
+    Args:
+        towers: The frozen networks.
+        prompts: How many words are learned.
+        readout: Where the local stream starts and is read out.
+        scoring: Temperature, image score, smoothing of the final map; the maps that are trained are not smoothed.
+        released_weights: A checkpoint published by the authors; ``None`` starts from random words.
+
+    Raises:
+        FileNotFoundError: If there is no file at ``released_weights``.
+        ValueError: If the settings contradict the towers, or the file holds other tensors than a published one.
+    """
+
+    def __init__(
+        self,
+        towers: Towers,
+        prompts: PromptLearnerSettings,
+        readout: ReadoutSettings,
+        scoring: ScoringSettings,
+        released_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone: CLIPBackbone = towers.backbone
+        self.prompts = PromptLearner(TextTower(self.backbone), prompts)
+        self._first_local_block = readout.first_local_block(self.backbone.tap_layers)
+        self._layers = readout.layers(self.backbone.tap_layers)
+        self._scoring = scoring
+        if released_weights is not None:
+            self._load_released(released_weights)
+
+    def _load_released(self, released_weights: str) -> None:
+        path = weight_path(released_weights)
+        state = read_state_dict(path, ENTRY)
+        self.prompts.load_state_dict(from_released(state, path, self.prompts.context.shape, self.prompts.deep.shape))
+
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: the words, never the towers."""
+        return {name for name, _ in self.named_parameters() if name.startswith("prompts.")}
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
+        """Score images of anything.
+
+        Args:
+            image: Normalised images of the backbone's input size.
+            category: One name per image, as every method takes them; they are not read.
+
+        Returns:
+            The anomaly map at input size, the image score and the maps of the local stream.
+
+        Raises:
+            ValueError: If there is not one category per image.
+        """
+        require_one_name_each(image, category)
+        streams = run_two_streams(self.backbone, image, self._first_local_block, self._layers)
+        with torch.autocast(image.device.type, enabled=False):
+            stateful = self.prompts().expand(image.shape[0], -1, -1)  # the same two sentences for every image
+            class_token_score = self._score(streams.image[:, None], stateful)[:, 0]
+            layers = [self._score(patches, stateful) for patches in streams.patches]
+            layer_maps = torch.stack(layers, dim=1).unflatten(-1, self.backbone.grid_size)  # (B, L, h, w)
+            trained_maps = upsample_map(layer_maps, (image.shape[-2], image.shape[-1]))
+            anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
+            image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
+        return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps)
+
+    def _score(
+        self, embeddings: Float[Tensor, "batch patches dim"], stateful: Float[Tensor, "batch 2 dim"]
+    ) -> Float[Tensor, "batch patches"]:
+        return anomaly_probability(text_on_text_similarity(embeddings.float(), stateful), self._scoring.temperature)

@@ -1,0 +1,84 @@
+"""The two sentences whose words are learned."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.clip.text_tower import TextTower, Words
+from afr_clip.models.anomaly_clip.settings import FIRST_DEEP_BLOCK, PromptLearnerSettings
+
+SENTENCES = ("object.", "damaged object.")
+"""What stands behind the learned words, normal first: the same for whatever an image shows."""
+
+PLACEHOLDER = "X"
+"""One token of CLIP's vocabulary; a learned word takes its place."""
+
+OTHER_POSITIONS = 5
+"""What the longer sentence needs beside the learned words: start-of-text, two words, the full stop, end-of-text."""
+
+INITIAL_STD = 0.02
+"""Standard deviation of the learned tokens before training, as in the published code."""
+
+
+class PromptLearner(nn.Module):
+    """Learn one normal and one abnormal sentence for all objects.
+
+    Each sentence is a number of learned words and then ``object.`` or ``damaged object.``. In front of later text
+    blocks the first of the learned words are overwritten by tokens learned for that block alone, the same in both
+    sentences, so that the sentences are refined on their way through the frozen text tower.
+
+    Note:
+        The paper's text puts the deep tokens beside the words; the published code, and this, overwrites words with
+        them. The published code rounds them to half precision where it inserts them; here they stay float32.
+
+    Args:
+        tower: The frozen text tower.
+        settings: How many words and deep tokens.
+
+    Attributes:
+        context: The learned words, normal sentence first.
+        deep: The deep tokens, block by block.
+
+    Raises:
+        ValueError: If the sentences are longer than what the tower reads.
+    """
+
+    def __init__(self, tower: TextTower, settings: PromptLearnerSettings) -> None:
+        super().__init__()
+        num_blocks = len(settings.deep_blocks(tower.depth))
+        self._tower = tower
+        self.context = nn.Parameter(torch.empty(len(SENTENCES), settings.num_context_tokens, tower.width))
+        self.deep = nn.Parameter(torch.empty(num_blocks, settings.num_deep_tokens, tower.width))
+        for learned in (self.context, self.deep):
+            nn.init.normal_(learned, std=INITIAL_STD)
+        placeholders = " ".join([PLACEHOLDER] * settings.num_context_tokens)
+        words = tower.look_up([f"{placeholders} {sentence}" for sentence in SENTENCES])
+        most = words.embeddings.shape[1] - OTHER_POSITIONS
+        if settings.num_context_tokens > most:
+            msg = (
+                f"prompts.num_context_tokens must be at most {most} for this text tower, got "
+                f"{settings.num_context_tokens}. AnomalyCLIP uses 12."
+            )
+            raise ValueError(msg)
+        self.words: Tensor
+        self.ends: Tensor
+        self.register_buffer("words", words.embeddings, persistent=False)
+        self.register_buffer("ends", words.ends, persistent=False)
+
+    def forward(self) -> Float[Tensor, "2 embed_dim"]:
+        """Embed the normal and the abnormal sentence.
+
+        Returns:
+            Their embeddings, not normalised.
+        """
+        behind = 1 + self.context.shape[1]  # start-of-text stands before the learned words
+        embeddings = torch.cat([self.words[:, :1], self.context, self.words[:, behind:]], dim=1)
+        return self._tower.encode(Words(embeddings, self.ends), self._overwrite)
+
+    def _overwrite(self, number: int, tokens: Tensor) -> Tensor:
+        """Put a block's deep tokens in the place of the first learned words."""
+        index = number - FIRST_DEEP_BLOCK
+        if not 0 <= index < len(self.deep):
+            return tokens
+        deep = self.deep[index].to(tokens.dtype).expand(len(tokens), -1, -1)  # (2, deep tokens, width)
+        return torch.cat([tokens[:, :1], deep, tokens[:, 1 + deep.shape[1] :]], dim=1)

@@ -40,7 +40,12 @@ def encode_ensemble(encode_text: EncodeText, sentences: Sequence[str]) -> Float[
         >>> encode_ensemble(pair, ["a photo of a screw", "a screw"])
         tensor([0.7071, 0.7071])
     """
-    return F.normalize(F.normalize(encode_text(sentences), dim=-1).mean(dim=0), dim=-1)
+    return ensemble_mean(encode_text(sentences))
+
+
+def ensemble_mean(embeddings: Float[Tensor, "*rows sentences dim"]) -> Float[Tensor, "*rows dim"]:
+    """Normalise each embedding of an ensemble, take their mean and normalise again."""
+    return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=-2), dim=-1)
 
 
 class TextEmbeddings:

@@ -16,6 +16,7 @@ class PromptStyle(Enum):
     single = "single"
     winclip = "winclip"
     april_gan = "april_gan"
+    ada_clip = "ada_clip"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ _TEMPLATES_AND_STATES = {
     PromptStyle.single: (words.SINGLE_TEMPLATES, words.SINGLE_NORMAL, words.SINGLE_ABNORMAL),
     PromptStyle.winclip: (words.WINCLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.WINCLIP_ABNORMAL),
     PromptStyle.april_gan: (words.APRIL_GAN_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
+    PromptStyle.ada_clip: (words.ADA_CLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
 }
 
 

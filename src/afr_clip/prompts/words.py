@@ -1,7 +1,8 @@
 """The sentences of the methods: templates with one hole, states with one hole.
 
 Sources: AFR-CLIP's own three sentences (arXiv:2503.12910, section CMFR); the ensembles of APRIL-GAN (arXiv:2305.17382)
-and WinCLIP (CVPR 2023). WinCLIP's list here is the one of 22 templates without a duplicate.
+and WinCLIP (CVPR 2023). WinCLIP's list here is the one of 22 templates without a duplicate. AdaCLIP (ECCV 2024) keeps
+APRIL-GAN's states and its first four templates.
 """
 
 SINGLE_TEMPLATES = ("a photo of a {}",)
@@ -82,3 +83,5 @@ APRIL_GAN_TEMPLATES = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
+
+ADA_CLIP_TEMPLATES = APRIL_GAN_TEMPLATES[:4]

@@ -1,0 +1,61 @@
+import re
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from afr_clip.models.released import fill_from_release
+
+NAMES = ("part.first", "part.second")
+
+
+@pytest.fixture
+def ours() -> dict[str, torch.Tensor]:
+    whole = torch.zeros(2, 3)
+    return dict(zip(NAMES, whole.unbind(), strict=True)) | {"whole": whole}
+
+
+@pytest.fixture
+def views(ours) -> dict[str, torch.Tensor]:
+    return {name: ours[name] for name in NAMES}
+
+
+def test_parts_of_a_tensor_are_filled_where_they_stand(ours, views, tmp_path):
+    torch.save({name: torch.full((3,), i + 1.0) for i, name in enumerate(NAMES)}, tmp_path / "released.pth")
+    fill_from_release(views, tmp_path / "released.pth")
+    assert_close(ours["whole"], torch.tensor([[1.0] * 3, [2.0] * 3]))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"part.second": None}, "got 1 missing, 0 left over and 0 differently shaped, for example part.second"),
+        ({"other": torch.ones(3)}, "got 0 missing, 1 left over and 0 differently shaped, for example other"),
+        ({"part.first": torch.ones(4)}, "got 0 missing, 0 left over and 1 differently shaped, for example part.first"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_copied(ours, views, tmp_path, change, fault):
+    state = {name: torch.ones(3) for name in NAMES} | change
+    torch.save({name: value for name, value in state.items() if value is not None}, tmp_path / "released.pth")
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        fill_from_release(views, tmp_path / "released.pth")
+    assert (ours["whole"] == 0).all()
+
+
+def test_a_missing_file_is_named(views, tmp_path):
+    with pytest.raises(FileNotFoundError, match="A weight file must lie at"):
+        fill_from_release(views, tmp_path / "released.pth")
+
+
+class Unpickled:
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Unpickled, "ran", True))
+
+
+def test_a_file_that_would_run_code_is_refused_unrun(views, tmp_path):
+    torch.save({"part.first": Unpickled()}, tmp_path / "released.pth")
+    with pytest.raises(ValueError, match="must hold weights"):
+        fill_from_release(views, tmp_path / "released.pth")
+    assert not Unpickled.ran

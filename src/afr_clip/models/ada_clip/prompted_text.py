@@ -1,0 +1,87 @@
+"""Text embeddings that depend on the image: every image reads the sentences under its own prompts."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.text import ensemble_mean
+from afr_clip.clip.text_tower import TextTower, Words
+from afr_clip.models.ada_clip.hybrid_prompts import over_first_words
+from afr_clip.prompts.ensemble import PromptSettings, expand
+
+ROWS_PER_PASS = 192
+"""Most rows (images times sentences) per forward pass of the text tower, one image at least; bounds memory."""
+
+
+class PromptedText:
+    """The normal and abnormal embedding of each image's category, under the prompts of that image.
+
+    What the sentences say is looked up once per category. It holds no weights of its own.
+
+    Args:
+        backbone: The backbone whose text tower reads.
+        prompts: Which sentences.
+
+    Attributes:
+        tower: The text tower.
+    """
+
+    def __init__(self, backbone: CLIPBackbone, prompts: PromptSettings) -> None:
+        self.tower = TextTower(backbone)
+        self._prompts = prompts
+        self._known: dict[tuple[str, torch.device], tuple[Words, int]] = {}
+
+    def __call__(
+        self, category: Sequence[str], prompts: Float[Tensor, "batch depth length width"]
+    ) -> Float[Tensor, "batch 2 dim"]:
+        """Embed the sentences of each image's category.
+
+        Args:
+            category: One category in words per image.
+            prompts: The prompts of each image.
+
+        Returns:
+            The stateful pair of each image, normal first.
+
+        Raises:
+            ValueError: If a category is blank, or the prompts would overwrite the end of a sentence.
+        """
+        order: list[int] = []
+        pairs = []
+        for name in dict.fromkeys(category):
+            places = [place for place, named in enumerate(category) if named == name]
+            order += places
+            pairs.append(self._embed(name, prompts[places]))
+        return torch.cat(pairs)[torch.tensor(order, device=prompts.device).argsort()]
+
+    def _embed(self, name: str, prompts: Tensor) -> Float[Tensor, "images 2 dim"]:
+        words, num_normal = self._words(name, prompts.device)
+        num_sentences, first_end = len(words.ends), int(words.ends.min())
+        if prompts.shape[2] >= first_end:
+            msg = (
+                f"hybrid_prompts.length must leave the end of every sentence about {name!r} in its place, the first at "
+                f"position {first_end}, got {prompts.shape[2]}. Use fewer prompt tokens; AdaCLIP uses 5."
+            )
+            raise ValueError(msg)
+        parts = []
+        for images in prompts.split(max(1, ROWS_PER_PASS // num_sentences)):
+            rows = images.repeat_interleave(num_sentences, dim=0)
+            embeddings = self.tower.encode(words.repeated(len(images)), over_first_words(rows))
+            parts.append(embeddings.unflatten(0, (len(images), num_sentences)))
+        said = torch.cat(parts)  # (images, sentences, D)
+        return torch.stack([ensemble_mean(said[:, :num_normal]), ensemble_mean(said[:, num_normal:])], dim=1)
+
+    def _words(self, name: str, device: torch.device) -> tuple[Words, int]:
+        """Look up the sentences of a category, and how many of them are normal."""
+        key = (name, device)
+        if key not in self._known:
+            said = expand(self._prompts, name.replace("-", " "))  # as released; underscores are left to the caller
+            words = self.tower.look_up([*said.normal, *said.abnormal])
+            # Padding behind the last end is never read. A normal tensor also where scoring runs in inference mode.
+            with torch.inference_mode(mode=False):
+                words = Words(words.embeddings[:, : int(words.ends.max()) + 1].clone(), words.ends)
+            self._known[key] = (words, len(said.normal))
+        return self._known[key]

@@ -4,8 +4,8 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import reduce
+from importlib.util import find_spec
 from operator import or_
-from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,8 +16,9 @@ from afr_clip.models.method_settings import MethodSettings
 
 def method_names() -> list[str]:
     """Name the folders of ``models/``."""
-    folder = Path(__file__).resolve().parents[1] / "models"
-    return [module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg]
+    models = find_spec("afr_clip.models")
+    assert models is not None, "the package has a folder of that name"
+    return [module.name for module in pkgutil.iter_modules(models.submodule_search_locations) if module.ispkg]
 
 
 def declared_by(package: str) -> type[MethodSettings]:

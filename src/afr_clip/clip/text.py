@@ -25,12 +25,15 @@ class CategoryEmbeddings(NamedTuple):
     stateful: Float[Tensor, "batch 2 dim"]
 
 
-def encode_ensemble(encode_text: EncodeText, sentences: Sequence[str]) -> Float[Tensor, " dim"]:
+def encode_ensemble(
+    encode_text: EncodeText, sentences: Sequence[str], *, normalise_first: bool = True
+) -> Float[Tensor, " dim"]:
     """Embed a prompt ensemble as one unit vector.
 
     Args:
         encode_text: Embeds sentences.
         sentences: The ensemble; one sentence is an ensemble too.
+        normalise_first: Without it the embeddings enter the mean as long as they are.
 
     Returns:
         Each embedding normalised, their mean, normalised again.
@@ -40,12 +43,14 @@ def encode_ensemble(encode_text: EncodeText, sentences: Sequence[str]) -> Float[
         >>> encode_ensemble(pair, ["a photo of a screw", "a screw"])
         tensor([0.7071, 0.7071])
     """
-    return ensemble_mean(encode_text(sentences))
+    return ensemble_mean(encode_text(sentences), normalise_first=normalise_first)
 
 
-def ensemble_mean(embeddings: Float[Tensor, "*rows sentences dim"]) -> Float[Tensor, "*rows dim"]:
-    """Normalise each embedding of an ensemble, take their mean and normalise again."""
-    return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=-2), dim=-1)
+def ensemble_mean(
+    embeddings: Float[Tensor, "*rows sentences dim"], *, normalise_first: bool = True
+) -> Float[Tensor, "*rows dim"]:
+    """Take the mean of an ensemble's embeddings, each normalised before unless told otherwise, and normalise it."""
+    return F.normalize((F.normalize(embeddings, dim=-1) if normalise_first else embeddings).mean(dim=-2), dim=-1)
 
 
 class TextEmbeddings:
@@ -57,11 +62,13 @@ class TextEmbeddings:
     Args:
         encode_text: The text tower.
         prompts: Which sentences.
+        normalise_first: Whether each sentence's embedding is normalised before the mean.
     """
 
-    def __init__(self, encode_text: EncodeText, prompts: PromptSettings) -> None:
+    def __init__(self, encode_text: EncodeText, prompts: PromptSettings, *, normalise_first: bool = True) -> None:
         self._encode_text = encode_text
         self._prompts = prompts
+        self._normalise_first = normalise_first
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, categories: Sequence[str], device: torch.device) -> CategoryEmbeddings:
@@ -89,4 +96,6 @@ class TextEmbeddings:
         # A normal tensor also where scoring runs in inference mode, so that training may use it later.
         with torch.inference_mode(mode=False), torch.no_grad():
             kinds = (said.stateless, said.normal, said.abnormal)
-            return torch.stack([encode_ensemble(self._encode_text, sentences) for sentences in kinds])
+            return torch.stack(
+                [encode_ensemble(self._encode_text, kind, normalise_first=self._normalise_first) for kind in kinds]
+            )

@@ -15,6 +15,7 @@ class PromptStyle(Enum):
 
     single = "single"
     winclip = "winclip"
+    winclip_21 = "winclip_21"
     april_gan = "april_gan"
     ada_clip = "ada_clip"
 
@@ -54,6 +55,7 @@ class Sentences:
 _TEMPLATES_AND_STATES = {
     PromptStyle.single: (words.SINGLE_TEMPLATES, words.SINGLE_NORMAL, words.SINGLE_ABNORMAL),
     PromptStyle.winclip: (words.WINCLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.WINCLIP_ABNORMAL),
+    PromptStyle.winclip_21: (words.WINCLIP_21_TEMPLATES, words.ENSEMBLE_NORMAL, words.WINCLIP_ABNORMAL),
     PromptStyle.april_gan: (words.APRIL_GAN_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
     PromptStyle.ada_clip: (words.ADA_CLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
 }

@@ -44,6 +44,14 @@ def test_an_ensemble_is_the_normalised_mean_of_normalised_embeddings():
     )
 
 
+def test_an_ensemble_of_embeddings_as_they_are_leans_towards_the_longest():
+    embeddings = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
+    expected = torch.tensor([0.6, 0.8, 0.0])
+    torch.testing.assert_close(encode_ensemble(lambda _: embeddings, ["a", "b"], normalise_first=False), expected)
+    text = TextEmbeddings(lambda _: embeddings, PROMPTS, normalise_first=False)
+    torch.testing.assert_close(text(["screw"], CPU).stateful[0], expected.expand(2, 3))
+
+
 def test_embeddings_are_neither_saved_nor_shared_between_processes(towers):
     network = tiny_network(towers)
     names = {name for name, _ in network.named_buffers()} | set(network.state_dict())

@@ -40,6 +40,16 @@ def test_ensembles_have_their_published_sizes(style, num_normal, num_abnormal):
     assert all("metal nut" in sentence for sentence in (*said.normal, *said.abnormal, *said.stateless))
 
 
+def test_the_list_of_21_templates_says_one_of_them_twice_in_place_of_two():
+    public, whole = words.WINCLIP_21_TEMPLATES, [f"{template}." for template in words.WINCLIP_TEMPLATES]
+    assert (len(public), len(set(public))) == (21, 20)
+    assert public.count("a jpeg corrupted photo of the {}.") == 2
+    assert set(whole) - set(public) == {"a cropped photo of a {}.", "a jpeg corrupted photo of a {}."}
+    assert set(public) < set(whole)
+    said = expand(settings(PromptStyle.winclip_21), "screw")
+    assert (len(said.normal), len(said.abnormal)) == (147, 84)
+
+
 def test_object_agnostic_prompts_never_name_the_category():
     said = expand(settings(PromptStyle.april_gan, object_agnostic=True), "screw")
     assert not any("screw" in sentence for sentence in (*said.normal, *said.abnormal, *said.stateless))

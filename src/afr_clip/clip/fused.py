@@ -94,6 +94,20 @@ class FusedAttention(nn.Module):
         (v,) = self._heads(F.linear(tokens, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]))
         return self._joined(F.scaled_dot_product_attention(v, v, v))
 
+    def of_first(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
+        """Compute what the first token alone attends to; the others are looked at, but do not look themselves.
+
+        Args:
+            tokens: The tokens, normalised as the block normalises them.
+
+        Returns:
+            The first of the attended tokens.
+        """
+        dim = tokens.shape[-1]
+        (q,) = self._heads(F.linear(tokens[:, :1], self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
+        k, v = self._heads(F.linear(tokens, self.in_proj_weight[dim:], self.in_proj_bias[dim:]))
+        return self._joined(F.scaled_dot_product_attention(q, k, v))[:, 0]
+
     def _heads(self, projected: Float[Tensor, "batch tokens dims"]) -> Float[Tensor, "parts batch heads tokens dim"]:
         """Split projections that lie side by side into parts and heads."""
         head_dim = self.out_proj.in_features // self.num_heads

@@ -42,6 +42,12 @@ def test_by_value_equal_tokens_attend_evenly_and_stay_their_projected_value():
     torch.testing.assert_close(fused.by_value(token.expand(1, 4, 16)), expected)
 
 
+@torch.no_grad()
+def test_of_first_is_the_first_of_all():
+    fused, tokens = FusedAttention(attention()), torch.randn(3, 7, 16)
+    torch.testing.assert_close(fused.of_first(tokens), fused(tokens, tokens, tokens)[0][:, 0])
+
+
 def test_keeps_parameter_names_so_that_weight_files_fit():
     plain = attention()
     assert FusedAttention(plain).state_dict().keys() == plain.state_dict().keys()

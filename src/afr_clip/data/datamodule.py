@@ -19,6 +19,7 @@ from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.mosaic import Mosaic
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.references import choose_references
 from afr_clip.data.sampler import EpochSampler
 from afr_clip.data.separation import TrainedOn, refuse_overlap
 
@@ -153,6 +154,24 @@ class AnomalyDataModule(LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""
         return [self.target_dataloader(name) for name in self.targets]
+
+    def reference_batches(self, name: str, shots: int) -> list[AnomalyBatch]:
+        """Read normal images of each category of a target, as its own images are read.
+
+        Args:
+            name: Under which the target is reported.
+            shots: Images of each category; the run's seed decides which.
+
+        Returns:
+            One batch for each category that is scored.
+
+        Raises:
+            DataError: If there is no such target, it has no such images, or a file cannot be decoded.
+        """
+        target, settings = self._target(name), self._settings
+        reader, chosen = self._reader(target), choose_references(target, shots, settings.seed)
+        datasets = [AnomalyDataset(samples, reader, settings.mean, settings.std) for samples in chosen.values()]
+        return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
 
     def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
         """Count the defects that have no pixel left at the model's input size, and log where there are any.

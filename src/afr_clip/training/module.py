@@ -1,6 +1,6 @@
 """The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -35,6 +35,17 @@ class AnomalyNetwork(Protocol):
         """Name all parameters."""
 
 
+@runtime_checkable
+class FewShotNetwork(Protocol):
+    """What a method offers besides that looks at normal images of a category before it scores any other."""
+
+    shots: int
+    """How many of each category; 0 for none."""
+
+    def observe(self, image: Tensor, category: str) -> None:
+        """Look at the normal images of a category, in place of any before."""
+
+
 class TrainingDivergedError(ValueError):
     """The loss is no longer a number."""
 
@@ -67,22 +78,41 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.metrics: DatasetMetrics | None = None
         self.results: tuple[CategoryResult, ...] = ()
         self._target = ""
+        self._references: tuple[AnomalyBatch, ...] = ()
         # Only the adapters are in checkpoints; on_load_checkpoint demands that they are all there and nothing else.
         self.strict_loading = False
 
-    def score_next(self, dataset: str, metrics: DatasetMetrics) -> None:
+    @property
+    def shots(self) -> int:
+        """How many normal images of each category the network looks at before it scores."""
+        return self.network.shots if isinstance(self.network, FewShotNetwork) else 0
+
+    def score_next(self, dataset: str, metrics: DatasetMetrics, references: Sequence[AnomalyBatch] = ()) -> None:
         """Name the target dataset that the next test run scores.
 
         Args:
             dataset: Name under which metrics are logged.
             metrics: Fresh metrics of that dataset.
+            references: ``shots`` normal images of each of its categories, where the network looks at any.
+
+        Raises:
+            ValueError: If two categories have references and go by the same name.
         """
-        self._target, self.metrics, self.results = dataset, metrics, ()
+        names = [self._names(batch)[0] for batch in references]
+        if len(set(names)) < len(names):
+            msg = (
+                f"Categories with reference images must go by names of their own, got {names} for {dataset!r}. "
+                f"Set module.category_names=raw, or score one at a time with dataset.categories."
+            )
+            raise ValueError(msg)
+        self._target, self.metrics, self.results, self._references = dataset, metrics, (), tuple(references)
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
         """Score a batch."""
-        in_words = self._category_names is CategoryNames.words
-        return self.network(batch.image, batch.prompt_name if in_words else batch.category)
+        return self.network(batch.image, self._names(batch))
+
+    def _names(self, batch: AnomalyBatch) -> tuple[str, ...]:
+        return batch.prompt_name if self._category_names is CategoryNames.words else batch.category
 
     def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
         """Return the loss of one batch, and its prediction for the figures."""
@@ -109,6 +139,11 @@ class AnomalyDetectionModule(pl.LightningModule):
             f"Lower optimizer.lr or set trainer.gradient_clip_val; the checkpoint of the last whole epoch is kept."
         )
         raise TrainingDivergedError(msg)
+
+    def on_test_start(self) -> None:
+        """Let the network look at the references, once it lies where it will score."""
+        for batch in self._references:
+            self.network.observe(batch.image.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
         """Score one batch of a target dataset."""

@@ -70,7 +70,7 @@ def _score(
     metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples])
     figures = FigureCollector(data.normalisation, config.num_figures)
     engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
-    module.score_next(name, metrics)
+    module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
     engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
     vanished = data.vanished_defects(data.targets[name])

@@ -223,3 +223,13 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 def test_a_cache_needs_a_folder():
     with pytest.raises(ValueError, match=r"data\.cache_dir must be a folder where data\.cache=true, got None"):
         DataSettings(**SETTINGS, cache=True)
+
+
+def test_references_are_read_as_the_images_that_are_scored(roots):
+    (bolt, tile) = make(roots).reference_batches("mvtec_ad", shots=1)
+    assert (bolt.category, tile.category) == (("bolt",), ("tile",))
+    (sample,) = bolt.samples
+    assert sample.image_path == roots[1] / "bolt" / "train" / "good" / "000.png"
+    shutil.copy(sample.image_path, roots[1] / "bolt" / "test" / "good" / "000.png")
+    scored = next(iter(make(roots).target_dataloader("mvtec_ad")))
+    assert torch.equal(scored.image[0], bolt.image[0])

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from afr_clip.data.records import AnomalyBatch
 from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
+from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.training.module import AnomalyDetectionModule, TrainingDivergedError
 from afr_clip.training.schedule import constant
 from helpers.tiny import random_batch, tiny_network
@@ -166,3 +168,54 @@ def test_a_module_for_scoring_cannot_train(towers, missing, sentence):
     parts = {"optimizer": partial(torch.optim.Adam, lr=1.0), "schedule": constant} | {missing: None}
     with pytest.raises(AssertionError, match=sentence):
         AnomalyDetectionModule(tiny_network(towers), AnomalyLoss(), **parts).configure_optimizers()
+
+
+class Looks(torch.nn.Module):
+    """Scores like a network; keeps what it was shown before."""
+
+    shots = 2
+
+    def __init__(self, scores: torch.nn.Module) -> None:
+        super().__init__()
+        self.scores = scores
+        self.shown: dict[str, torch.Tensor] = {}
+
+    def observe(self, image: torch.Tensor, category: str) -> None:
+        self.shown[category] = image
+
+    def forward(self, image: torch.Tensor, category: tuple[str, ...]) -> AnomalyPrediction:
+        assert self.shown.keys() >= set(category)
+        return self.scores(image, category)
+
+
+def named(batch: AnomalyBatch, category: str) -> AnomalyBatch:
+    return replace(batch, samples=tuple(replace(s, category=category, prompt_name="part") for s in batch.samples))
+
+
+@pytest.mark.parametrize(("names", "shown"), [(CategoryNames.words, "part"), (CategoryNames.raw, "metal_nut")])
+def test_references_are_shown_under_the_name_they_are_scored_by_before_anything_is_scored(
+    towers, make_trainer, batches, names, shown
+):
+    network = Looks(tiny_network(towers))
+    module = AnomalyDetectionModule(network, category_names=names)
+    batch, references = named(batches[0], "metal_nut"), named(batches[1], "metal_nut")
+    metrics = DatasetMetrics(list(batch.category), batch.is_anomalous.tolist())
+    module.score_next("noise", metrics, [references])
+    make_trainer().test(module, DataLoader([batch], batch_size=None), verbose=False)
+    assert module.shots == 2
+    assert torch.equal(network.shown[shown], references.image)
+    assert module.results
+
+
+def test_references_of_two_categories_need_two_names(towers, batches):
+    references = [named(batch, category) for batch, category in zip(batches, ("bolt", "tile"), strict=True)]
+    metrics = DatasetMetrics(["bolt"], [False])
+    AnomalyDetectionModule(Looks(tiny_network(towers)), category_names=CategoryNames.raw).score_next(
+        "noise", metrics, references
+    )
+    with pytest.raises(ValueError, match=r"must go by names of their own, got \['part', 'part'\] for 'noise'"):
+        AnomalyDetectionModule(Looks(tiny_network(towers))).score_next("noise", metrics, references)
+
+
+def test_a_network_that_looks_at_no_references_asks_for_none(make_module):
+    assert make_module().shots == 0

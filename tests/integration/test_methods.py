@@ -61,3 +61,19 @@ def test_a_checkpoint_is_refused_where_nothing_is_trained(run, unseen, tmp_path,
     target = ["dataset=folder", f"dataset.root={unseen}", "checkpoint=somewhere", f"run_dir={tmp_path / 'r'}"]
     assert run("evaluate", *chosen("clip_similarity"), *target) == 1
     assert "checkpoint must be left out for module=clip_similarity" in capsys.readouterr().err
+
+
+def test_winclip_looks_at_as_many_normal_images_as_asked(run, unseen, tmp_path):
+    target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}"]
+    scores = {}
+    for shots in (0, 1):
+        folder = tmp_path / str(shots)
+        assert run("evaluate", *chosen("winclip"), f"module.network.shots={shots}", *target, f"run_dir={folder}") == 0
+        scores[shots] = [row["image_score"] for row in rows(folder / "scores.csv")]
+    assert scores[0] != scores[1]
+
+
+def test_more_shots_than_normal_images_are_one_sentence(run, unseen, tmp_path, capsys):
+    target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", f"run_dir={tmp_path / 'run'}"]
+    assert run("evaluate", *chosen("winclip"), "module.network.shots=4", *target) == 1
+    assert "must have 4 normal images in the train split" in capsys.readouterr().err

@@ -123,6 +123,13 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
     validate(config)
 
 
+def test_winclip_stands_on_the_towers_of_its_published_numbers(composed):
+    config = composed("module=winclip", "dataset=visa", command="evaluate")
+    assert (config.backbone.architecture, config.backbone.pretrained) == ("ViT-B-16-plus-240", "laion400m_e31")
+    assert (config.backbone.image_size, config.backbone.quick_gelu) == (240, False)
+    validate(config)
+
+
 def test_what_is_typed_wins_over_what_a_method_brings(composed):
     typed = ("backbone=tiny", "schedule=inverse_epoch", "trainer.max_epochs=7", "optimizer.betas=[0.9,0.9]")
     config = composed("module=april_gan", *typed)

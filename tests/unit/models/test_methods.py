@@ -19,6 +19,7 @@ LEARNED = {
     "anomaly_clip": 43_008,
     "april_gan": 3_148_800,
     "clip_similarity": 0,
+    "winclip": 0,
 }
 """How many parameters each method trains on ViT-L/14@336, as published where it was."""
 

@@ -1,0 +1,1 @@
+"""WinCLIP: prompt ensembles against windows of an image; nothing is trained."""

@@ -1,0 +1,81 @@
+"""What few-shot WinCLIP remembers of normal images, and how unlike them an image is."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Features = tuple[Tensor, ...]
+"""Features of images at every scale, each ``(B, positions, dim)``: patch tokens, then windows of each size."""
+
+
+class ReferenceBank:
+    """Features of normal images by category.
+
+    They are neither parameters nor buffers: they belong to the dataset that is scored, not to the network.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Features] = {}
+
+    def remember(self, category: str, features: Features) -> None:
+        """Take the features of a category's reference images in place of any that were there.
+
+        Args:
+            category: As it will be named when its images are scored.
+            features: Of all its reference images.
+        """
+        self._known[category] = tuple(F.normalize(scale.flatten(0, 1), dim=-1) for scale in features)
+
+    def association(self, features: Features, categories: Sequence[str]) -> Features:
+        """Say of every position how unlike the nearest position of its category's references it is.
+
+        Args:
+            features: Of the images to score.
+            categories: One for each image.
+
+        Returns:
+            At every scale ``(B, positions)``, in [0, 1]; 0 where a reference shows the same.
+
+        Raises:
+            ValueError: If a category has no references.
+        """
+        unknown = sorted(set(categories) - self._known.keys())
+        if unknown:
+            known = ", ".join(sorted(self._known)) or "none"
+            msg = (
+                f"A category must have reference images before it is scored with shots above 0, got {unknown[0]!r} "
+                f"(there are references of {known}). Score a dataset with normal images in its train split, or set "
+                f"module.network.shots=0."
+            )
+            raise ValueError(msg)
+        banks = [self._known[category] for category in categories]
+        return tuple(
+            torch.stack([association_score(seen, bank[scale]) for seen, bank in zip(of_all, banks, strict=True)])
+            for scale, of_all in enumerate(features)
+        )
+
+
+def association_score(
+    seen: Float[Tensor, "positions dim"], references: Float[Tensor, "references dim"]
+) -> Float[Tensor, " positions"]:
+    r"""Say how unlike the nearest reference each position is.
+
+    .. math:: M_w = \tfrac{1}{2} \big( 1 - \max_{r \in R} \cos(F_w, r) \big)
+        \qquad \text{reference association, WinCLIP}
+
+    Args:
+        seen: Features of one image at one scale.
+        references: Unit features of the reference images at that scale.
+
+    Returns:
+        Scores in [0, 1].
+
+    Example:
+        >>> association_score(torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    nearest = (F.normalize(seen, dim=-1) @ references.to(seen.device).T).amax(dim=1)
+    return ((1 - nearest) / 2).clamp(0, 1)  # rounding leaves cosines of equal vectors a little above 1

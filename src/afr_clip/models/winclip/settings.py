@@ -1,0 +1,46 @@
+"""What a user chooses about WinCLIP; importing it needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.scoring_settings import ScoringSettings
+from afr_clip.prompts.ensemble import PromptSettings
+
+
+@dataclass(frozen=True)
+class NetworkSettings(MethodSettings):
+    """What can be chosen about WinCLIP; see the network's arguments.
+
+    Raises:
+        ValueError: If there is no window size, one is below 1 or repeated, or ``shots`` is negative.
+    """
+
+    trains: ClassVar[bool] = False
+
+    prompts: PromptSettings
+    scoring: ScoringSettings
+    window_sizes: Sequence[int]
+    normalise_first: bool
+    shots: int
+
+    def __post_init__(self) -> None:
+        check_window_sizes(self.window_sizes)
+        if self.shots < 0:
+            msg = f"shots must be 0 or more, got {self.shots}. 0 is zero-shot; the paper's others are 1, 2 and 4."
+            raise ValueError(msg)
+
+
+def check_window_sizes(sizes: Sequence[int]) -> None:
+    """Check a choice of window sizes.
+
+    Args:
+        sizes: Sides in patches.
+
+    Raises:
+        ValueError: If there is none, or one is below 1 or repeated.
+    """
+    if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
+        msg = f"window_sizes must name different sides from 1 patch up, got {list(sizes)}. WinCLIP uses [2, 3]."
+        raise ValueError(msg)

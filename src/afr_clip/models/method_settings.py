@@ -45,3 +45,19 @@ class MethodSettings:
         Raises:
             ValueError: If the choices do not fit them.
         """
+
+
+@dataclass(frozen=True)
+class ReleasableSettings(MethodSettings):
+    """What can be chosen about a method whose authors released weights.
+
+    Attributes:
+        released_weights: Their file; ``None`` for none.
+    """
+
+    released_weights: str | None
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether scoring needs a checkpoint of ours; released weights take its place."""
+        return self.released_weights is None

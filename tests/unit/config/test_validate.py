@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from afr_clip.config.assemble import build
+from afr_clip.config.methods import settings_node
 from afr_clip.config.validate import ConfigError, MissingKeyError, validate
 
 
@@ -225,6 +227,17 @@ def test_a_method_without_anything_to_train_is_not_trained_and_needs_no_checkpoi
         "Run python -m afr_clip.evaluate module=clip_similarity dataset=NAME."
     )
     assert validate(composed("module=clip_similarity", "dataset=visa", command="evaluate")) is None
+
+
+@pytest.mark.parametrize("method", ["anomaly_clip", "ada_clip"])
+def test_released_weights_take_the_place_of_a_checkpoint(composed, method):
+    keys = (f"module={method}", "dataset=visa")
+    released = composed(*keys, "module.network.released_weights=theirs.pth", command="evaluate")
+    assert validate(released) is None
+    assert not build(settings_node(released.module.network)).needs_checkpoint
+    with pytest.raises(MissingKeyError, match=r"^checkpoint must be given"):
+        validate(composed(*keys, command="evaluate"))
+    assert build(settings_node(composed(*keys).module.network)).needs_checkpoint
 
 
 def test_a_method_may_be_trained_after_the_recipe_of_another_and_never_without_one(composed):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
@@ -77,11 +77,10 @@ class FusionSettings:
 
 
 @dataclass(frozen=True)
-class NetworkSettings(MethodSettings):
+class NetworkSettings(ReleasableSettings):
     """What can be chosen about AdaCLIP; see the network's arguments."""
 
     prompts: PromptSettings
     hybrid_prompts: HybridPromptSettings
     fusion: FusionSettings
     scoring: ScoringSettings
-    released_weights: str | None

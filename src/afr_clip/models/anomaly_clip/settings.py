@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 
 FIRST_DEEP_BLOCK = 2
@@ -129,18 +129,12 @@ class ReadoutSettings:
 
 
 @dataclass(frozen=True)
-class NetworkSettings(MethodSettings):
+class NetworkSettings(ReleasableSettings):
     """What can be chosen about AnomalyCLIP; see the network's arguments."""
 
     prompts: PromptLearnerSettings
     readout: ReadoutSettings
     scoring: ScoringSettings
-    released_weights: str | None
-
-    @property
-    def needs_checkpoint(self) -> bool:
-        """Whether scoring needs a checkpoint of ours; a published one takes its place."""
-        return self.released_weights is None
 
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check that the local stream has started where it is read out.

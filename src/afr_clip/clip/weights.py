@@ -135,19 +135,34 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         ValueError: If a name is missing, unexpected, or of another shape.
     """
-    own = module.state_dict()
+    advice = "Choose the backbone the file was made for."
+    require_fit(module.state_dict(), state, path, "the chosen architecture", advice)
+    module.load_state_dict(state)
+
+
+def require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, owner: str, advice: str) -> None:
+    """Check that tensors fit others name by name and shape by shape.
+
+    Args:
+        own: Where they are to go.
+        state: The tensors.
+        path: Where they came from, for the message.
+        owner: Whose they are to be, for the message.
+        advice: What to do otherwise, for the message.
+
+    Raises:
+        ValueError: If a name is missing, unexpected, or of another shape.
+    """
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     reshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
     if missing or unexpected or reshaped:
         first = (missing + unexpected + reshaped)[0]
         msg = (
-            f"{path} must fit the chosen architecture, got {len(missing)} missing, {len(unexpected)} unexpected and "
-            f"{len(reshaped)} differently shaped tensors, for example {first}. "
-            f"Choose the backbone the file was made for."
+            f"{path} must fit {owner}, got {len(missing)} missing, {len(unexpected)} unexpected and "
+            f"{len(reshaped)} differently shaped tensors, for example {first}. {advice}"
         )
         raise ValueError(msg)
-    module.load_state_dict(state)
 
 
 RESIZED = "visual.positional_embedding"

@@ -29,9 +29,15 @@ def test_parts_of_a_tensor_are_filled_where_they_stand(ours, views, tmp_path):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"part.second": None}, "got 1 missing, 0 left over and 0 differently shaped, for example part.second"),
-        ({"other": torch.ones(3)}, "got 0 missing, 1 left over and 0 differently shaped, for example other"),
-        ({"part.first": torch.ones(4)}, "got 0 missing, 0 left over and 1 differently shaped, for example part.first"),
+        (
+            {"part.second": None},
+            "got 1 missing, 0 unexpected and 0 differently shaped tensors, for example part.second",
+        ),
+        ({"other": torch.ones(3)}, "got 0 missing, 1 unexpected and 0 differently shaped tensors, for example other"),
+        (
+            {"part.first": torch.ones(4)},
+            "got 0 missing, 0 unexpected and 1 differently shaped tensors, for example part.first",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_before_anything_is_copied(ours, views, tmp_path, change, fault):

@@ -80,11 +80,11 @@ def test_released_weights_go_on_learning(towers, state, tmp_path):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda state: state.pop("clip_model.cls_token_layer.head.0.bias"), "1 missing, 0 left over"),
-        (lambda state: state.update({"clip_model.HSF.centre": torch.ones(3)}), "0 missing, 1 left over"),
+        (lambda state: state.pop("clip_model.cls_token_layer.head.0.bias"), "1 missing, 0 unexpected"),
+        (lambda state: state.update({"clip_model.HSF.centre": torch.ones(3)}), "0 missing, 1 unexpected"),
         (
             lambda state: state.update({"clip_model.cls_token_layer.head.0.weight": torch.ones(768, 768)}),
-            "0 missing, 0 left over and 1 differently shaped",
+            "0 missing, 0 unexpected and 1 differently shaped",
         ),
     ],
 )

@@ -134,22 +134,21 @@ class AdaCLIP(nn.Module):
         patch_tokens: Float[Tensor, "batch layers patches dim"],
         stateful: Float[Tensor, "batch 2 dim"],
     ) -> AnomalyPrediction:
-        temperature, size = self._scoring.temperature, (self.backbone.image_size, self.backbone.image_size)
+        temperature = self._scoring.temperature
         class_token, patch_tokens = F.normalize(class_token, dim=-1), F.normalize(patch_tokens, dim=-1)
-        num_layers = patch_tokens.shape[1]
-        similarity = text_on_text_similarity(patch_tokens.flatten(1, 2), stateful).unflatten(1, (num_layers, -1))
-        on_grid = similarity.unflatten(2, self.backbone.grid_size)  # (B, L, h, w, 2)
-        # Similarities are interpolated, and become probabilities at input size.
-        at_size = upsample_map(on_grid.movedim(-1, 2), size, align_corners=True).movedim(2, -1)
-        anomaly_map = smooth_map(anomaly_probability(at_size.mean(dim=1), temperature), self._scoring.smoothing_sigma)
+        similarity = text_on_text_similarity(patch_tokens.flatten(1, 2), stateful)
+        # The softmax of two logits depends on their difference alone; as a rank it has no ties where that saturates.
+        margin = (similarity[..., ABNORMAL] - similarity[..., 1 - ABNORMAL]) / temperature
+        margin = margin.unflatten(1, patch_tokens.shape[1:3])  # (B, L, N)
+        on_grid = margin.unflatten(2, self.backbone.grid_size)
+        at_size = upsample_map(on_grid, (self.backbone.image_size, self.backbone.image_size), align_corners=True)
+        anomaly_map = smooth_map(at_size.mean(dim=1).sigmoid(), self._scoring.smoothing_sigma)
 
-        # The difference ranks as the probability does, without ties where that saturates.
-        margin = (similarity[..., ABNORMAL] - similarity[..., 1 - ABNORMAL]).mean(dim=1).detach()
-        fused = fuse_semantics(class_token, patch_tokens, margin / temperature, self._fusion)
+        fused = fuse_semantics(class_token, patch_tokens, margin.detach().mean(dim=1), self._fusion)
         class_score = anomaly_probability(text_on_text_similarity(fused[:, None], stateful), temperature)[:, 0]
         return AnomalyPrediction(
             anomaly_map=anomaly_map,
             image_score=combine_image_score(class_score, anomaly_map, self._scoring.image_score),
-            layer_maps=anomaly_probability(on_grid, temperature),
-            trained_maps=anomaly_probability(at_size, temperature),
+            layer_maps=on_grid.sigmoid(),
+            trained_maps=at_size.sigmoid(),
         )

@@ -247,6 +247,13 @@ def test_a_method_may_be_trained_after_the_recipe_of_another_and_never_without_o
     assert str(caught.value) == "recipe must be given, got nothing. Add recipe=VALUE to the command."
 
 
+def test_published_weights_take_the_place_of_a_checkpoint(composed):
+    method = ["module=anomaly_clip", "dataset=visa"]
+    validate(composed(*method, "module.network.released_weights=epoch_15.pth", command="evaluate"))
+    with pytest.raises(MissingKeyError, match="checkpoint must be given"):
+        validate(composed(*method, command="evaluate"))
+
+
 def test_every_command_validates_once_its_keys_are_given(composed):
     validate(composed("dataset=visa", "checkpoint=run", command="evaluate"))
     validate(composed("checkpoint=run", "images=folder", "category=cable", command="predict"))

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings, ReadoutSettings
+from afr_clip.models.anomaly_clip.settings import NetworkSettings, PromptLearnerSettings, ReadoutSettings
+from helpers.tiny import SCORING
 
 PROMPT_LEARNER = PromptLearnerSettings(num_context_tokens=12, num_deep_tokens=4, num_deep_blocks=8)
 READOUT = ReadoutSettings(local_from_block=None, all_taps=False)
@@ -62,3 +63,17 @@ def test_a_start_behind_the_readout_is_refused(all_taps, read_out):
     settings = ReadoutSettings(local_from_block=25, all_taps=all_taps)
     with pytest.raises(ValueError, match=rf"must lie in 1\.\.{read_out}, because .* after block {read_out}, got 25\."):
         settings.first_local_block((6, 12, 18, 24))
+
+
+def test_published_weights_take_a_checkpoints_place():
+    settings = NetworkSettings(PROMPT_LEARNER, READOUT, SCORING, released_weights=None)
+    assert settings.trains
+    assert settings.needs_checkpoint
+    assert not replace(settings, released_weights="epoch_15.pth").needs_checkpoint
+
+
+def test_taps_before_the_local_stream_are_refused_before_anything_is_built():
+    settings = NetworkSettings(PROMPT_LEARNER, ReadoutSettings(7, all_taps=True), SCORING, released_weights=None)
+    settings.check_taps((12, 24))
+    with pytest.raises(ValueError, match=r"local_from_block must lie in 1\.\.6"):
+        settings.check_taps((6, 12, 18, 24))

@@ -33,8 +33,8 @@ class MethodSettings:
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether the method scores with what a training run of ours has learned."""
-        return self.trains
+        """Whether scoring needs what a run has learned: not where the authors' ``released_weights`` are given."""
+        return self.trains and getattr(self, "released_weights", None) is None
 
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check the choices against the blocks that are read out.

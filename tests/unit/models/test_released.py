@@ -48,6 +48,15 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_copied(ours, vie
     assert (ours["whole"] == 0).all()
 
 
+def test_what_published_files_hold_unused_may_be_there_or_not_and_under_an_entry(ours, views, tmp_path):
+    state = {name: torch.ones(3) for name in NAMES}
+    for number, extra in enumerate(({}, {"buffer.0": torch.zeros(9)})):
+        torch.save({"learner": state | extra}, tmp_path / f"{number}.pth")
+        ours["whole"].zero_()
+        fill_from_release(views, tmp_path / f"{number}.pth", entry="learner", unused=re.compile(r"buffer\.\d"))
+        assert (ours["whole"] == 1).all()
+
+
 def test_a_missing_file_is_named(views, tmp_path):
     with pytest.raises(FileNotFoundError, match="A weight file must lie at"):
         fill_from_release(views, tmp_path / "released.pth")

@@ -10,11 +10,12 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.local_stream import run_two_streams
 from afr_clip.clip.text_tower import TextTower
-from afr_clip.clip.weights import read_state_dict, weight_path
+from afr_clip.clip.weights import weight_path
 from afr_clip.models.anomaly_clip.prompt_learner import PromptLearner
-from afr_clip.models.anomaly_clip.released import ENTRY, from_released
+from afr_clip.models.anomaly_clip.released import ENTRY, UNUSED, released_tensors
 from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings, ReadoutSettings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.released import fill_from_release
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
@@ -69,12 +70,8 @@ class AnomalyCLIP(nn.Module):
         self._layers = readout.layers(self.backbone.tap_layers)
         self._scoring = scoring
         if released_weights is not None:
-            self._load_released(released_weights)
-
-    def _load_released(self, released_weights: str) -> None:
-        path = weight_path(released_weights)
-        state = read_state_dict(path, ENTRY)
-        self.prompts.load_state_dict(from_released(state, path, self.prompts.context.shape, self.prompts.deep.shape))
+            ours = released_tensors(self.prompts.context, self.prompts.deep)
+            fill_from_release(ours, weight_path(released_weights), entry=ENTRY, unused=UNUSED)
 
     def trainable_parameter_names(self) -> set[str]:
         """Name the parameters that learn: the words, never the towers."""

@@ -81,9 +81,8 @@ def main() -> None:
     with torch.inference_mode():
         measured = [measure(plain.visual, backbone, size, arguments.rounds, arguments.alone) for size in SIZES]
     totals = [sum(medians[i] * num for medians, num in measured) / 1000 for i in range(4)]
-    ratio = totals[0] / totals[2]
-    print(f"all windows of an image: one at a time {totals[0]:.1f} s, batched {totals[2]:.1f} s, {ratio:.2f} times")
-    print(f"in CPU time: one at a time {totals[1]:.1f} s, batched {totals[3]:.1f} s, {totals[1] / totals[3]:.2f} times")
+    for clock, alone, batched in (("wall", *totals[::2]), ("CPU", *totals[1::2])):
+        print(f"all windows of an image, {clock}: {alone:.1f} s and {batched:.1f} s, {alone / batched:.2f} times")
 
 
 if __name__ == "__main__":

@@ -66,14 +66,14 @@ def test_a_start_behind_the_readout_is_refused(all_taps, read_out):
 
 
 def test_published_weights_take_a_checkpoints_place():
-    settings = NetworkSettings(PROMPT_LEARNER, READOUT, SCORING, released_weights=None)
+    settings = NetworkSettings(None, PROMPT_LEARNER, READOUT, SCORING)
     assert settings.trains
     assert settings.needs_checkpoint
     assert not replace(settings, released_weights="epoch_15.pth").needs_checkpoint
 
 
 def test_taps_before_the_local_stream_are_refused_before_anything_is_built():
-    settings = NetworkSettings(PROMPT_LEARNER, ReadoutSettings(7, all_taps=True), SCORING, released_weights=None)
+    settings = NetworkSettings(None, PROMPT_LEARNER, ReadoutSettings(7, all_taps=True), SCORING)
     settings.check_taps((12, 24))
     with pytest.raises(ValueError, match=r"local_from_block must lie in 1\.\.6"):
         settings.check_taps((6, 12, 18, 24))

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from afr_clip.config.command import CommandLine, run_command
+from afr_clip.config.command import CommandLine, CommandLineError, run_command
 
 
 def main() -> None:
@@ -20,7 +20,8 @@ def main() -> None:
         datasets.list_datasets(chosen.data_dir)
         return
     if chosen.name not in DATASETS:
-        parser.error(f"{chosen.name}, and NAME must be one of {', '.join(DATASETS)}")
+        msg = f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. Run `list` for more of each."
+        raise CommandLineError(msg)
     if chosen.verb == "show":
         datasets.show_dataset(chosen.name)
     elif chosen.verb == "unpack":

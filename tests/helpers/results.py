@@ -29,6 +29,7 @@ BACKBONE = {
     "random_weights": False,
     "fingerprint": "f" * 64,
 }
+OF_WINCLIP = BACKBONE | {"name": "vit_b_16_plus_240", "architecture": "ViT-B-16-plus-240"}
 TINY = {"name": "tiny", "architecture": "afr-clip-tiny", "random_weights": True, "fingerprint": "0" * 64}
 
 CONFIG = {
@@ -83,7 +84,7 @@ def write_run(
         ``folder``.
     """
     targets = {name_of(title): dict((sources or {}).get(title) or source(title)) for title in values}
-    trained = {} if auxiliary is None else {"auxiliary": dict(auxiliary), "seed": seed}
+    trained = {"seed": seed} | ({} if auxiliary is None else {"auxiliary": dict(auxiliary)})
     content = {"command": "train", "config": CONFIG, "backbone": BACKBONE, "targets": targets, **trained, **manifest}
     results = []
     for title, given in values.items():

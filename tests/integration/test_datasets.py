@@ -44,8 +44,7 @@ def test_show_says_how_a_dataset_lies_and_where_to_get_it(run, name, capsys):
 
 def test_show_of_an_unknown_dataset_names_the_known_ones(run, capsys):
     assert run("datasets", "show", "mvtek") == 2
-    assert "error: The command must be python -m afr_clip.datasets" in (said := capsys.readouterr().err)
-    assert "NAME must be one of mvtec_ad, visa, btad, mpdd, ksdd" in said
+    assert capsys.readouterr().err.startswith("error: NAME must be one of mvtec_ad, visa, btad, mpdd, ksdd")
 
 
 def test_check_ends_with_a_verdict_and_an_exit_code(run, tmp_path, capsys):

@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from afr_clip.data.errors import DataError
 
 MOST_BYTES = 100 << 30
-"""Bytes that one archive may become; the largest public dataset has some 6 GB."""
+"""Bytes that one archive may become; far above any dataset that is known here."""
 
 MOST_RATIO, FREE_RATIO_BYTES = 100, 256 << 20
 """Bytes that one byte of an archive may become, and how many are let pass before that is asked.

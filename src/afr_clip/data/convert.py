@@ -52,6 +52,8 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
                     content[split].setdefault(sample.category, []).append(item)
             (unfinished / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             unfinished.rename(target)
+    except DataError:
+        raise
     except OSError as error:
         msg = f"The dataset must be written to {target}, and could not be ({error}). Choose another folder."
         raise DataError(msg) from error

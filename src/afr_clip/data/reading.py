@@ -105,9 +105,9 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
     listing, entries = list_entries(spec, root)
     _require_images(entries, spec)
     _check_masks(entries, listing, root)
-    shared = Counter(map(_key, entries))
+    names = _names(entries, root)
     return sorted(
-        (_sample(entry, spec, is_name_shared=shared[_key(entry)] > 1) for entry in entries),
+        (_sample(entry, spec, name) for entry, name in zip(entries, names, strict=True)),
         key=lambda sample: (sample.category, sample.defect_type, sample.image_path.name, sample.image_path),
     )
 
@@ -223,11 +223,27 @@ def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> 
             raise DataError(msg)
 
 
-def _key(entry: Entry) -> tuple[str, str, str]:
-    return entry.category, entry.defect_type, entry.image.stem
+def _names(entries: Sequence[Entry], root: Path) -> list[str]:
+    """Name what is written for each image: by the stem of its file, or by its whole path where others have the stem."""
+    keys = [(entry.category, entry.defect_type, entry.image.stem) for entry in entries]
+    num_alike = Counter(keys)
+    names = [
+        "_".join(entry.image.relative_to(root).with_suffix("").parts) if num_alike[key] > 1 else entry.image.stem
+        for key, entry in zip(keys, entries, strict=True)
+    ]
+    taken: dict[tuple[str, str, str], Path] = {}
+    for (category, defect_type, _), name, entry in zip(keys, names, entries, strict=True):
+        other = taken.setdefault((category, defect_type, name), entry.image)
+        if other != entry.image:
+            msg = (
+                f"Images of one category and type must have names of their own, got {other} and {entry.image}. "
+                f"Rename one of them."
+            )
+            raise DataError(msg)
+    return names
 
 
-def _sample(entry: Entry, spec: DatasetSpec, *, is_name_shared: bool) -> AnomalySample:
+def _sample(entry: Entry, spec: DatasetSpec, name: str) -> AnomalySample:
     return AnomalySample(
         dataset=spec.name,
         category=entry.category,
@@ -236,5 +252,5 @@ def _sample(entry: Entry, spec: DatasetSpec, *, is_name_shared: bool) -> Anomaly
         mask_path=entry.mask if entry.is_anomalous else None,
         is_anomalous=entry.is_anomalous,
         prompt_name=prompt_name(spec.layout, entry.category),
-        name=f"{entry.image.parent.name}_{entry.image.stem}" if is_name_shared else entry.image.stem,
+        name=name,
     )

@@ -33,8 +33,8 @@ class MethodSettings:
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether scoring needs what a run has learned: not where the authors' ``released_weights`` are given."""
-        return self.trains and getattr(self, "released_weights", None) is None
+        """Whether scoring needs what a run has learned."""
+        return self.trains
 
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check the choices against the blocks that are read out.
@@ -59,5 +59,5 @@ class ReleasableSettings(MethodSettings):
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether scoring needs a checkpoint of ours; released weights take its place."""
-        return self.released_weights is None
+        """Whether scoring needs what a run has learned; released weights take its place."""
+        return super().needs_checkpoint and self.released_weights is None

@@ -10,6 +10,8 @@ from afr_clip.reports.grid import Cell, Grid, Heading
 from afr_clip.reports.pictures import PictureGroup
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
+PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-14-336", "ada_clip": "ViT-L-14-336"}
+"""On what the published numbers of a method stand, where it is not AFR-CLIP's backbone; by its module."""
 
 
 def render_shell(main: str, title: str, **parts: str) -> str:
@@ -27,14 +29,26 @@ def render_shell(main: str, title: str, **parts: str) -> str:
     return _template("shell.html").substitute(title=escape(title), main=inner)
 
 
-def backbone_notices(backbone: Mapping[str, Any]) -> list[tuple[str, str]]:
+def is_published_backbone(backbone: Mapping[str, Any], module: str) -> bool:
+    """Whether the published numbers of a method stand on a backbone's architecture.
+
+    Args:
+        backbone: The manifest's entry.
+        module: The method's name in the config.
+    """
+    return bool(backbone["architecture"] == PUBLISHED_ARCHITECTURES.get(module, PAPER_ARCHITECTURE))
+
+
+def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str, str]]:
     """Say what must be known before a number is read.
 
     Args:
         backbone: The manifest's entry.
+        module: The method's name in the config.
 
     Returns:
-        Each with a word of warning, empty where it is only a remark; none for the paper's backbone with its weights.
+        Each with a word of warning, empty where it is only a remark; none for the backbone of the method's published
+        numbers with its weights.
     """
     name, notices = f"{backbone['name']} ({backbone['architecture']})", []
     if backbone["random_weights"]:
@@ -45,8 +59,9 @@ def backbone_notices(backbone: Mapping[str, Any]) -> list[tuple[str, str]]:
                 "say nothing about the method.",
             )
         )
-    if backbone["architecture"] != PAPER_ARCHITECTURE:
-        said = f"The backbone {name} produced these numbers. It is not the paper's model, which is {PAPER_ARCHITECTURE}"
+    if not is_published_backbone(backbone, module):
+        published = PUBLISHED_ARCHITECTURES.get(module, PAPER_ARCHITECTURE)
+        said = f"The backbone {name} produced these numbers. It is not that of the published ones, which is {published}"
         notices.append(("", f"{said}."))
     return notices
 

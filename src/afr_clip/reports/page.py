@@ -96,7 +96,7 @@ def render_page(content: Mapping[str, Any], groups: Sequence[PictureGroup]) -> s
         "run.html",
         title=f"AFR-CLIP {manifest['command']}: {', '.join(tables)}",
         subtitle=escape(f"{_trained(training_of(manifest))}; started {str(manifest['started'])[:10]}"),
-        notices=render_notices(backbone_notices(manifest["backbone"])),
+        notices=render_notices(backbone_notices(manifest["backbone"], manifest["config"]["module"]["name"])),
         contents=_contents(tables, groups),
         results="".join(sections),
         pictures=render_pictures(groups, "This run drew no pictures."),

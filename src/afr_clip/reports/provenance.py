@@ -44,6 +44,9 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     if checkpoint is not None:
         said = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint['commit'])}"
         facts.append(("Checkpoint", f"{checkpoint['path']}: {said}"))
+    released = manifest.get("released_weights")
+    if released is not None:
+        facts.append(("Released weights", f"{released['path']}, SHA-256 {released['sha256'][:12]}"))
     facts += [("Scored", _dataset(target)) for target in manifest["targets"].values()]
     versions = {"afr_clip": manifest["afr_clip"], "python": manifest["python"], **manifest["packages"]}
     hardware = ", ".join([machine["processor"], f"{machine['threads']} threads", *(machine["gpus"] or ["no GPU"])])

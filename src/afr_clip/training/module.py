@@ -142,8 +142,9 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def on_test_start(self) -> None:
         """Let the network look at the references, once it lies where it will score."""
-        for batch in self._references:
-            self.network.observe(batch.image.to(self.device), self._names(batch)[0])
+        with self.trainer.precision_plugin.test_step_context():  # as the targets will be
+            for batch in self._references:
+                self.network.observe(batch.image.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
         """Score one batch of a target dataset."""

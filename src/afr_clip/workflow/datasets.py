@@ -90,7 +90,8 @@ def check(spec: DatasetSpec, *, is_part: bool) -> bool:
     _console().print(table)
     for finding in found.findings:
         sys.stdout.write(f"{'fault' if finding.is_fault else 'note '}  {finding.text}\n")
-    sys.stdout.write(f"{_verdict(found, is_part=is_part)}\n")
+    has_numbers = spec.categories is None and dataset_row(spec.layout).total is not None
+    sys.stdout.write(f"{_verdict(found, is_part=is_part, has_numbers=has_numbers)}\n")
     return not found.num_faults
 
 
@@ -102,6 +103,8 @@ def convert(spec: DatasetSpec, target: Path) -> None:
         target: A new folder.
     """
     write_meta_json(spec, target)
+    if dataset_row(spec.layout).prompt_names:
+        sys.stdout.write("note: the form has no room for other names in prompts; they will say the categories' own.\n")
     sys.stdout.write(f"converted: {target}  (dataset=meta_json dataset.root={target})\n")
 
 
@@ -146,14 +149,13 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
     return _count(sum_counts(count_entries(there))), f"{root}{missing}"
 
 
-def _verdict(found: DatasetCheck, *, is_part: bool) -> str:
+def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
     if found.num_faults:
         hint = "" if is_part else " A part of a dataset on purpose is checked with --part."
         return f"verdict: {found.num_faults} fault{'s' if found.num_faults > 1 else ''}.{hint}"
     if is_part:
         return "verdict: sound, as a part of the dataset."
-    known = "complete and sound" if found.published else "sound"
-    return f"verdict: {known}."
+    return f"verdict: {'complete and sound' if has_numbers else 'sound'}."
 
 
 def _count(count: Count | None) -> str:

@@ -27,6 +27,7 @@ from afr_clip.workflow.parts import (
     dataset_spec,
     describe,
     finish_run,
+    note_released_weights,
     start_run,
 )
 from afr_clip.workflow.score import score_targets
@@ -93,6 +94,7 @@ def build_scoring(config: DictConfig, run: Run, checkpoint: Checkpoint | None) -
     """
     towers = build_towers(config, run)
     module = build_module(config, towers)
+    note_released_weights(config, run)
     if checkpoint is not None:
         load_adapters(module.network, checkpoint, run.manifest["backbone"]["fingerprint"])
     return module, towers

@@ -34,6 +34,7 @@ from afr_clip.workflow.parts import (
     build_towers,
     data_settings,
     describe,
+    note_released_weights,
 )
 from afr_clip.workflow.score import score_targets
 
@@ -77,6 +78,7 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)
+    note_released_weights(config, run)
     run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
     engine = _fit(config, run, module, data, kept)

@@ -1,5 +1,6 @@
 """From a validated config to the objects of a run."""
 
+import hashlib
 import logging
 import sys
 import warnings
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.methods import settings_node
 from afr_clip.config.restore import typed_overrides
@@ -197,6 +199,20 @@ def build_module(config: DictConfig, towers: Towers, **training: Any) -> Anomaly
     """
     network = build(config.module.network, towers=towers)
     return AnomalyDetectionModule(network, **training, category_names=config.module.category_names)
+
+
+def note_released_weights(config: DictConfig, run: Run) -> None:
+    """Note the authors' weights that a method starts from, and warn that nobody knows what they have seen.
+
+    Args:
+        config: Its ``module`` is read.
+        run: Gets path and SHA-256.
+    """
+    path = OmegaConf.select(config.module.network, "released_weights")
+    if path is not None:
+        sha256 = hashlib.sha256(weight_path(path).read_bytes()).hexdigest()
+        run.note(released_weights={"path": str(path), "sha256": sha256})
+        logger.warning("%s does not say what it was trained on; a dataset that it has seen must not be scored.", path)
 
 
 def data_settings(config: DictConfig, towers: Towers) -> DataSettings:

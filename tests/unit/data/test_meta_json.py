@@ -88,3 +88,21 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path):
     root = write(tmp_path, {"test": {"bolt": [item(img_path="../secret.png")]}})
     with pytest.raises(DataError, match="must lie below"):
         read_samples(DatasetSpec("own", "meta_json", root=root))
+
+
+def named(tmp_path: Path, *paths: str) -> list[str]:
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    write(tmp_path, {"test": {"bolt": [item(img_path=path) for path in paths]}})
+    return [sample.name for sample in read_samples(DatasetSpec("own", "meta_json", root=tmp_path))]
+
+
+def test_images_of_one_stem_are_named_by_their_paths(tmp_path):
+    assert named(tmp_path, "a/x/0.png", "b/x/0.png", "1.png") == ["a_x_0", "b_x_0", "1"]
+
+
+@pytest.mark.parametrize("other", ["x/0.jpg", "x_0.png"])
+def test_images_that_would_be_written_under_one_name_are_refused(tmp_path, other):
+    with pytest.raises(DataError, match=r"must have names of their own, got .*0\.png and .*\. Rename one"):
+        named(tmp_path, "x/0.png", "y/0.png", other)

@@ -55,6 +55,6 @@ def test_a_fraction_is_shown_in_percent_and_its_lack_as_a_dash():
 )
 def test_a_backbone_is_warned_of_where_its_numbers_are_not_the_methods(random_weights, architecture, warnings):
     backbone = {"name": "b", "architecture": architecture, "random_weights": random_weights}
-    notices = backbone_notices(backbone)
+    notices = backbone_notices(backbone, "afr_clip")
     assert [warning for warning, _ in notices] == warnings
     assert render_notices(notices).count('class="notice"') == warnings.count("Random weights.")

@@ -163,7 +163,7 @@ KSDD = DatasetRow(
         citation="Tabernik et al., Segmentation-based deep learning for surface-defect detection, JIM 2020",
         archives={"KolektorSDD.zip": "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"},
         notes=(
-            "Read whole, all 399 pictures. AdaCLIP and AnomalyCLIP cut each into three and choose normal ones in two "
+            "Read whole, all 399 pictures. AdaCLIP and AnomalyCLIP cut each into pieces and choose normal ones in two "
             "different ways: their numbers compare neither with each other nor with these. A prepared copy in "
             "MVTec AD's folders is read too.",
         ),

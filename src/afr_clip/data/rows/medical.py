@@ -98,7 +98,7 @@ ISIC = DatasetRow(
             "python -m afr_clip.datasets unpack isic ISBI2016_ISIC_Part1_Test_Data.zip "
             "ISBI2016_ISIC_Part1_Test_GroundTruth.zip",
         ),
-        licence="CC0 and CC BY-NC 4.0, by picture",
+        licence="CC0 for most pictures, CC BY-NC 4.0 for some; see the page",
         citation="Gutman et al., Skin lesion analysis toward melanoma detection, arXiv:1605.01397, 2016",
     ),
 )

@@ -7,11 +7,10 @@ from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 
 FIRST_DEEP_BLOCK = 2
-"""The first text block sees the context tokens themselves."""
-
+"""The text block in front of which the first deep tokens stand; the block before sees the context tokens themselves."""
 
 LOCAL_SHARE = 4
-"""The published local stream starts at block 6 of 24: at a quarter of the depth."""
+"""The published local stream starts at block 6 and is read out after block 24: at a quarter of the last tap layer."""
 
 
 @dataclass(frozen=True)

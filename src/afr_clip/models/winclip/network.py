@@ -40,8 +40,8 @@ class WinCLIP(nn.Module):
         s = \tfrac{1}{2} (s_{text} + \max_{ij} M_{ref,ij})
 
     Note:
-        There is no official code. Where the paper leaves a choice open, the default is that of the re-implementation
-        whose numbers later papers print: sentences are averaged before they are normalised
+        There is no official code. Where the paper leaves a choice open, the default is that of the public
+        re-implementation that comes closest to its numbers: sentences are averaged before they are normalised
         (``normalise_first=False``), cosines are divided by 0.07, nothing is smoothed. Its list of templates has 21
         lines and says one of them twice; the default here is the list of 22, ``PromptStyle.winclip_21`` is the other.
 
@@ -54,7 +54,7 @@ class WinCLIP(nn.Module):
         shots: Reference images of each category; 0 is zero-shot.
 
     Raises:
-        ValueError: If a window size is repeated or does not fit the patch grid, or ``shots`` is negative.
+        ValueError: If a window size is repeated or does not fit the patch grid.
     """
 
     def __init__(

@@ -6,10 +6,13 @@ from statistics import fmean, stdev
 
 from afr_clip.reports.comparison.gather import ComparisonError, Measurement, RunResults, Source
 from afr_clip.reports.comparison.paper import PaperDataset
-from afr_clip.reports.comparison.settings import Setting, label_settings
+from afr_clip.reports.comparison.settings import RELEASED, Setting, label_settings
 
 PARTLY = "\N{DAGGER}"
 """Marks a number over another number of images or categories than the published test split has."""
+
+NOTHING = "nothing"
+"""What was trained on where nothing was, and the target was not looked at either."""
 
 MEAN_ROW = -1
 """The place of the mean among the rows of a measurement."""
@@ -59,8 +62,12 @@ class MeasuredDataset:
 
     @property
     def trained_on(self) -> str:
-        """The title of the auxiliary dataset, or that there is none."""
-        return "nothing" if self.auxiliary is None else self.auxiliary.title
+        """The title of the auxiliary dataset, what else was learned from, or that there is nothing."""
+        setting = self.first.setting
+        learned = [] if self.auxiliary is None else [self.auxiliary.title]
+        learned += [RELEASED] if RELEASED in setting.decides else []
+        learned += [f"{setting.shots} normal images of each category"] if setting.shots else []
+        return " and ".join(learned) or NOTHING
 
     @property
     def sources(self) -> list[Source]:
@@ -76,7 +83,7 @@ class MeasuredDataset:
     def is_in_protocol(self) -> bool:
         """Whether the paper scores this dataset after the same training, or nothing is trained."""
         published = self.target.published
-        return published is not None and self.trained_on in {published.auxiliary, "nothing"}
+        return published is not None and self.trained_on in {published.auxiliary, NOTHING}
 
     def values(self, metric: str, row: int = MEAN_ROW) -> dict[int | None, float] | None:
         """Return a metric by seed, ``None`` where it is undefined.

@@ -155,7 +155,9 @@ def _measurements(
 ) -> Iterator[Measurement]:
     training = training_of(manifest)
     auxiliary = None if training is None else _source(training["auxiliary"])
-    seed = None if training is None else training["seed"]
+    # Without training a seed decides nothing but which normal images are shown.
+    untrained = manifest["seed"] if setting.shots else None
+    seed = untrained if training is None else training["seed"]
     for name, rows in tables.items():
         target = _source(manifest["targets"][name])
         yield Measurement(folder, name, setting, target, auxiliary, seed, tuple(rows))

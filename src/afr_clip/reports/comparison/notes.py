@@ -33,7 +33,7 @@ def notices_of(settings: Sequence[MeasuredSetting]) -> list[tuple[str, str]]:
     """
     concerned: dict[tuple[str, str], list[str]] = {}
     for setting in settings:
-        for notice in backbone_notices(setting.setting.backbone):
+        for notice in backbone_notices(setting.setting.backbone, setting.setting.module):
             concerned.setdefault(notice, []).append(setting.label)
     notices = [(warning, f"{said} Concerns {'; '.join(labels)}.") for (warning, said), labels in concerned.items()]
     parts = [part for setting in settings for part in _parts(setting)]

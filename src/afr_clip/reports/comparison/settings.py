@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from afr_clip.reports.comparison.paper import METHODS
-from afr_clip.reports.html import PAPER_ARCHITECTURE
+from afr_clip.reports.html import is_published_backbone
 from afr_clip.reports.provenance import training_of
 from afr_clip.reports.run_folder import WITHOUT_INFLUENCE
 
@@ -24,6 +24,7 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "backbone.pretrained",
     "backbone.cnn.weights",
     "backbone.cnn.pretrained",
+    "module.network.released_weights",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -35,6 +36,8 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
 
 MOST_SAID = 3
 FINGERPRINT = "backbone.fingerprint"
+RELEASED = "released weights"
+SHOTS = "module.network.shots"
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,19 @@ class Setting:
         return bool(self.backbone["random_weights"])
 
     @property
+    def module(self) -> str:
+        """The method's name in the config."""
+        return str(self.decides["module.name"])
+
+    @property
+    def shots(self) -> int:
+        """How many normal images of each category it was shown before it scored them."""
+        return int(self.decides.get(SHOTS) or 0)
+
+    @property
     def short_label(self) -> str:
-        """The method, with its backbone where that is not the paper's."""
-        notes = [self.backbone["name"]] if self.backbone["architecture"] != PAPER_ARCHITECTURE else []
+        """The method, with its backbone where that is not the one of its published numbers."""
+        notes = [] if is_published_backbone(self.backbone, self.module) else [self.backbone["name"]]
         notes += ["random weights"] if self.is_random else []
         return f"{self.method} ({', '.join(notes)})" if notes else self.method
 
@@ -86,6 +99,8 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
         trained = config if checkpoint is None else checkpoint.get("config") or {"training": "not recorded"}
     decides = dict(_flat(dict(trained) | {"backbone": config.get("backbone"), "module": config["module"]}))
     decides[FINGERPRINT] = backbone.get("fingerprint")
+    if "released_weights" in manifest:
+        decides[RELEASED] = manifest["released_weights"]["sha256"]
     decides["trainer.precision in scoring"] = config.get("trainer", {}).get("precision")
     if trained:
         decides["epochs"] = config.get("trainer", {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]

@@ -68,8 +68,13 @@ class Comparison:
         return out / PAGE
 
     def printed(self) -> list[Table]:
-        """Return the tables for a terminal, with those methods alone of which something was measured."""
-        tables = [to_rich(table.grids(only_measured=True), f"{table.title} (percent)") for table in self.tables]
+        """Return the tables for a terminal, where one fits for each setting; without any, the paper's."""
+        groups = [(f", {setting.label}", [setting]) for setting in self.settings] or [("", [])]
+        tables = [
+            to_rich(PaperTable(table.number, group).grids(only_measured=True), f"{table.title}{label} (percent)")
+            for table in self.tables
+            for label, group in groups
+        ]
         return [*tables, to_rich([self.outside], self.outside.name)] if self.outside.body else tables
 
     def _categories(self) -> str:

@@ -138,3 +138,25 @@ def test_a_part_of_the_auxiliary_dataset_makes_the_number_partial(tmp_path):
 def test_only_the_papers_trainings_are_its_protocol(tmp_path, title, auxiliary, is_in_protocol):
     write_run(tmp_path, {title: 0.5}, auxiliary=None if auxiliary is None else source(auxiliary))
     assert settings_of(tmp_path)[0].datasets[0].is_in_protocol is is_in_protocol
+
+
+def test_released_weights_are_what_was_learned_from_and_not_the_papers_training(tmp_path):
+    config = CONFIG | {"module": {"name": "anomaly_clip", "network": {"released_weights": "a.pth"}}}
+    released = {"path": "a.pth", "sha256": "1" * 64}
+    write_run(tmp_path / "a", {"MPDD": 0.9}, config=config, released_weights=released)
+    moved = CONFIG | {"module": {"name": "anomaly_clip", "network": {"released_weights": "b.pth"}}}
+    write_run(tmp_path / "b", {"BTAD": 0.8}, config=moved, released_weights=released | {"path": "b.pth"})
+    write_run(tmp_path / "c", {"BTAD": 0.7}, config=moved, released_weights={"path": "b.pth", "sha256": "2" * 64})
+    one, other = settings_of(tmp_path)  # the file counts, not where it lies
+    assert [dataset.trained_on for dataset in one.datasets] == ["released weights"] * 2
+    assert not any(dataset.is_in_protocol for dataset in (*one.datasets, *other.datasets))
+
+
+def test_images_that_were_shown_first_make_no_zero_shot_number_and_their_seed_counts(tmp_path):
+    config = CONFIG | {"module": {"name": "winclip", "network": {"shots": 2}}}
+    for seed, value in enumerate((0.7, 0.9)):
+        write_run(tmp_path / str(seed), {"MPDD": value}, config=config, seed=seed)
+    ((shown,),) = (setting.datasets for setting in settings_of(tmp_path))
+    assert shown.trained_on == "2 normal images of each category"
+    assert not shown.is_in_protocol
+    assert shown.spread("image_auroc").mean == pytest.approx(0.8)

@@ -6,7 +6,7 @@ import pytest
 from afr_clip.reports.comparison.aggregate import aggregate
 from afr_clip.reports.comparison.gather import read_runs
 from afr_clip.reports.comparison.paper_tables import CSV_HEADER, PaperTable
-from helpers.results import CONFIG, TINY, source, write_run
+from helpers.results import CONFIG, OF_WINCLIP, TINY, source, write_run
 
 VISA, MVTEC = source("VisA"), source("MVTec AD")
 
@@ -91,7 +91,7 @@ def test_a_full_domain_has_one_mean(tmp_path):
 
 def test_settings_with_other_datasets_are_averaged_over_the_same_ones(tmp_path):
     write_run(tmp_path / "a", {"BTAD": 0.6, "MPDD": 0.8}, auxiliary=VISA)
-    write_run(tmp_path / "b", {"MPDD": 0.5}, config=CONFIG | {"module": {"name": "winclip"}})
+    write_run(tmp_path / "b", {"MPDD": 0.5}, config=CONFIG | {"module": {"name": "winclip"}}, backbone=OF_WINCLIP)
     grid = table(tmp_path).grids()[0]
     assert labels(grid)[1][1:] == [
         "Mean of 2 of 4 industrial datasets (BTAD, MPDD)",

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from afr_clip.reports.comparison.settings import NOT_OF_A_SETTING, label_settings, setting_of
-from helpers.results import BACKBONE, CONFIG, TINY, source
+from helpers.results import BACKBONE, CONFIG, OF_WINCLIP, TINY, source
 
 MANIFEST = {"config": CONFIG, "backbone": BACKBONE, "auxiliary": source("VisA"), "seed": 0}
 
@@ -70,14 +70,15 @@ def test_a_method_that_trains_nothing_has_no_training_in_its_setting():
     ("module", "backbone", "label"),
     [
         ("afr_clip", BACKBONE, "AFR-CLIP"),
-        ("winclip", BACKBONE, "WinCLIP"),
+        ("winclip", OF_WINCLIP, "WinCLIP"),
+        ("winclip", BACKBONE, "WinCLIP (vit_l_14_336)"),
         ("mine", BACKBONE, "mine"),
         ("ada_clip", BACKBONE | {"name": "pocket", "architecture": "afr-clip-pocket"}, "AdaCLIP (pocket)"),
         ("april_gan", TINY, "APRIL-GAN (tiny, random weights)"),
         ("anomaly_clip", BACKBONE | {"random_weights": True}, "AnomalyCLIP (random weights)"),
     ],
 )
-def test_a_label_is_the_method_and_the_backbone_that_is_not_the_papers(module, backbone, label):
+def test_a_label_is_the_method_and_a_backbone_that_its_published_numbers_do_not_stand_on(module, backbone, label):
     manifest = changed(module__name=module) | {"backbone": backbone}
     setting = setting_of(manifest)
     assert label_settings([setting]) == {setting.key: label}
@@ -86,7 +87,7 @@ def test_a_label_is_the_method_and_the_backbone_that_is_not_the_papers(module, b
 def test_settings_of_one_method_are_told_apart_by_what_differs():
     settings = [setting_of(changed(module__network__cmfr__enabled=value)) for value in (True, False)]
     labels = list(label_settings([*settings, setting_of(changed(module__name="winclip"))]).values())
-    assert labels == ["AFR-CLIP: cmfr.enabled=true", "AFR-CLIP: cmfr.enabled=false", "WinCLIP"]
+    assert labels == ["AFR-CLIP: cmfr.enabled=true", "AFR-CLIP: cmfr.enabled=false", "WinCLIP (vit_l_14_336)"]
 
 
 def test_no_two_settings_share_a_label():

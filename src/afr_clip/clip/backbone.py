@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
+from afr_clip.clip.stem import StemTokens
 
 BeforeBlock = Callable[[int, Tensor], Tensor]
 """The seam: gets a block's number (from 1) and its input tokens ``(B, T, D_v)``, returns what the block shall see
@@ -32,10 +33,12 @@ class CLIPBackbone(nn.Module):
         clip: Any open_clip model whose image tower is open_clip's own ViT.
         tokenizer: Turns sentences into token ids.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth.
+        beside: What ``carry`` puts behind the channels of every tap; none for CLIP's own towers.
 
     Attributes:
         embed_dim: Width ``D`` of the shared embedding space.
         token_dim: Width ``D_v`` of the image tower's tokens.
+        tap_dim: Width of a tap with what it carries.
         grid_size: Patches ``(h, w)`` of an image.
         depth: Blocks of the image tower.
         image_size: Side of the square input in pixels.
@@ -51,6 +54,7 @@ class CLIPBackbone(nn.Module):
         clip: nn.Module,
         tokenizer: Callable[[Sequence[str]], Tensor],
         tap_layers: Sequence[int] | None = None,
+        beside: StemTokens | None = None,
     ) -> None:
         super().__init__()
         visual = getattr(clip, "visual", None)
@@ -69,6 +73,8 @@ class CLIPBackbone(nn.Module):
         )
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
+        self.beside = beside
+        self.tap_dim: int = self.token_dim + (0 if beside is None else beside.dim)
         self.grid_size: tuple[int, int] = tuple(visual.grid_size)
         self.image_size: int = visual.image_size[0]
         self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])
@@ -122,9 +128,29 @@ class CLIPBackbone(nn.Module):
                 taps.append(tokens[:, :num_tokens])
         return tuple(taps)
 
-    def ln_post(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows token_dim"]:
-        """Apply the layer norm that CLIP itself applies after its last block."""
-        return self.clip.visual.ln_post(tokens)
+    def carry(
+        self, taps: Sequence[Float[Tensor, "batch tokens token_dim"]], image: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch tokens tap_dim"], ...]:
+        """Put behind the channels of taps what the stem saw, for layers that learn to read it.
+
+        Args:
+            taps: As ``tap`` returns them.
+            image: What they were tapped from.
+
+        Returns:
+            Every tap with the channels of ``beside`` behind its own, the same at each; the taps themselves for CLIP's
+            own towers.
+        """
+        if self.beside is None:
+            return tuple(taps)
+        carried = self.beside(image)
+        return tuple(torch.cat([tap, carried.to(tap.dtype)], dim=-1) for tap in taps)
+
+    def ln_post(self, tokens: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows channels"]:
+        """Apply the layer norm that CLIP itself applies after its last block; it leaves alone what taps carry."""
+        own, carried = tokens[..., : self.token_dim], tokens[..., self.token_dim :]
+        normed = self.clip.visual.ln_post(own)
+        return torch.cat([normed, carried], dim=-1) if carried.shape[-1] else normed
 
     def project(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows embed_dim"]:
         """Bring tokens of the image tower into the shared space, as CLIP does with its class token.

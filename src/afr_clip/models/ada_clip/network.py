@@ -80,7 +80,7 @@ class AdaCLIP(nn.Module):
         length, depth = hybrid_prompts.length, hybrid_prompts.depth
         self.visual_prompts = HybridPrompts(dim, token_dim, length, min(depth, self.backbone.depth))
         self.text_prompts = HybridPrompts(dim, self.text.tower.width, length, min(depth, self.text.tower.depth))
-        self.patch_projections = nn.ModuleList(nn.Linear(token_dim, dim) for _ in self.backbone.tap_layers)
+        self.patch_projections = nn.ModuleList(nn.Linear(self.backbone.tap_dim, dim) for _ in self.backbone.tap_layers)
         self.class_projection = nn.Linear(dim, dim)
         self._fusion = fusion
         self._scoring = scoring
@@ -124,7 +124,7 @@ class AdaCLIP(nn.Module):
         seam = behind_patches(self.visual_prompts(image_embedding), num_tokens)
         # The class token is read after the last block, wherever the last tap is.
         *taps, last = backbone.tap(image, seam, layers=sorted({*backbone.tap_layers, backbone.depth}))
-        taps = [*taps, last][: len(backbone.tap_layers)]
+        taps = backbone.carry([*taps, last][: len(backbone.tap_layers)], image)
         patch_tokens = [project(tap[:, 1:]) for project, tap in zip(self.patch_projections, taps, strict=True)]
         return self.class_projection(self._class_embedding(last)), torch.stack(patch_tokens, dim=1)
 

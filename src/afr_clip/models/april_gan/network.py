@@ -49,7 +49,7 @@ class AprilGAN(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         self.text = TextEmbeddings(self.backbone.encode_text, prompts)
         self.adapters = nn.ModuleList(
-            nn.Linear(self.backbone.token_dim, self.backbone.embed_dim) for _ in self.backbone.tap_layers
+            nn.Linear(self.backbone.tap_dim, self.backbone.embed_dim) for _ in self.backbone.tap_layers
         )
         self._scoring = scoring
 
@@ -74,7 +74,7 @@ class AprilGAN(nn.Module):
         stateful = self.text(category, image.device).stateful
         layers = sorted({*self.backbone.tap_layers, self.backbone.depth})
         tokens = dict(zip(layers, self.backbone.tap(image, layers=layers), strict=True))
-        taps = [tokens[layer] for layer in self.backbone.tap_layers]
+        taps = self.backbone.carry([tokens[layer] for layer in self.backbone.tap_layers], image)
         adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
         class_token = self.backbone.project(tokens[self.backbone.depth][:, :1])
         with torch.autocast(image.device.type, enabled=False):

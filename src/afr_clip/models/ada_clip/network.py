@@ -124,8 +124,8 @@ class AdaCLIP(nn.Module):
         seam = behind_patches(self.visual_prompts(image_embedding), num_tokens)
         # The class token is read after the last block, wherever the last tap is.
         *taps, last = backbone.tap(image, seam, layers=sorted({*backbone.tap_layers, backbone.depth}))
-        taps = backbone.carry([*taps, last][: len(backbone.tap_layers)], image)
-        patch_tokens = [project(tap[:, 1:]) for project, tap in zip(self.patch_projections, taps, strict=True)]
+        read_out = backbone.carry([*taps, last][: len(backbone.tap_layers)], image)
+        patch_tokens = [project(tap[:, 1:]) for project, tap in zip(self.patch_projections, read_out, strict=True)]
         return self.class_projection(self._class_embedding(last)), torch.stack(patch_tokens, dim=1)
 
     def _score(

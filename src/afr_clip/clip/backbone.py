@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
+from afr_clip.clip.stem import StemTokens
 
 BeforeBlock = Callable[[int, Tensor], Tensor]
 """The seam: gets a block's number (from 1) and its input tokens ``(B, T, D_v)``, returns what the block shall see
@@ -32,10 +33,12 @@ class CLIPBackbone(nn.Module):
         clip: Any open_clip model whose image tower is open_clip's own ViT.
         tokenizer: Turns sentences into token ids.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth.
+        beside: Tokens that every tap carries behind the tower's channels; none for CLIP's own towers.
 
     Attributes:
         embed_dim: Width ``D`` of the shared embedding space.
         token_dim: Width ``D_v`` of the image tower's tokens.
+        tap_dim: Width of what a tap gives: the tower's tokens, and what they carry beside them.
         grid_size: Patches ``(h, w)`` of an image.
         image_size: Side of the square input in pixels.
         mean: Per-channel mean that the towers expect images to be normalised with.
@@ -50,6 +53,7 @@ class CLIPBackbone(nn.Module):
         clip: nn.Module,
         tokenizer: Callable[[Sequence[str]], Tensor],
         tap_layers: Sequence[int] | None = None,
+        beside: StemTokens | None = None,
     ) -> None:
         super().__init__()
         visual = getattr(clip, "visual", None)
@@ -66,6 +70,8 @@ class CLIPBackbone(nn.Module):
         self.tap_layers = checked_tap_layers(tuple(tap_layers), depth) if tap_layers else default_tap_layers(depth)
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
+        self.beside = beside
+        self.tap_dim: int = self.token_dim + (0 if beside is None else beside.dim)
         self.grid_size: tuple[int, int] = tuple(visual.grid_size)
         self.image_size: int = visual.image_size[0]
         self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])
@@ -83,7 +89,7 @@ class CLIPBackbone(nn.Module):
 
     def tap(
         self, image: Float[Tensor, "batch 3 height width"], before_block: BeforeBlock | None = None
-    ) -> tuple[Float[Tensor, "batch tokens token_dim"], ...]:
+    ) -> tuple[Float[Tensor, "batch tokens tap_dim"], ...]:
         """Run the image tower and read its raw residual stream after each tap layer.
 
         Args:
@@ -91,7 +97,8 @@ class CLIPBackbone(nn.Module):
             before_block: The seam through which a method changes or adds tokens in front of chosen blocks.
 
         Returns:
-            Per tap layer the class token and the ``h * w`` patch tokens, neither normalised nor projected.
+            Per tap layer the class token and the ``h * w`` patch tokens, neither normalised nor projected; behind their
+            channels those of ``beside``, the same at every tap.
 
         Raises:
             ValueError: If the image has another size than the tower was built for.
@@ -111,11 +118,15 @@ class CLIPBackbone(nn.Module):
             tokens = block(tokens)
             if number in self.tap_layers:
                 taps.append(tokens[:, :num_tokens])
-        return tuple(taps)
+        if self.beside is None:
+            return tuple(taps)
+        carried = self.beside(image)
+        return tuple(torch.cat([tap, carried.to(tap.dtype)], dim=-1) for tap in taps)
 
-    def ln_post(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch tokens token_dim"]:
-        """Apply the layer norm that CLIP itself applies after its last block."""
-        return self.clip.visual.ln_post(tokens)
+    def ln_post(self, tokens: Float[Tensor, "batch tokens tap_dim"]) -> Float[Tensor, "batch tokens tap_dim"]:
+        """Apply the layer norm that CLIP itself applies after its last block; it leaves alone what taps carry."""
+        own, carried = tokens.split([self.token_dim, self.tap_dim - self.token_dim], dim=-1)
+        return torch.cat([self.clip.visual.ln_post(own), carried], dim=-1)
 
     def encode_text(self, sentences: Sequence[str]) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences with the text tower.

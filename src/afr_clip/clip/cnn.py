@@ -29,13 +29,15 @@ class FrozenCNN(nn.Module):
         std: Per-channel standard deviation, likewise.
 
     Attributes:
-        feature_dim: Width of the pooled feature: the sum of the stages' channels.
+        stage_dims: Channels of each chosen stage.
+        feature_dim: Width of the pooled feature: their sum.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
-        self.feature_dim: int = sum(cast("Any", network).feature_info.channels())
+        self.stage_dims: tuple[int, ...] = tuple(cast("Any", network).feature_info.channels())
+        self.feature_dim: int = sum(self.stage_dims)
         self.scale: Tensor
         self.shift: Tensor
         clip_mean, clip_std = torch.tensor(mean), torch.tensor(std)

@@ -14,7 +14,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
-from afr_clip.clip.stem import AlignedMaps, PatchProjection
+from afr_clip.clip.stem import AlignedMaps, PatchProjection, StemTokens
 from afr_clip.clip.weights import fingerprint, load_clip_weights, weight_path
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,11 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
         load_clip_weights(clip, weight_path(settings.weights))
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
+    beside = None
     if cnn is not None and settings.cnn_stem:
-        clip.visual.conv1 = nn.Sequential(AlignedMaps(cnn, clip.visual.patch_size[0]), clip.visual.conv1)
-    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers)
+        maps, projection = AlignedMaps(cnn, clip.visual.patch_size[0]), clip.visual.conv1
+        clip.visual.conv1, beside = nn.Sequential(maps, projection), StemTokens(maps, projection)
+    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, beside)
     return Towers(settings, backbone, cnn)
 
 

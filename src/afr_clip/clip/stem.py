@@ -7,6 +7,15 @@ from torch import Tensor, nn
 
 from afr_clip.clip.cnn import FrozenCNN
 
+NEIGHBOUR_SHARE = 0.1
+"""Share of an image's patches that a patch is compared with; more than a defect usually covers."""
+
+TYPICAL_RARITY, RARITY_SPREAD = 0.85, 0.3
+"""Mean and deviation of the rarity of a patch, over the drawn pictures of dataset=demo."""
+
+LEAST_DEVIATION = 1e-3
+"""Added to deviations over an image, which are 0 where it is the same everywhere."""
+
 
 class PatchProjection(nn.Module):
     """Normalise the channels of a CNN's maps and project them to the tower's width.
@@ -30,7 +39,11 @@ class PatchProjection(nn.Module):
 
     def forward(self, maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
         """Project maps that have one position per patch."""
-        return self.project((maps - self.mean[:, None, None]) / self.std[:, None, None])
+        return self.project(self.normalised(maps))
+
+    def normalised(self, maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+        """Bring each channel to about zero mean and unit deviation."""
+        return (maps - self.mean[:, None, None]) / self.std[:, None, None]
 
 
 class AlignedMaps(nn.Module):
@@ -52,6 +65,71 @@ class AlignedMaps(nn.Module):
         """Look at images normalised as the CLIP towers take them."""
         grid_size = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
         return torch.cat([aligned(stage, grid_size) for stage in self.cnn.maps(image)], dim=1)
+
+
+class StemTokens(nn.Module):
+    """What the stem saw, as tokens beside the tower's: the CNN's maps, and how rare each patch is in its own image.
+
+    A small tower forgets detail, and what is damaged is often no more than what the rest of the picture does not show.
+    The class token's place takes each channel's largest value over the patches.
+
+    Args:
+        maps: The CNN's maps, one position per patch.
+        projection: Knows by which statistics they are normalised.
+
+    Attributes:
+        dim: Width of a token: the maps' channels, and two measures of rarity per stage of the CNN.
+    """
+
+    def __init__(self, maps: AlignedMaps, projection: PatchProjection) -> None:
+        super().__init__()
+        self.maps = maps
+        self.projection = projection
+        self.dim: int = maps.cnn.feature_dim + 2 * len(maps.cnn.stage_dims)
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
+        """Look at images normalised as the CLIP towers take them, without a graph.
+
+        Args:
+            image: Any size that the tower takes.
+
+        Returns:
+            A token for the class token's place, and one per patch.
+        """
+        with torch.no_grad():
+            maps = self.maps(image)
+            rare = torch.stack([rarity(stage) for stage in maps.split(self.maps.cnn.stage_dims, dim=1)], dim=1)
+            seen = (self.projection.normalised(maps), (rare - TYPICAL_RARITY) / RARITY_SPREAD, _within_image(rare))
+            patches = torch.cat(seen, dim=1).flatten(2).transpose(1, 2)
+            return torch.cat([patches.amax(dim=1, keepdim=True), patches], dim=1)
+
+
+def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:
+    r"""Measure how far each position is from the tenth of the image's positions that are most like it.
+
+    .. math:: r_n = \frac{1}{|\mathcal{K}_n|} \sum_{j \in \mathcal{K}_n} \lVert z_n - z_j \rVert / \sqrt{C}
+
+    Args:
+        maps: Feature maps; every channel ``z`` is first standardised over the image.
+
+    Returns:
+        The mean distance; 0 where an image is the same everywhere.
+
+    Example:
+        >>> lonely = torch.zeros(1, 1, 5, 4); lonely[..., 2, 1] = 1.0
+        >>> rarity(lonely).argmax().item()
+        9
+    """
+    positions = _within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
+    distances = torch.cdist(positions, positions)
+    kept = max(2, round(NEIGHBOUR_SHARE * distances.shape[-1]))
+    nearest = distances.topk(1 + kept, dim=-1, largest=False, sorted=False).values  # its own distance, 0, among them
+    return (nearest.sum(dim=-1) / (kept * maps.shape[1] ** 0.5)).unflatten(1, maps.shape[-2:])
+
+
+def _within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+    centred = maps - maps.mean(dim=(2, 3), keepdim=True)
+    return centred / (maps.std(dim=(2, 3), keepdim=True) + LEAST_DEVIATION)
 
 
 def aligned(

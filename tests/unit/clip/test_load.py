@@ -230,15 +230,25 @@ def stemmed() -> Towers:
 def test_a_tower_over_a_cnn_is_tapped_at_four_of_its_eight_blocks(stemmed):
     assert stemmed.backbone.tap_layers == (2, 4, 6, 8)
     taps = stemmed.backbone.tap(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
-    assert [tuple(tap.shape) for tap in taps] == [(2, 1 + 20 * 20, 128)] * 4
-    assert all(not torch.equal(taps[i], taps[j]) for i in range(4) for j in range(i))
+    assert [tuple(tap.shape) for tap in taps] == [(2, 1 + 20 * 20, 128 + 176 + 6)] * 4
+    assert all(not torch.equal(taps[i][..., :128], taps[j][..., :128]) for i in range(4) for j in range(i))
+
+
+def test_every_tap_carries_what_the_stem_saw_and_the_last_norm_leaves_it_alone(stemmed):
+    image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    first, *_, last = stemmed.backbone.tap(image)
+    assert torch.equal(first[..., 128:], last[..., 128:])
+    assert torch.equal(last[..., 128:], stemmed.backbone.beside(image))
+    normed = stemmed.backbone.ln_post(last)
+    assert torch.equal(normed[..., 128:], last[..., 128:])
+    torch.testing.assert_close(normed[..., :128], stemmed.backbone.clip.visual.ln_post(last[..., :128]))
 
 
 def test_a_tower_over_a_cnn_takes_larger_images(stemmed):
     larger = load_towers(replace(STEMMED, image_size=320), needs_cnn=False)
     assert (stemmed.backbone.grid_size, larger.backbone.grid_size) == ((20, 20), (40, 40))
     (*_, last) = larger.backbone.tap(torch.randn(1, 3, 320, 320))
-    assert last.shape == (1, 1 + 40 * 40, 128)
+    assert last.shape == (1, 1 + 40 * 40, stemmed.backbone.tap_dim)
 
 
 def test_random_weights_of_a_tower_over_a_cnn_are_the_same_every_time(stemmed):

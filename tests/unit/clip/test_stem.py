@@ -3,7 +3,7 @@ import timm
 import torch
 
 from afr_clip.clip.cnn import FrozenCNN
-from afr_clip.clip.stem import AlignedMaps, PatchProjection, aligned
+from afr_clip.clip.stem import AlignedMaps, PatchProjection, StemTokens, aligned, rarity
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
@@ -85,3 +85,51 @@ def test_stages_that_are_no_exact_fraction_of_the_image_are_aligned_too(size, st
 
 def test_height_and_width_keep_their_order():
     assert AlignedMaps(cnn(), patch_size=8)(noise(1, 3, 64, 96)).shape[-2:] == (8, 12)
+
+
+def test_rarity_matches_loops():
+    maps = noise(2, 3, 4, 5)
+    expected = torch.empty(2, 4, 5)
+    for image in range(2):
+        own = maps[image].flatten(1)
+        own = ((own - own.mean(dim=1, keepdim=True)) / (own.std(dim=1, keepdim=True) + 1e-3)).T
+        for position in range(20):
+            distances = sorted((own[position] - own[other]).norm().item() for other in range(20) if other != position)
+            expected[image, position // 5, position % 5] = sum(distances[:2]) / 2 / 3**0.5  # a tenth of 20 is 2
+    torch.testing.assert_close(rarity(maps), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_an_image_shows_once_is_rarer_than_what_it_shows_everywhere():
+    stripes = torch.tensor([0.0, 1.0]).repeat(10).expand(1, 2, 20, 20).clone()
+    stripes[..., 7, 4] = 3.0
+    rare = rarity(stripes)[0]
+    assert rare.argmax() == 7 * 20 + 4
+    assert rare.flatten().topk(2).values[1] < 1e-3
+
+
+def test_nothing_is_rare_in_an_image_that_is_the_same_everywhere():
+    assert rarity(torch.full((1, 3, 6, 6), 2.0)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(3.0, 0.0), (1.0, 5.0), (0.5, -2.0)])
+def test_rarity_does_not_change_with_the_images_contrast_or_brightness(gain, shift):
+    maps = noise(1, 4, 6, 6)
+    torch.testing.assert_close(rarity(gain * maps + shift), rarity(maps), atol=5e-3, rtol=0)
+
+
+def test_stem_tokens_are_normalised_maps_and_rarities_with_their_largest_values_in_front():
+    frozen = cnn()
+    projection = PatchProjection(channels=176, width=4)
+    projection.mean.fill_(0.5)
+    projection.std.fill_(2.0)
+    maps = AlignedMaps(frozen, patch_size=8)
+    tokens, image = StemTokens(maps, projection), noise(2, 3, 64, 96)
+    seen = tokens(image)
+    assert tokens.dim == 176 + 2 * 3
+    assert seen.shape == (2, 1 + 8 * 12, tokens.dim)
+    torch.testing.assert_close(seen[:, 1:, :176], ((maps(image) - 0.5) / 2).flatten(2).transpose(1, 2))
+    absolute, relative = seen[:, 1:, 176:179], seen[:, 1:, 179:]
+    torch.testing.assert_close(absolute[..., 1] * 0.3 + 0.85, rarity(maps(image)[:, 24:64]).flatten(1))
+    torch.testing.assert_close(relative.mean(dim=1), torch.zeros(2, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[:, 0], seen[:, 1:].amax(dim=1))
+    assert not seen.requires_grad

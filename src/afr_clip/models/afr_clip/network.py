@@ -69,7 +69,7 @@ class AFRCLIP(nn.Module):
         self.cnn: FrozenCNN | None = towers.cnn if self_prompting.needs_cnn else None
         dim, num_stages = self.backbone.embed_dim, len(self.backbone.tap_layers)
         self.text = TextEmbeddings(self.backbone.encode_text, prompts)
-        self.visual_adapters = nn.ModuleList(nn.Linear(self.backbone.token_dim, dim) for _ in range(num_stages))
+        self.visual_adapters = nn.ModuleList(nn.Linear(self.backbone.tap_dim, dim) for _ in range(num_stages))
         self.text_adapter = nn.Linear(dim, dim)
         self.mpfa = MultiPatchFeatureAggregation(mpfa_window)
         self.cmfr = nn.ModuleList(
@@ -149,7 +149,7 @@ class AFRCLIP(nn.Module):
         return before_block
 
     def _score_stage(
-        self, stage: int, tokens: Float[Tensor, "batch tokens token_dim"], text: CategoryEmbeddings
+        self, stage: int, tokens: Float[Tensor, "batch tokens tap_dim"], text: CategoryEmbeddings
     ) -> Float[Tensor, "batch tokens"]:
         """Turn the tokens of one tap layer into probabilities, the class token's first."""
         if self._tap_ln_post:

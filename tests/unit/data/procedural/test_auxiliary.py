@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from afr_clip.data.procedural.auxiliary_objects import AUXILIARY_OBJECTS
+from afr_clip.data.procedural.auxiliary_subjects import AUXILIARY_SUBJECTS
 from afr_clip.data.procedural.auxiliary_textures import AUXILIARY_TEXTURES
 from afr_clip.data.procedural.canvas import Canvas
 from afr_clip.data.procedural.flaw import flawed
 from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
 from afr_clip.data.procedural.light import Light
+from afr_clip.data.procedural.pairs.captions import SUBJECTS
 
 AUXILIARY = AUXILIARY_TEXTURES + AUXILIARY_OBJECTS
 PAIRS = [(category, kind) for category in AUXILIARY for kind in category.defects]
@@ -89,3 +91,15 @@ def test_the_set_shows_every_kind_that_is_not_held_out_and_no_other():
 def test_categories_differ_in_name_and_none_lists_a_kind_twice():
     assert len({category.name for category in AUXILIARY}) == len(AUXILIARY) == 12
     assert all(len(set(category.defects)) == len(category.defects) in range(4, 7) for category in AUXILIARY)
+
+
+def test_subjects_begin_with_different_kinds_so_that_few_pictures_show_them_all():
+    assert [category.name for category in AUXILIARY_SUBJECTS] == [s.words.replace(" ", "_") for s in SUBJECTS]
+    assert {category.defects[0] for category in AUXILIARY_SUBJECTS} == set(DEFECTS) - set(HELD_OUT)
+    assert all(len(set(category.defects)) == 9 for category in AUXILIARY_SUBJECTS)
+
+
+def test_specimens_of_a_subject_have_different_colours():
+    (disc,) = (category for category in AUXILIARY_SUBJECTS if category.name == "plate")
+    hues = {tuple(np.round(drawn(disc, seed).colour[32, 32], 1)) for seed in range(12)}
+    assert len(hues) > 5

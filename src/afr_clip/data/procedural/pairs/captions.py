@@ -48,50 +48,58 @@ class Pair:
     defect: str | None
 
 
-SUBJECTS: tuple[Subject, ...] = tuple(
-    Subject(draw.__name__.replace("_", " "), draw)
-    for draw in (
-        materials.concrete,
-        materials.sandpaper,
-        materials.cardboard,
-        materials.denim,
-        materials.plastic,
-        materials.rubber_mat,
-        materials.striped_fabric,
-        materials.checked_fabric,
-        materials.dotted_fabric,
-        materials.zigzag_pattern,
-        materials.honeycomb,
-        materials.foam,
-        materials.carpet,
-        materials.corrugated_sheet,
-        materials.plaster,
-        materials.cork,
-        materials.parquet,
-        things.ring,
-        things.star,
-        things.cross,
-        assemblies.cup,
-        things.ball,
-        things.cube,
-        things.plate,
-        assemblies.bottle,
-        things.screw_head,
-        things.coin,
-        things.arrow,
-        things.heart,
-        things.triangle,
-        assemblies.bolt,
-        things.tube,
-        assemblies.spool,
-        things.nut,
-        things.domino,
-        things.dice,
-        assemblies.comb,
-        assemblies.wheel,
-        assemblies.flower,
-    )
+def _subjects(*drawings: Callable[[Canvas, Colour], Surface]) -> tuple[Subject, ...]:
+    return tuple(Subject(draw.__name__.replace("_", " "), draw) for draw in drawings)
+
+
+MATERIALS: tuple[Subject, ...] = _subjects(
+    materials.concrete,
+    materials.sandpaper,
+    materials.cardboard,
+    materials.denim,
+    materials.plastic,
+    materials.rubber_mat,
+    materials.striped_fabric,
+    materials.checked_fabric,
+    materials.dotted_fabric,
+    materials.zigzag_pattern,
+    materials.honeycomb,
+    materials.foam,
+    materials.carpet,
+    materials.corrugated_sheet,
+    materials.plaster,
+    materials.cork,
+    materials.parquet,
 )
+"""What fills a picture."""
+
+THINGS: tuple[Subject, ...] = _subjects(
+    things.ring,
+    things.star,
+    things.cross,
+    assemblies.cup,
+    things.ball,
+    things.cube,
+    things.plate,
+    assemblies.bottle,
+    things.screw_head,
+    things.coin,
+    things.arrow,
+    things.heart,
+    things.triangle,
+    assemblies.bolt,
+    things.tube,
+    assemblies.spool,
+    things.nut,
+    things.domino,
+    things.dice,
+    assemblies.comb,
+    assemblies.wheel,
+    assemblies.flower,
+)
+"""What lies on a ground."""
+
+SUBJECTS: tuple[Subject, ...] = MATERIALS + THINGS
 """Everything that can be shown: materials first, then things."""
 
 HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(

@@ -58,6 +58,13 @@ def test_check_ends_with_a_verdict_and_an_exit_code(run, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "verdict: sound, as a part of the dataset."
 
 
+def test_what_a_part_would_lack_too_is_not_excused_as_a_part(run, tmp_path, capsys):
+    root = OFFICIAL["btad"](tmp_path / "BTAD", COUNTS)
+    next(root.rglob("ground_truth/*/*.png")).write_bytes(b"no picture")
+    assert run("datasets", "check", "btad", "--root", str(root)) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "verdict: 1 fault."
+
+
 def test_a_whole_dataset_is_complete_and_sound(run, tmp_path, capsys):
     OFFICIAL["btad"](tmp_path / "BTech_Dataset_transformed", COUNTS)
     assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 0

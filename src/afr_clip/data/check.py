@@ -25,6 +25,9 @@ INPUT_SIZE = 518
 NUM_NAMED = 3
 """How many of many files a finding names."""
 
+OTHER_NUMBERS = "Not the published numbers"
+"""How the finding begins that a part of a dataset gives."""
+
 ALL = "The dataset"
 """Stands for the category where only the total is published."""
 
@@ -180,7 +183,7 @@ def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count],
             f.normal > n.normal or f.anomalous > n.anomalous
             for f, n in zip(found.values(), published.values(), strict=True)
         )
-        text = f"Not the published numbers of normal + anomalous images: {_some(differing)}."
+        text = f"{OTHER_NUMBERS} of normal + anomalous images: {_some(differing)}."
         yield Finding(text, is_fault=has_more or not is_part)
     unknown = sorted(counts.keys() - published.keys()) if published else []
     if unknown:

@@ -17,7 +17,7 @@ from afr_clip.reports.html import (
     render_shell,
 )
 from afr_clip.reports.pictures import SHEETS, PictureGroup, read_pictures
-from afr_clip.reports.provenance import list_facts, training_of
+from afr_clip.reports.provenance import list_facts, method_of, training_of
 from afr_clip.reports.results import TableRow, read_tables
 from afr_clip.reports.run_folder import RunFolderError, write_text
 
@@ -94,7 +94,8 @@ def render_page(content: Mapping[str, Any], groups: Sequence[PictureGroup]) -> s
         sections.append(f'<h3 id="results-{i}">{escape(name)}</h3>\n{render_grid(results_grid(name, rows))}\n{said}')
     return render_shell(
         "run.html",
-        title=f"AFR-CLIP {manifest['command']}: {', '.join(tables)}",
+        title=f"{method_of(manifest)} {manifest['command']}: {', '.join(tables)}",
+        method=escape(method_of(manifest)),
         subtitle=escape(f"{_trained(training_of(manifest))}; started {str(manifest['started'])[:10]}"),
         notices=render_notices(backbone_notices(manifest["backbone"], manifest["config"]["module"]["name"])),
         contents=_contents(tables, groups),

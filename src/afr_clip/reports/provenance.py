@@ -4,6 +4,21 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+METHODS = {
+    "winclip": "WinCLIP",
+    "april_gan": "APRIL-GAN",
+    "anomaly_clip": "AnomalyCLIP",
+    "ada_clip": "AdaCLIP",
+    "afr_clip": "AFR-CLIP",
+}
+"""Methods of tables 1 and 2 in their order: ``module.name`` of a run, and the paper's word."""
+
+
+def method_of(manifest: Mapping[str, Any]) -> str:
+    """Name the method of a run as the paper does, or as its module is called."""
+    name = str(manifest["config"]["module"]["name"])
+    return METHODS.get(name, name)
+
 
 def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return what tells of the training: an evaluate run did not train, its checkpoint did.
@@ -30,6 +45,7 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     backbone, machine, checkpoint = manifest["backbone"], manifest["machine"], manifest.get("checkpoint")
     weights = " with random weights" if backbone["random_weights"] else ""
     facts = [
+        ("Method", method_of(manifest)),
         ("Command", shlex.join(["python", "-m", f"afr_clip.{manifest['command']}", *manifest["overrides"]])),
         ("Started", str(manifest["started"])),
         ("Commit", _commit(manifest["commit"])),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from afr_clip.data.archives import unpack_archives
-from afr_clip.data.check import DatasetCheck, check_dataset, count_entries, sum_counts
+from afr_clip.data.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
 from afr_clip.data.convert import write_meta_json
 from afr_clip.data.errors import DataError
 from afr_clip.data.layouts import DATASETS, dataset_row
@@ -151,7 +151,8 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
 
 def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
     if found.num_faults:
-        hint = "" if is_part else " A part of a dataset on purpose is checked with --part."
+        is_short = any(finding.is_fault and finding.text.startswith(OTHER_NUMBERS) for finding in found.findings)
+        hint = " A part of a dataset on purpose is checked with --part." if is_short and not is_part else ""
         return f"verdict: {found.num_faults} fault{'s' if found.num_faults > 1 else ''}.{hint}"
     if is_part:
         return "verdict: sound, as a part of the dataset."

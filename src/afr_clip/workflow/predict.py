@@ -1,11 +1,13 @@
 """Score plain photographs with a trained checkpoint."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 from afr_clip.config.restore import output_dir
@@ -18,6 +20,9 @@ from afr_clip.reports.overlays import draw_overlay
 from afr_clip.reports.tables import ImageRow, write_scores
 from afr_clip.workflow.evaluate import build_scoring, provenance, restore
 from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run
+
+NUM_PRINTED = 10
+"""Photographs that are named on the terminal."""
 
 
 def predict(config: DictConfig) -> None:
@@ -40,7 +45,18 @@ def predict(config: DictConfig) -> None:
         engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
+    _print_highest(writer.rows)
     finish_run(run.folder)
+
+
+def _print_highest(rows: Sequence[ImageRow]) -> None:
+    """Print the photographs with the highest scores; all of them are in ``scores.csv``."""
+    table = Table(title=f"Highest of {len(rows)} image scores; pictures are in overlays/")
+    table.add_column("photograph", overflow="fold")
+    table.add_column("image score", justify="right")
+    for row in sorted(rows, key=lambda row: -row.image_score)[:NUM_PRINTED]:
+        table.add_row(Path(row.image).name, f"{row.image_score:.3f}")
+    Console(width=None if Console().is_terminal else 160).print(table)
 
 
 class PhotographWriter:

@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from afr_clip.data.datamodule import AnomalyDataModule
+from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.reports.figures import FigureCollector
 from afr_clip.reports.maps import MapWriter
@@ -75,8 +77,23 @@ def _score(
     log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
     vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
+    _warn_of_ties(name, samples, scores)
     rows = [ImageRow.of(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
     return ScoredDataset(run.manifest["targets"][name], DatasetResult(name, module.results, vanished), rows)
+
+
+def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[float]) -> None:
+    """Say where all image scores of a category are one number, as a small temperature makes them: they rank nothing."""
+    by_category: dict[str, list[float]] = defaultdict(list)
+    for sample, score in zip(samples, scores, strict=True):
+        by_category[sample.category].append(score)
+    for category, of_category in by_category.items():
+        if len(of_category) > 1 and len(set(of_category)) == 1:
+            logger.warning(
+                "%s/%s: all %d image scores are %s, so they rank nothing. A larger module.network.scoring.temperature "
+                "tells them apart.",
+                *(name, category, len(of_category), of_category[0]),
+            )
 
 
 def _write(run: Run, scored: Mapping[str, ScoredDataset]) -> None:

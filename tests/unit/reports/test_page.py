@@ -321,3 +321,10 @@ def test_a_page_is_made_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_page_names_the_method_of_its_run(make_run):
+    text = read(make_run(config={"module": {"name": "winclip"}}))
+    assert "<title>WinCLIP train: mvtec_ad</title>" in text
+    assert "<p>WinCLIP looks for defects" in text
+    assert facts(text)["Method"] == "WinCLIP"

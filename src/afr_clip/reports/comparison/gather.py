@@ -1,6 +1,7 @@
 """From `results.json` files to measurements: one per run and dataset, each with the setting it belongs to."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from afr_clip.reports.comparison.paper import PaperDataset, find_dataset
 from afr_clip.reports.comparison.settings import Setting, setting_of
 from afr_clip.reports.provenance import training_of
 from afr_clip.reports.results import TableRow, read_tables
+
+logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 
@@ -119,15 +122,19 @@ def read_runs(folders: Sequence[Path]) -> list[RunResults]:
 
 def _find(folders: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
+    bare: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             msg = f"A run must be a folder, got {folder}, which is none. Pass run folders, or a folder that holds some."
             raise FileNotFoundError(msg)
         paths = sorted(folder.rglob(RESULTS))
-        if not paths:
-            msg = f"{folder} must hold {RESULTS} of a run, and neither it nor a folder below does. Pass run folders."
-            raise ComparisonError(msg)
+        bare += [] if paths else [folder]
         found |= {path.resolve(): path for path in paths if path.resolve() not in found}
+    if bare and not found:
+        msg = f"{bare[0]} must hold {RESULTS} of a run, and neither it nor a folder below does. Pass run folders."
+        raise ComparisonError(msg)
+    for folder in bare:  # a run that ended before it had any
+        logger.warning("%s holds no %s and is left out.", folder, RESULTS)
     return list(found.values())
 
 

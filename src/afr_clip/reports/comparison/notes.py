@@ -64,10 +64,8 @@ def notes_of(settings: Sequence[MeasuredSetting], runs: Sequence[RunResults]) ->
 
 
 def _parts(setting: MeasuredSetting) -> Iterator[str]:
-    for published in DATASETS:
-        dataset = setting.in_protocol(published)
-        if dataset is not None:
-            yield from (f"{source.title} {source.missing}." for source in dataset.sources if source.missing)
+    for dataset in setting.datasets:
+        yield from (f"{source.title} {source.missing}." for source in dataset.sources if source.missing)
 
 
 def _absent(setting: MeasuredSetting) -> Iterator[str]:

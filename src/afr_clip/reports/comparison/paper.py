@@ -7,14 +7,7 @@ from functools import cache
 from importlib.resources import files
 from statistics import fmean
 
-METHODS = {
-    "winclip": "WinCLIP",
-    "april_gan": "APRIL-GAN",
-    "anomaly_clip": "AnomalyCLIP",
-    "ada_clip": "AdaCLIP",
-    "afr_clip": "AFR-CLIP",
-}
-"""Methods of tables 1 and 2 in their order: ``module.name`` of a run, and the paper's word."""
+from afr_clip.reports.provenance import METHODS
 
 LEVELS = {1: "image", 2: "pixel"}
 """What each table measures."""

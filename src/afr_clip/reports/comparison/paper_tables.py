@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from afr_clip.reports.comparison.aggregate import PARTLY, MeasuredDataset, MeasuredSetting, Spread
 from afr_clip.reports.comparison.paper import (
     LEVELS,
-    METHODS,
     TABLE_METRICS,
     PaperDataset,
     best_value,
@@ -14,6 +13,7 @@ from afr_clip.reports.comparison.paper import (
     paper_mean,
 )
 from afr_clip.reports.grid import UNDEFINED, Cell, Grid, Heading
+from afr_clip.reports.provenance import METHODS
 
 ABSENT = "absent"
 

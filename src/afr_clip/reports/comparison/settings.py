@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from afr_clip.reports.comparison.paper import METHODS
 from afr_clip.reports.html import is_published_backbone
-from afr_clip.reports.provenance import training_of
+from afr_clip.reports.provenance import method_of, training_of
 from afr_clip.reports.run_folder import WITHOUT_INFLUENCE
 
 NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
@@ -104,8 +103,7 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     decides["trainer.precision in scoring"] = config.get("trainer", {}).get("precision")
     if trained:
         decides["epochs"] = config.get("trainer", {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
-    name = config["module"]["name"]
-    return Setting(METHODS.get(name, name), backbone, decides)
+    return Setting(method_of(manifest), backbone, decides)
 
 
 def label_settings(settings: Sequence[Setting]) -> dict[str, str]:

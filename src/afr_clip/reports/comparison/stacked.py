@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from afr_clip.reports.comparison.aggregate import MeasuredSetting
-from afr_clip.reports.comparison.paper import METHODS
 from afr_clip.reports.comparison.paper_tables import PaperRow, PaperTable
 from afr_clip.reports.grid import Cell, Grid, Heading
+from afr_clip.reports.provenance import METHODS
 
 Line = tuple[str, list[Cell]]
 """What a line says, and its numbers by method and metric."""

@@ -160,3 +160,12 @@ def test_images_that_were_shown_first_make_no_zero_shot_number_and_their_seed_co
     assert shown.trained_on == "2 normal images of each category"
     assert not shown.is_in_protocol
     assert shown.spread("image_auroc").mean == pytest.approx(0.8)
+
+
+def test_a_folder_without_results_is_left_out_where_others_have_some(tmp_path, caplog):
+    write_run(tmp_path / "good", {"MPDD": 0.9}, auxiliary=source("VisA"))
+    (tmp_path / "stopped").mkdir()
+    assert len(read_runs([tmp_path / "stopped", tmp_path / "good"])) == 1
+    assert "stopped holds no results.json and is left out." in caplog.text
+    with pytest.raises(ComparisonError, match=r"stopped must hold results\.json"):
+        read_runs([tmp_path / "stopped"])

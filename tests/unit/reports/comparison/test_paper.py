@@ -2,13 +2,13 @@ import pytest
 
 from afr_clip.reports.comparison.paper import (
     DATASETS,
-    METHODS,
     best_value,
     datasets_of,
     find_dataset,
     paper_mean,
     paper_values,
 )
+from afr_clip.reports.provenance import METHODS
 
 INDUSTRIAL = ["VisA", "BTAD", "MPDD", "MVTec AD"]
 MEDICAL = ["ISIC", "ColonDB", "ClinicDB", "TN3K"]

@@ -10,8 +10,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from afr_clip.models.scoring_settings import ImageScore
 
-ABNORMAL = 1
-"""Index of the abnormal state in stateful embeddings and similarities; 0 is normal."""
+NORMAL, ABNORMAL = 0, 1
+"""Indices of the two states in stateful embeddings and similarities."""
 
 GAUSSIAN_REACH = 4.0
 """A Gaussian kernel is cut off at this many standard deviations, as SciPy does by default."""
@@ -68,6 +68,30 @@ def anomaly_probability(
         tensor([[0.5000]])
     """
     return (similarity / temperature).softmax(dim=-1)[..., ABNORMAL]
+
+
+def abnormal_margin(similarity: Float[Tensor, "*places 2"], temperature: float) -> Float[Tensor, "*places"]:
+    r"""Return the logit of the abnormal state's probability, for methods that enlarge logits before the softmax.
+
+    .. math::
+        \mathrm{softmax}(S / \tau)_a = \mathrm{sigmoid}\bigl((S_a - S_n) / \tau\bigr)
+
+    One value per place stands for the two logits, and ranks are kept where the probability saturates.
+
+    Args:
+        similarity: Cosines, normal first.
+        temperature: Divides the cosines.
+
+    Returns:
+        Logits; their sigmoid is what ``anomaly_probability`` returns.
+
+    Example:
+        >>> import torch
+        >>> similarity = torch.tensor([[0.1, 0.4]])
+        >>> abnormal_margin(similarity, 0.5).sigmoid().allclose(anomaly_probability(similarity, 0.5))
+        True
+    """
+    return (similarity[..., ABNORMAL] - similarity[..., NORMAL]) / temperature
 
 
 def upsample_map(

@@ -18,7 +18,7 @@ from afr_clip.models.ada_clip.settings import FusionSettings, HybridPromptSettin
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.released import fill_from_release
 from afr_clip.models.scoring import (
-    ABNORMAL,
+    abnormal_margin,
     anomaly_probability,
     combine_image_score,
     smooth_map,
@@ -137,9 +137,7 @@ class AdaCLIP(nn.Module):
         temperature = self._scoring.temperature
         class_token, patch_tokens = F.normalize(class_token, dim=-1), F.normalize(patch_tokens, dim=-1)
         similarity = text_on_text_similarity(patch_tokens.flatten(1, 2), stateful)
-        # The softmax of two logits depends on their difference alone; as a rank it has no ties where that saturates.
-        margin = (similarity[..., ABNORMAL] - similarity[..., 1 - ABNORMAL]) / temperature
-        margin = margin.unflatten(1, patch_tokens.shape[1:3])  # (B, L, N)
+        margin = abnormal_margin(similarity, temperature).unflatten(1, patch_tokens.shape[1:3])  # (B, L, N)
         on_grid = margin.unflatten(2, self.backbone.grid_size)
         at_size = upsample_map(on_grid, (self.backbone.image_size, self.backbone.image_size), align_corners=True)
         anomaly_map = smooth_map(at_size.mean(dim=1).sigmoid(), self._scoring.smoothing_sigma)

@@ -11,7 +11,7 @@ from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
-    ABNORMAL,
+    abnormal_margin,
     anomaly_probability,
     combine_image_score,
     smooth_map,
@@ -78,10 +78,9 @@ class AprilGAN(nn.Module):
         adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
         class_token = self.backbone.project(tokens[self.backbone.depth][:, :1])
         with torch.autocast(image.device.type, enabled=False):
-            logits = torch.stack([text_on_text_similarity(patches.float(), stateful) for patches in adapted], dim=1)
-            logits = logits / self._scoring.temperature  # (B, L, N, 2)
-            # The softmax of two logits depends on their difference alone, and so half of them need enlarging.
-            margin = (logits[..., ABNORMAL] - logits[..., 1 - ABNORMAL]).unflatten(-1, self.backbone.grid_size)
+            similarities = [text_on_text_similarity(patches.float(), stateful) for patches in adapted]
+            margin = abnormal_margin(torch.stack(similarities, dim=1), self._scoring.temperature)  # (B, L, N)
+            margin = margin.unflatten(-1, self.backbone.grid_size)
             trained_maps = upsample_map(margin, (image.shape[-2], image.shape[-1]), align_corners=True).sigmoid()
             similarity = text_on_text_similarity(class_token.float(), stateful)
             class_token_score = anomaly_probability(similarity, self._scoring.temperature)[:, 0]

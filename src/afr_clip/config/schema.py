@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from afr_clip.config.methods import declared_by, method_names, schema_of
 from afr_clip.data.procedural.settings import DrawnSet
 from afr_clip.models.method_settings import CategoryNames
+from afr_clip.processes import is_first, place
 
 
 @dataclass
@@ -237,6 +238,16 @@ def for_dataset(name: str, usual: Any, others: Mapping[str, Any]) -> Any:  # noq
     return others.get(name, usual)
 
 
+def on_first(value: Any, otherwise: Any) -> Any:  # noqa: ANN401 - values of any type
+    """Return what holds for the first process of a run, or what holds for the others."""
+    return value if is_first() else otherwise
+
+
+def process_suffix() -> str:
+    """Return what tells the log of a process from that of the first one."""
+    return "" if is_first() else f".rank{place().rank}"
+
+
 def module_schema(method: str) -> type:
     """Return the schema of ``module=METHOD``.
 
@@ -275,3 +286,5 @@ def register() -> None:
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     OmegaConf.register_new_resolver("first_given", first_given, replace=True)
     OmegaConf.register_new_resolver("for_dataset", for_dataset, replace=True)
+    OmegaConf.register_new_resolver("on_first", on_first, replace=True)
+    OmegaConf.register_new_resolver("process_suffix", process_suffix, replace=True)

@@ -1,6 +1,7 @@
 """Check a whole config before anything is built: targets bound to signatures, ranges, rules across keys."""
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -39,7 +40,8 @@ _NOT_NEGATIVE = (
     "loss.focal_gamma",
     "loss.image_gamma",
 )
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
+_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 _SHARE = ("data.mosaic",)
 
 
@@ -127,15 +129,41 @@ def _rules(config: DictConfig) -> Iterator[str]:
     precision = _value(config, "trainer.precision")
     if precision not in _PRECISIONS:
         yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
-    for key in ("trainer.devices", "trainer.num_nodes"):
-        if str(_value(config, key)) != "1":
-            yield f"{key} must be 1, got {_value(config, key)}. Runs of several processes are not supported yet."
+    yield from _process_rules(config)
     category = _value(config, "category")
     if category is not None and not category.strip():
         yield f"category must say what the images show, got {category!r}. Use words, for example category='metal nut'."
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."
+
+
+def _process_rules(config: DictConfig) -> Iterator[str]:
+    numbers = {key: _value(config, key) for key in ("trainer.devices", "trainer.num_nodes")}
+    for key, value in numbers.items():
+        if not (str(value).isdecimal() and int(value) > 0):
+            yield f"{key} must be a number from 1 on, got {value}. Write how many processes are to be started."
+            return
+    num_processes = math.prod(map(int, numbers.values()))
+    if num_processes == 1:
+        return
+    strategy = _value(config, "trainer.strategy")
+    if strategy not in _STRATEGIES:
+        yield (
+            f"trainer.strategy must be one of {', '.join(_STRATEGIES)} where there are several processes, "
+            f"got {strategy}. Use ddp."
+        )
+    if "images" in config:
+        yield (
+            f"trainer.devices and trainer.num_nodes must be 1 where photographs are scored, got {numbers}. "
+            f"Leave them out, or score a dataset with python -m afr_clip.evaluate."
+        )
+    batch_size = _value(config, "data.batch_size")
+    if "loss" in config and batch_size is not None and batch_size < num_processes:
+        yield (
+            f"data.batch_size counts the images of all processes, so it must be at least their number, "
+            f"{num_processes}, got {batch_size}. Raise data.batch_size, or start fewer processes."
+        )
 
 
 def _protocol_rules(config: DictConfig) -> Iterator[str]:

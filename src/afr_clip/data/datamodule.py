@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from afr_clip.data.augment import build_augmentation
 from afr_clip.data.cache import open_cache
@@ -20,7 +21,7 @@ from afr_clip.data.mosaic import Mosaic
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.references import choose_references
-from afr_clip.data.sampler import EpochSampler
+from afr_clip.data.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.separation import TrainedOn, refuse_overlap
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,16 @@ class DataSettings:
         image_size: Height and width of the model's input in pixels.
         mean: Per-channel mean that the backbone expects.
         std: Per-channel standard deviation, likewise.
-        batch_size: Images per training step.
+        batch_size: Images per training step, of all processes.
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed: order of training and augmentation.
         augment: Whether training images are augmented.
         mosaic: Share of training images that become a collage of four of their category.
         cache: Whether resized pixels are kept on disk.
         cache_dir: Where; needed with ``cache``.
-        eval_batch_size: Images per evaluation step; ``None`` takes ``batch_size``.
+        eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
+        process: The number of this process, from 0.
+        num_processes: How many processes share the data.
 
     Raises:
         ValueError: If a number is out of range, or ``cache`` lacks its folder.
@@ -58,6 +61,8 @@ class DataSettings:
     cache: bool = False
     cache_dir: Path | None = None
     eval_batch_size: int | None = None
+    process: int = 0
+    num_processes: int = 1
 
     def __post_init__(self) -> None:
         for name in ("image_size", "mean", "std"):
@@ -71,6 +76,7 @@ class DataSettings:
         self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
         self._require(self.num_workers >= 0, "num_workers", "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(0 <= self.process < self.num_processes, "process", "one of the processes")
         self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
         self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
 
@@ -122,7 +128,7 @@ class AnomalyDataModule(LightningDataModule):
         """Load the auxiliary dataset, shuffled anew each epoch.
 
         Returns:
-            Batches of the whole dataset; the last may be smaller.
+            Batches of the whole dataset, or this process's part of each; the last may be smaller.
 
         Raises:
             DataError: If there is no auxiliary dataset.
@@ -134,7 +140,10 @@ class AnomalyDataModule(LightningDataModule):
         sampler = EpochSampler(len(dataset), self._settings.seed)
         # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
         sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
-        return self._loader(dataset, self._settings.batch_size, sampler)
+        settings = self._settings
+        batches = TrainingBatches(sampler, settings.batch_size, settings.process, settings.num_processes)
+        # Training starts its workers once; a target is read once, and its workers must not outlive it.
+        return self._loader(dataset, batch_sampler=batches, persistent_workers=settings.num_workers > 0)
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
         """Load one target in the order of its samples.
@@ -143,13 +152,17 @@ class AnomalyDataModule(LightningDataModule):
             name: Under which the target is reported.
 
         Returns:
-            Batches of the whole dataset; the last may be smaller.
+            Batches of the whole dataset, or those of them that fall to this process; the last may be smaller.
 
         Raises:
             DataError: If there is no such target.
         """
-        dataset = self._dataset(self._target(name), training=False)
-        return self._loader(dataset, self._settings.eval_batch_size or self._settings.batch_size)
+        dataset, settings = self._dataset(self._target(name), training=False), self._settings
+        batch_size = settings.eval_batch_size or settings.batch_size
+        if settings.num_processes == 1:
+            return self._loader(dataset, batch_size=batch_size)
+        batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
+        return self._loader(dataset, batch_sampler=batches)
 
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""
@@ -226,20 +239,14 @@ class AnomalyDataModule(LightningDataModule):
         mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
         return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
 
-    def _loader(
-        self, dataset: AnomalyDataset, batch_size: int, sampler: Sampler[tuple[int, int]] | None = None
-    ) -> DataLoader[AnomalyItem]:
+    def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
             num_workers=self._settings.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            drop_last=False,
-            # Training starts its workers once; a target is read once, and its workers must not outlive it.
-            persistent_workers=sampler is not None and self._settings.num_workers > 0,
             generator=torch.Generator().manual_seed(self._settings.seed),
+            **batching,
         )
 
 

@@ -12,7 +12,8 @@ from afr_clip.data.augment import Augmentation
 from afr_clip.data.cache import PixelCache
 from afr_clip.data.mosaic import Mosaic, collage
 from afr_clip.data.pixels import Pixels, SampleReader
-from afr_clip.data.records import AnomalyBatch, AnomalySample
+from afr_clip.data.records import AnomalyBatch, AnomalySample, Share
+from afr_clip.data.sampler import Draw
 from afr_clip.data.transforms import normalise
 
 
@@ -26,6 +27,7 @@ class AnomalyItem:
         has_mask: Whether pixel truth is known.
         index: Position in the dataset.
         sample: The record it was read from.
+        share: What the process has of the batch that it is drawn for; ``None`` where nothing is shared.
     """
 
     image: Float32[Tensor, "3 height width"]
@@ -33,6 +35,7 @@ class AnomalyItem:
     has_mask: bool
     index: int
     sample: AnomalySample
+    share: Share | None = None
 
 
 class AnomalyDataset(Dataset[AnomalyItem]):
@@ -70,11 +73,12 @@ class AnomalyDataset(Dataset[AnomalyItem]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> AnomalyItem:
+    def __getitem__(self, key: int | tuple[int, int] | Draw) -> AnomalyItem:
         """Read one image.
 
         Args:
-            key: The index, or ``(index, draw_seed)`` as ``EpochSampler`` gives it.
+            key: The index, ``(index, draw_seed)`` as ``EpochSampler`` gives it, or what a batch of several processes
+                asks for.
 
         Returns:
             The image with its truth.
@@ -83,7 +87,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
             DataError: If a file cannot be decoded, or image and mask differ in size.
             TypeError: If the dataset augments and no draw seed is given.
         """
-        index, draw_seed = key if isinstance(key, tuple) else (key, None)
+        index, draw_seed, *shared = key if isinstance(key, tuple) else (key, None)
         shown: tuple[int, ...] = (index,)
         if draw_seed is None:
             if self._augmentation is not None or self._mosaic is not None:
@@ -101,6 +105,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
             has_mask=all(self._is_truth_known(sample) for sample in samples),
             index=index,
             sample=replace(self.samples[index], is_anomalous=any(sample.is_anomalous for sample in samples)),
+            share=shared[0] if shared else None,
         )
 
     def _read(self, index: int) -> Pixels:
@@ -126,4 +131,5 @@ def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
         is_anomalous=torch.tensor([item.sample.is_anomalous for item in items]),
         index=torch.tensor([item.index for item in items]),
         samples=tuple(item.sample for item in items),
+        share=items[0].share,
     )

@@ -39,6 +39,19 @@ class AnomalySample:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one process has of a batch that several processes work on.
+
+    Attributes:
+        own: How many of its images; 0 where there is none left for it, and a stand-in that does not count fills in.
+        whole: How many images all processes have.
+    """
+
+    own: int
+    whole: int
+
+
+@dataclass(frozen=True)
 class AnomalyBatch:
     """What one step sees; the axes are ``B`` images of ``H x W`` pixels.
 
@@ -49,6 +62,7 @@ class AnomalyBatch:
         is_anomalous: Image-level truth.
         index: Position of each image in the dataset's list of samples.
         samples: The records the tensors were decoded from, one per image.
+        share: What they are of the batch of all processes; ``None`` where nothing is shared.
     """
 
     image: Float[Tensor, "batch 3 height width"]
@@ -57,6 +71,12 @@ class AnomalyBatch:
     is_anomalous: Bool[Tensor, " batch"]
     index: Int[Tensor, " batch"]
     samples: tuple[AnomalySample, ...]
+    share: Share | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether its images count, or stand in for none."""
+        return self.share is None or self.share.own > 0
 
     @property
     def category(self) -> tuple[str, ...]:

@@ -96,8 +96,11 @@ WITHOUT_INFLUENCE = {
     "dataset.root",
     "logger.wandb",
     "trainer.log_every_n_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
 }
-"""Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
+"""Keys without influence on the weights beyond their last bits; images and frozen weights are checked by content."""
 
 _MAY_CHANGE_BELOW = "protocol.roots."
 """Likewise, of every target."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.records import AnomalyBatch, Share
 from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
@@ -122,13 +122,21 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
-        size = len(batch.samples)
-        self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
+        share = batch.share or Share(own=len(batch.samples), whole=len(batch.samples))
+        # DDP takes the mean over processes. So weighted, it is the mean over images, however they are spread.
+        weight = self.trainer.world_size * share.own / share.whole
+        self._log_training(terms, weight, share.whole)
+        return {"loss": weight * terms.total, "prediction": prediction}
+
+    def _log_training(self, terms: LossTerms, weight: float, size: int) -> None:
+        # At once and not by sync_dist: the progress bar, which only one process has, would ask for sums by itself.
+        means = self.trainer.strategy.reduce(weight * torch.stack(terms).detach(), reduce_op="mean")
+        total, *parts = means.unbind()
+        self.log("train/loss", total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        names = (f"train/loss_{name}" for name in LossTerms._fields[1:])
+        self.log_dict(dict(zip(names, parts, strict=True)), on_step=False, on_epoch=True, batch_size=size)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
-        return {"loss": terms.total, "prediction": prediction}
 
     def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
         if torch.isfinite(value):
@@ -147,8 +155,10 @@ class AnomalyDetectionModule(pl.LightningModule):
                 self.network.observe(batch.image.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
-        """Score one batch of a target dataset."""
+        """Score one batch of a target dataset; nothing where it only stands in for one."""
         assert self.metrics is not None, "score_next() names the target first"
+        if not batch.counts:
+            return None
         prediction = self(batch)
         self.metrics.update(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
         return prediction

@@ -31,6 +31,7 @@ from afr_clip.workflow.parts import (
     start_run,
 )
 from afr_clip.workflow.score import score_targets
+from afr_clip.workflow.together import require_same
 
 
 def evaluate(config: DictConfig) -> None:
@@ -42,6 +43,7 @@ def evaluate(config: DictConfig) -> None:
     checkpoint, config = restore(config)
     run = start_run(config, Path(output_dir()))
     target = load_dataset(dataset_spec(config.dataset, config))
+    require_same({target.spec.name: target.digest.sha256})
     if checkpoint is not None:
         refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})

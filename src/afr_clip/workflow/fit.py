@@ -17,6 +17,7 @@ from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.separation import TrainedOn
+from afr_clip.processes import is_first
 from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.reports.page import write_page
 from afr_clip.reports.scored import read_scored, unchanged
@@ -37,6 +38,7 @@ from afr_clip.workflow.parts import (
     note_released_weights,
 )
 from afr_clip.workflow.score import score_targets
+from afr_clip.workflow.together import from_first
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,11 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
         run: Where everything goes.
         datasets: What to train on and what to score; they were found to share nothing.
     """
-    scored = scored_before(config, run.folder)
+    scored = from_first(lambda: scored_before(config, run.folder))
     kept = unchanged(scored or {}, datasets.facts)
     if scored is not None and kept.keys() == datasets.facts.keys():
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
-        if kept:
+        if kept and is_first():
             write_page(run.folder)  # it may be what was missing
         return
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
@@ -79,10 +81,11 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)
     note_released_weights(config, run)
-    run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
+    if is_first():
+        run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
     engine = _fit(config, run, module, data, kept)
-    run.note(scored_with=_scored_with(config, run.folder))
+    run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
     score_targets(config, run, module, data, engine, kept)
     close_loggers(engine.loggers)
 
@@ -112,7 +115,7 @@ def _fit(
     config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, kept: Collection[str]
 ) -> Engine:
     checkpoints = run.folder / "checkpoints"
-    resume = resume_path(checkpoints) if config.resume else None
+    resume = from_first(lambda: resume_path(checkpoints) if config.resume else None)
     loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
     figures = run.folder / "figures"
 
@@ -129,7 +132,8 @@ def _fit(
     started = time.monotonic()
     engine = build_engine(config, run, loggers, callbacks)
     engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    draw_curves(figures / "curves.png", run.folder / "metrics.csv")
+    if is_first():
+        draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     if "seconds_training" not in run.manifest:
         run.note(seconds_training=round(time.monotonic() - started, 1))
     return engine

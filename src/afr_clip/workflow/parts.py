@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
@@ -26,12 +27,20 @@ from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.procedural.tree import drawn_dataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.models.method_settings import MethodSettings
+from afr_clip.processes import is_first, place
 from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.together import (
+    StartedProcesses,
+    first_of_machine_before_others,
+    from_first,
+    meet,
+    require_same,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +48,7 @@ EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the towers stay in eval mode on purpose
     r".*does not have many workers",  # data.num_workers is the user's choice
     r"The number of training batches .* is smaller than the logging interval",  # epoch means are logged all the same
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # these are the same in all processes
     r".*LeafSpec.* is deprecated",  # Lightning 2.6 with torch 2.15; can go with Lightning 2.7
 )
 
@@ -62,8 +72,10 @@ class Run:
     earlier: dict[str, Any] | None = None
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
-        """Add facts to the manifest and write it, with the config beside it."""
+        """Add facts to the manifest; the first process of a run writes it, with the config beside it."""
         self.manifest |= facts
+        if not is_first():
+            return
         write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.manifest["config"])))
         write_json(self.folder / "manifest.json", self.manifest)
 
@@ -105,10 +117,14 @@ def start_run(config: DictConfig, folder: Path, *, resume: bool = False) -> Run:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     _quiet_libraries()
+    meet(config.trainer.accelerator)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     values = recorded(config, folder)
-    earlier = open_run(folder, resume=resume, config=values)
+    earlier = from_first(lambda: open_run(folder, resume=resume, config=values))
     run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    if "loss" in config:
+        run.manifest["effective_batch_size"] = config.data.batch_size * config.trainer.accumulate_grad_batches
+    run.manifest["processes"] = place().world_size
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:
@@ -176,11 +192,13 @@ def build_towers(config: DictConfig, run: Run) -> Towers:
     method: MethodSettings = build(settings_node(config.module.network))
     towers = load_towers(build(config.backbone), needs_cnn=method.needs_cnn)
     settings = towers.settings
+    fingerprint = towers.fingerprint()
+    require_same({"fingerprint of frozen weights": fingerprint})
     facts = {
         "name": settings.name,
         "architecture": settings.architecture,
         "random_weights": settings.random_weights,
-        "fingerprint": towers.fingerprint(),
+        "fingerprint": fingerprint,
     }
     run.note_unchanged("backbone", "fingerprint", facts)
     return towers
@@ -230,6 +248,8 @@ def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
         cache=config.data.cache,
         cache_dir=Path(config.cache_dir),
         eval_batch_size=config.data.eval_batch_size,
+        process=place().rank,
+        num_processes=place().world_size,
     )
 
 
@@ -238,7 +258,8 @@ def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
     categories = None if node.categories is None else tuple(node.categories)
     root = optional_path(node.root)
     if root is None and node.drawn is not None:
-        root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
+        with first_of_machine_before_others():
+            root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
     return DatasetSpec(
         name=node.name,
         layout=node.layout,
@@ -253,7 +274,7 @@ def build_loggers(
 ) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
     loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)]
-    if config.logger.wandb is not None:
+    if config.logger.wandb is not None and is_first():
         loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
     return loggers
 
@@ -278,11 +299,14 @@ def build_engine(
 ) -> Engine:
     """Build Lightning's Trainer; checkpoints and metrics are ours."""
     predictions = ForEachPrediction()
+    several: dict[str, Any] = {} if place().world_size == 1 else {"strategy": _strategy(config.trainer.strategy)}
     trainer = build(
         config.trainer,
+        **several,
         default_root_dir=str(run.folder),
         logger=list(loggers),
         callbacks=[RichProgressBar(console_kwargs={"stderr": True}), predictions, *callbacks],
+        use_distributed_sampler=False,  # the data module shares images out, and never one twice
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -290,9 +314,15 @@ def build_engine(
     return Engine(trainer, list(loggers), predictions)
 
 
+def _strategy(name: str) -> DDPStrategy:
+    """DDP among processes that were started already."""
+    find_unused = name == "ddp_find_unused_parameters_true"
+    return DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)
+
+
 def _quiet_libraries() -> None:
     # Lightning reports every missing accelerator as news; the manifest says what there was.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for expected in EXPECTED_WARNINGS:
+    for expected in EXPECTED_WARNINGS if is_first() else (".*",):  # of several processes the first one speaks
         warnings.filterwarnings("ignore", message=expected)

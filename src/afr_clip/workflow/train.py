@@ -11,6 +11,7 @@ from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.workflow.fit import RunData, train_and_score
 from afr_clip.workflow.parts import check_model, dataset_spec, describe, finish_run, start_run
 from afr_clip.workflow.protocol import train_legs
+from afr_clip.workflow.together import require_same
 
 
 def train(config: DictConfig) -> None:
@@ -28,6 +29,7 @@ def train(config: DictConfig) -> None:
     run = start_run(config, folder, resume=config.resume)
     auxiliary = load_dataset(dataset_spec(config.dataset, config))
     targets = _load_targets(config)
+    require_same({dataset.spec.name: dataset.digest.sha256 for dataset in (auxiliary, *targets)})
     for target in targets:  # before the weights, which take longer
         refuse_overlap(TrainedOn.of(auxiliary), target)
     facts = {target.spec.name: describe(target) for target in targets}

@@ -28,7 +28,7 @@ def make(roots, *, wanted=(None, None), names=("visa", "mvtec_ad"), **settings) 
 
 
 def epoch(loader, number: int = 0) -> list[AnomalyBatch]:
-    loader.sampler.set_epoch(number) if hasattr(loader.sampler, "set_epoch") else None
+    loader.batch_sampler.sampler.set_epoch(number) if hasattr(loader.sampler, "set_epoch") else None
     return list(loader)
 
 

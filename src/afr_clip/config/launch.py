@@ -21,7 +21,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from afr_clip.config.command import LOST, SENTENCE_FILE, end_with
+from afr_clip.config.command import INTERRUPTED, LOST, SENTENCE_FILE, end_with
 from afr_clip.config.validate import ConfigError
 from afr_clip.processes import place
 
@@ -123,6 +123,8 @@ class Member:
         """Say why it failed."""
         if self.sentence_file.exists():
             return self.sentence_file.read_text(encoding="utf-8")
+        if self.code is not None and -self.code in FORWARDED:
+            return INTERRUPTED
         if self.code is not None and self.code < 0:
             return (
                 f"Process {self.rank} of the run was killed by signal {-self.code}. Signal 9 is how a machine that "

@@ -34,6 +34,7 @@ from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, wr
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV, build_wandb
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.precision import choose_precision
 from afr_clip.workflow.together import (
     StartedProcesses,
     first_of_machine_before_others,
@@ -303,6 +304,7 @@ def build_engine(
     trainer = build(
         config.trainer,
         **several,
+        precision=_precision(config, run),
         default_root_dir=str(run.folder),
         logger=list(loggers),
         callbacks=[RichProgressBar(console_kwargs={"stderr": True}), predictions, *callbacks],
@@ -312,6 +314,14 @@ def build_engine(
         num_sanity_val_steps=0,
     )
     return Engine(trainer, list(loggers), predictions)
+
+
+def _precision(config: DictConfig, run: Run) -> str:
+    """Choose the precision once for all processes; a continued run keeps what was chosen."""
+    before = (run.earlier or {}).get("precision")
+    choice = from_first(lambda: before or choose_precision(config.trainer.precision, config.trainer.accelerator))
+    run.note(precision=choice)
+    return str(choice["chosen"])
 
 
 def _strategy(name: str) -> DDPStrategy:

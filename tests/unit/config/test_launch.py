@@ -103,7 +103,9 @@ def test_a_killed_process_is_said_to_be_killed(tmp_path, capsys):
 
 
 def test_a_signal_reaches_the_processes(tmp_path, capsys):
-    listening = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: exit(75)); print(flush=True);" + FOREVER
+    listening = (
+        "import os, signal, time; signal.signal(signal.SIGUSR1, lambda *_: os._exit(75)); print(flush=True);" + FOREVER
+    )
     process = subprocess.Popen([sys.executable, "-S", "-c", listening], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -209,6 +209,30 @@ class TrainConfig(CommandConfig):
 
 
 @dataclass
+class SearchConfig:
+    """``search``: what a search looks for; where it looks are the intervals of its experiment file."""
+
+    objective: str = MISSING
+    direction: str = MISSING
+    seed: int = MISSING
+    num_startup_trials: int = MISSING
+
+
+@dataclass
+class SweepConfig(TrainConfig):
+    """``python -m afr_clip.sweep``: what is passed on to every cell, and the sweep's own."""
+
+    seeds: list[int] = MISSING
+    sweep_dir: str = MISSING
+    jobs: int = MISSING
+    leave_out: list[str] = MISSING
+    dry_run: bool = MISSING
+    num_trials: int = MISSING
+    cell: str | None = MISSING
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+
+@dataclass
 class EvaluateConfig(CommandConfig):
     """``python -m afr_clip.evaluate``."""
 
@@ -255,7 +279,12 @@ def module_schema(method: str) -> type:
 def register() -> None:
     """Make the schemas known to Hydra; every YAML file of a group starts from its schema."""
     store = ConfigStore.instance()
-    commands = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig, "predict_schema": PredictConfig}
+    commands = {
+        "train_schema": TrainConfig,
+        "sweep_schema": SweepConfig,
+        "evaluate_schema": EvaluateConfig,
+        "predict_schema": PredictConfig,
+    }
     for name, node in commands.items():
         store.store(name=name, node=node)
     groups = {

@@ -99,8 +99,8 @@ WITHOUT_INFLUENCE = {
 }
 """Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
 
-_MAY_CHANGE_BELOW = "protocol.roots."
-"""Likewise, of every target."""
+_MAY_CHANGE_BELOW = ("protocol.roots.", "logger.wandb.")
+"""Likewise, all keys of these nodes."""
 
 
 def _held(folder: Path) -> list[str]:

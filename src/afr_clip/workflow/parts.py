@@ -19,7 +19,7 @@ from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.methods import settings_node
-from afr_clip.config.restore import typed_overrides
+from afr_clip.config.restore import chosen_files, typed_overrides
 from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset
@@ -108,7 +108,8 @@ def start_run(config: DictConfig, folder: Path, *, resume: bool = False) -> Run:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     values = recorded(config, folder)
     earlier = open_run(folder, resume=resume, config=values)
-    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    manifest = build_manifest(config.task_name, typed_overrides(), values)
+    run = Run(folder, manifest | {"choices": chosen_files()}, earlier)
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.config.validate import ConfigError
@@ -83,7 +83,7 @@ def read_axes(params: Mapping[str, Any] | None) -> Axes:
         key, value = override.get_key_element(), override.value()
         if isinstance(value, IntervalSweep):
             space[key] = _interval(key, value)
-        elif override.is_sweep_override() and not override.is_choice_sweep() and not override.is_range_sweep():
+        elif override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             msg = f"hydra.sweeper.params must be lists or intervals, got {override.input_line}. Write {key}: a,b,c."
             raise ConfigError(msg)
         else:

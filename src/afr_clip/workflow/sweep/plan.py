@@ -118,9 +118,10 @@ def _axes_of(experiment: str) -> Axes:
 
 
 def _refuse_contradictions(plan: Plan) -> None:
-    setters = dict.fromkeys(plan.axes.keys, plan.experiment) | {"seed": plan.experiment}
-    for name in plan.axes.choices.get("ablation", ()):
-        setters |= dict.fromkeys(keys_of_file("ablation", name), f"ablation={name}")
+    setters = dict.fromkeys((*plan.axes.keys, "seed"), plan.experiment)
+    if any("." in key for key, _ in typed_values(plan.overrides)):  # to look into the files takes a while
+        for name in reversed(plan.axes.choices.get("ablation", ())):
+            setters |= dict.fromkeys(keys_of_file("ablation", name), f"ablation={name}")
     for key, value in typed_values(plan.overrides):
         same = [varied for varied in setters if _is_below(key, (varied,)) or _is_below(varied, (key,))]
         if same and "." not in key and key not in plan.axes.keys:
@@ -128,7 +129,7 @@ def _refuse_contradictions(plan: Plan) -> None:
         if same:
             msg = (
                 f"{key} is what the sweep varies ({setters[same[0]]} sets it), and {key}={value} was typed. Leave it "
-                f"out, or leave the setting out with leave_out=[...]."
+                f"out, or write an experiment of your own."
             )
             raise ConfigError(msg)
 

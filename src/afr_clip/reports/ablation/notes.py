@@ -1,0 +1,148 @@
+"""What must be said beside an ablation, worked out from what was measured."""
+
+from collections.abc import Iterator, Sequence
+
+from afr_clip.reports.ablation.bootstrap import NUM_RESAMPLES
+from afr_clip.reports.ablation.measure import Ablation, Block, Paired, Row, same_images
+from afr_clip.reports.ablation.tables import PAPER_BLOCK, SHOWN, AblationTable
+from afr_clip.reports.comparison.aggregate import MeasuredSetting
+from afr_clip.reports.comparison.notes import notices_of
+
+PAPER = f"The paper's tables 3 to 6 are about {PAPER_BLOCK[0]} after training on {PAPER_BLOCK[1]}."
+
+INTERVALS = (
+    "A number with \N{PLUS-MINUS SIGN} is the mean over seeds with its sample standard deviation and, in brackets, the "
+    "number of seeds; one without is of one seed. \N{GREEK CAPITAL LETTER DELTA} reference is the setting minus the "
+    "reference with the same seed in the same category, in percentage points, averaged over these pairs. Its brackets "
+    f"hold a 95 % bootstrap interval: percentiles of {NUM_RESAMPLES:,} means, for each of which seeds and categories "
+    "are drawn again, with replacement and independently of each other. An axis with one entry is not drawn, and then "
+    "the interval says nothing about it. As far as seeds go, an interval over two or three of them is too narrow."
+)
+
+FOR_ORIENTATION = (
+    f"Numbers of the paper in brackets are those for {PAPER_BLOCK[0]} after training on {PAPER_BLOCK[1]}. They are not "
+    "comparable with what stands beside them, and are there for orientation only."
+)
+
+
+def ablation_notices(ablations: Sequence[Ablation]) -> list[tuple[str, str]]:
+    """Say what must be known before a number is read: each with a word of warning, empty for a remark.
+
+    Args:
+        ablations: Everything on the page.
+
+    Returns:
+        Notices about backbones, about parts of test splits, and about settings that are none.
+    """
+    tables = [AblationTable(ablation) for ablation in ablations]
+    settings = [setting for table in tables for setting in _by_backbone(table)]
+    same = [
+        f"{table.title}: {row.label}"
+        for table in tables
+        for row in table.ablation.rows
+        if table.differs_in(row) == "nothing"
+    ]
+    said = f"The runs recorded the same config as their reference: {'; '.join(same)}. Look at their overrides."
+    return [*notices_of(settings), *([("Settings that differ in nothing.", said)] if same else [])]
+
+
+def table_notes(table: AblationTable) -> list[str]:
+    """Say what explains one table.
+
+    Args:
+        table: Which one.
+
+    Returns:
+        Sentences: what is missing and why, what was left out of the differences, what is undefined.
+    """
+    if not table.ablation.rows:
+        return [
+            f"Nothing has been measured yet: these are the paper's numbers, {' after training on '.join(PAPER_BLOCK)}."
+        ]
+    rows = table.ablation.rows
+    notes = list(_missing(rows))
+    reference = table.ablation.reference
+    if reference is None or not reference.datasets:
+        name = table.ablation.experiment.reference
+        notes.append(f"The reference, {name}, has no numbers, so there is no difference to it.")
+    for block in table.blocks:
+        notes += _of_block(table, block)
+    return notes
+
+
+def _by_backbone(table: AblationTable) -> Iterator[MeasuredSetting]:
+    groups: dict[str, list[Row]] = {}
+    for row in table.ablation.rows:
+        if row.setting is not None:
+            groups.setdefault(row.setting.short_label, []).append(row)
+    for rows in groups.values():
+        setting = rows[0].setting
+        assert setting is not None
+        yield MeasuredSetting(setting, table.title, tuple(d for row in rows for d in row.datasets.values()), {})
+
+
+def _missing(rows: Sequence[Row]) -> Iterator[str]:
+    said = [
+        f"{row.label}, seed {cell.seed} ({reason.rstrip('.')})" for row in rows for cell, reason in row.missing.items()
+    ]
+    if said:
+        yield f"Without numbers: {'; '.join(said)}."
+    never = [row.label for row in rows if not row.cells]
+    if never:
+        yield f"Not run: {'; '.join(never)}."
+    absent: dict[str, str] = {}
+    for row in rows:
+        scored = {title for title, _ in row.datasets}
+        absent |= {title: reason for title, reason in row.absent.items() if title not in scored}
+    if absent:
+        reasons = [f"{title} ({reason.rstrip('.')})" for title, reason in absent.items()]
+        yield f"Absent: {'; '.join(reasons)}."
+
+
+def _of_block(table: AblationTable, block: Block) -> Iterator[str]:
+    name = f"{block[0]} after training on {block[1]}"
+    if any(not table.is_comparable(row, block) for row in table.ablation.rows if block in row.datasets):
+        yield f"{name}: the paper's numbers in brackets are not comparable and are there for orientation only."
+    pairs = {
+        (row, metric): table.ablation.paired(row, block, metric) for row in table.ablation.rows for metric in SHOWN
+    }
+    found = {place: paired for place, paired in pairs.items() if paired is not None}
+    yield from _over(name, list(found.values()))
+    left_out = [
+        f"{row.label} {SHOWN[m]} {p.num_left_out} (compared: {_counted(p)})"
+        for (row, m), p in found.items()
+        if p.num_left_out
+    ]
+    if left_out:
+        yield f"{name}: incomplete pairs of seed and category left out of the difference: {'; '.join(left_out)}."
+    undefined = [
+        f"{row.label} {SHOWN[m]} in {', '.join(row.undefined(block, m))}"
+        for row in table.ablation.rows if block in row.datasets for m in SHOWN if row.undefined(block, m)
+    ]  # fmt: skip
+    if undefined:
+        yield f"{name}: undefined, and in no mean and no difference: {'; '.join(undefined)}."
+    other = [row.label for row in table.ablation.rows if _stands_on_others(table.ablation, row, block)]
+    if other:
+        yield f"{name}: not on the images of the reference, so without a difference to it: {', '.join(other)}."
+
+
+def _over(name: str, pairs: Sequence[Paired]) -> Iterator[str]:
+    sizes = {(len(paired.seeds) > 1, len(paired.categories) > 1) for paired in pairs}
+    for has_seeds, has_categories in sorted(sizes - {(True, True)}):
+        if has_categories:
+            yield f"{name}: one common seed, so an interval is over categories only and says nothing about other seeds."
+        elif has_seeds:
+            yield f"{name}: one category, so an interval is over seeds only and says nothing about other categories."
+        else:
+            yield f"{name}: one common seed and one category, so a difference has no interval."
+
+
+def _counted(paired: Paired) -> str:
+    seeds = ", ".join(map(str, paired.seeds))
+    return f"seed{'s' if len(paired.seeds) > 1 else ''} {seeds} in {len(paired.categories)} categories"
+
+
+def _stands_on_others(ablation: Ablation, row: Row, block: Block) -> bool:
+    reference = ablation.reference
+    both = reference is not None and block in row.datasets and block in reference.datasets
+    return both and reference is not None and not same_images(row.datasets[block], reference.datasets[block])

@@ -135,7 +135,8 @@ def _legend(table: AblationTable) -> list[Line2D]:
         table.is_comparable(*place) for place in places if paper_value(place[0].name, "image_auroc") is not None
     ]
     handles = [
-        Line2D([], [], color=INK, label="standard deviation over seeds (bars); mean of the pairs (dots)"),
+        Line2D([], [], color=INK, label="standard deviation over seeds"),
+        Line2D([], [], color=INK, linestyle="", marker="o", markersize=5, label="mean of the paired difference"),
         Line2D([], [], color=BAR, linewidth=5, label="95 % bootstrap interval of the paired difference"),
     ]
     for is_comparable, said in (

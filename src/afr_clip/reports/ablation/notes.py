@@ -1,6 +1,6 @@
 """What must be said beside an ablation, worked out from what was measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from afr_clip.reports.ablation.bootstrap import NUM_RESAMPLES
 from afr_clip.reports.ablation.measure import Ablation, Block, Paired, Row, same_images
@@ -37,7 +37,7 @@ def ablation_notices(ablations: Sequence[Ablation]) -> list[tuple[str, str]]:
     tables = [AblationTable(ablation) for ablation in ablations]
     settings = [setting for table in tables for setting in _by_backbone(table)]
     same = [
-        f"{table.title}: {row.label}"
+        f"{table.title.split(':', maxsplit=1)[0]}: {row.label}"
         for table in tables
         for row in table.ablation.rows
         if table.differs_in(row) == "nothing"
@@ -103,24 +103,25 @@ def _of_block(table: AblationTable, block: Block) -> Iterator[str]:
     name = f"{block[0]} after training on {block[1]}"
     if any(not table.is_comparable(row, block) for row in table.ablation.rows if block in row.datasets):
         yield f"{name}: the paper's numbers in brackets are not comparable and are there for orientation only."
-    pairs = {
-        (row, metric): table.ablation.paired(row, block, metric) for row in table.ablation.rows for metric in SHOWN
-    }
-    found = {place: paired for place, paired in pairs.items() if paired is not None}
-    yield from _over(name, list(found.values()))
-    left_out = [
-        f"{row.label} {SHOWN[m]} {p.num_left_out} (compared: {_counted(p)})"
-        for (row, m), p in found.items()
-        if p.num_left_out
+    pairs = [
+        (row, metric, paired)
+        for row in table.ablation.rows
+        for metric in SHOWN
+        if (paired := table.ablation.paired(row, block, metric)) is not None
     ]
+    yield from _over(name, [paired for *_, paired in pairs])
+    left_out = _merged((_counted(paired), row, metric) for row, metric, paired in pairs if paired.num_left_out)
     if left_out:
-        yield f"{name}: incomplete pairs of seed and category left out of the difference: {'; '.join(left_out)}."
-    undefined = [
-        f"{row.label} {SHOWN[m]} in {', '.join(row.undefined(block, m))}"
-        for row in table.ablation.rows if block in row.datasets for m in SHOWN if row.undefined(block, m)
-    ]  # fmt: skip
+        yield f"{name}: incomplete pairs of seed and category are left out of the difference: {left_out}."
+    undefined = _merged(
+        (f"in {', '.join(names)}", row, metric)
+        for row in table.ablation.rows
+        if block in row.datasets
+        for metric in SHOWN
+        if (names := row.undefined(block, metric))
+    )
     if undefined:
-        yield f"{name}: undefined, and in no mean and no difference: {'; '.join(undefined)}."
+        yield f"{name}: undefined, and so in no mean and no difference: {undefined}."
     other = [row.label for row in table.ablation.rows if _stands_on_others(table.ablation, row, block)]
     if other:
         yield f"{name}: not on the images of the reference, so without a difference to it: {', '.join(other)}."
@@ -138,8 +139,20 @@ def _over(name: str, pairs: Sequence[Paired]) -> Iterator[str]:
 
 
 def _counted(paired: Paired) -> str:
-    seeds = ", ".join(map(str, paired.seeds))
-    return f"seed{'s' if len(paired.seeds) > 1 else ''} {seeds} in {len(paired.categories)} categories"
+    seeds = "" if paired.seeds == (None,) else f" with seed {', '.join(map(str, paired.seeds))}"
+    num = paired.num_left_out + len(paired.seeds) * len(paired.categories)
+    return f"{paired.num_left_out} of {num}, which leaves {len(paired.categories)} categories{seeds}"
+
+
+def _merged(said: Iterable[tuple[str, Row, str]]) -> str:
+    """Say what holds for several settings and metrics once for all of them."""
+    metrics: dict[tuple[str, Row], list[str]] = {}
+    for what, row, metric in said:
+        metrics.setdefault((what, row), []).append(SHOWN[metric])
+    settings: dict[tuple[str, str], list[str]] = {}
+    for (what, row), names in metrics.items():
+        settings.setdefault((" and ".join(names), what), []).append(row.label)
+    return "; ".join(f"{names} of {', '.join(labels)} {what}" for (names, what), labels in settings.items())
 
 
 def _stands_on_others(ablation: Ablation, row: Row, block: Block) -> bool:

@@ -19,6 +19,7 @@ PAPER_BLOCK: Block = (target_of_the_paper().title, target_of_the_paper().auxilia
 """What tables 3 to 6 of the paper are about."""
 
 REFERENCE = "reference"
+NOT_RUN = "not run"
 
 CSV_HEADER = (
     "experiment",
@@ -95,13 +96,13 @@ class AblationTable:
 
         Returns:
             The number, and what to say: ``"measured"``, ``"partly"`` where it does not stand on published test splits,
-            ``"undefined"``, ``"failed"`` or ``"waiting"`` where no cell has run, ``"absent"`` where the dataset has no
-            number.
+            ``"undefined"``, ``"failed"``, ``"waiting"`` or ``"not run"`` where no cell has run, ``"absent"`` where the
+            dataset has no number.
         """
         dataset = row.datasets.get(block)
         if dataset is None:
-            states = {cell.state for cell in row.cells}
-            return None, next((state for state in (FAILED, WAITING) if states == {state}), ABSENT)
+            states = {cell.state for cell in row.cells} or {NOT_RUN}
+            return None, next((state for state in (FAILED, WAITING, NOT_RUN) if states == {state}), ABSENT)
         spread = dataset.spread(metric)
         if spread is None:
             return None, "undefined"

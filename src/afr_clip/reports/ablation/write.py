@@ -18,7 +18,7 @@ from afr_clip.reports.ablation.record import Experiment, Search, Sweep, read_swe
 from afr_clip.reports.ablation.search_figures import draw_best, draw_parallel
 from afr_clip.reports.ablation.tables import AblationTable
 from afr_clip.reports.comparison.gather import ComparisonError, RunResults
-from afr_clip.reports.comparison.text import to_latex, to_markdown, to_rich
+from afr_clip.reports.comparison.text import escape_markdown, to_latex, to_markdown, to_rich
 from afr_clip.reports.run_folder import write_csv, write_json, write_text
 
 PAGE, DATA = "ablations.html", "ablations.json"
@@ -151,7 +151,7 @@ def write_ablations(sweep_dir: Path, out: Path) -> Path:
 def _write_table(out: Path, table: AblationTable, notices: Sequence[str]) -> None:
     name, grids = table.name, table.grids()
     said = [PAPER, *([INTERVALS] if table.ablation.rows else []), *notices, *table_notes(table)]
-    notes = "".join(f"\n{note}\n" for note in said)
+    notes = "".join(f"\n{escape_markdown(note)}\n" for note in said)
     write_text(out / f"{name}.md", f"# {table.title}\n\nIn percent.\n\n{to_markdown(grids, 'Scored')}{notes}")
     caption = " ".join([f"{table.title.split(': ')[-1].capitalize()}, in percent.", *said])
     write_text(out / f"{name}.tex", to_latex(table.grids(with_keys=False), caption, f"tab:{name}"))

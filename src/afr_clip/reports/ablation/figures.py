@@ -15,6 +15,7 @@ from afr_clip.reports.ablation.curves import Curve, curves_of
 from afr_clip.reports.ablation.measure import Block, Row
 from afr_clip.reports.ablation.paper import paper_value
 from afr_clip.reports.ablation.tables import PAPER_BLOCK, SHOWN, AblationTable
+from afr_clip.reports.comparison.aggregate import PARTLY
 
 CHANCE = 50.0
 """AUROC of a score that knows nothing, in percent; there the bars begin."""
@@ -51,7 +52,7 @@ def draw_bars(path: Path, table: AblationTable) -> None:
             differences.set_xlabel(f"{label} minus the reference's, in points")
             for axis in (values, differences):
                 _name_rows(axis, table.ablation.rows if j == 0 else [""] * num)
-        panels[2 * i, 0].set_title(table.heading(block), loc="left", fontsize=10, fontweight="bold")
+        panels[2 * i, 0].set_title(_title(table, block), loc="left", fontsize=10, fontweight="bold")
     figure.legend(handles=_legend(table), loc="outside lower left", ncols=2, fontsize=8, frameon=False)
     save_figure(figure, path)
 
@@ -83,6 +84,11 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     save_figure(figure, path)
     return True
+
+
+def _title(table: AblationTable, block: Block) -> str:
+    is_partial = any(block in row.datasets and row.datasets[block].is_partial for row in table.ablation.rows)
+    return f"{table.heading(block)}{f' {PARTLY} not the published test splits' if is_partial else ''}"
 
 
 def _draw_values(axis: Axes, table: AblationTable, block: Block, metric: str) -> None:

@@ -109,7 +109,7 @@ def _of_block(table: AblationTable, block: Block) -> Iterator[str]:
         for metric in SHOWN
         if (paired := table.ablation.paired(row, block, metric)) is not None
     ]
-    yield from _over(name, [paired for *_, paired in pairs])
+    yield from _over(name, pairs)
     left_out = _merged((_counted(paired), row, metric) for row, metric, paired in pairs if paired.num_left_out)
     if left_out:
         yield f"{name}: incomplete pairs of seed and category are left out of the difference: {left_out}."
@@ -127,15 +127,23 @@ def _of_block(table: AblationTable, block: Block) -> Iterator[str]:
         yield f"{name}: not on the images of the reference, so without a difference to it: {', '.join(other)}."
 
 
-def _over(name: str, pairs: Sequence[Paired]) -> Iterator[str]:
-    sizes = {(len(paired.seeds) > 1, len(paired.categories) > 1) for paired in pairs}
-    for has_seeds, has_categories in sorted(sizes - {(True, True)}):
-        if has_categories:
-            yield f"{name}: one common seed, so an interval is over categories only and says nothing about other seeds."
-        elif has_seeds:
-            yield f"{name}: one category, so an interval is over seeds only and says nothing about other categories."
-        else:
-            yield f"{name}: one common seed and one category, so a difference has no interval."
+def _over(name: str, pairs: Sequence[tuple[Row, str, Paired]]) -> Iterator[str]:
+    """Say of which differences the interval lacks an axis, or of which there is none."""
+    said = _merged(
+        (_LACKING[len(paired.seeds) > 1, len(paired.categories) > 1], row, metric)
+        for row, metric, paired in pairs
+        if len(paired.seeds) == 1 or len(paired.categories) == 1
+    )
+    if said:
+        yield f"{name}: not every interval is over seeds and categories: {said}."
+
+
+_LACKING = {
+    (False, True): "with one common seed, over categories only, which says nothing about other seeds",
+    (True, False): "with one category, over seeds only, which says nothing about other categories",
+    (False, False): "with one common seed and one category, without an interval",
+}
+"""What to say of an interval, by whether there are several seeds and several categories."""
 
 
 def _counted(paired: Paired) -> str:

@@ -57,7 +57,7 @@ def table_notes(table: AblationTable) -> list[str]:
     """
     if not table.ablation.rows:
         return [
-            f"Nothing has been measured yet: these are the paper's numbers, {' after training on '.join(PAPER_BLOCK)}."
+            f"Nothing has been measured yet: these are the paper's numbers of {' after training on '.join(PAPER_BLOCK)}."
         ]
     rows = table.ablation.rows
     notes = list(_missing(rows))

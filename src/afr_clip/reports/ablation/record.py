@@ -239,5 +239,5 @@ def _search(folder: Path, content: Mapping[str, Any]) -> Search:
     return Search(folder, objective, sorted(trials, key=lambda trial: trial.number), frozenset(logarithmic))
 
 
-def _number(value: float | None) -> float | None:
+def _number(value: float | int | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)

@@ -54,7 +54,7 @@ class Axis:
         low, high, here = map(self._scaled, (levels[0], levels[-1], value))
         return (here - low) / (high - low)
 
-    def _scaled(self, value: float) -> float:
+    def _scaled(self, value: float | int) -> float:
         return math.log(value) if self.is_logarithmic and min(self.values) > 0 else value
 
     @property

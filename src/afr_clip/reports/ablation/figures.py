@@ -1,10 +1,11 @@
 """An ablation as pictures: bars with the differences to the reference, and the losses of its trainings."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean, stdev
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +23,11 @@ CHANCE = 50.0
 
 BAR, REFERENCE_BAR, INK, PAPER = "#7aa6c2", "#28587b", "#1c2024", "#c4420f"
 DPI = 110
+
+
+def names_as_they_are() -> AbstractContextManager[None]:
+    """Draw dollar signs in names as such; otherwise what stands between two of them would be taken for a formula."""
+    return rc_context({"text.parse_math": False})
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -56,9 +56,8 @@ def table_notes(table: AblationTable) -> list[str]:
         Sentences: what is missing and why, what was left out of the differences, what is undefined.
     """
     if not table.ablation.rows:
-        return [
-            f"Nothing has been measured yet: these are the paper's numbers of {' after training on '.join(PAPER_BLOCK)}."
-        ]
+        about = " after training on ".join(PAPER_BLOCK)
+        return [f"Nothing has been measured yet: these are the paper's numbers of {about}."]
     rows = table.ablation.rows
     notes = list(_missing(rows))
     reference = table.ablation.reference

@@ -55,7 +55,7 @@ class Axis:
         return (here - low) / (high - low)
 
     def _scaled(self, value: float | int) -> float:
-        return math.log(value) if self.is_logarithmic and min(self.values) > 0 else value
+        return math.log(value) if self.is_logarithmic and min(self.values) > 0 else float(value)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from afr_clip.reports.ablation import bootstrap, search_table, tables
-from afr_clip.reports.ablation.figures import draw_bars, draw_losses
+from afr_clip.reports.ablation.figures import draw_bars, draw_losses, names_as_they_are
 from afr_clip.reports.ablation.html import render_ablations
 from afr_clip.reports.ablation.measure import Ablation, ReadRuns, measure, read_folder
 from afr_clip.reports.ablation.notes import INTERVALS, PAPER, ablation_notices, table_notes
@@ -57,8 +57,9 @@ class Ablations:
         for search in self.searches:
             write_csv(out / "search.csv", search_table.search_header(search), search_table.search_records(search))
             if search.finished:
-                draw_parallel(out / "search_parallel.png", search)
-                draw_best(out / "search_best.png", search)
+                with names_as_they_are():
+                    draw_parallel(out / "search_parallel.png", search)
+                    draw_best(out / "search_best.png", search)
         write_text(out / PAGE, render_ablations(self.ablations, self.searches, out))
         return out / PAGE
 
@@ -157,8 +158,9 @@ def _write_table(out: Path, table: AblationTable, notices: Sequence[str]) -> Non
     write_text(out / f"{name}.tex", to_latex(table.grids(with_keys=False), caption, f"tab:{name}"))
     write_csv(out / f"{name}.csv", tables.CSV_HEADER, table.records())
     if table.ablation.blocks:
-        draw_bars(out / f"{name}_bars.png", table)
-        draw_losses(out / f"{name}_losses.png", table)
+        with names_as_they_are():
+            draw_bars(out / f"{name}_bars.png", table)
+            draw_losses(out / f"{name}_losses.png", table)
 
 
 def _content(table: AblationTable) -> dict[str, Any]:

@@ -22,8 +22,17 @@ def table_of(sweep, title="table3"):
     return AblationTable(measure(read_sweep(sweep).experiments[0], read_folder))
 
 
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def width_of(path):
+    return pixels_of(path).shape[1]
+
+
 def num_of_colour(path, colour):
-    return int((np.abs(np.asarray(Image.open(path).convert("RGB")).astype(int) - colour).max(axis=2) < 8).sum())
+    return int((np.abs(pixels_of(path) - colour).max(axis=2) < 8).sum())
 
 
 def test_bars_show_the_papers_number_filled_only_where_it_is_comparable(tmp_path):
@@ -38,7 +47,7 @@ def test_bars_show_the_papers_number_filled_only_where_it_is_comparable(tmp_path
 def test_losses_are_drawn_where_any_were_logged(tmp_path):
     table = table_of(tmp_path)
     assert draw_losses(tmp_path / "losses.png", table)
-    assert Image.open(tmp_path / "losses.png").width > 800
+    assert width_of(tmp_path / "losses.png") > 800
     for path in tmp_path.rglob("metrics.csv"):
         path.unlink()
     assert not draw_losses(tmp_path / "none.png", table)
@@ -53,6 +62,6 @@ def test_many_settings_have_colours_of_their_own(tmp_path, num):
     write_record(tmp_path, [cell(f"reading_{i:02}", 0) for i in range(num)], "readings")
     table = AblationTable(measure(read_sweep(tmp_path).experiments[0], read_folder))
     assert draw_losses(tmp_path / "losses.png", table)
-    pixels = np.asarray(Image.open(tmp_path / "losses.png").convert("RGB")).reshape(-1, 3)
+    pixels = pixels_of(tmp_path / "losses.png").reshape(-1, 3)
     strong = {tuple(c) for c, n in zip(*np.unique(pixels, axis=0, return_counts=True), strict=True) if n > 300}
     assert len(strong) >= num

@@ -13,6 +13,11 @@ from afr_clip.reports.ablation.search_figures import (
 from helpers.sweeps import write_search
 
 
+def width_of(path):
+    with Image.open(path) as picture:
+        return picture.width
+
+
 def search_of(tmp_path, values, **content):
     write_search(tmp_path, values, **content)
     return read_sweep(tmp_path).search
@@ -56,4 +61,4 @@ def test_both_pictures_are_drawn(tmp_path, values):
     search = search_of(tmp_path, values)
     draw_parallel(tmp_path / "a.png", search)
     draw_best(tmp_path / "b.png", search)
-    assert all(Image.open(tmp_path / name).width > 700 for name in ("a.png", "b.png"))
+    assert all(width_of(tmp_path / name) > 700 for name in ("a.png", "b.png"))

@@ -21,7 +21,7 @@ SETTINGS = (
 )
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
-SHARED = ("files", "__version__")
+SHARED = ("files", "signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
 
 MAY_IMPORT = {

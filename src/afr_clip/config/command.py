@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from afr_clip.config.validate import ConfigError, MissingKeyError
+from afr_clip.signals import EXIT_STOPPED, Stopped
 
 EXIT_ERROR = 1
 EXIT_BAD_COMMAND_LINE = 2
@@ -105,6 +106,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
             _end(INTERRUPTED, EXIT_ERROR)
         except SpokenExit:
             raise
+        except Stopped as stopped:
+            _end(str(stopped), EXIT_STOPPED)
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:

@@ -198,6 +198,7 @@ class TrainConfig(CommandConfig):
     """``python -m afr_clip.train``."""
 
     resume: bool = MISSING
+    requeue: bool = MISSING
     save_maps: bool = MISSING
     num_figures: int = MISSING
     figure_every_n_epochs: int = MISSING

@@ -130,6 +130,8 @@ def _rules(config: DictConfig) -> Iterator[str]:
     for key in ("trainer.devices", "trainer.num_nodes"):
         if str(_value(config, key)) != "1":
             yield f"{key} must be 1, got {_value(config, key)}. Runs of several processes are not supported yet."
+    if _value(config, "requeue") and _value(config, "run_dir") is None:
+        yield "run_dir must be given where requeue=true, to be found again by the requeued job. Add run_dir=DIR."
     category = _value(config, "category")
     if category is not None and not category.strip():
         yield f"category must say what the images show, got {category!r}. Use words, for example category='metal nut'."

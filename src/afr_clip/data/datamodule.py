@@ -1,7 +1,8 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.references import choose_references
 from afr_clip.data.sampler import EpochSampler
 from afr_clip.data.separation import TrainedOn, refuse_overlap
+from afr_clip.data.workers import LoadingProcesses, explain_loss
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,7 @@ class AnomalyDataModule(LightningDataModule):
         self.auxiliary = auxiliary
         self.targets = dict(zip(names, targets, strict=True))
         self._settings = settings
+        self._loading: list[LoadingProcesses] = []
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -132,8 +135,14 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, training=True)
         sampler = EpochSampler(len(dataset), self._settings.seed)
-        # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
-        sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
+        if self.trainer is not None:
+            # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+            loop = self.trainer.fit_loop
+            progress = loop.epoch_progress.current.state_dict()
+            sampler.set_epoch(progress["processed"])
+            if progress["ready"] > progress["processed"]:  # stopped in the middle of that epoch
+                num_batches = loop.epoch_loop.batch_progress.current.completed
+                sampler.skip(progress["processed"], num_batches * self._settings.batch_size)
         return self._loader(dataset, self._settings.batch_size, sampler)
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
@@ -194,6 +203,24 @@ class AnomalyDataModule(LightningDataModule):
                 logger.warning("%s: %d defects have no pixel left at input size.", where, count.num_vanished)
         return {category: count.num_vanished for category, count in counts.items()}
 
+    @contextmanager
+    def naming_lost_images(self) -> Iterator[None]:
+        """Say which image was being read where a loading process is lost inside the block.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            LostWorkerError: If one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # which PyTorch raises wherever the main process just is
+            explained = explain_loss(error, self._loading)
+            if explained is None:
+                raise
+            raise explained from error
+
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
         """Move a batch; Lightning's own way would write into the frozen dataclass.
 
@@ -229,12 +256,15 @@ class AnomalyDataModule(LightningDataModule):
     def _loader(
         self, dataset: AnomalyDataset, batch_size: int, sampler: Sampler[tuple[int, int]] | None = None
     ) -> DataLoader[AnomalyItem]:
+        loading = LoadingProcesses(self._settings.num_workers, dataset.samples)
+        self._loading.append(loading)
         return DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self._settings.num_workers,
             collate_fn=collate,
+            worker_init_fn=loading,
             pin_memory=torch.cuda.is_available(),
             drop_last=False,
             # Training starts its workers once; a target is read once, and its workers must not outlive it.

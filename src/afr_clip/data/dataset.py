@@ -1,6 +1,6 @@
 """A map-style dataset of decoded, resized and normalised images, and how they become a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,6 +46,10 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         cache: Resized pixels of the same samples; ``None`` decodes the files each time.
         augmentation: Applied to each draw; then items are asked for by ``(index, draw_seed)``.
         mosaic: Puts a collage in the place of some draws, likewise.
+
+    Attributes:
+        samples: As given.
+        on_read: Called with the index of each image before it is read.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         mosaic: Mosaic | None = None,
     ) -> None:
         self.samples = tuple(samples)
+        self.on_read: Callable[[int], None] = _unheard
         self._reader = reader
         self._mean, self._std = tuple(mean), tuple(std)
         self._cache = cache
@@ -104,10 +109,15 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         )
 
     def _read(self, index: int) -> Pixels:
+        self.on_read(index)
         return self._reader.read(self.samples[index]) if self._cache is None else self._cache.read(index)
 
     def _is_truth_known(self, sample: AnomalySample) -> bool:
         return sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known)
+
+
+def _unheard(index: int) -> None:
+    """Do nothing; a lambda could not be sent to another process."""
 
 
 def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:

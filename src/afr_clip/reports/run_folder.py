@@ -82,6 +82,7 @@ _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
 
 WITHOUT_INFLUENCE = {
     "resume",
+    "requeue",
     "run_dir",
     "data_dir",
     "drawn_dir",

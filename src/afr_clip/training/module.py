@@ -15,6 +15,7 @@ from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.training.means import EpochMeans
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -77,6 +78,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._category_names = category_names
         self.metrics: DatasetMetrics | None = None
         self.results: tuple[CategoryResult, ...] = ()
+        self._means = EpochMeans()
         self._target = ""
         self._references: tuple[AnomalyBatch, ...] = ()
         # Only the adapters are in checkpoints; on_load_checkpoint demands that they are all there and nothing else.
@@ -123,12 +125,25 @@ class AnomalyDetectionModule(pl.LightningModule):
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         size = len(batch.samples)
-        self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train/loss_step", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=size)
+        names = {name: "train/loss_epoch" if name == "total" else f"train/loss_{name}" for name in terms._fields}
+        values = {names[name]: value for name, value in terms._asdict().items()}
+        rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
+        self._means.add(values | {"train/lr": rate}, size)
         return {"loss": terms.total, "prediction": prediction}
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the means of an epoch; one that goes on in the middle does not come here."""
+        self._means.restart()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch."""
+        means = self._means.compute(self._add_up)
+        self.log("train/loss_epoch", means.pop("train/loss_epoch"), prog_bar=True)
+        self.log_dict(means)
+
+    def _add_up(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
 
     def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
         if torch.isfinite(value):
@@ -185,7 +200,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what learns."""
+        """Keep only what learns, and the means of the epoch so far."""
+        checkpoint["means"] = self._means.state_dict(self._add_up)
         names = self._saved_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
@@ -198,6 +214,8 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"unknown, for example {sorted(differing)[0]}. Choose another run_dir and train anew."
             )
             raise ValueError(msg)
+        if "means" in checkpoint and self.trainer.is_global_zero:
+            self._means.load_state_dict(checkpoint["means"])
 
     def _saved_names(self) -> set[str]:
         return {f"network.{name}" for name in self.network.trainable_parameter_names()}

@@ -31,6 +31,7 @@ from afr_clip.workflow.parts import (
     start_run,
 )
 from afr_clip.workflow.score import score_targets
+from afr_clip.workflow.stopping import interruptible
 
 
 def evaluate(config: DictConfig) -> None:
@@ -39,6 +40,11 @@ def evaluate(config: DictConfig) -> None:
     Args:
         config: The composed and validated config.
     """
+    with interruptible():
+        _evaluate(config)
+
+
+def _evaluate(config: DictConfig) -> None:
     checkpoint, config = restore(config)
     run = start_run(config, Path(output_dir()))
     target = load_dataset(dataset_spec(config.dataset, config))

@@ -25,6 +25,7 @@ from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import close_loggers, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.stopping import StopWhenAsked
 from afr_clip.workflow.parts import (
     Engine,
     Run,
@@ -123,12 +124,14 @@ def _fit(
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
-    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
+    writer = CheckpointWriter(checkpoints, manifest)
+    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()
     engine = build_engine(config, run, loggers, callbacks)
-    engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    with data.naming_lost_images():
+        engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     if "seconds_training" not in run.manifest:
         run.note(seconds_training=round(time.monotonic() - started, 1))

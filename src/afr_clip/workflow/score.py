@@ -73,7 +73,8 @@ def _score(
     figures = FigureCollector(data.normalisation, config.num_figures)
     engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
-    engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+    with data.naming_lost_images():
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
     vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()

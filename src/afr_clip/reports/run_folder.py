@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afr_clip.files import written_whole
+from afr_clip.files import remove_abandoned, written_whole
 
 MANIFEST = "manifest.json"
 
@@ -37,7 +37,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make sure a run may write into a folder.
+    """Make sure a run may write into a folder, and tidy up after one that was killed there.
 
     Args:
         folder: The run folder.
@@ -57,6 +57,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
             f"or continue a training with resume=true."
         )
         raise RunFolderError(msg)
+    remove_abandoned(folder)
     path = folder / MANIFEST
     if not (resume and path.exists()):
         return None

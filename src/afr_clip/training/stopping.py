@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -28,14 +29,15 @@ class StopWhenAsked(pl.Callback):
     def __init__(self, checkpoints: CheckpointWriter | None = None) -> None:
         self._checkpoints = checkpoints
         self._received: int | None = None
+        self._pass_on: Callable[[int], None] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen."""
-        self._listen()
+        self._listen(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen."""
-        self._listen()
+        self._listen(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs, of which the first was saved when it ended."""
@@ -59,18 +61,24 @@ class StopWhenAsked(pl.Callback):
             self._stop("The training is finished and saved.")
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop after a scored batch."""
-        if self._is_asked(trainer):
+        """Stop after a scored batch, each process for itself: not all of them score as many."""
+        if self._received is not None:
             self._stop("The training and the targets scored before are saved; the one being scored starts anew.")
 
-    def _listen(self) -> None:
+    def _listen(self, trainer: pl.Trainer) -> None:
         self._received = None
+        # Processes that Lightning has started are asked by this one; those of a scheduler get the signal from there.
+        self._pass_on = getattr(trainer.strategy.launcher, "kill", None)
         if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen
             for signum in STOP_SIGNALS:
                 signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._received = self._received or signum
+        if self._received is not None:
+            return
+        self._received = signum
+        if self._pass_on is not None:
+            self._pass_on(signum)
 
     def _is_asked(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.strategy.reduce_boolean_decision(self._received is not None, all=False))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from afr_clip.reports.run_folder import holds_run
@@ -97,12 +98,12 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _requeue_job() -> None:
-    """Have SLURM start the job again; where submitit does so by itself, or another process of the job, it is left."""
+    """Have SLURM start the job again, by one of its processes; where submitit does so by itself it is left to it."""
     job = os.environ.get("SLURM_JOB_ID")
+    if getattr(rank_zero_only, "rank", 0) != 0 or "SUBMITIT_EXECUTOR" in os.environ:
+        return
     if job is None:
         logger.warning("requeue=true has no effect here, because this is no SLURM job (SLURM_JOB_ID is not set).")
-        return
-    if "SUBMITIT_EXECUTOR" in os.environ or os.environ.get("SLURM_PROCID", "0") != "0":
         return
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"

@@ -32,3 +32,10 @@ def test_every_part_of_a_draw_changes_its_seed(change):
 
 def test_an_image_keeps_its_draw_wherever_it_stands_in_the_epoch():
     assert dict(epoch(EpochSampler(20, seed=3), 5)) == {index: draw_seed(3, 5, index) for index in range(20)}
+
+
+def test_an_epoch_that_was_stopped_goes_on_where_it_was_and_the_others_are_whole():
+    usual, resumed = EpochSampler(20, seed=3), EpochSampler(20, seed=3)
+    resumed.skip(1, 6)
+    assert [epoch(resumed, number) for number in range(3)] == [epoch(usual, 0), epoch(usual, 1)[6:], epoch(usual, 2)]
+    assert len(resumed) == 20  # Lightning counts what was seen before

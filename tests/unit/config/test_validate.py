@@ -53,6 +53,12 @@ def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
         validate(changed(**{key.replace(".", "__"): -1}))
 
 
+def test_a_requeued_job_must_find_its_folder_again(changed):
+    validate(changed(requeue=True, run_dir="runs/a"))
+    with pytest.raises(ConfigError, match=r"^run_dir must be given where requeue=true"):
+        validate(changed(requeue=True, run_dir=None))
+
+
 @pytest.mark.parametrize("window", [0, 2, -3])
 def test_the_window_must_be_odd_and_positive(changed, window):
     validate(changed(module__network__mpfa_window=5))

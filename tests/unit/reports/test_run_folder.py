@@ -1,5 +1,6 @@
 import json
 import math
+import platform
 
 import pytest
 
@@ -168,3 +169,19 @@ def test_a_key_that_is_gone_is_named(started):
 )
 def test_a_resumed_run_may_change_what_does_not_touch_the_weights(started, key, value):
     assert open_run(started, resume=True, config=changed(key, value))["config"] == CONFIG
+
+
+def test_a_run_tidies_up_after_one_that_was_killed_in_its_folder(tmp_path):
+    abandoned = tmp_path / "checkpoints" / f".resume.ckpt.unfinished-{platform.node()}-{2**22 + 1}"  # no such process
+    abandoned.parent.mkdir()
+    abandoned.write_text("half")
+    with pytest.raises(RunFolderError):
+        open_run(tmp_path, resume=False, config=CONFIG)
+    assert abandoned.exists()  # a folder that is refused is left as it is
+    open_run(tmp_path, resume=True, config=CONFIG)
+    assert names(abandoned.parent) == []
+
+
+def test_a_requeued_run_may_be_continued_by_hand(tmp_path):
+    write_json(tmp_path / "manifest.json", {"config": CONFIG | {"requeue": True}})
+    assert open_run(tmp_path, resume=True, config=CONFIG | {"requeue": False}) is not None

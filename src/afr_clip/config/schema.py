@@ -201,6 +201,7 @@ class TrainConfig(CommandConfig):
     save_maps: bool = MISSING
     num_figures: int = MISSING
     figure_every_n_epochs: int = MISSING
+    activation_checkpointing: bool = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

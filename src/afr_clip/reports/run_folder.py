@@ -90,6 +90,7 @@ WITHOUT_INFLUENCE = {
     "save_maps",
     "num_figures",
     "figure_every_n_epochs",
+    "activation_checkpointing",
     "data.num_workers",
     "data.cache",
     "data.eval_batch_size",

@@ -75,6 +75,7 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
     towers = build_towers(config, run)
+    towers.backbone.checkpointing = config.activation_checkpointing
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)

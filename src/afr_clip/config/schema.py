@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
+from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -83,6 +84,13 @@ class DatasetConfig:
     drawn: DrawnConfig | None = MISSING
 
 
+class FeatureDtype(Enum):
+    """How numbers of the feature cache lie on disk."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
 @dataclass
 class DataConfig:
     """``data``: how it is loaded."""
@@ -93,6 +101,8 @@ class DataConfig:
     augment: bool = MISSING
     mosaic: float = MISSING
     cache: bool = MISSING
+    feature_cache: bool = MISSING
+    feature_dtype: FeatureDtype = MISSING
 
 
 @dataclass

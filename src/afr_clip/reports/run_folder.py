@@ -93,6 +93,7 @@ WITHOUT_INFLUENCE = {
     "activation_checkpointing",
     "data.num_workers",
     "data.cache",
+    "data.feature_cache",
     "data.eval_batch_size",
     "dataset.root",
     "logger.wandb",

@@ -25,6 +25,7 @@ from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import close_loggers, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.features import FeatureCaching
 from afr_clip.workflow.parts import (
     Engine,
     Run,
@@ -119,12 +120,14 @@ def _fit(
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
     callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
+    if config.data.feature_cache:
+        callbacks.append(FeatureCaching(config, run, data))
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
-from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -84,13 +83,6 @@ class DatasetConfig:
     drawn: DrawnConfig | None = MISSING
 
 
-class FeatureDtype(Enum):
-    """How numbers of the feature cache lie on disk."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
 @dataclass
 class DataConfig:
     """``data``: how it is loaded."""
@@ -102,7 +94,7 @@ class DataConfig:
     mosaic: float = MISSING
     cache: bool = MISSING
     feature_cache: bool = MISSING
-    feature_dtype: FeatureDtype = MISSING
+    feature_dtype: str = MISSING
 
 
 @dataclass

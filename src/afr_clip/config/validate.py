@@ -40,6 +40,7 @@ _NOT_NEGATIVE = (
     "loss.image_gamma",
 )
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_FEATURE_DTYPES = ("float32", "float16")
 _SHARE = ("data.mosaic",)
 
 
@@ -140,6 +141,9 @@ def _rules(config: DictConfig) -> Iterator[str]:
 
 
 def _feature_cache_rules(config: DictConfig) -> Iterator[str]:
+    dtype = _value(config, "data.feature_dtype")
+    if dtype not in _FEATURE_DTYPES:
+        yield f"data.feature_dtype must be one of {', '.join(_FEATURE_DTYPES)}, got {dtype}. float32 loses nothing."
     if not _value(config, "data.feature_cache"):
         return
     if "loss" not in config:

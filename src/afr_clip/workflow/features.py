@@ -87,7 +87,7 @@ class FeatureCaching(pl.Callback):
 
     @property
     def _dtype(self) -> str:
-        return str(self._config.data.feature_dtype.value)
+        return str(self._config.data.feature_dtype)
 
     def _compute(self, module: AnomalyDetectionModule, start: int) -> Iterator[TappedSample]:
         assert self._data.auxiliary is not None, "training has an auxiliary dataset"

@@ -322,3 +322,9 @@ def test_features_are_not_kept_where_nothing_is_trained(composed):
     config = composed("module=clip_similarity", "dataset=visa", "data.feature_cache=true", command="evaluate")
     with pytest.raises(ConfigError, match=r"^data\.feature_cache must be false where nothing is trained"):
         validate(config)
+
+
+def test_features_are_kept_as_one_of_two_kinds(changed):
+    validate(changed(data__feature_dtype="float16"))
+    with pytest.raises(ConfigError, match=r"^data\.feature_dtype must be one of float32, float16, got bfloat16"):
+        validate(changed(data__feature_dtype="bfloat16"))

@@ -93,6 +93,8 @@ class DataConfig:
     augment: bool = MISSING
     mosaic: float = MISSING
     cache: bool = MISSING
+    feature_cache: bool = MISSING
+    feature_dtype: str = MISSING
 
 
 @dataclass
@@ -202,6 +204,7 @@ class TrainConfig(CommandConfig):
     save_maps: bool = MISSING
     num_figures: int = MISSING
     figure_every_n_epochs: int = MISSING
+    activation_checkpointing: bool = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -40,6 +40,7 @@ _NOT_NEGATIVE = (
     "loss.image_gamma",
 )
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_FEATURE_DTYPES = ("float32", "float16")
 _SHARE = ("data.mosaic",)
 
 
@@ -124,6 +125,7 @@ def _ranges(config: DictConfig) -> Iterator[str]:
 
 def _rules(config: DictConfig) -> Iterator[str]:
     yield from _protocol_rules(config)
+    yield from _feature_cache_rules(config)
     precision = _value(config, "trainer.precision")
     if precision not in _PRECISIONS:
         yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
@@ -138,6 +140,34 @@ def _rules(config: DictConfig) -> Iterator[str]:
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."
+
+
+def _feature_cache_rules(config: DictConfig) -> Iterator[str]:
+    dtype = _value(config, "data.feature_dtype")
+    if dtype not in _FEATURE_DTYPES:
+        yield f"data.feature_dtype must be one of {', '.join(_FEATURE_DTYPES)}, got {dtype}. float32 loses nothing."
+    if not _value(config, "data.feature_cache"):
+        return
+    if "loss" not in config:
+        yield "data.feature_cache must be false where nothing is trained, got true. Leave data.feature_cache out."
+        return
+    for key, plain in (("augment", False), ("mosaic", 0.0)):
+        value = _value(config, f"data.{key}")
+        if value != plain:
+            yield (
+                f"data.{key} must be {plain} with data.feature_cache=true, got {value}: pictures that differ in every "
+                f"epoch cannot be kept. Leave one of them out."
+            )
+    try:
+        settings: MethodSettings = instantiate(settings_node(config.module.network), _convert_="all")
+    except Exception:  # said by _refused_by_settings or _unbound
+        return
+    if not settings.has_frozen_taps:
+        advice = "Add ablation=no_sp, or leave" if hasattr(settings, "self_prompting") else "Leave"
+        yield (
+            f"data.feature_cache=true needs an image tower that reads nothing that learns, and module="
+            f"{config.module.name} puts prompts into it. {advice} data.feature_cache out."
+        )
 
 
 def _protocol_rules(config: DictConfig) -> Iterator[str]:

@@ -61,7 +61,7 @@ def panels_of(
         One panel per image.
     """
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
-    images = ((batch.image.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    images = ((batch.pictures.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [
         Panel(
             sample,

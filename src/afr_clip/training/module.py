@@ -37,6 +37,21 @@ class AnomalyNetwork(Protocol):
 
 
 @runtime_checkable
+class TappedNetwork(Protocol):
+    """What a method offers besides whose image tower reads nothing that learns: the two halves of its forward."""
+
+    @property
+    def tapped_from(self) -> str:
+        """What is read out; the same words mean the same numbers of the same frozen weights and images."""
+
+    def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Read out the image tower; one row per image in every tensor."""
+
+    def score(self, tapped: tuple[Tensor, ...], category: tuple[str, ...]) -> AnomalyPrediction:
+        """Score what was read out."""
+
+
+@runtime_checkable
 class FewShotNetwork(Protocol):
     """What a method offers besides that looks at normal images of a category before it scores any other."""
 
@@ -111,7 +126,9 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
         """Score a batch."""
-        return self.network(batch.image, self._names(batch))
+        if batch.tapped:  # the first half of the network's own forward was done before
+            return self.network.score(batch.tapped, self._names(batch))
+        return self.network(batch.pictures, self._names(batch))
 
     def _names(self, batch: AnomalyBatch) -> tuple[str, ...]:
         return batch.prompt_name if self._category_names is CategoryNames.words else batch.category
@@ -159,7 +176,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Let the network look at the references, once it lies where it will score."""
         with self.trainer.precision_plugin.test_step_context():  # as the targets will be
             for batch in self._references:
-                self.network.observe(batch.image.to(self.device), self._names(batch)[0])
+                self.network.observe(batch.pictures.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
         """Score one batch of a target dataset."""

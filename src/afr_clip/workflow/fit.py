@@ -26,6 +26,7 @@ from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, re
 from afr_clip.training.loggers import close_loggers, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.training.stopping import StopWhenAsked
+from afr_clip.workflow.features import FeatureCaching
 from afr_clip.workflow.parts import (
     Engine,
     Run,
@@ -76,6 +77,7 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
     towers = build_towers(config, run)
+    towers.backbone.checkpointing = config.activation_checkpointing
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)
@@ -119,13 +121,15 @@ def _fit(
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
     writer = CheckpointWriter(checkpoints, manifest)
     callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
+    if config.data.feature_cache:
+        callbacks.append(FeatureCaching(config, run, data))
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()

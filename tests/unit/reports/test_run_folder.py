@@ -164,6 +164,8 @@ def test_a_key_that_is_gone_is_named(started):
         ("save_maps", True),
         ("data.num_workers", 0),
         ("data.cache", True),
+        ("data.feature_cache", True),
+        ("activation_checkpointing", True),
         ("protocol.roots", {"mine": "/elsewhere"}),
     ],
 )

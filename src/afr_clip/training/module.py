@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.losses.total import LossTerms
+from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, target_key
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
@@ -123,11 +124,11 @@ class AnomalyDetectionModule(pl.LightningModule):
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         size = len(batch.samples)
-        self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
+        self.log(LOSS, terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        parts = {f"{LOSS}_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
+        self.log(LEARNING_RATE, rate, on_step=False, on_epoch=True, batch_size=size)
         return {"loss": terms.total, "prediction": prediction}
 
     def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
@@ -159,10 +160,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.results = self.metrics.compute()
         for result in self.results:
             self.log_dict(
-                {
-                    f"target/{self._target}/{result.category}/{_log_key(metric)}": value
-                    for metric, value in result.values.items()
-                }
+                {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}
             )
 
     def predict_step(self, batch: AnomalyBatch, batch_idx: int) -> AnomalyPrediction:
@@ -201,8 +199,3 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def _saved_names(self) -> set[str]:
         return {f"network.{name}" for name in self.network.trainable_parameter_names()}
-
-
-def _log_key(metric: str) -> str:
-    level, name = metric.split("_", 1)
-    return f"{level[0]}_{name}"

@@ -1,23 +1,14 @@
-"""Loggers: a CSV file that only grows, and Weights & Biases that goes offline by itself."""
+"""The record of a training: a CSV file that only grows."""
 
 import csv
-import os
-import socket
 from collections.abc import Collection, Mapping, Sequence
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from afr_clip.files import written_whole
-
-WANDB_URL = "https://api.wandb.ai"
-NETWORK_PATIENCE = 3.0
-"""Seconds to wait for an answer before Weights & Biases goes offline."""
 
 
 class MetricsCSV(Logger):
@@ -83,77 +74,3 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``config.yaml`` and ``manifest.json`` hold them."""
-
-
-def build_wandb(
-    folder: Path, *, project: str, entity: str | None, group: str | None, tags: Sequence[str]
-) -> WandbLogger:
-    """Build the Weights & Biases logger, offline where there is no API key or no network.
-
-    Args:
-        folder: The run folder; its ``wandb/`` is written.
-        project: Project name.
-        entity: User or team; ``None`` for the default.
-        group: Groups the runs of a sweep.
-        tags: Labels of the run.
-
-    Returns:
-        The logger; ``WANDB_MODE`` wins where it is set.
-    """
-    os.environ.setdefault("WANDB_SILENT", "true")  # the last line on stdout is ours
-    host = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL)).hostname or ""
-    offline = "WANDB_MODE" not in os.environ and not (_has_api_key(host) and _reaches(host))
-    return WandbLogger(
-        name=folder.name,
-        save_dir=str(folder),
-        offline=offline,
-        project=project,
-        entity=entity,
-        group=group,
-        tags=list(tags),
-    )
-
-
-def _has_api_key(host: str) -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc().authenticators(host) is not None  # where `wandb login` puts it
-    except (OSError, NetrcParseError):
-        return False
-
-
-def _reaches(host: str) -> bool:
-    if getproxies():  # it is the proxy that knows the way
-        return True
-    try:
-        with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
-            return True
-    except OSError:
-        return False
-
-
-def close_loggers(loggers: Sequence[Logger]) -> None:
-    """End what would otherwise stay open until the process ends, and swallow what the next run in it logs.
-
-    Args:
-        loggers: All loggers of a run.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
-
-
-def log_figures(loggers: Sequence[Logger], name: str, paths: Sequence[Path], step: int | None = None) -> None:
-    """Send pictures to the loggers that take them.
-
-    Args:
-        loggers: All loggers of a run.
-        name: Leading part of the key.
-        paths: PNG files; their stems complete the key.
-        step: Training step the pictures belong to.
-    """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            for path in paths:
-                logger.log_image(key=f"figures/{name}/{path.stem}", images=[str(path)], step=step)

@@ -1,6 +1,5 @@
 """What `python -m afr_clip.dashboard` does: upload offline runs, make runs anew from their files, build dashboards."""
 
-import csv
 import json
 import logging
 import os
@@ -8,9 +7,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from omegaconf import OmegaConf
 
 from afr_clip.config.assemble import plain
 from afr_clip.config.command import config_dir
-from afr_clip.metrics.log_keys import EPOCH, figure_key
+from afr_clip.metrics.log_keys import figure_key
 from afr_clip.reports.dashboards.build import build_report, build_workspace, write_specs
 from afr_clip.reports.dashboards.settings import DashboardSettings
+from afr_clip.training.loggers.metrics_csv import read_metrics
 from afr_clip.training.loggers.mirror import keep_id, kept_id, new_id
-from afr_clip.training.loggers.wandb import RUN_ID, WandbMirror, default_entity, has_api_key
+from afr_clip.training.loggers.wandb import RUN_ID, WandbMirror, default_entity, has_api_key, reaches_server
 from afr_clip.workflow.mirrors import facts_of, read_manifest, read_published
 
 logger = logging.getLogger(__name__)
@@ -120,6 +119,9 @@ def sync(folders: Sequence[Path], project: str | None, entity: str | None) -> bo
     """
     runs = find_offline_runs(folders)
     require_key()
+    if not reaches_server():
+        msg = "Uploading needs a network, and the server of Weights & Biases does not answer. Run again when it does."
+        raise DashboardError(msg)
     outcomes = []
     for run in runs:
         is_up, said = _upload(run, project, entity)
@@ -134,23 +136,39 @@ def _upload(run: OfflineRun, project: str | None, entity: str | None) -> tuple[b
         return True, "left out, the run was made anew under another id"
     if not pending:
         return True, "was uploaded before"
-    if any(_is_running(piece) for piece in pending):
+    states = {piece: state_of(piece) for piece in pending}
+    if "running" in states.values():
         return False, "is still running; upload it when it has ended"
+    pending, empty = [p for p in pending if states[p] != "empty"], list(states.values()).count("empty")
+    said = f"; {empty} hold nothing, because their process was killed early" if empty else ""
+    if not pending:
+        return True, f"there is nothing to upload{said}"
     options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
     environment = {key: value for key, value in os.environ.items() if key not in {"WANDB_MODE", "WANDB_SILENT"}}
     # All pieces in one call: W&B then puts one behind the other under the id that they share.
     command = [sys.executable, "-m", "wandb", "sync", *options, *(str(piece.parent) for piece in pending)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if not run.pending:
-        return True, f"uploaded, {len(pending)} of {len(run.pieces)} pieces"
+    left = [piece for piece in pending if not is_uploaded(piece)]
+    if not left:
+        return True, f"uploaded, {len(pending)} of {len(run.pieces)} pieces{said}"
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return False, f"failed, {len(run.pending)} pieces are left: {lines[-1] if lines else 'without a word'}"
+    return False, f"failed, {len(left)} pieces are left: {lines[-1] if lines else 'without a word'}"
 
 
-def _is_running(piece: Path) -> bool:
-    if time.time() - piece.stat().st_mtime > STILL:
-        return False
-    return read_offline_summary(piece).get("state") == "running"
+def state_of(piece: Path) -> str:
+    """Say what an offline run is: ``running``, ``empty`` where nothing can be read, or ``ended``, however it did.
+
+    Args:
+        piece: A ``run-ID.wandb``.
+
+    Returns:
+        One of the three.
+    """
+    summary = read_offline_summary(piece)
+    is_still = time.time() - piece.stat().st_mtime > STILL
+    if summary.get("state") != "finished" and not is_still:
+        return "running"
+    return "ended" if summary.get("run_id") else "empty"
 
 
 def read_offline_summary(piece: Path) -> dict[str, Any]:
@@ -213,32 +231,6 @@ def _rebuilt(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, st
 def _wandb_node(manifest: Mapping[str, Any]) -> dict[str, Any]:
     own = manifest["config"]["logger"].get("wandb")
     return dict(own or plain(OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml"))["wandb"])  # type: ignore[arg-type]
-
-
-def read_metrics(path: Path) -> Iterator[tuple[dict[str, float], int]]:
-    """Read ``metrics.csv`` as it was logged: the values of one moment together.
-
-    Args:
-        path: The file; it need not exist.
-
-    Yields:
-        Values by name, the epoch among them, and the step.
-    """
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        for (epoch, step), rows in groupby(csv.DictReader(file), key=lambda row: (row["epoch"], row["step"])):
-            values: dict[str, float] = {}
-            for row in rows:
-                if row["metric"] in values:  # the same value twice is the next moment
-                    yield values | _epoch(epoch), int(step)
-                    values = {}
-                values[row["metric"]] = float(row["value"])
-            yield values | _epoch(epoch), int(step)
-
-
-def _epoch(epoch: str) -> dict[str, float]:
-    return {EPOCH: float(epoch)} if epoch else {}
 
 
 def datasets_of_the_paper() -> list[str]:

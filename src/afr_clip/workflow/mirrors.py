@@ -10,6 +10,7 @@ from afr_clip.reports.heat_maps import FOLDER, read_heat_maps
 from afr_clip.reports.results import read_tables
 from afr_clip.reports.run_folder import MANIFEST
 from afr_clip.training.checkpoint import LAST
+from afr_clip.training.loggers.metrics_csv import read_metrics
 from afr_clip.training.loggers.mirror import Mirror, RunFacts
 from afr_clip.training.loggers.mlflow import MLflowMirror
 from afr_clip.training.loggers.published import HeatMap, Published, ResultRow
@@ -41,7 +42,8 @@ def build_mirrors(
     mirrors: list[Mirror] = []
     if (wandb := chosen.get("wandb")) is not None:
         where = {key: value for key, value in wandb.items() if key != "tags"}
-        mirrors.append(WandbMirror(facts_of(folder, manifest, wandb["tags"]), **where))
+        earlier = list(read_metrics(folder / "metrics.csv")) if drop_from_step else []
+        mirrors.append(WandbMirror(facts_of(folder, manifest, wandb["tags"]), **where, earlier=earlier))
     facts = facts_of(folder, manifest)
     if (tensorboard := chosen.get("tensorboard")) is not None:
         mirrors.append(TensorBoardMirror(facts, **tensorboard, drop_from_step=drop_from_step))

@@ -254,8 +254,8 @@ def build_loggers(
     config: DictConfig, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
 ) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
-    mirrors = build_mirrors(plain(config.logger), run.folder, run.manifest, drop_from_step)
-    return [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets), *mirrors]
+    record = MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)  # first: mirrors read what it keeps
+    return [record, *build_mirrors(plain(config.logger), run.folder, run.manifest, drop_from_step)]
 
 
 @dataclass(frozen=True)

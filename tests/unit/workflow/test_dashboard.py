@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from afr_clip.training.loggers import MetricsCSV
 from afr_clip.workflow import dashboard
-from afr_clip.workflow.dashboard import DashboardError, datasets_of_the_paper, find_offline_runs, read_metrics, sync
+from afr_clip.workflow.dashboard import DashboardError, datasets_of_the_paper, find_offline_runs, state_of, sync
 
 
 @pytest.fixture
@@ -59,6 +58,8 @@ def uploads(monkeypatch):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     uploads_fail: list[bool] = []
+    monkeypatch.setattr(dashboard, "reaches_server", lambda: True)
+    monkeypatch.setattr(dashboard, "read_offline_summary", lambda piece: {"state": "finished", "run_id": "id1"})
     monkeypatch.setattr(dashboard.subprocess, "run", upload)
     return calls, uploads_fail
 
@@ -92,31 +93,51 @@ def test_what_fails_is_said_and_tried_again(pieces, tmp_path, uploads, capsys):
     assert sync([tmp_path / "sweep"], None, None)
 
 
-@pytest.mark.parametrize(("state", "is_up"), [("running", False), ("finished", True)])
-def test_a_run_that_goes_on_is_left_alone(pieces, tmp_path, uploads, monkeypatch, state, is_up):
-    os.utime(pieces[0], (time.time(), time.time()))
-    monkeypatch.setattr(dashboard, "read_offline_summary", lambda piece: {"state": state})
-    assert sync([tmp_path / "sweep" / "a"], None, None) is is_up
+STATES = [
+    # what the reader says, seconds since the last change, what it means
+    ({"state": "finished", "run_id": "a"}, 0, "ended"),
+    ({"state": "running", "run_id": "a"}, 0, "running"),
+    ({"state": "unknown", "run_id": ""}, 0, "running"),  # W&B writes nothing before a block is full
+    ({"state": "running", "run_id": "a"}, 999, "ended"),  # killed
+    ({"state": "unknown", "run_id": ""}, 999, "empty"),
+    ({}, 999, "empty"),
+]
+
+
+@pytest.mark.parametrize(("summary", "age", "expected"), STATES)
+def test_a_piece_that_does_not_change_any_more_has_ended(pieces, monkeypatch, summary, age, expected):
+    os.utime(pieces[0], (time.time() - age,) * 2)
+    monkeypatch.setattr(dashboard, "read_offline_summary", lambda piece: summary)
+    assert state_of(pieces[0]) == expected
+
+
+def test_a_run_that_goes_on_is_left_alone(pieces, tmp_path, uploads, monkeypatch, capsys):
+    monkeypatch.setattr(dashboard, "state_of", lambda piece: "running")
+    assert not sync([tmp_path / "sweep" / "a"], None, None)
+    assert "is still running" in capsys.readouterr().out
+    assert uploads[0] == []
+
+
+def test_a_piece_that_holds_nothing_keeps_no_other_from_being_uploaded(pieces, tmp_path, uploads, monkeypatch, capsys):
+    monkeypatch.setattr(dashboard, "state_of", lambda piece: "empty" if piece == pieces[1] else "ended")
+    for _ in range(2):
+        assert sync([tmp_path / "sweep" / "a"], None, None)
+    said = capsys.readouterr().out
+    assert "uploaded, 1 of 2 pieces; 1 hold nothing, because their process was killed early" in said
+    assert "there is nothing to upload; 1 hold nothing" in said
+    assert [call[4:] for call in uploads[0]] == [[str(pieces[0].parent)]]
+
+
+def test_without_a_network_nothing_is_tried(pieces, tmp_path, uploads, monkeypatch):
+    monkeypatch.setattr(dashboard, "reaches_server", lambda: False)
+    with pytest.raises(DashboardError, match=r"needs a network.*Run again"):
+        sync([tmp_path / "sweep"], None, None)
 
 
 def test_without_a_key_nothing_is_tried(pieces, tmp_path, monkeypatch):
     monkeypatch.setattr(dashboard, "has_api_key", lambda: False)
     with pytest.raises(DashboardError, match=r"needs an API key.*WANDB_API_KEY"):
         sync([tmp_path / "sweep"], None, None)
-
-
-def test_the_record_is_read_as_it_was_logged(tmp_path):
-    log = MetricsCSV(tmp_path / "metrics.csv")
-    logged = [
-        ({"train/loss_step": 0.5, "epoch": 0.0}, 1),
-        ({"train/loss_epoch": 0.4, "train/lr": 0.1, "epoch": 0.0}, 2),
-        ({"target/visa/a/i_auroc": 0.5}, 2),
-        ({"target/visa/a/i_auroc": 0.6}, 2),
-    ]
-    for values, step in logged:
-        log.log_metrics(values, step)
-    assert list(read_metrics(tmp_path / "metrics.csv")) == logged
-    assert list(read_metrics(tmp_path / "none.csv")) == []
 
 
 def test_the_datasets_are_those_of_the_paper():

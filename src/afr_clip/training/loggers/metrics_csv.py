@@ -1,7 +1,8 @@
 """The record of a training: a CSV file that only grows."""
 
 import csv
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from afr_clip.files import written_whole
+from afr_clip.metrics.log_keys import EPOCH
+
+LoggedValues = tuple[dict[str, float], int]
+"""What was logged at one moment, the epoch among it, and the step."""
 
 
 class MetricsCSV(Logger):
@@ -74,3 +79,29 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: ``config.yaml`` and ``manifest.json`` hold them."""
+
+
+def read_metrics(path: Path) -> Iterator[LoggedValues]:
+    """Read ``metrics.csv`` as it was logged: the values of one moment together.
+
+    Args:
+        path: The file; it need not exist.
+
+    Yields:
+        Values by name, the epoch among them, and the step.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        for (epoch, step), rows in groupby(csv.DictReader(file), key=lambda row: (row["epoch"], row["step"])):
+            values: dict[str, float] = {}
+            for row in rows:
+                if row["metric"] in values:  # the same value twice is the next moment
+                    yield values | _epoch(epoch), int(step)
+                    values = {}
+                values[row["metric"]] = float(row["value"])
+            yield values | _epoch(epoch), int(step)
+
+
+def _epoch(epoch: str) -> dict[str, float]:
+    return {EPOCH: float(epoch)} if epoch else {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from afr_clip.metrics.log_keys import RESULTS_TABLE, table_columns
+from afr_clip.metrics.log_keys import LOSS_EPOCH, RESULTS_TABLE, table_columns
 from afr_clip.metrics.protocol import METRICS
 from afr_clip.training.loggers.mirror import Mirror, RunFacts, require_package
 from afr_clip.training.loggers.published import Published
@@ -49,6 +49,8 @@ class TensorBoardMirror(Mirror):
     def _send_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, step)
+        if LOSS_EPOCH in metrics:
+            self._writer.flush()  # a training that is killed goes on after its last whole epoch
 
     def _send_picture(self, key: str, path: Path, step: int) -> None:
         with Image.open(path) as picture:

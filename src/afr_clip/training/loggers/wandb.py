@@ -25,6 +25,7 @@ from afr_clip.metrics.log_keys import (
     table_columns,
 )
 from afr_clip.metrics.protocol import METRICS
+from afr_clip.training.loggers.metrics_csv import LoggedValues
 from afr_clip.training.loggers.mirror import Mirror, RunFacts, keep_id, kept_id, new_id, require_package
 from afr_clip.training.loggers.published import HeatMap, Published
 
@@ -52,21 +53,32 @@ class WandbMirror(Mirror):
     """Mirror a run at Weights & Biases.
 
     A run folder has one id, written before anything is sent, and a resumed run goes on under it. Values go against
-    ``epoch`` or ``trainer/global_step``, never against W&B's own count of calls: an epoch that a resumed training
-    repeats has two points at the same place, and the later one counts in the summary.
+    ``epoch`` or ``trainer/global_step``, never against W&B's own count of calls: what is sent twice has two points at
+    the same place, and the later one counts in the summary. A resumed run sends what was logged before again, because
+    W&B writes its file in blocks of 32 kB and a killed process loses the last one, which for a short run is all.
 
     Args:
         facts: Of the run.
         project: Project name.
         entity: User or team; ``None`` for the default.
         group: Groups the runs of a sweep.
+        earlier: Values and steps that were logged before, where a run is resumed.
     """
 
     TITLE = "Weights & Biases"
 
-    def __init__(self, facts: RunFacts, *, project: str, entity: str | None = None, group: str | None = None) -> None:
+    def __init__(
+        self,
+        facts: RunFacts,
+        *,
+        project: str,
+        entity: str | None = None,
+        group: str | None = None,
+        earlier: Sequence[LoggedValues] = (),
+    ) -> None:
         require_package("wandb", "logger=wandb")
         super().__init__(facts)
+        self._earlier = earlier
         self._init: dict[str, Any] = {"project": project, "entity": entity, "group": group}
         self._run: Any = None
 
@@ -109,10 +121,12 @@ class WandbMirror(Mirror):
         )
         self._run.define_metric(EPOCH, hidden=True)
         self._run.define_metric(STEP, hidden=True)
-        self._run.define_metric(LOSS_STEP, step_metric=STEP, summary="last")
-        self._run.define_metric(TRAINING, step_metric=EPOCH, summary="last")
-        for group in (TARGETS, MEANS):
-            self._run.define_metric(group, step_metric=EPOCH, summary="last")
+        # Without a summary of their own the last value counts, under the plain key that dashboards read.
+        self._run.define_metric(LOSS_STEP, step_metric=STEP)
+        for group in (TRAINING, TARGETS, MEANS):
+            self._run.define_metric(group, step_metric=EPOCH)
+        for values, step in self._earlier:
+            self._send_metrics(values, step)
 
     def _send_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._run.log({**metrics, STEP: step})
@@ -154,7 +168,7 @@ def wandb_mode() -> Literal["online", "offline"] | None:
     """
     if os.environ.get("WANDB_MODE"):
         return None
-    return "online" if has_api_key() and _reaches(_host()) else "offline"
+    return "online" if has_api_key() and reaches_server() else "offline"
 
 
 def has_api_key() -> bool:
@@ -162,7 +176,7 @@ def has_api_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return netrc().authenticators(_host()) is not None
+        return netrc().authenticators(_server()[0]) is not None
     except (OSError, NetrcParseError):
         return False
 
@@ -174,15 +188,17 @@ def default_entity() -> str:
     return wandb.Api().default_entity or ""
 
 
-def _host() -> str:
-    return urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL)).hostname or ""
+def _server() -> tuple[str, int]:
+    url = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL))
+    return url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
 
 
-def _reaches(host: str) -> bool:
+def reaches_server() -> bool:
+    """Whether the server in use answers; behind a proxy it is taken to."""
     if getproxies():  # it is the proxy that knows the way
         return True
     try:
-        with socket.create_connection((host, 443), timeout=NETWORK_PATIENCE):
+        with socket.create_connection(_server(), timeout=NETWORK_PATIENCE):
             return True
     except OSError:
         return False

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from afr_clip.training.loggers import MetricsCSV
+from afr_clip.training.loggers.metrics_csv import read_metrics
 
 
 def read(path) -> list[tuple[str, ...]]:
@@ -94,3 +95,17 @@ def test_hyperparameters_are_left_to_the_run_folder(three_steps):
     logger = MetricsCSV(three_steps)
     logger.log_hyperparams({"lr": 1})
     assert (three_steps.read_bytes(), logger.name, logger.version) == (before, "csv", "")
+
+
+def test_the_record_is_read_as_it_was_logged(tmp_path):
+    log = MetricsCSV(tmp_path / "metrics.csv")
+    logged = [
+        ({"train/loss_step": 0.5, "epoch": 0.0}, 1),
+        ({"train/loss_epoch": 0.4, "train/lr": 0.1, "epoch": 0.0}, 2),
+        ({"target/visa/a/i_auroc": 0.5}, 2),
+        ({"target/visa/a/i_auroc": 0.6}, 2),
+    ]
+    for values, step in logged:
+        log.log_metrics(values, step)
+    assert list(read_metrics(tmp_path / "metrics.csv")) == logged
+    assert list(read_metrics(tmp_path / "none.csv")) == []

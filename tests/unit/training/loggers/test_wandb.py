@@ -17,7 +17,7 @@ def mode(monkeypatch):
 
     def decide(*, key: bool, network: bool, mode: str | None = None) -> str | None:
         monkeypatch.setattr(loggers, "has_api_key", lambda: key)
-        monkeypatch.setattr(loggers, "_reaches", lambda host: network and host == "api.wandb.ai")
+        monkeypatch.setattr(loggers, "reaches_server", lambda: network)
         monkeypatch.setenv("WANDB_MODE", mode or "")
         return loggers.wandb_mode()
 
@@ -40,7 +40,15 @@ def test_a_key_may_lie_in_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "expected"), [(None, True), (OSError, False), (TimeoutError, False)])
-def test_the_network_is_asked_once_and_not_for_long(monkeypatch, error, expected):
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://api.wandb.ai", ("api.wandb.ai", 443)),
+        ("http://wandb.lab", ("wandb.lab", 80)),
+        ("http://localhost:8080", ("localhost", 8080)),
+    ],
+)
+def test_the_server_is_asked_once_and_not_for_long(monkeypatch, url, server, error, expected):
     asked = []
 
     class Connection:
@@ -57,8 +65,10 @@ def test_the_network_is_asked_once_and_not_for_long(monkeypatch, error, expected
         return Connection()
 
     monkeypatch.setattr(loggers.socket, "create_connection", connect)
-    assert loggers._reaches("api.wandb.ai") is expected
-    assert asked == [(("api.wandb.ai", 443), 3.0), *(["closed"] if expected else [])]
+    monkeypatch.setattr(loggers, "getproxies", dict)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert loggers.reaches_server() is expected
+    assert asked == [(server, 3.0), *(["closed"] if expected else [])]
 
 
 class Run:
@@ -135,6 +145,13 @@ def test_values_go_against_epochs_and_steps_not_calls(started, tmp_path):
     (run,) = started[1]
     assert run.axes["train/*"] == run.axes["target/*"] == run.axes["mean/*"] == "epoch"
     assert run.axes["train/loss_step"] == "trainer/global_step"
+
+
+def test_a_resumed_run_sends_what_was_logged_before_first(started, tmp_path):
+    earlier = [({"train/loss_epoch": 0.5, "epoch": 0.0}, 3)]
+    WandbMirror(facts(tmp_path), project="p", earlier=earlier).log_metrics({"train/loss_epoch": 0.4, "epoch": 1.0}, 6)
+    steps = [values["trainer/global_step"] for values in started[1][0].logged]
+    assert steps == [3, 6]
 
 
 def test_a_folder_has_one_run(started, tmp_path):

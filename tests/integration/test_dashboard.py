@@ -13,7 +13,7 @@ import pytest
 from afr_clip.metrics.log_keys import table_columns
 from afr_clip.reports.dashboards.build import as_plain, build_report, build_workspace
 from afr_clip.reports.dashboards.settings import DashboardSettings
-from afr_clip.workflow.dashboard import read_offline_summary
+from afr_clip.workflow.dashboard import find_offline_runs, read_offline_summary
 
 pytestmark = pytest.mark.integration
 
@@ -39,10 +39,10 @@ def records_of(piece: Path) -> list[dict[str, Any]]:
 class ReadBack:
     """What the pieces of a run hold together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run_id: str = "*") -> None:
         self.folder = folder
         # W&B writes in blocks: of a process that was killed early nothing may be left but the name.
-        self.pieces = sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
+        self.pieces = sorted((folder / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
         self.records = [record for piece in self.pieces for record in records_of(piece)]
         self.runs = [record["run"] for record in self.records if record["type"] == "run"]
         self.history = [record["history"]["item"] for record in self.records if record["type"] == "history"]
@@ -108,9 +108,56 @@ def holds(run: ReadBack, kind: str, key: str) -> bool:
     return any(name in item for item in run.history)
 
 
-def test_a_killed_run_goes_on_in_its_run_and_holds_what_the_dashboards_use(read_back):
-    run_id = (read_back.folder / "wandb_run_id").read_text().strip()
-    assert [piece.name for piece in read_back.pieces] == [f"run-{run_id}.wandb"] * 2
+def keys_of(run: ReadBack) -> set[str]:
+    return {key for item in run.history for key in item}
+
+
+def id_of(folder: Path) -> str:
+    return (folder / "wandb_run_id").read_text().strip()
+
+
+def test_a_killed_run_goes_on_in_its_run_and_is_made_anew_from_its_files(run, read_back, monkeypatch, capsys):
+    run_id, folder = id_of(read_back.folder), read_back.folder
+    _holds_what_the_dashboards_use(read_back, run_id)
+    _values_are_those_of_the_record(read_back)
+    _files_are_there(read_back)
+
+    assert run("dashboard", "rebuild", str(folder)) == 0
+    assert id_of(folder) != run_id
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folder} ({id_of(folder)}): made anew"
+    anew = ReadBack(folder, id_of(folder))
+    _holds_what_the_dashboards_use(anew, id_of(folder), num_pieces=1)
+    _values_are_those_of_the_record(anew)
+    _files_are_there(anew)
+    # Nothing is missing, not even the picture of the first epoch, which W&B lost with the killed process.
+    assert keys_of(anew) >= keys_of(read_back) | {"figures/training/epoch_0000._type"}
+    assert [old.is_superseded for old in find_offline_runs([folder])] == [found != id_of(folder) for found in
+                                                                          sorted((run_id, id_of(folder)))]  # fmt: skip
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(folder / "none"))
+    monkeypatch.setenv("HOME", str(folder))
+    assert run("dashboard", "sync", str(folder)) == 1
+    assert "error: Uploading needs an API key of Weights & Biases" in capsys.readouterr().err
+
+
+def test_dashboards_are_written_without_a_key(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("dashboard", "build", "--project", "mine", "--datasets", "parts", "--out", str(tmp_path / "d")) == 0
+    paths = [tmp_path / "d" / "workspace.json", tmp_path / "d" / "report.json"]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]
+    assert {found for path in paths for found in used_by(json.loads(path.read_text()))} >= {
+        ("metrics", "mean/parts/i_auroc"),
+        ("mediaKeys", "heat_maps/parts/highest"),
+    }
+    assert run("dashboard", "build", "--project", "mine") == 1
+    assert "needs an API key" in capsys.readouterr().err
+    assert run("dashboard", "build") == 2
+
+
+def _holds_what_the_dashboards_use(read_back: ReadBack, run_id: str, num_pieces: int = 2) -> None:
+    assert [piece.name for piece in read_back.pieces] == [f"run-{run_id}.wandb"] * num_pieces
     assert {run["run_id"] for run in read_back.runs} == {run_id}
     for run in read_back.runs:
         assert (run["run_group"], run["job_type"], run["resume"]) == (GROUP, "train", True)
@@ -128,8 +175,6 @@ def test_a_killed_run_goes_on_in_its_run_and_holds_what_the_dashboards_use(read_
     assert facts["targets"]["parts"]["sha256"] == manifest["targets"]["parts"]["sha256"]
     assert read_back.config["seed"] == 0
     assert read_back.config["module"]["network"]["mpfa_window"] == 3
-    _values_are_those_of_the_record(read_back)
-    _files_are_there(read_back)
 
 
 def _values_are_those_of_the_record(read_back: ReadBack) -> None:

@@ -5,7 +5,7 @@ import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,14 @@ class Mirror(Logger):
                 "%s failed (%s: %s) and gets no more of this run, which goes on: its folder %s stays the record.%s",
                 *(self.TITLE, type(error).__name__, error, self._facts.folder, self._what_to_do()),
             )
+            with suppress(Exception):  # of what has failed already
+                self._abandon()
 
     def _what_to_do(self) -> str:
         return ""
+
+    def _abandon(self) -> None:
+        """Let go of what would fail again when the process ends."""
 
     @abstractmethod
     def _open(self) -> None: ...

@@ -55,7 +55,8 @@ class WandbMirror(Mirror):
     A run folder has one id, written before anything is sent, and a resumed run goes on under it. Values go against
     ``epoch`` or ``trainer/global_step``, never against W&B's own count of calls: what is sent twice has two points at
     the same place, and the later one counts in the summary. A resumed run sends what was logged before again, because
-    W&B writes its file in blocks of 32 kB and a killed process loses the last one, which for a short run is all.
+    W&B writes its file in blocks of 32 kB and a killed process loses the last one, which for a short run is all. A
+    picture of the training that was lost so is sent again by a rebuild only.
 
     Args:
         facts: Of the run.
@@ -134,7 +135,7 @@ class WandbMirror(Mirror):
     def _send_picture(self, key: str, path: Path, step: int) -> None:
         import wandb  # noqa: PLC0415
 
-        self._run.log({key: wandb.Image(str(path)), STEP: step})
+        self._run.log({key: wandb.Image(str(path))})
 
     def _publish(self, published: Published, means: Mapping[str, float]) -> None:
         with data_dir_in(self._facts.folder):
@@ -155,6 +156,11 @@ class WandbMirror(Mirror):
             # A checkpoint is large and does not change any more, so no second copy of it is made.
             artifact.add_file(str(path), policy="immutable" if kind == "model" else "mutable", skip_cache=True)
         self._run.log_artifact(artifact)
+
+    def _abandon(self) -> None:
+        import wandb  # noqa: PLC0415
+
+        wandb.teardown(exit_code=1)  # a service that died would otherwise be waited for, and end in a traceback
 
     def _close(self, succeeded: bool) -> None:
         self._run.finish(exit_code=0 if succeeded else 1)

@@ -209,6 +209,10 @@ def test_files_to_upload_lie_in_the_run_folder_unless_the_user_says_where(monkey
 
 
 def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch, caplog):
+    import wandb  # noqa: PLC0415
+
+    let_go: list[int] = []
+    monkeypatch.setattr(wandb, "teardown", lambda exit_code: let_go.append(exit_code))
     mirror = WandbMirror(facts(tmp_path), project="p")
     mirror.log_metrics({"a": 1.0}, 0)
 
@@ -220,5 +224,6 @@ def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch
         mirror.log_metrics({"a": 1.0}, step)
     mirror.publish(Published(manifest=json.loads("{}")))
     assert mirror.is_lost
+    assert let_go == [1]
     (record,) = caplog.records
     assert f"python -m afr_clip.dashboard rebuild {tmp_path}" in record.message

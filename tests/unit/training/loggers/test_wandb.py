@@ -212,7 +212,11 @@ def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch
     import wandb  # noqa: PLC0415
 
     let_go: list[int] = []
-    monkeypatch.setattr(wandb, "teardown", lambda exit_code: let_go.append(exit_code))
+
+    def teardown(exit_code: int) -> None:
+        let_go.append(exit_code)
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
     mirror = WandbMirror(facts(tmp_path), project="p")
     mirror.log_metrics({"a": 1.0}, 0)
 

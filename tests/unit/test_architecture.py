@@ -44,6 +44,9 @@ ONLY_IN = {
     "omegaconf": {"config", "workflow", "commands"},
     "lightning": {"training", "data", "workflow", "commands"},
     "wandb": {"training"},
+    "wandb_workspaces": {"reports"},
+    "mlflow": {"training"},
+    "tensorboard": {"training"},
 }
 """Third parties that only some rooms know."""
 

@@ -158,10 +158,27 @@ class WandbConfig:
 
 
 @dataclass
+class TensorBoardConfig:
+    """``logger.tensorboard``."""
+
+    flush_secs: int = MISSING
+
+
+@dataclass
+class MLflowConfig:
+    """``logger.mlflow``."""
+
+    experiment: str = MISSING
+    tracking_uri: str | None = MISSING
+
+
+@dataclass
 class LoggerConfig:
     """``logger``: where metrics go besides the run folder."""
 
     wandb: WandbConfig | None = MISSING
+    tensorboard: TensorBoardConfig | None = MISSING
+    mlflow: MLflowConfig | None = MISSING
 
 
 @dataclass

@@ -26,6 +26,7 @@ _POSITIVE = (
     "optimizer.lr",
     "num_threads",
     "figure_every_n_epochs",
+    "logger.tensorboard.flush_secs",
 )
 _NOT_NEGATIVE = (
     "data.num_workers",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import written_whole
+from afr_clip.metrics.log_keys import SHEETS
 
 COLOURS = "turbo"
 OPACITY = 0.5
@@ -116,6 +117,16 @@ class FigureCollector:
         if len(heap) > num:
             heapq.heappop(heap)
 
+    def sheets(self) -> dict[str, list[Panel]]:
+        """Return the images kept, by why they are worth looking at; the most so first."""
+        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
+        highest, lowest, worst_ranked = SHEETS
+        return {
+            highest: kinds.get("highest", []),
+            lowest: kinds.get("lowest", []),
+            worst_ranked: [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
+        }
+
     def draw(self, folder: Path) -> list[Path]:
         """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png``.
 
@@ -125,14 +136,8 @@ class FigureCollector:
         Returns:
             The files written.
         """
-        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
-        sheets = {
-            "highest": kinds.get("highest", []),
-            "lowest": kinds.get("lowest", []),
-            "worst_ranked": [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
-        }
         paths = []
-        for name, panels in sheets.items():
+        for name, panels in self.sheets().items():
             if panels:
                 paths.append(folder / f"{name}.png")
                 draw_sheet(paths[-1], panels)

@@ -98,12 +98,11 @@ WITHOUT_INFLUENCE = {
     "data.feature_cache",
     "data.eval_batch_size",
     "dataset.root",
-    "logger.wandb",
     "trainer.log_every_n_steps",
 }
 """Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
 
-_MAY_CHANGE_BELOW = ("protocol.roots.", "logger.wandb.")
+_MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")
 """Likewise, all keys of these nodes."""
 
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.losses.total import LossTerms
+from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
@@ -142,11 +143,11 @@ class AnomalyDetectionModule(pl.LightningModule):
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         size = len(batch.samples)
-        self.log("train/loss_step", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=size)
-        names = {name: "train/loss_epoch" if name == "total" else f"train/loss_{name}" for name in terms._fields}
+        self.log(LOSS_STEP, terms.total.detach(), prog_bar=True, on_step=True, on_epoch=False, batch_size=size)
+        names = {name: LOSS_EPOCH if name == "total" else f"{LOSS}_{name}" for name in terms._fields}
         values = {names[name]: value for name, value in terms._asdict().items()}
         rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
-        self._means.add(values | {"train/lr": rate}, size)
+        self._means.add(values | {LEARNING_RATE: rate}, size)
         return {"loss": terms.total, "prediction": prediction}
 
     def on_train_epoch_start(self) -> None:
@@ -156,7 +157,7 @@ class AnomalyDetectionModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
         means = self._means.compute(self._add_up)
-        self.log("train/loss_epoch", means.pop("train/loss_epoch"), prog_bar=True)
+        self.log(LOSS_EPOCH, means.pop(LOSS_EPOCH), prog_bar=True)
         self.log_dict(means)
 
     def _add_up(self, value: Tensor) -> Tensor:
@@ -191,10 +192,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.results = self.metrics.compute()
         for result in self.results:
             self.log_dict(
-                {
-                    f"target/{self._target}/{result.category}/{_log_key(metric)}": value
-                    for metric, value in result.values.items()
-                }
+                {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}
             )
 
     def predict_step(self, batch: AnomalyBatch, batch_idx: int) -> AnomalyPrediction:
@@ -236,8 +234,3 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def _saved_names(self) -> set[str]:
         return {f"network.{name}" for name in self.network.trainable_parameter_names()}
-
-
-def _log_key(metric: str) -> str:
-    level, name = metric.split("_", 1)
-    return f"{level[0]}_{name}"

@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from jaxtyping import Float
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from afr_clip.reports.scored import read_scored, unchanged
 from afr_clip.reports.tables import ScoredDataset
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
-from afr_clip.training.loggers import close_loggers, log_figures
+from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.training.stopping import StopWhenAsked
 from afr_clip.workflow.features import FeatureCaching
@@ -84,10 +85,12 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     note_released_weights(config, run)
     run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
-    engine = _fit(config, run, module, data, kept)
-    run.note(scored_with=_scored_with(config, run.folder))
-    score_targets(config, run, module, data, engine, kept)
-    close_loggers(engine.loggers)
+    resume = resume_path(run.folder / "checkpoints") if config.resume else None
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    with closing_mirrors(loggers):
+        engine = _fit(config, run, module, data, loggers)
+        run.note(scored_with=_scored_with(config, run.folder))
+        score_targets(config, run, module, data, engine, kept)
 
 
 def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
@@ -112,11 +115,10 @@ def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _fit(
-    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, kept: Collection[str]
+    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, loggers: Sequence[Logger]
 ) -> Engine:
     checkpoints = run.folder / "checkpoints"
     resume = resume_path(checkpoints) if config.resume else None
-    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
     figures = run.folder / "figures"
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:

@@ -30,8 +30,9 @@ from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
-from afr_clip.training.loggers import MetricsCSV, build_wandb
+from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import build_mirrors
 
 logger = logging.getLogger(__name__)
 
@@ -254,10 +255,8 @@ def build_loggers(
     config: DictConfig, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
 ) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
-    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)]
-    if config.logger.wandb is not None:
-        loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
-    return loggers
+    record = MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)  # first: mirrors read what it keeps
+    return [record, *build_mirrors(plain(config.logger), run.folder, run.manifest, drop_from_step)]
 
 
 @dataclass(frozen=True)

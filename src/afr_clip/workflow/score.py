@@ -12,11 +12,13 @@ from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.reports.figures import FigureCollector
+from afr_clip.reports.heat_maps import FOLDER, write_heat_maps
 from afr_clip.reports.maps import MapWriter
 from afr_clip.reports.page import write_page
 from afr_clip.reports.tables import DatasetResult, ImageRow, ScoredDataset, results_table, write_results, write_scores
-from afr_clip.training.loggers import log_figures
+from afr_clip.training.loggers import has_mirror, log_figures, publish
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import read_published
 from afr_clip.workflow.parts import Engine, Run
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ def score_targets(
         run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
         _write(run, scored)
         Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
+    publish(engine.loggers, lambda: read_published(run.folder))
     if scored:
         write_page(run.folder)
     if scored and run.manifest["backbone"]["random_weights"]:
@@ -76,6 +79,8 @@ def _score(
     with data.naming_lost_images():
         engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
+    if has_mirror(engine.loggers):
+        write_heat_maps(run.folder / FOLDER / name, figures.sheets())
     vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)

@@ -140,6 +140,19 @@ def test_a_resumed_run_with_another_config_is_refused_and_the_key_is_named(start
         open_run(started, resume=True, config=changed(key, value))
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"wandb": {"project": "mine", "group": "table3"}, "mlflow": None}, {"tensorboard": {"flush_secs": 3}}],
+)
+def test_a_run_may_go_on_with_other_loggers(started, chosen):
+    assert open_run(started, resume=True, config=CONFIG | {"logger": chosen}) is not None
+
+
+def test_a_run_may_go_on_with_other_settings_of_a_logger(started):
+    write_json(started / "manifest.json", {"config": CONFIG | {"logger": {"wandb": {"group": "a"}}}})
+    assert open_run(started, resume=True, config=CONFIG | {"logger": {"wandb": {"group": "b"}}}) is not None
+
+
 def test_all_changed_keys_are_named(started):
     config = changed("optimizer.lr", 1.0) | {"seed": 2, "num_threads": 5}
     with pytest.raises(RunFolderError, match=r"got another optimizer\.lr, seed than in"):

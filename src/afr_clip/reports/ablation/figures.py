@@ -99,7 +99,7 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
 
 def _title(table: AblationTable, block: Block) -> str:
     is_partial = any(block in row.datasets and row.datasets[block].is_partial for row in table.ablation.rows)
-    return f"{table.heading(block)}{f' {PARTLY} not the published test splits' if is_partial else ''}"
+    return f"{table.heading(block)}{f' ({PARTLY} not the published test splits)' if is_partial else ''}"
 
 
 def _draw_values(axis: Axes, table: AblationTable, block: Block, metric: str) -> None:

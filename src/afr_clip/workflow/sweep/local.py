@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from afr_clip.workflow.sweep.cell import CellProcess, State, state_of
 
@@ -22,6 +22,7 @@ class SweepStoppedError(ValueError):
     """A signal stopped the sweep."""
 
 
+@runtime_checkable
 class Process(Protocol):
     """What running cells needs of the process of one."""
 

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from afr_clip.signals import EXIT_STOPPED
 from afr_clip.workflow.sweep import cell as cells
-from afr_clip.workflow.sweep.cell import DONE, STATE_SAVED, WAITING, CellProcess, State, state_of, write_plan
+from afr_clip.workflow.sweep.cell import DONE, WAITING, CellProcess, State, state_of, write_plan
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_cell_is_done_once_its_process_ended_well_and_left_results(started, ce
         ),
         ("import sys; sys.exit(3)", State("failed", "The process ended with exit code 3 and said nothing.")),
         ("import os; os.kill(os.getpid(), 9)", State("failed", "The process was ended by signal 9 (SIGKILL).")),
-        (f"import sys; sys.exit({STATE_SAVED})", WAITING),
+        (f"import sys; sys.exit({EXIT_STOPPED})", WAITING),
     ],
 )
 def test_how_a_cell_ended_is_marked_with_a_sentence(started, source, state):

@@ -24,6 +24,9 @@ CHANCE = 50.0
 BAR, REFERENCE_BAR, INK, PAPER = "#7aa6c2", "#28587b", "#1c2024", "#c4420f"
 DPI = 110
 
+Colour = tuple[float, float, float, float]
+"""Red, green, blue and opacity."""
+
 
 def names_as_they_are() -> AbstractContextManager[None]:
     """Draw dollar signs in names as such; otherwise what stands between two of them would be taken for a formula."""
@@ -79,10 +82,12 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
         return False
     figure = Figure(figsize=(10, 4.2 * len(trained)), layout="constrained")
     colours = colormaps["tab20" if len(curves) > 10 else "tab10"]
+    styles = ("-", "--", ":")  # where there are more settings than colours
     for axis, name in zip(figure.subplots(len(trained), 1, squeeze=False)[:, 0], trained, strict=True):
         for i, (row, found) in enumerate(curves):
             if name in found:
-                _draw_loss(axis, row.label, found[name], colours(i % colours.N))
+                style = styles[i // colours.N % len(styles)]
+                _draw_loss(axis, row.label, found[name], colours(i % colours.N), style)
         axis.set(xlabel="epoch", ylabel="training loss")
         axis.set_title(f"trained on {name}", loc="left", fontsize=10, fontweight="bold")
         axis.grid(alpha=0.3)
@@ -94,7 +99,7 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
 
 def _title(table: AblationTable, block: Block) -> str:
     is_partial = any(block in row.datasets and row.datasets[block].is_partial for row in table.ablation.rows)
-    return f"{table.heading(block)}{f' {PARTLY} not the published test splits' if is_partial else ''}"
+    return f"{table.heading(block)}{f' ({PARTLY} not the published test splits)' if is_partial else ''}"
 
 
 def _draw_values(axis: Axes, table: AblationTable, block: Block, metric: str) -> None:
@@ -163,11 +168,11 @@ def _legend(table: AblationTable) -> list[Line2D]:
     return handles
 
 
-def _draw_loss(axis: Axes, label: str, curves: Sequence[Curve], colour: tuple[float, ...]) -> None:
+def _draw_loss(axis: Axes, label: str, curves: Sequence[Curve], colour: Colour, style: str) -> None:
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     means = [fmean(curve[epoch] for curve in curves) for epoch in epochs]
     said = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
-    axis.plot(epochs, means, color=colour, label=said, marker="." if len(epochs) < 30 else "", linewidth=1.5)
+    axis.plot(epochs, means, color=colour, label=said, linestyle=style, marker="." if len(epochs) < 30 else "")
     if len(curves) > 1:
         deviations = [stdev(curve[epoch] for curve in curves) for epoch in epochs]
         low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]

@@ -89,6 +89,12 @@ class Search:
     logarithmic: frozenset[str] = frozenset()
 
     @property
+    def aim(self) -> str:
+        """What was looked for, in words; empty where it was not recorded."""
+        lists = {key: ", ".join(map(str, v)) if isinstance(v, list) else v for key, v in self.objective.items()}
+        return "; ".join(f"{key} {v}" for key, v in lists.items() if isinstance(v, str | int | float))
+
+    @property
     def is_minimised(self) -> bool:
         """Whether lower is better."""
         return str(self.objective.get("direction", "maximize")).lower().startswith("min")

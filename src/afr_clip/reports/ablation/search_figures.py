@@ -150,9 +150,9 @@ def values_of(trials: Sequence[Trial]) -> list[float]:
 
 
 def _title(search: Search) -> str:
-    objective = search.objective
-    said = ", ".join(f"{key} {value}" for key, value in objective.items() if isinstance(value, str | int | float))
-    return f"{len(search.finished)} of {len(search.trials)} trials with a value" + (f"; {said}" if said else "")
+    return f"{len(search.finished)} of {len(search.trials)} trials with a value" + (
+        f"; {search.aim}" if search.aim else ""
+    )
 
 
 def _said(value: Any) -> str:  # noqa: ANN401  # of any type a config has

@@ -18,7 +18,7 @@ def search_grid(search: Search) -> Grid:
     """
     names = parameters_of(search)
     headings = [Heading("Trial"), Heading("State", is_text=True), Heading("Value")]
-    headings += [Heading(".".join(name.split(".")[-2:]), name) for name in names]
+    headings += [Heading(".".join(name.split(".")[-2:]), name, is_text=_is_text(search, name)) for name in names]
     rows = []
     for trial in search.trials:
         value = (
@@ -31,7 +31,7 @@ def search_grid(search: Search) -> Grid:
 
 def search_note(search: Search) -> str:
     """Say what was looked for and what was found."""
-    aim = ", ".join(f"{key} {value}" for key, value in search.objective.items() if isinstance(value, str | int | float))
+    aim = search.aim
     best = search.best
     if best is None:
         return f"Objective: {aim or 'not recorded'}. No trial has a value yet."
@@ -55,6 +55,10 @@ def search_records(search: Search) -> Iterator[tuple[object, ...]]:
 def parameters_of(search: Search) -> list[str]:
     """Name everything that was tried."""
     return list(dict.fromkeys(name for trial in search.trials for name in trial.params))
+
+
+def _is_text(search: Search, name: str) -> bool:
+    return any(_cell(trial.params[name]).value is None for trial in search.trials if name in trial.params)
 
 
 def _cell(value: Any) -> Cell:  # noqa: ANN401  # of any type a config has

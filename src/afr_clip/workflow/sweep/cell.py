@@ -14,13 +14,11 @@ from typing import IO, Any
 
 from afr_clip.config.axes import quoted
 from afr_clip.reports.run_folder import holds_run, write_json
+from afr_clip.signals import EXIT_STOPPED
 from afr_clip.workflow.sweep.plan import Cell, results_of
 
 PLAN, LOG, DONE, FAILED, LOCK = "cell.json", "cell.log", "DONE", "FAILED", ".lock"
 """Files of a cell: what it is to run, what it said, how it ended, and who runs it."""
-
-STATE_SAVED = 75
-"""Exit code of a training that a signal stopped after it saved its state."""
 
 PATIENCE = 120.0
 """Seconds that a cell has to save its state once it was told to stop."""
@@ -29,7 +27,7 @@ _END_WITH_PARENT = f"""
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, {int(signal.SIGTERM)}, 0, 0, 0)  # PR_SET_PDEATHSIG
 if os.getppid() != int(sys.argv[1]):
-    sys.exit({STATE_SAVED})  # the parent went before it could be asked
+    sys.exit({EXIT_STOPPED})  # the parent went before it could be asked
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 """Asks Linux for SIGTERM once the parent is gone, then becomes what its arguments say."""
@@ -152,7 +150,7 @@ class CellProcess:
         if code == 0 and not missing:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json(self.folder / DONE, {"digest": self._plan["digest"], "when": when})
-        elif code != STATE_SAVED:
+        elif code != EXIT_STOPPED:
             sentence = f"The cell ended without {missing[0]}." if code == 0 else self._last_words(code)
             write_json(self.folder / FAILED, {"error": sentence})
         self._lock.close()

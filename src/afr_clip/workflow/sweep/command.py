@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from afr_clip.config.restore import typed_overrides
 from afr_clip.config.validate import ConfigError
+from afr_clip.reports.ablation.write import write_ablations
 from afr_clip.workflow.sweep.cell import State, state_of, write_plan
 from afr_clip.workflow.sweep.cost import check_datasets, print_cost
 from afr_clip.workflow.sweep.launch import chosen_run, extra_overrides, run_cells
@@ -96,6 +97,8 @@ def _say_what_is_the_same(cells: Sequence[Cell]) -> None:
 
 def _end(folder: Path, cells: Sequence[tuple[str, Path]]) -> None:
     states = {name: state_of(cell) for name, cell in cells}
+    page = write_ablations(folder, folder / "report")
+    sys.stdout.write(f"report: {page}\n")
     sys.stdout.write(f"sweep: {folder}\n")
     failed = [f"{name}: {state.error}" for name, state in states.items() if state.name == "failed"]
     waiting = [name for name, state in states.items() if state.name == "waiting"]

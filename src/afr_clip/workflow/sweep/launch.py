@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from afr_clip.config.axes import quoted, typed_values
 from afr_clip.config.schema import register
+from afr_clip.signals import Stopped
 from afr_clip.workflow.sweep.cell import State, state_of
 from afr_clip.workflow.sweep.local import run_here
 from afr_clip.workflow.sweep.plan import Cell
@@ -111,7 +112,7 @@ class CellTask:
         folder = Path(config.cell)
         try:
             run_here([folder])
-        except Exception as error:
+        except (Exception, Stopped) as error:
             logger.warning("%s was left: %s", folder, error)
         return state_of(folder).name
 

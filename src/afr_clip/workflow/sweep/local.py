@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from afr_clip.signals import STOP_SIGNALS, Stopped
 from afr_clip.workflow.sweep.cell import CellProcess, State, state_of
 
 logger = logging.getLogger(__name__)
@@ -18,10 +19,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 
 
-class SweepStoppedError(ValueError):
-    """A signal stopped the sweep."""
-
-
+@runtime_checkable
 class Process(Protocol):
     """What running cells needs of the process of one."""
 
@@ -59,7 +57,7 @@ def run_here(
         start: Starts the process of a cell.
 
     Raises:
-        SweepStoppedError: If SIGTERM or SIGINT arrives; the cells that run save their state first.
+        Stopped: If a signal asks for it; the cells that run save their state first.
     """
     waiting = deque(folder for folder in folders if state_of(folder).name != "done")
     free, running, busy = deque(environments), list[tuple[Process, Mapping[str, str]]](), set[Path]()
@@ -113,16 +111,12 @@ def _report(process: Process, told: Callable[[Path, State], None]) -> None:
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
-        msg = (
-            f"The sweep was stopped by {signal.Signals(number).name}. Its cells saved their state; the same command "
-            f"goes on."
-        )
-        raise SweepStoppedError(msg)
+        raise Stopped(number, "The cells that ran were stopped too and saved their state.")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread of a process may take signals
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGINT)}
     try:
         yield
     finally:

@@ -15,7 +15,6 @@ from afr_clip.config.assemble import compose_leg, plain
 from afr_clip.config.axes import Axes, keys_of_file, quoted, read_axes, typed_values
 from afr_clip.config.validate import ConfigError, validate
 from afr_clip.reports.run_folder import WITHOUT_INFLUENCE
-from afr_clip.workflow.parts import check_model
 
 OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", "cell", "search")
 """What a command line says to the sweep and not to its cells."""
@@ -192,6 +191,9 @@ def make_cells(plan: Plan, setting: str, overrides: Iterable[str], seeds: Sequen
 
 
 def _check(config: DictConfig, setting: str) -> None:
+    # Loading torch takes seconds, which the job of a launcher need not wait.
+    from afr_clip.workflow.parts import check_model  # noqa: PLC0415
+
     try:
         validate(config)
         check_model(config)

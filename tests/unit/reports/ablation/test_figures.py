@@ -54,7 +54,7 @@ def test_losses_are_drawn_where_any_were_logged(tmp_path):
     assert not (tmp_path / "none.png").exists()
 
 
-@pytest.mark.parametrize("num", [11])
+@pytest.mark.parametrize("num", [11, 22])
 def test_many_settings_have_colours_of_their_own(tmp_path, num):
     for i in range(num):
         config = config_with(module__network__mpfa_window=2 * i + 1)
@@ -64,4 +64,4 @@ def test_many_settings_have_colours_of_their_own(tmp_path, num):
     assert draw_losses(tmp_path / "losses.png", table)
     pixels = pixels_of(tmp_path / "losses.png").reshape(-1, 3)
     strong = {tuple(c) for c, n in zip(*np.unique(pixels, axis=0, return_counts=True), strict=True) if n > 300}
-    assert len(strong) >= num
+    assert len(strong) >= min(num, 20)

@@ -18,10 +18,17 @@ def test_the_best_trial_stands_out_and_one_without_a_value_has_none(tmp_path):
     ]
 
 
+def test_only_parameters_that_are_numbers_are_sorted_as_such(tmp_path):
+    headings = search_grid(search_of(tmp_path, [0.25, 0.5])).headings
+    assert [heading.is_text for heading in headings[3:]] == [False, False, True]
+
+
 def test_the_note_names_aim_and_best(tmp_path):
     said = search_note(search_of(tmp_path, [0.25, None, 0.5]))
-    assert said.startswith("Objective: metric image_auroc, direction maximize. Best of 2 trials with a value: trial 2")
+    assert said.startswith("Objective: metric image_auroc; direction maximize. Best of 2 trials with a value: trial 2")
     assert "module.network.mpfa_window=5" in said
+    write_search(tmp_path, [0.5], objective={"metric": "pixel_ap", "targets": ["mpdd", "btad"]})
+    assert "targets mpdd, btad" in search_note(read_sweep(tmp_path).search)
     assert search_note(search_of(tmp_path, [None])).endswith("No trial has a value yet.")
 
 

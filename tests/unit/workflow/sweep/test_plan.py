@@ -3,12 +3,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
 from afr_clip.config.validate import ConfigError
-from afr_clip.workflow.sweep.plan import make_plan, plan_cells, reference_of, results_of, trainings
+from afr_clip.workflow.sweep.plan import digest_of, make_plan, plan_cells, reference_of, results_of, trainings
 
 TINY = ("backbone=tiny",)
 
@@ -42,13 +43,13 @@ def test_a_table_has_a_cell_for_every_row_and_seed(planned):
     assert reference_of(plan, cells) == "table6_3"
 
 
-def test_the_same_training_has_one_digest_in_every_table(planned):
-    names = {"table3": "full", "table4": "stages_1", "table5": "both", "table6": "3"}
-    cells = {f"{t}_{row}": planned(f"experiment={t}")[1] for t, row in names.items()}
-    digests = {next(c.digest for c in of_table if c.setting == name) for name, of_table in cells.items()}
-    assert len(digests) == 1
-    by_name = {cell.setting: cell.digest for of_table in cells.values() for cell in of_table}
-    assert by_name["table3_cmfr_mpfa"] == by_name["table5_none"] != by_name["table3_cmfr_sp"] == by_name["table6_1"]
+def test_the_same_training_has_one_digest_in_every_table():
+    def digest(ablation: str) -> str:
+        return digest_of(compose("train", [*TINY, f"ablation={ablation}"]))
+
+    full = {digest(name) for name in ("full", "table3_full", "table4_stages_1", "table5_both", "table6_3")}
+    assert len(full) == 1
+    assert digest("table3_cmfr_mpfa") == digest("table5_none") != digest("table3_cmfr_sp") == digest("table6_1")
 
 
 def test_a_cell_that_is_there_under_another_name_keeps_its_folder(planned):
@@ -59,15 +60,21 @@ def test_a_cell_that_is_there_under_another_name_keeps_its_folder(planned):
     assert (renamed.setting, renamed.folder) == ("table6_3", full)
 
 
-def test_the_digest_is_of_what_influences_numbers(planned):
-    def digest(*typed: str) -> str:
-        return planned("experiment=table6", *typed, leave_out=("table6_1", "table6_5"))[1][0].digest
+def test_the_digest_is_of_what_influences_numbers():
+    config = compose("train", [*TINY, "logger=wandb"])
 
-    plain = digest()
-    for harmless in ("data_dir=elsewhere", "num_threads=3", "save_maps=true", "data.num_workers=0", "logger=wandb"):
-        assert digest(harmless) == plain, harmless
-    for decisive in ("trainer.max_epochs=3", "data.batch_size=2", "dataset=mvtec_ad", "dataset.root=elsewhere"):
-        assert digest(decisive) != plain, decisive
+    def digest(key: str | None = None, value: object = None) -> str:
+        changed = config.copy()
+        if key is not None:
+            OmegaConf.update(changed, key, value)
+        return digest_of(changed)
+
+    harmless = {"data_dir": "elsewhere", "num_threads": 3, "save_maps": True, "data.num_workers": 0, "run_dir": "a"}
+    for key, value in (harmless | {"logger.wandb.project": "mine", "logger.wandb": None}).items():
+        assert digest(key, value) == digest(), key
+    decisive = {"trainer.max_epochs": 3, "seed": 1, "dataset.name": "mpdd", "dataset.root": "elsewhere"}
+    for key, value in (decisive | {"protocol.targets": ["visa"], "module.network.mpfa_window": 5}).items():
+        assert digest(key, value) != digest(), key
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes import adopt_srun, is_first, place
+from afr_clip.signals import EXIT_STOPPED, Stopped
 
 EXIT_ERROR = 1
 EXIT_BAD_COMMAND_LINE = 2
@@ -118,6 +119,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
             end_with(INTERRUPTED, EXIT_ERROR)
         except SpokenExit:
             raise
+        except Stopped as stopped:
+            end_with(str(stopped), EXIT_STOPPED)
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:

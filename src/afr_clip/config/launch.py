@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from afr_clip.config.command import INTERRUPTED, LOST, SENTENCE_FILE, end_with
 from afr_clip.config.validate import ConfigError
 from afr_clip.processes import place
+from afr_clip.signals import STOP_SIGNALS
 
 RENDEZVOUS = "AFR_CLIP_RENDEZVOUS"
 """Names the file by which processes of one machine find each other."""
@@ -37,7 +38,7 @@ GLANCE = 0.1
 GRACE = 10.0
 """Seconds a process has to end by itself once another one failed, and again once it was told to."""
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+FORWARDED = (*STOP_SIGNALS, signal.SIGINT)
 """Signals that the processes get too."""
 
 _OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
@@ -175,7 +176,7 @@ def _arguments(hydra: Any) -> list[str]:  # noqa: ANN401 - Hydra's own config
 
 def _watch(members: Sequence[Member]) -> None:
     """Wait until all have ended; where one fails, end the others and say why."""
-    with _forwarding(members):
+    with _forwarding(members) as hand_on:
         while all(member.code in (None, 0) for member in members):
             if all(member.code == 0 for member in members):
                 return
@@ -183,6 +184,7 @@ def _watch(members: Sequence[Member]) -> None:
         failed = _cause(members)
         sentence, code = failed.sentence(), failed.code
         _end(members)
+        hand_on()
     end_with(sentence, code if code is not None and code > 0 else 1)
 
 
@@ -208,20 +210,32 @@ def _end(members: Sequence[Member]) -> None:
 
 
 @contextmanager
-def _forwarding(members: Sequence[Member]) -> Iterator[None]:
-    """Hand signals on to the processes, which know what to do about them."""
+def _forwarding(members: Sequence[Member]) -> Iterator[Callable[[], None]]:
+    """Hand signals on to the processes, which know what to do about them; yields what hands them to whoever was asked.
+
+    Whoever listened to a signal before, submitit for one, gets it when the processes have saved everything and ended.
+    """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
 
     def forward(number: int, frame: object) -> None:
+        received.append(number)
         for member in members:
             if member.code is None:
                 member.process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
+
+    def hand_on() -> None:
+        for number in received[:1]:
+            handler = before[signal.Signals(number)]
+            if callable(handler) and number in STOP_SIGNALS:
+                handler(number, None)
+
     try:
-        yield
+        yield hand_on
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

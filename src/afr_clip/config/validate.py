@@ -27,6 +27,7 @@ _POSITIVE = (
     "optimizer.lr",
     "num_threads",
     "figure_every_n_epochs",
+    "logger.tensorboard.flush_secs",
 )
 _NOT_NEGATIVE = (
     "data.num_workers",
@@ -42,6 +43,7 @@ _NOT_NEGATIVE = (
 )
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+_FEATURE_DTYPES = ("float32", "float16")
 _SHARE = ("data.mosaic",)
 
 
@@ -126,10 +128,13 @@ def _ranges(config: DictConfig) -> Iterator[str]:
 
 def _rules(config: DictConfig) -> Iterator[str]:
     yield from _protocol_rules(config)
+    yield from _feature_cache_rules(config)
     precision = _value(config, "trainer.precision")
     if precision not in _PRECISIONS:
         yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
     yield from _process_rules(config)
+    if _value(config, "requeue") and _value(config, "run_dir") is None:
+        yield "run_dir must be given where requeue=true, to be found again by the requeued job. Add run_dir=DIR."
     category = _value(config, "category")
     if category is not None and not category.strip():
         yield f"category must say what the images show, got {category!r}. Use words, for example category='metal nut'."
@@ -163,6 +168,34 @@ def _process_rules(config: DictConfig) -> Iterator[str]:
         yield (
             f"data.batch_size counts the images of all processes, so it must be at least their number, "
             f"{num_processes}, got {batch_size}. Raise data.batch_size, or start fewer processes."
+        )
+
+
+def _feature_cache_rules(config: DictConfig) -> Iterator[str]:
+    dtype = _value(config, "data.feature_dtype")
+    if dtype not in _FEATURE_DTYPES:
+        yield f"data.feature_dtype must be one of {', '.join(_FEATURE_DTYPES)}, got {dtype}. float32 loses nothing."
+    if not _value(config, "data.feature_cache"):
+        return
+    if "loss" not in config:
+        yield "data.feature_cache must be false where nothing is trained, got true. Leave data.feature_cache out."
+        return
+    for key, plain in (("augment", False), ("mosaic", 0.0)):
+        value = _value(config, f"data.{key}")
+        if value != plain:
+            yield (
+                f"data.{key} must be {plain} with data.feature_cache=true, got {value}: pictures that differ in every "
+                f"epoch cannot be kept. Leave one of them out."
+            )
+    try:
+        settings: MethodSettings = instantiate(settings_node(config.module.network), _convert_="all")
+    except Exception:  # said by _refused_by_settings or _unbound
+        return
+    if not settings.has_frozen_taps:
+        advice = "Add ablation=no_sp, or leave" if hasattr(settings, "self_prompting") else "Leave"
+        yield (
+            f"data.feature_cache=true needs an image tower that reads nothing that learns, and module="
+            f"{config.module.name} puts prompts into it. {advice} data.feature_cache out."
         )
 
 

@@ -1,8 +1,9 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from afr_clip.data.cache import open_cache
 from afr_clip.data.dataset import AnomalyDataset, AnomalyItem, collate
 from afr_clip.data.digest import count_vanished_defects
 from afr_clip.data.errors import DataError
+from afr_clip.data.feature_cache import FeatureCache
 from afr_clip.data.layouts import dataset_row
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.mosaic import Mosaic
@@ -23,6 +25,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.references import choose_references
 from afr_clip.data.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.separation import TrainedOn, refuse_overlap
+from afr_clip.data.workers import LoadingProcesses, explain_loss
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,8 @@ class AnomalyDataModule(LightningDataModule):
     Attributes:
         auxiliary: As given.
         targets: As given, by name.
+        features: What a frozen image tower gave for the auxiliary dataset; set before training, it is read in the place
+            of the images.
 
     Raises:
         DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target shares images with it, or
@@ -117,7 +122,14 @@ class AnomalyDataModule(LightningDataModule):
                 refuse_overlap(TrainedOn.of(auxiliary), target)
         self.auxiliary = auxiliary
         self.targets = dict(zip(names, targets, strict=True))
+        self.features: FeatureCache | None = None
         self._settings = settings
+        self._loading: list[LoadingProcesses] = []
+
+    @property
+    def settings(self) -> DataSettings:
+        """How images are prepared and fed."""
+        return self._settings
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -138,12 +150,51 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, training=True)
         sampler = EpochSampler(len(dataset), self._settings.seed)
-        # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
-        sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
         settings = self._settings
+        if self.trainer is not None:
+            # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+            loop = self.trainer.fit_loop
+            progress = loop.epoch_progress.current.state_dict()
+            sampler.set_epoch(progress["processed"])
+            if progress["ready"] > progress["processed"]:  # stopped in the middle of that epoch
+                num_batches = loop.epoch_loop.batch_progress.current.completed
+                sampler.skip(progress["processed"], num_batches * settings.batch_size)
         batches = TrainingBatches(sampler, settings.batch_size, settings.process, settings.num_processes)
         # Training starts its workers once; a target is read once, and its workers must not outlive it.
         return self._loader(dataset, batch_sampler=batches, persistent_workers=settings.num_workers > 0)
+
+    def auxiliary_in_order(self, start: int = 0) -> DataLoader[AnomalyItem]:
+        """Load the images of the auxiliary dataset in the order of its samples, as they are.
+
+        Args:
+            start: First sample.
+
+        Returns:
+            Batches of the samples from there on.
+        """
+        assert self.auxiliary is not None, "whoever asks for it has one"
+        dataset = self._dataset(self.auxiliary, training=False)
+        return self._loader(
+            dataset,
+            batch_size=self._settings.eval_batch_size or self._settings.batch_size,
+            sampler=range(start, len(dataset)),
+        )
+
+    def pictured(self, batch: AnomalyBatch) -> AnomalyBatch:
+        """Read the images of a training batch that came from the feature cache without them.
+
+        Args:
+            batch: A batch of the auxiliary dataset.
+
+        Returns:
+            The batch with its images, where it is.
+        """
+        if batch.image is not None:
+            return batch
+        assert self.auxiliary is not None, "the batch came from it"
+        dataset = self._dataset(self.auxiliary, training=False)
+        images = collate([dataset[index] for index in batch.index.tolist()]).pictures
+        return replace(batch, image=images.to(batch.mask.device))
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
         """Load one target in the order of its samples.
@@ -182,7 +233,7 @@ class AnomalyDataModule(LightningDataModule):
             DataError: If there is no such target, it has no such images, or a file cannot be decoded.
         """
         target, settings = self._target(name), self._settings
-        reader, chosen = self._reader(target), choose_references(target, shots, settings.seed)
+        reader, chosen = self.reader(target), choose_references(target, shots, settings.seed)
         datasets = [AnomalyDataset(samples, reader, settings.mean, settings.std) for samples in chosen.values()]
         return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
 
@@ -198,7 +249,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             DataError: If a mask cannot be decoded.
         """
-        counts = count_vanished_defects(dataset.samples, self._reader(dataset))
+        counts = count_vanished_defects(dataset.samples, self.reader(dataset))
         for category, count in counts.items():
             where = f"{dataset.spec.name}/{category}"
             if count.num_empty:
@@ -206,6 +257,24 @@ class AnomalyDataModule(LightningDataModule):
             if count.num_vanished:
                 logger.warning("%s: %d defects have no pixel left at input size.", where, count.num_vanished)
         return {category: count.num_vanished for category, count in counts.items()}
+
+    @contextmanager
+    def naming_lost_images(self) -> Iterator[None]:
+        """Say which image was being read where a loading process is lost inside the block.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            LostWorkerError: If one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # which PyTorch raises wherever the main process just is
+            explained = explain_loss(error, self._loading)
+            if explained is None:
+                raise
+            raise explained from error
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
         """Move a batch; Lightning's own way would write into the frozen dataclass.
@@ -226,24 +295,29 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         return self.targets[name]
 
-    def _reader(self, loaded: LoadedDataset) -> SampleReader:
+    def reader(self, loaded: LoadedDataset) -> SampleReader:
+        """Say how a dataset's images and masks are read."""
         return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
 
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
-        settings, reader = self._settings, self._reader(loaded)
+        settings, reader = self._settings, self.reader(loaded)
         cache = None
         if settings.cache:
             assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
             cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
         augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
         mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
-        return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
+        parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
+        return AnomalyDataset(*parts, features=self.features if training else None)
 
     def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
+        loading = LoadingProcesses(self._settings.num_workers, dataset.samples)
+        self._loading.append(loading)
         return DataLoader(
             dataset,
             num_workers=self._settings.num_workers,
             collate_fn=collate,
+            worker_init_fn=loading,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self._settings.seed),
             **batching,

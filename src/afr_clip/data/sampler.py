@@ -52,6 +52,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._num_samples = num_samples
         self._seed = seed
         self._epoch = 0
+        self._seen: tuple[int, int] = (0, 0)
+
+    def skip(self, epoch: int, num_samples: int) -> None:
+        """Leave out what a training had seen of an epoch when it was stopped there.
+
+        Args:
+            epoch: Counted from 0; the others are whole.
+            num_samples: How many of its indices, from the first.
+        """
+        self._seen = (epoch, num_samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each one.
@@ -66,7 +76,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._num_samples)
-        for index in order.tolist():
+        epoch, seen = self._seen
+        for index in order[seen if epoch == self._epoch else 0 :].tolist():
             yield index, draw_seed(self._seed, self._epoch, index)
 
 

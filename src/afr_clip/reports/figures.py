@@ -19,6 +19,7 @@ from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import written_whole
+from afr_clip.metrics.log_keys import SHEETS
 
 COLOURS = "turbo"
 OPACITY = 0.5
@@ -64,7 +65,7 @@ def panels_of(
         One panel per image.
     """
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
-    images = ((batch.image.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    images = ((batch.pictures.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [
         Panel(
             sample,
@@ -133,6 +134,16 @@ class FigureCollector:
                 for rank, negative_index, panel in kept:
                     self._keep(kind, rank, -negative_index, panel)
 
+    def sheets(self) -> dict[str, list[Panel]]:
+        """Return the images kept, by why they are worth looking at; the most so first."""
+        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
+        highest, lowest, worst_ranked = SHEETS
+        return {
+            highest: kinds.get("highest", []),
+            lowest: kinds.get("lowest", []),
+            worst_ranked: [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
+        }
+
     def draw(self, folder: Path) -> list[Path]:
         """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png``.
 
@@ -142,14 +153,8 @@ class FigureCollector:
         Returns:
             The files written.
         """
-        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
-        sheets = {
-            "highest": kinds.get("highest", []),
-            "lowest": kinds.get("lowest", []),
-            "worst_ranked": [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
-        }
         paths = []
-        for name, panels in sheets.items():
+        for name, panels in self.sheets().items():
             if panels:
                 paths.append(folder / f"{name}.png")
                 draw_sheet(paths[-1], panels)

@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from jaxtyping import Float
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -24,8 +25,10 @@ from afr_clip.reports.scored import read_scored, unchanged
 from afr_clip.reports.tables import ScoredDataset
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
-from afr_clip.training.loggers import close_loggers, log_figures
+from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.stopping import StopWhenAsked
+from afr_clip.workflow.features import FeatureCaching
 from afr_clip.workflow.parts import (
     Engine,
     Run,
@@ -77,6 +80,7 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
     towers = build_towers(config, run)
+    towers.backbone.checkpointing = config.activation_checkpointing
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)
@@ -84,10 +88,12 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     if is_first():
         run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
-    engine = _fit(config, run, module, data, kept)
-    run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
-    score_targets(config, run, module, data, engine, kept)
-    close_loggers(engine.loggers)
+    resume = from_first(lambda: resume_path(run.folder / "checkpoints") if config.resume else None)
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    with closing_mirrors(loggers):
+        engine = _fit(config, run, module, data, loggers)
+        run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
+        score_targets(config, run, module, data, engine, kept)
 
 
 def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
@@ -112,26 +118,29 @@ def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _fit(
-    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, kept: Collection[str]
+    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, loggers: Sequence[Logger]
 ) -> Engine:
     checkpoints = run.folder / "checkpoints"
     resume = from_first(lambda: resume_path(checkpoints) if config.resume else None)
-    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
     figures = run.folder / "figures"
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
-    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
+    writer = CheckpointWriter(checkpoints, manifest)
+    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
+    if config.data.feature_cache:
+        callbacks.append(FeatureCaching(config, run, data))
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()
     engine = build_engine(config, run, loggers, callbacks)
-    engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    with data.naming_lost_images():
+        engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if is_first():
         draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     if "seconds_training" not in run.manifest:

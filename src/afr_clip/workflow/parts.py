@@ -20,7 +20,7 @@ from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.methods import settings_node
-from afr_clip.config.restore import typed_overrides
+from afr_clip.config.restore import chosen_files, typed_overrides
 from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset
@@ -32,13 +32,14 @@ from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
-from afr_clip.training.loggers import MetricsCSV, build_wandb
+from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import build_mirrors
 from afr_clip.workflow.precision import choose_precision
 from afr_clip.workflow.together import (
     StartedProcesses,
-    first_of_machine_before_others,
     from_first,
+    in_turn,
     meet,
     require_same,
 )
@@ -50,6 +51,7 @@ EXPECTED_WARNINGS = (
     r".*does not have many workers",  # data.num_workers is the user's choice
     r"The number of training batches .* is smaller than the logging interval",  # epoch means are logged all the same
     r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # these are the same in all processes
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # and the sampler skips what was seen
     r".*LeafSpec.* is deprecated",  # Lightning 2.6 with torch 2.15; can go with Lightning 2.7
 )
 
@@ -122,10 +124,10 @@ def start_run(config: DictConfig, folder: Path, *, resume: bool = False) -> Run:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     values = recorded(config, folder)
     earlier = from_first(lambda: open_run(folder, resume=resume, config=values))
-    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    manifest = build_manifest(config.task_name, typed_overrides(), values)
+    run = Run(folder, manifest | {"choices": chosen_files(), "processes": place().world_size}, earlier)
     if "loss" in config:
         run.manifest["effective_batch_size"] = config.data.batch_size * config.trainer.accumulate_grad_batches
-    run.manifest["processes"] = place().world_size
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:
@@ -259,7 +261,7 @@ def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
     categories = None if node.categories is None else tuple(node.categories)
     root = optional_path(node.root)
     if root is None and node.drawn is not None:
-        with first_of_machine_before_others():
+        with in_turn():
             root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
     return DatasetSpec(
         name=node.name,
@@ -274,10 +276,10 @@ def build_loggers(
     config: DictConfig, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
 ) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
-    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)]
-    if config.logger.wandb is not None and is_first():
-        loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
-    return loggers
+    record = MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)  # first: mirrors read what it keeps
+    if not is_first():
+        return [record]
+    return [record, *build_mirrors(plain(config.logger), run.folder, run.manifest, drop_from_step)]
 
 
 @dataclass(frozen=True)

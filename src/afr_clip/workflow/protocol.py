@@ -23,7 +23,7 @@ from afr_clip.reports.run_folder import holds_run, open_run, write_json
 from afr_clip.reports.tables import as_content
 from afr_clip.workflow.fit import RunData, scored_before, train_and_score
 from afr_clip.workflow.parts import dataset_spec, describe, recorded, start_run
-from afr_clip.workflow.together import from_first, meet, require_same
+from afr_clip.workflow.together import from_first, require_same
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.
         RunFolderError: If a folder holds a run with another config.
     """
-    meet(config.trainer.accelerator)
     from_first(lambda: open_run(folder, resume=False, config={}))  # a single run may have been written there
     configs = {name: _open_leg(config, name, folder / name) for name in config.protocol.legs}
     look_up = functools.cache(_look_up)

@@ -13,11 +13,13 @@ from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes import is_first
 from afr_clip.reports.figures import FigureCollector
+from afr_clip.reports.heat_maps import FOLDER, write_heat_maps
 from afr_clip.reports.maps import MapWriter
 from afr_clip.reports.page import write_page
 from afr_clip.reports.tables import DatasetResult, ImageRow, ScoredDataset, results_table, write_results, write_scores
-from afr_clip.training.loggers import log_figures
+from afr_clip.training.loggers import has_mirror, log_figures, publish
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import read_published
 from afr_clip.workflow.parts import Engine, Run
 from afr_clip.workflow.together import gathered
 
@@ -58,6 +60,8 @@ def score_targets(
         if not is_first():
             continue
         Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
+    if is_first():
+        publish(engine.loggers, lambda: read_published(run.folder))
     if scored and is_first():
         write_page(run.folder)
     if scored and run.manifest["backbone"]["random_weights"]:
@@ -77,12 +81,15 @@ def _score(
     figures = FigureCollector(data.normalisation, config.num_figures)
     engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
-    engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+    with data.naming_lost_images():
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     vanished: dict[str, int] = {}
     collected = gathered(figures)
     if is_first():
         figures.absorb(collected[1:])
         log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
+        if has_mirror(engine.loggers):
+            write_heat_maps(run.folder / FOLDER / name, figures.sheets())
         vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)

@@ -71,13 +71,18 @@ def from_first(decide: Callable[[], Value]) -> Value:
 
 
 @contextmanager
-def first_of_machine_before_others() -> Iterator[None]:
-    """Run a block in one process of each machine before the others, which then find on disk what it made there."""
+def in_turn() -> Iterator[None]:
+    """Run a block in the first process, then in the first ones of the other machines, then in the others.
+
+    So each finds on disk what was made there before it, whether machines share their disks or not.
+    """
     here = place()
-    if here.world_size > 1 and here.local_rank > 0:
+    turn = 0 if here.is_first else 1 if here.local_rank == 0 else 2
+    barriers = 0 if here.world_size == 1 else 2
+    for _ in range(min(turn, barriers)):
         distributed.barrier()
     yield
-    if here.world_size > 1 and here.local_rank == 0:
+    for _ in range(max(0, barriers - turn)):
         distributed.barrier()
 
 

@@ -75,3 +75,10 @@ def test_every_image_of_a_target_is_dealt_once_in_the_batches_of_one_process(num
     assert sorted(counted) == [
         list(range(start, min(start + batch_size, num_images))) for start in range(0, num_images, batch_size)
     ]
+
+
+def test_an_epoch_that_was_stopped_goes_on_where_it_was_and_the_others_are_whole():
+    usual, resumed = EpochSampler(20, seed=3), EpochSampler(20, seed=3)
+    resumed.skip(1, 6)
+    assert [epoch(resumed, number) for number in range(3)] == [epoch(usual, 0), epoch(usual, 1)[6:], epoch(usual, 2)]
+    assert len(resumed) == 20  # Lightning counts what was seen before

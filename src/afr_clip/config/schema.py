@@ -131,6 +131,13 @@ class ScheduleConfig:
 
 
 @dataclass
+class CosineScheduleConfig(ScheduleConfig):
+    """``schedule``: a learning rate that depends on how many epochs there will be."""
+
+    num_epochs: int = MISSING
+
+
+@dataclass
 class TrainerConfig:
     """``trainer``: Lightning's Trainer."""
 
@@ -332,6 +339,7 @@ def register() -> None:
     }
     for group, schema in groups.items():
         store.store(group=group, name="schema", node=schema)
+    store.store(group="schedule", name="cosine_schema", node=CosineScheduleConfig)
     for method in method_names():
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     OmegaConf.register_new_resolver("first_given", first_given, replace=True)

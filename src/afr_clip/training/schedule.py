@@ -1,5 +1,7 @@
 """Learning rates over the epochs."""
 
+import math
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,3 +30,18 @@ def constant(optimizer: Optimizer) -> LambdaLR:
         The schedule.
     """
     return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def cosine(optimizer: Optimizer, num_epochs: int) -> LambdaLR:
+    r"""Lower the learning rate along half a cosine, slowly at first and at the end.
+
+    .. math:: \mathrm{lr}(e) = \mathrm{lr}_0 \, \frac{1 + \cos(\pi e / E)}{2}, \quad e = 0, \dots, E - 1
+
+    Args:
+        optimizer: Its learning rate is ``lr_0``.
+        num_epochs: ``E``, how many epochs are trained.
+
+    Returns:
+        The schedule, to be stepped once an epoch.
+    """
+    return LambdaLR(optimizer, lambda epoch: (1.0 + math.cos(math.pi * min(1.0, epoch / num_epochs))) / 2)

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from afr_clip.training.schedule import constant, inverse_epoch
+from afr_clip.training.schedule import constant, cosine, inverse_epoch
 
 
 def rates(schedule, epochs: int) -> list[float]:
@@ -20,6 +22,15 @@ def test_the_rate_is_divided_by_the_epochs_begun():
 
 def test_a_constant_rate_stays():
     assert rates(constant, 4) == [0.001] * 4
+
+
+def test_half_a_cosine_starts_at_the_rate_and_halves_it_midway():
+    expected = [0.001, 0.00085355339, 0.0005, 0.00014644661, 0.0, 0.0]  # (1 + cos(0, 45, 90, 135, 180 degrees)) / 2
+    assert rates(partial(cosine, num_epochs=4), 6) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_single_epoch_keeps_the_rate():
+    assert rates(partial(cosine, num_epochs=1), 1) == [0.001]
 
 
 def test_training_steps_the_schedule_once_an_epoch(make_module, fit, batches):

@@ -61,10 +61,13 @@ class EpochMeans:
             "num_images": int(add_up(torch.tensor(self._num_images))),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, counts: bool = True) -> None:
         """Go on from a checkpoint; in a training of several processes the first one does, with the sums of all.
 
         Args:
             state: What ``state_dict`` returned.
+            counts: Whether the sums are taken over; otherwise the names alone, which all processes must have alike
+                when they add up.
         """
-        self._sums, self._num_images = dict(state["sums"]), state["num_images"]
+        self._sums = {name: value if counts else torch.zeros_like(value) for name, value in state["sums"].items()}
+        self._num_images = state["num_images"] if counts else 0

@@ -238,8 +238,8 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"unknown, for example {sorted(differing)[0]}. Choose another run_dir and train anew."
             )
             raise ValueError(msg)
-        if "means" in checkpoint and self.trainer.is_global_zero:
-            self._means.load_state_dict(checkpoint["means"])
+        if "means" in checkpoint:
+            self._means.load_state_dict(checkpoint["means"], counts=self.trainer.is_global_zero)
 
     def _saved_names(self) -> set[str]:
         return {f"network.{name}" for name in self.network.trainable_parameter_names()}

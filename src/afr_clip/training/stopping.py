@@ -36,8 +36,9 @@ class StopWhenAsked(pl.Callback):
         self._listen(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
+        """Listen, unless it was asked since the last batch: while metrics were computed, or a training was closed."""
         self._listen(trainer)
+        self._stop_scoring()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs, of which the first was saved when it ended."""
@@ -62,11 +63,13 @@ class StopWhenAsked(pl.Callback):
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop after a scored batch, each process for itself: not all of them score as many."""
+        self._stop_scoring()
+
+    def _stop_scoring(self) -> None:
         if self._received is not None:
             self._stop("The training and the targets scored before are saved; the one being scored starts anew.")
 
     def _listen(self, trainer: pl.Trainer) -> None:
-        self._received = None
         # Processes that Lightning has started are asked by this one; those of a scheduler get the signal from there.
         self._pass_on = getattr(trainer.strategy.launcher, "kill", None)
         if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody listen

@@ -23,6 +23,15 @@ def test_an_epoch_in_two_parts_has_the_mean_of_one_to_the_last_bit():
     assert torch.equal(added(second, BATCHES[2:]).compute()["loss"], added(EpochMeans(), BATCHES).compute()["loss"])
 
 
+def test_a_process_whose_sums_another_one_took_over_still_adds_up_the_same_names():
+    first, other = added(EpochMeans(), BATCHES[:2]), EpochMeans()
+    other.load_state_dict(first.state_dict(), counts=False)
+    added_up: list[torch.Tensor] = []
+    state = other.state_dict(lambda value: added_up.append(value) or value)
+    assert (list(state["sums"]), len(added_up), state["num_images"]) == (["loss", "lr"], 3, 0)
+    assert all(value == 0 for value in added_up)
+
+
 def test_a_new_epoch_knows_nothing_of_the_one_before():
     means = added(EpochMeans(), BATCHES)
     means.restart()

@@ -115,6 +115,18 @@ def test_processes_that_were_started_from_here_are_asked_once(make_trainer, make
         stop.on_test_batch_end(trainer)
 
 
+def test_who_is_asked_while_metrics_are_computed_stops_before_the_next_target(make_trainer, make_module):
+    stop, trainer, module = StopWhenAsked(), make_trainer(), make_module()
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    stop.on_test_start(trainer, module)
+    stop.on_test_batch_end(trainer)  # the last one
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(Stopped, match="the targets scored before are saved"):
+        stop.on_test_start(trainer, module)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
 def test_outside_the_main_thread_nobody_listens(make_trainer, make_module):
     before = [signal.getsignal(signum) for signum in STOP_SIGNALS]
     thread = threading.Thread(target=StopWhenAsked().on_test_start, args=(make_trainer(), make_module()))

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from afr_clip.config.command import INTERRUPTED, LOST, SENTENCE_FILE, end_with
 from afr_clip.config.validate import ConfigError
 from afr_clip.processes import place
-from afr_clip.signals import STOP_SIGNALS
+from afr_clip.signals import EXIT_STOPPED, STOP_SIGNALS
 
 RENDEZVOUS = "AFR_CLIP_RENDEZVOUS"
 """Names the file by which processes of one machine find each other."""
@@ -37,6 +37,9 @@ GLANCE = 0.1
 
 GRACE = 10.0
 """Seconds a process has to end by itself once another one failed, and again once it was told to."""
+
+SAVING = 120.0
+"""Seconds instead of these where the other one was stopped: what is being saved gets finished."""
 
 FORWARDED = (*STOP_SIGNALS, signal.SIGINT)
 """Signals that the processes get too."""
@@ -183,7 +186,7 @@ def _watch(members: Sequence[Member]) -> None:
             time.sleep(GLANCE)
         failed = _cause(members)
         sentence, code = failed.sentence(), failed.code
-        _end(members)
+        _end(members, SAVING if code == EXIT_STOPPED else GRACE)
         hand_on()
     end_with(sentence, code if code is not None and code > 0 else 1)
 
@@ -199,12 +202,12 @@ def _cause(members: Sequence[Member]) -> Member:
         time.sleep(GLANCE)
 
 
-def _end(members: Sequence[Member]) -> None:
+def _end(members: Sequence[Member], patience: float) -> None:
     for send in (signal.SIGTERM, signal.SIGKILL):
         for member in members:
             if member.code is None:
                 member.process.send_signal(send)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + patience
         while any(member.code is None for member in members) and time.monotonic() < deadline:
             time.sleep(GLANCE)
 

@@ -88,6 +88,18 @@ def test_the_first_failure_ends_all(tmp_path, capsys):
     assert others.code == -signal.SIGTERM
 
 
+def test_who_still_saves_when_another_one_has_stopped_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("afr_clip.config.launch.GRACE", 0.2)
+    saving = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(2)"
+    process = subprocess.Popen([sys.executable, "-S", "-c", saving], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(SpokenExit) as end:
+        _watch([member(0, tmp_path, "raise SystemExit(75)", "Stopped."), Member(1, process, tmp_path / "1")])
+    process.stdout.close()
+    assert (end.value.code, process.returncode) == (75, 0)
+
+
 def test_a_process_that_only_lost_another_one_does_not_speak_for_it(tmp_path, capsys):
     slow = member(1, tmp_path, "import time; time.sleep(0.5); raise SystemExit(1)", "The cause.")
     with pytest.raises(SpokenExit):

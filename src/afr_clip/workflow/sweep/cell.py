@@ -156,9 +156,12 @@ class CellProcess:
         self._lock.close()
         return state_of(self.folder)
 
-    def stop(self) -> None:
-        """Tell the process to save its state and end, and wait until it has."""
+    def ask_to_stop(self) -> None:
+        """Tell the process to save its state and end."""
         self._process.terminate()
+
+    def stop(self) -> None:
+        """Wait until the process has ended, as it was asked to; kill it where it does not."""
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

@@ -31,8 +31,11 @@ class Process(Protocol):
     def finish(self) -> State:
         """Mark how it ended."""
 
+    def ask_to_stop(self) -> None:
+        """Tell it to save its state and end."""
+
     def stop(self) -> None:
-        """End it."""
+        """Wait until it has ended, which it was asked to; end it where it does not."""
 
     def tail(self) -> str:
         """Return the end of what it said."""
@@ -73,6 +76,8 @@ def run_here(
                         _start_next(waiting, free, running, busy, start)
                 time.sleep(POLL_SECONDS)
         finally:
+            for process, _ in running:  # all before any is waited for: whoever asks may not wait for long
+                process.ask_to_stop()
             for process, _ in running:
                 logger.warning("%s is stopped.", process.folder)
                 process.stop()

@@ -75,6 +75,7 @@ def test_nobody_else_starts_a_cell_that_is_run_and_its_orphan_keeps_it(started):
     assert CellProcess.start(process.folder, {}) is None
     process._lock.close()  # as where the sweep is gone, and the cell is not
     assert CellProcess.start(process.folder, {}) is None
+    process.ask_to_stop()
     process.stop()
     with (process.folder / cells.LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,8 @@ class Runner:
         self.environments: list[dict[str, str]] = []
         self.running: set[str] = set()
         self.most = 0
-        self.stopped: list[str] = []
+        self.asked: list[str] = []
+        self.stopped: list[tuple[str, list[str]]] = []
         self.on_poll = lambda: None
 
     def start(self, folder: Path, environment):
@@ -53,8 +54,11 @@ class Fake:
             write_json(self.folder / {"done": DONE, "failed": FAILED}[state], {"error": "It failed."})
         return state_of(self.folder)
 
+    def ask_to_stop(self) -> None:
+        self.runner.asked.append(self.folder.name)
+
     def stop(self) -> None:
-        self.runner.stopped.append(self.folder.name)
+        self.runner.stopped.append((self.folder.name, [*self.runner.asked]))
 
     def tail(self) -> str:
         return "the end of its log"
@@ -106,11 +110,12 @@ def test_what_failed_is_tried_once_more_and_the_others_go_on(folders, caplog):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_running_cells_and_is_said(folders, number):
+def test_a_signal_asks_all_running_cells_before_it_waits_for_any_and_is_said(folders, number):
     runner, before = Runner({}), signal.getsignal(number)
     runner.on_poll = lambda: os.kill(os.getpid(), number)
     with pytest.raises(Stopped) as stopped:
         run_here(folders, ({}, {}), start=runner.start)
     assert str(stopped.value).startswith(f"Stopped by {number.name}.")
-    assert (runner.stopped, runner.started) == (["a", "b"], ["a", "b"])
+    assert runner.stopped == [("a", ["a", "b"]), ("b", ["a", "b"])]
+    assert runner.started == ["a", "b"]
     assert signal.getsignal(number) == before

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.log_keys import heat_map_key
+from afr_clip.reports.ablation.paper import FULL
 from afr_clip.reports.heat_maps import FOLDER, read_heat_maps
 from afr_clip.reports.results import read_tables
 from afr_clip.reports.run_folder import MANIFEST
@@ -16,10 +17,6 @@ from afr_clip.training.loggers.mlflow import MLflowMirror
 from afr_clip.training.loggers.published import HeatMap, Published, ResultRow
 from afr_clip.training.loggers.tensorboard import TensorBoardMirror
 from afr_clip.training.loggers.wandb import WandbMirror
-
-ABLATION = "ablation="
-FULL = "full"
-"""The paper's own settings, where no other ablation was chosen."""
 
 
 def build_mirrors(
@@ -67,9 +64,8 @@ def facts_of(folder: Path, manifest: Mapping[str, Any], tags: Sequence[str] = ()
     auxiliary = (manifest.get("auxiliary") or (manifest.get("checkpoint") or {}).get("auxiliary") or {}).get("name")
     named = {"method": config["module"]["name"], "backbone": config["backbone"]["name"], "trained_on": auxiliary}
     labels = [*tags, *(f"{key}:{value}" for key, value in named.items() if value)]
-    chosen = [typed.removeprefix(ABLATION) for typed in manifest["overrides"] if typed.startswith(ABLATION)]
     described = {
-        "ablation": chosen[-1] if chosen else FULL,
+        "ablation": (manifest.get("choices") or {}).get("ablation", FULL),
         "trained_on": auxiliary,
         "manifest": {key: value for key, value in manifest.items() if key != "config"},
     }

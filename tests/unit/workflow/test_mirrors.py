@@ -44,11 +44,11 @@ def test_a_scored_checkpoint_is_labelled_by_what_it_was_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
-    [([], "full"), (["seed=1", "ablation=table3_cmfr"], "table3_cmfr"), (["ablation=a", "ablation=b"], "b")],
+    ("facts", "expected"),
+    [({}, "full"), ({"choices": {"ablation": "table3_cmfr"}}, "table3_cmfr"), ({"choices": {"module": "m"}}, "full")],
 )
-def test_a_run_knows_its_ablation(tmp_path, typed, expected):
-    assert facts_of(tmp_path, manifest(overrides=typed)).config["ablation"] == expected
+def test_a_run_knows_its_ablation(tmp_path, facts, expected):
+    assert facts_of(tmp_path, manifest(**facts)).config["ablation"] == expected
 
 
 def test_the_config_is_kept_with_the_facts_beside_it(tmp_path):

@@ -4,10 +4,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from afr_clip.metrics.log_keys import LOSS_EPOCH
 from afr_clip.reports.ablation.measure import Row
-
-LOSS = ("train/loss", "train/loss_epoch")
-"""What the loss of an epoch may be logged as."""
 
 Curve = Mapping[int, float]
 """Loss by epoch."""
@@ -26,7 +24,7 @@ def read_curve(run: Path) -> Curve:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {int(row["epoch"]): float(row["value"]) for row in csv.DictReader(file) if row["metric"] in LOSS}
+        return {int(row["epoch"]): float(row["value"]) for row in csv.DictReader(file) if row["metric"] == LOSS_EPOCH}
 
 
 def curves_of(row: Row) -> dict[str, list[Curve]]:

@@ -16,7 +16,6 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "seed",
     "dataset",
     "protocol",
-    "drawn_dir",
     "checkpoint",
     "logger",
     "backbone.weights",
@@ -25,9 +24,6 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "backbone.cnn.pretrained",
     "module.network.released_weights",
     "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
     "trainer.deterministic",
     "trainer.max_epochs",
 }

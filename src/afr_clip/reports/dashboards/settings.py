@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS_EPOCH, mean_key
 from afr_clip.metrics.protocol import METRICS
+from afr_clip.reports.ablation.paper import REFERENCES
 
-TABLES = ("table3", "table4", "table5", "table6", "readings")
+TABLES = tuple(REFERENCES)
 """Groups of runs whose ablations are compared; a sweep's runs are grouped by the table they are for."""
 
 SEARCH = "search"

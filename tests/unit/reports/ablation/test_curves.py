@@ -8,7 +8,7 @@ from helpers.sweeps import cell, write_cell, write_loss, write_record
 
 def test_a_curve_is_the_loss_of_each_epoch_and_the_last_where_it_came_twice(tmp_path):
     rows = ["epoch,step,metric,value", "0,0,train/loss_step,9", "0,1,train/loss_epoch,2.5", "1,3,train/lr,1"]
-    text = "\n".join([*rows, "1,3,train/loss,2", "1,3,train/loss,1", ""])
+    text = "\n".join([*rows, "1,3,train/loss_epoch,2", "1,3,train/loss_epoch,1", ""])
     (tmp_path / "metrics.csv").write_text(text)
     assert read_curve(tmp_path) == {0: 2.5, 1: 1.0}
     assert read_curve(tmp_path / "nowhere") == {}

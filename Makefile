@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# A process per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
 .PHONY: help install format lint types test test-unit test-integration test-regression check smoke demo bench clean
@@ -29,16 +31,16 @@ types: $(STAMP)  ## Check the types of src/
 	$(BIN)/mypy
 
 test: $(STAMP)  ## Run all tests (unit, doctests, integration, regression)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-unit: $(STAMP)  ## Run the unit tests and doctests only
-	$(BIN)/python -m pytest tests/unit src
+	$(PYTEST) tests/unit src
 
 test-integration: $(STAMP)  ## Run the commands end to end on small trees
-	$(BIN)/python -m pytest tests/integration
+	$(PYTEST) tests/integration
 
 test-regression: $(STAMP)  ## Run what needs real data, published weights or a GPU
-	$(BIN)/python -m pytest tests/regression
+	$(PYTEST) tests/regression
 
 check: lint types test  ## Exactly what CI runs
 

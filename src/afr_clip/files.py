@@ -1,9 +1,17 @@
 """Files that are either whole or the ones before them."""
 
 import os
+import platform
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ABANDONED_AFTER = 24 * 60 * 60.0
+"""Seconds after which an unfinished file of another machine is nobody's: whether its writer lives cannot be asked."""
+
+_UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)")
 
 
 @contextmanager
@@ -15,13 +23,47 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Yields:
         Where to write. On an error it is removed, and the file stays as it was.
+
+    Raises:
+        OSError: If it cannot be written; the error names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.unfinished-{platform.node()}-{os.getpid()}")
     try:
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())  # a power cut after the renaming must not leave an empty file
         unfinished.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # the system does not know what a write was for
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left unfinished below a folder; what a living one is writing stays.
+
+    Args:
+        folder: A run folder; it need not be there.
+    """
+    for path in folder.rglob(".*.unfinished-*"):
+        writer = _UNFINISHED.fullmatch(path.name)
+        if writer is not None and path.is_file() and _is_abandoned(path, writer["machine"], int(writer["pid"])):
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
+    if machine != platform.node():
+        try:
+            return time.time() - path.stat().st_mtime > ABANDONED_AFTER
+        except FileNotFoundError:
+            return False  # its writer has just finished it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # another user's, and alive
+    return False

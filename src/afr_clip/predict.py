@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from afr_clip.config.command import config_dir, ends_in_a_sentence, run_command
+from afr_clip.config.launch import launch
 from afr_clip.config.schema import register
 from afr_clip.config.validate import validate
 
@@ -15,6 +16,7 @@ register()
 def main(config: DictConfig) -> None:
     """Check the composed config, then predict."""
     validate(config)
+    launch(config, "afr_clip.predict")
     # Loading torch takes seconds, and a wrong config should not wait for it.
     from afr_clip.workflow.predict import predict  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`python -m afr_clip.report`: the tables of the paper beside what runs measured, from their results alone."""
+"""`python -m afr_clip.report`: the paper's tables beside what runs and sweeps measured, from their results alone."""
 
 import argparse
 import sys
@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from afr_clip.config.command import CommandLine, run_command
-from afr_clip.reports.comparison.write import compare
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
@@ -16,7 +15,7 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     parser = CommandLine(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
-        help="run folder, or a folder that holds some; without any the paper's tables alone",
+        help="run folder, sweep folder, or a folder that holds some; without any the paper's tables alone",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
@@ -25,14 +24,17 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the report, print its tables, end with where its page is."""
+    """Write the report, print its tables, end with where its pages are."""
     arguments = read_arguments()
-    comparison = compare(arguments.runs)
-    page = comparison.write(arguments.out)
+    from afr_clip.reports.everything import report_on  # noqa: PLC0415  # needs numpy and matplotlib, --help does not
+
+    reports = report_on(arguments.runs)
+    pages = [report.write(arguments.out) for report in reports]
     console = Console(width=None if Console().is_terminal else 200)
-    for table in comparison.printed():
+    for table in (table for report in reports for table in report.printed()):
         console.print(table)
-    sys.stdout.write(f"report: {page}\n")
+    for page in pages:
+        sys.stdout.write(f"report: {page}\n")
 
 
 if __name__ == "__main__":

@@ -152,11 +152,3 @@ def test_every_experiment_runs_a_step(run, experiment, tmp_path):
                *(small if experiment in DRAWN else ()), "trainer.limit_train_batches=1", "data.num_workers=0",
                f"cache_dir={tmp_path / 'cache'}", f"run_dir={tmp_path / 'r'}") == 0  # fmt: skip
     assert rows(tmp_path / "r" / "results.csv")
-
-
-def test_weights_and_biases_keeps_an_offline_copy(run, small, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    assert run("train", *small, "trainer.max_epochs=1", "logger=wandb", f"run_dir={tmp_path / 'r'}") == 0
-    assert list((tmp_path / "r" / "wandb").glob("offline-run-*/*.wandb"))
-    assert rows(tmp_path / "r" / "metrics.csv")

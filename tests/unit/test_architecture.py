@@ -21,7 +21,7 @@ SETTINGS = (
 )
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
-SHARED = ("files", "__version__")
+SHARED = ("files", "processes", "signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
 
 MAY_IMPORT = {
@@ -44,6 +44,9 @@ ONLY_IN = {
     "omegaconf": {"config", "workflow", "commands"},
     "lightning": {"training", "data", "workflow", "commands"},
     "wandb": {"training"},
+    "wandb_workspaces": {"reports"},
+    "mlflow": {"training"},
+    "tensorboard": {"training"},
 }
 """Third parties that only some rooms know."""
 

@@ -1,6 +1,12 @@
+import errno
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 
-from afr_clip.files import written_whole
+from afr_clip.files import ABANDONED_AFTER, remove_abandoned, written_whole
 
 
 def test_a_file_is_whole_or_the_one_before(tmp_path):
@@ -18,3 +24,44 @@ def test_a_file_is_whole_or_the_one_before(tmp_path):
         fail()
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_finds_no_room_names_its_file(tmp_path):
+    def fail() -> None:
+        with written_whole(tmp_path / "a.txt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as full:
+        fail()
+    assert full.value.filename == str(tmp_path / "a.txt")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from afr_clip.files import written_whole
+with written_whole(Path(sys.argv[1])) as unfinished:
+    unfinished.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "deep" / "a.ckpt")], check=False)
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+    with written_whole(tmp_path / "deep" / "b.ckpt") as unfinished:
+        unfinished.write_text("b")
+        remove_abandoned(tmp_path)
+        assert list((tmp_path / "deep").iterdir()) == [unfinished]
+    remove_abandoned(tmp_path / "nowhere")
+
+
+def test_another_machines_files_are_removed_only_when_they_are_old(tmp_path):
+    other, drawn = tmp_path / f".a.unfinished-not-{platform.node()}-1", tmp_path / ".data.unfinished-0123abcd"
+    for path in (other, drawn):
+        path.write_text("half")
+    remove_abandoned(tmp_path)
+    assert other.exists()
+    os.utime(other, (0, other.stat().st_mtime - ABANDONED_AFTER - 1))
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == [drawn]  # not one of these files

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
@@ -44,6 +45,8 @@ class CLIPBackbone(nn.Module):
         image_size: Side of the square input in pixels.
         mean: Per-channel mean that the towers expect images to be normalised with.
         std: Per-channel standard deviation, likewise.
+        checkpointing: Whether blocks that a gradient flows through keep their input alone and are computed again on the
+            way back: less memory, more time, the same numbers. A choice of the training, not of the weights.
 
     Raises:
         ValueError: If the image tower is not such a ViT, or ``tap_layers`` do not fit its depth.
@@ -79,6 +82,7 @@ class CLIPBackbone(nn.Module):
         self.image_size: int = visual.image_size[0]
         self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])
         self.std: tuple[float, ...] = tuple(visual.preprocess_cfg["std"])
+        self.checkpointing = False
         self.eval()
 
     def train(self, mode: bool = True) -> "CLIPBackbone":
@@ -123,10 +127,16 @@ class CLIPBackbone(nn.Module):
         for number, block in enumerate(self.clip.visual.transformer.resblocks[: layers[-1]], start=1):
             if before_block is not None:
                 tokens = before_block(number, tokens)
-            tokens = block(tokens)
+            tokens = self._through(block, tokens)
             if number in layers:
                 taps.append(tokens[:, :num_tokens])
         return tuple(taps)
+
+    def _through(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled() and tokens.requires_grad:
+            # The seam stays outside: what it made of the prompt is an input of the block, kept and not made again.
+            return cast("Tensor", checkpoint(block, tokens, use_reentrant=False))
+        return cast("Tensor", block(tokens))
 
     def carry(
         self, taps: Sequence[Float[Tensor, "batch tokens token_dim"]], image: Float[Tensor, "batch 3 height width"]

@@ -45,7 +45,7 @@ class FrozenCNN(nn.Module):
         own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in OWN_NORMALISATION.items())
         self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
-        self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None
+        self._last: tuple[Tensor, torch.dtype | None, tuple[Tensor, ...]] | None = None
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenCNN":
@@ -82,14 +82,16 @@ class FrozenCNN(nn.Module):
         Returns:
             Per stage ``(B, C, h, w)``, each with a size of its own.
         """
-        if self._last is not None and _same(self._last[0], image):
-            return self._last[1]
+        kind = image.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        if self._last is not None and self._last[1] == precision and _same(self._last[0], image):
+            return self._last[2]
         with torch.no_grad():
             # Channels last is what the CPU's convolutions are fastest with, and changes no value.
             own = (image * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
             stages = tuple(self.network(own))
             # A copy: the caller may change the image in place, and inference tensors keep no count of changes.
-            self._last = (image.detach().clone(), stages)
+            self._last = (image.detach().clone(), precision, stages)
         return stages
 
 

@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from afr_clip.config.validate import ConfigError, MissingKeyError
+from afr_clip.processes import adopt_srun, is_first, place
+from afr_clip.signals import EXIT_STOPPED, Stopped
 
 EXIT_ERROR = 1
 EXIT_BAD_COMMAND_LINE = 2
@@ -32,6 +34,15 @@ INTERRUPTED = "Interrupted. Files written so far are whole; a training goes on w
 
 WORKER_TERMINATED = "is killed by signal: Terminated"
 """What PyTorch says where SIGTERM reached the loading processes first."""
+
+SENTENCE_FILE = "AFR_CLIP_SENTENCE_FILE"
+"""Names the file in which one of several processes says why it failed, for the one that says it to the user."""
+
+LOST = "Another process of the run has ended"
+"""How a process begins that failed only because another one did."""
+
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "TCPStore")
+"""What is said by libraries that carry data between processes, when the other end is gone."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -84,6 +95,9 @@ def run_command(main: Callable[[], None]) -> None:
         os.environ[DEBUG_VARIABLE] = "1"  # processes that a run starts show theirs too
     # Makes Hydra hand errors on instead of printing them with a hint of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    adopt_srun(os.environ)
+    if not is_first():
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good; the first process speaks
     ends_in_a_sentence(main)()
 
 
@@ -102,21 +116,22 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _end(INTERRUPTED, EXIT_ERROR)
+            end_with(INTERRUPTED, EXIT_ERROR)
         except SpokenExit:
             raise
+        except Stopped as stopped:
+            end_with(str(stopped), EXIT_STOPPED)
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:
-                _end(INTERRUPTED, EXIT_ERROR)
+                end_with(INTERRUPTED, EXIT_ERROR)
             raise
         except Exception as error:
             if not isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
                 logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
-            sentence = INTERRUPTED if WORKER_TERMINATED in str(error) else describe(error)
-            _end(sentence, EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
+            end_with(_sentence(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
 
     return spoken
 
@@ -144,6 +159,14 @@ def describe(error: Exception) -> str:
     if isinstance(error, ValueError | FileNotFoundError) and str(error):
         return str(error)
     return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
+
+
+def _sentence(error: Exception) -> str:
+    if WORKER_TERMINATED in str(error):
+        return INTERRUPTED
+    if isinstance(error, RuntimeError) and place().world_size > 1 and any(said in str(error) for said in _LOST_PEER):
+        return f"{LOST}, and this one cannot go on without it. Its own log says why."
+    return describe(error)
 
 
 def _is_bad_command_line(error: Exception) -> bool:
@@ -177,6 +200,19 @@ def _suggest(error: OmegaConfBaseException) -> str:
     return f". Did you mean {near[0]}?" if near else f". Known here: {', '.join(map(str, parent))}."
 
 
-def _end(sentence: str, code: int) -> None:
-    sys.stderr.write(f"error: {sentence}\n")
+def end_with(sentence: str, code: int) -> NoReturn:
+    """End this process with a sentence, said to the user or to the process that watches over this one.
+
+    Args:
+        sentence: What went wrong.
+        code: The exit code.
+
+    Raises:
+        SpokenExit: Always.
+    """
+    told = os.environ.get(SENTENCE_FILE)
+    if told is None:
+        sys.stderr.write(f"error: {sentence}\n")
+    else:
+        Path(told).write_text(sentence, encoding="utf-8")
     raise SpokenExit(code)

@@ -1,6 +1,7 @@
 """The config a checkpoint was trained with, and what a command line may change in it."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,17 @@ _MAY_BE_TYPED = (
 def typed_overrides() -> list[str]:
     """Return what was typed on this command line, as ``key=value``."""
     return list(HydraConfig.get().overrides.task)
+
+
+def chosen_files() -> dict[str, Any]:
+    """Return which file of each config group this command was composed of, Hydra's own groups left out."""
+    hydra = HydraConfig.get()
+    choices = {group: name for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    for override in hydra.overrides.task:  # Hydra does not count a list of files as a choice
+        group, _, names = override.partition("=")
+        if group not in choices and "." not in group and re.fullmatch(r"\[[\w, /]+\]", names):
+            choices[group] = [name.strip() for name in names[1:-1].split(",")]
+    return choices
 
 
 def output_dir() -> str:

@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from afr_clip.config.methods import declared_by, method_names, schema_of
 from afr_clip.data.procedural.settings import DrawnSet
 from afr_clip.models.method_settings import CategoryNames
+from afr_clip.processes import is_first, place
 
 
 @dataclass
@@ -93,6 +94,8 @@ class DataConfig:
     augment: bool = MISSING
     mosaic: float = MISSING
     cache: bool = MISSING
+    feature_cache: bool = MISSING
+    feature_dtype: str = MISSING
 
 
 @dataclass
@@ -163,10 +166,27 @@ class WandbConfig:
 
 
 @dataclass
+class TensorBoardConfig:
+    """``logger.tensorboard``."""
+
+    flush_secs: int = MISSING
+
+
+@dataclass
+class MLflowConfig:
+    """``logger.mlflow``."""
+
+    experiment: str = MISSING
+    tracking_uri: str | None = MISSING
+
+
+@dataclass
 class LoggerConfig:
     """``logger``: where metrics go besides the run folder."""
 
     wandb: WandbConfig | None = MISSING
+    tensorboard: TensorBoardConfig | None = MISSING
+    mlflow: MLflowConfig | None = MISSING
 
 
 @dataclass
@@ -205,14 +225,40 @@ class TrainConfig(CommandConfig):
     """``python -m afr_clip.train``."""
 
     resume: bool = MISSING
+    requeue: bool = MISSING
     save_maps: bool = MISSING
     num_figures: int = MISSING
     figure_every_n_epochs: int = MISSING
+    activation_checkpointing: bool = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+
+
+@dataclass
+class SearchConfig:
+    """``search``: what a search looks for; where it looks are the intervals of its experiment file."""
+
+    objective: str = MISSING
+    direction: str = MISSING
+    seed: int = MISSING
+    num_startup_trials: int = MISSING
+
+
+@dataclass
+class SweepConfig(TrainConfig):
+    """``python -m afr_clip.sweep``: what is passed on to every cell, and the sweep's own."""
+
+    seeds: list[int] = MISSING
+    sweep_dir: str = MISSING
+    jobs: int = MISSING
+    leave_out: list[str] = MISSING
+    dry_run: bool = MISSING
+    num_trials: int = MISSING
+    cell: str | None = MISSING
+    search: SearchConfig = field(default_factory=SearchConfig)
 
 
 @dataclass
@@ -244,6 +290,16 @@ def for_dataset(name: str, usual: Any, others: Mapping[str, Any]) -> Any:  # noq
     return others.get(name, usual)
 
 
+def on_first(value: Any, otherwise: Any) -> Any:  # noqa: ANN401 - values of any type
+    """Return what holds for the first process of a run, or what holds for the others."""
+    return value if is_first() else otherwise
+
+
+def process_suffix() -> str:
+    """Return what tells the log of a process from that of the first one."""
+    return "" if is_first() else f".rank{place().rank}"
+
+
 def module_schema(method: str) -> type:
     """Return the schema of ``module=METHOD``.
 
@@ -262,7 +318,12 @@ def module_schema(method: str) -> type:
 def register() -> None:
     """Make the schemas known to Hydra; every YAML file of a group starts from its schema."""
     store = ConfigStore.instance()
-    commands = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig, "predict_schema": PredictConfig}
+    commands = {
+        "train_schema": TrainConfig,
+        "sweep_schema": SweepConfig,
+        "evaluate_schema": EvaluateConfig,
+        "predict_schema": PredictConfig,
+    }
     for name, node in commands.items():
         store.store(name=name, node=node)
     groups = {
@@ -283,3 +344,5 @@ def register() -> None:
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     OmegaConf.register_new_resolver("first_given", first_given, replace=True)
     OmegaConf.register_new_resolver("for_dataset", for_dataset, replace=True)
+    OmegaConf.register_new_resolver("on_first", on_first, replace=True)
+    OmegaConf.register_new_resolver("process_suffix", process_suffix, replace=True)

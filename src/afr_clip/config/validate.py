@@ -1,6 +1,7 @@
 """Check a whole config before anything is built: targets bound to signatures, ranges, rules across keys."""
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,6 +27,7 @@ _POSITIVE = (
     "optimizer.lr",
     "num_threads",
     "figure_every_n_epochs",
+    "logger.tensorboard.flush_secs",
 )
 _NOT_NEGATIVE = (
     "data.num_workers",
@@ -39,7 +41,9 @@ _NOT_NEGATIVE = (
     "loss.focal_gamma",
     "loss.image_gamma",
 )
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
+_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+_FEATURE_DTYPES = ("float32", "float16")
 _SHARE = ("data.mosaic",)
 
 
@@ -124,18 +128,75 @@ def _ranges(config: DictConfig) -> Iterator[str]:
 
 def _rules(config: DictConfig) -> Iterator[str]:
     yield from _protocol_rules(config)
+    yield from _feature_cache_rules(config)
     precision = _value(config, "trainer.precision")
     if precision not in _PRECISIONS:
         yield f"trainer.precision must be one of {', '.join(_PRECISIONS)}, got {precision}. Scores are float32 always."
-    for key in ("trainer.devices", "trainer.num_nodes"):
-        if str(_value(config, key)) != "1":
-            yield f"{key} must be 1, got {_value(config, key)}. Runs of several processes are not supported yet."
+    yield from _process_rules(config)
+    if _value(config, "requeue") and _value(config, "run_dir") is None:
+        yield "run_dir must be given where requeue=true, to be found again by the requeued job. Add run_dir=DIR."
     category = _value(config, "category")
     if category is not None and not category.strip():
         yield f"category must say what the images show, got {category!r}. Use words, for example category='metal nut'."
     categories = _value(config, "dataset.categories")
     if categories is not None and not categories:
         yield "dataset.categories must name at least one category, got none. Use null for all."
+
+
+def _process_rules(config: DictConfig) -> Iterator[str]:
+    numbers = {key: _value(config, key) for key in ("trainer.devices", "trainer.num_nodes")}
+    for key, value in numbers.items():
+        if not (str(value).isdecimal() and int(value) > 0):
+            yield f"{key} must be a number from 1 on, got {value}. Write how many processes are to be started."
+            return
+    num_processes = math.prod(map(int, numbers.values()))
+    if num_processes == 1:
+        return
+    strategy = _value(config, "trainer.strategy")
+    if strategy not in _STRATEGIES:
+        yield (
+            f"trainer.strategy must be one of {', '.join(_STRATEGIES)} where there are several processes, "
+            f"got {strategy}. Use ddp."
+        )
+    if "images" in config:
+        yield (
+            f"trainer.devices and trainer.num_nodes must be 1 where photographs are scored, got {numbers}. "
+            f"Leave them out, or score a dataset with python -m afr_clip.evaluate."
+        )
+    batch_size = _value(config, "data.batch_size")
+    if "loss" in config and batch_size is not None and batch_size < num_processes:
+        yield (
+            f"data.batch_size counts the images of all processes, so it must be at least their number, "
+            f"{num_processes}, got {batch_size}. Raise data.batch_size, or start fewer processes."
+        )
+
+
+def _feature_cache_rules(config: DictConfig) -> Iterator[str]:
+    dtype = _value(config, "data.feature_dtype")
+    if dtype not in _FEATURE_DTYPES:
+        yield f"data.feature_dtype must be one of {', '.join(_FEATURE_DTYPES)}, got {dtype}. float32 loses nothing."
+    if not _value(config, "data.feature_cache"):
+        return
+    if "loss" not in config:
+        yield "data.feature_cache must be false where nothing is trained, got true. Leave data.feature_cache out."
+        return
+    for key, plain in (("augment", False), ("mosaic", 0.0)):
+        value = _value(config, f"data.{key}")
+        if value != plain:
+            yield (
+                f"data.{key} must be {plain} with data.feature_cache=true, got {value}: pictures that differ in every "
+                f"epoch cannot be kept. Leave one of them out."
+            )
+    try:
+        settings: MethodSettings = instantiate(settings_node(config.module.network), _convert_="all")
+    except Exception:  # said by _refused_by_settings or _unbound
+        return
+    if not settings.has_frozen_taps:
+        advice = "Add ablation=no_sp, or leave" if hasattr(settings, "self_prompting") else "Leave"
+        yield (
+            f"data.feature_cache=true needs an image tower that reads nothing that learns, and module="
+            f"{config.module.name} puts prompts into it. {advice} data.feature_cache out."
+        )
 
 
 def _protocol_rules(config: DictConfig) -> Iterator[str]:

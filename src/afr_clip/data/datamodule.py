@@ -1,27 +1,31 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from afr_clip.data.augment import build_augmentation
 from afr_clip.data.cache import open_cache
 from afr_clip.data.dataset import AnomalyDataset, AnomalyItem, collate
 from afr_clip.data.digest import count_vanished_defects
 from afr_clip.data.errors import DataError
+from afr_clip.data.feature_cache import FeatureCache
 from afr_clip.data.layouts import dataset_row
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.mosaic import Mosaic
 from afr_clip.data.pixels import SampleReader
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.references import choose_references
-from afr_clip.data.sampler import EpochSampler
+from afr_clip.data.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.separation import TrainedOn, refuse_overlap
+from afr_clip.data.workers import LoadingProcesses, explain_loss
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +38,16 @@ class DataSettings:
         image_size: Height and width of the model's input in pixels.
         mean: Per-channel mean that the backbone expects.
         std: Per-channel standard deviation, likewise.
-        batch_size: Images per training step.
+        batch_size: Images per training step, of all processes.
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed: order of training and augmentation.
         augment: Whether training images are augmented.
         mosaic: Share of training images that become a collage of four of their category.
         cache: Whether resized pixels are kept on disk.
         cache_dir: Where; needed with ``cache``.
-        eval_batch_size: Images per evaluation step; ``None`` takes ``batch_size``.
+        eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
+        process: The number of this process, from 0.
+        num_processes: How many processes share the data.
 
     Raises:
         ValueError: If a number is out of range, or ``cache`` lacks its folder.
@@ -58,6 +64,8 @@ class DataSettings:
     cache: bool = False
     cache_dir: Path | None = None
     eval_batch_size: int | None = None
+    process: int = 0
+    num_processes: int = 1
 
     def __post_init__(self) -> None:
         for name in ("image_size", "mean", "std"):
@@ -71,6 +79,7 @@ class DataSettings:
         self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
         self._require(self.num_workers >= 0, "num_workers", "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(0 <= self.process < self.num_processes, "process", "one of the processes")
         self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
         self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
 
@@ -91,6 +100,8 @@ class AnomalyDataModule(LightningDataModule):
     Attributes:
         auxiliary: As given.
         targets: As given, by name.
+        features: What a frozen image tower gave for the auxiliary dataset; set before training, it is read in the place
+            of the images.
 
     Raises:
         DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target shares images with it, or
@@ -111,7 +122,14 @@ class AnomalyDataModule(LightningDataModule):
                 refuse_overlap(TrainedOn.of(auxiliary), target)
         self.auxiliary = auxiliary
         self.targets = dict(zip(names, targets, strict=True))
+        self.features: FeatureCache | None = None
         self._settings = settings
+        self._loading: list[LoadingProcesses] = []
+
+    @property
+    def settings(self) -> DataSettings:
+        """How images are prepared and fed."""
+        return self._settings
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -122,7 +140,7 @@ class AnomalyDataModule(LightningDataModule):
         """Load the auxiliary dataset, shuffled anew each epoch.
 
         Returns:
-            Batches of the whole dataset; the last may be smaller.
+            Batches of the whole dataset, or this process's part of each; the last may be smaller.
 
         Raises:
             DataError: If there is no auxiliary dataset.
@@ -132,9 +150,51 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, training=True)
         sampler = EpochSampler(len(dataset), self._settings.seed)
-        # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
-        sampler.set_epoch(0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.ready)
-        return self._loader(dataset, self._settings.batch_size, sampler)
+        settings = self._settings
+        if self.trainer is not None:
+            # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+            loop = self.trainer.fit_loop
+            progress = loop.epoch_progress.current.state_dict()
+            sampler.set_epoch(progress["processed"])
+            if progress["ready"] > progress["processed"]:  # stopped in the middle of that epoch
+                num_batches = loop.epoch_loop.batch_progress.current.completed
+                sampler.skip(progress["processed"], num_batches * settings.batch_size)
+        batches = TrainingBatches(sampler, settings.batch_size, settings.process, settings.num_processes)
+        # Training starts its workers once; a target is read once, and its workers must not outlive it.
+        return self._loader(dataset, batch_sampler=batches, persistent_workers=settings.num_workers > 0)
+
+    def auxiliary_in_order(self, start: int = 0) -> DataLoader[AnomalyItem]:
+        """Load the images of the auxiliary dataset in the order of its samples, as they are.
+
+        Args:
+            start: First sample.
+
+        Returns:
+            Batches of the samples from there on.
+        """
+        assert self.auxiliary is not None, "whoever asks for it has one"
+        dataset = self._dataset(self.auxiliary, training=False)
+        return self._loader(
+            dataset,
+            batch_size=self._settings.eval_batch_size or self._settings.batch_size,
+            sampler=range(start, len(dataset)),
+        )
+
+    def pictured(self, batch: AnomalyBatch) -> AnomalyBatch:
+        """Read the images of a training batch that came from the feature cache without them.
+
+        Args:
+            batch: A batch of the auxiliary dataset.
+
+        Returns:
+            The batch with its images, where it is.
+        """
+        if batch.image is not None:
+            return batch
+        assert self.auxiliary is not None, "the batch came from it"
+        dataset = self._dataset(self.auxiliary, training=False)
+        images = collate([dataset[index] for index in batch.index.tolist()]).pictures
+        return replace(batch, image=images.to(batch.mask.device))
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
         """Load one target in the order of its samples.
@@ -143,13 +203,17 @@ class AnomalyDataModule(LightningDataModule):
             name: Under which the target is reported.
 
         Returns:
-            Batches of the whole dataset; the last may be smaller.
+            Batches of the whole dataset, or those of them that fall to this process; the last may be smaller.
 
         Raises:
             DataError: If there is no such target.
         """
-        dataset = self._dataset(self._target(name), training=False)
-        return self._loader(dataset, self._settings.eval_batch_size or self._settings.batch_size)
+        dataset, settings = self._dataset(self._target(name), training=False), self._settings
+        batch_size = settings.eval_batch_size or settings.batch_size
+        if settings.num_processes == 1:
+            return self._loader(dataset, batch_size=batch_size)
+        batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
+        return self._loader(dataset, batch_sampler=batches)
 
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""
@@ -169,7 +233,7 @@ class AnomalyDataModule(LightningDataModule):
             DataError: If there is no such target, it has no such images, or a file cannot be decoded.
         """
         target, settings = self._target(name), self._settings
-        reader, chosen = self._reader(target), choose_references(target, shots, settings.seed)
+        reader, chosen = self.reader(target), choose_references(target, shots, settings.seed)
         datasets = [AnomalyDataset(samples, reader, settings.mean, settings.std) for samples in chosen.values()]
         return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
 
@@ -185,7 +249,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             DataError: If a mask cannot be decoded.
         """
-        counts = count_vanished_defects(dataset.samples, self._reader(dataset))
+        counts = count_vanished_defects(dataset.samples, self.reader(dataset))
         for category, count in counts.items():
             where = f"{dataset.spec.name}/{category}"
             if count.num_empty:
@@ -193,6 +257,24 @@ class AnomalyDataModule(LightningDataModule):
             if count.num_vanished:
                 logger.warning("%s: %d defects have no pixel left at input size.", where, count.num_vanished)
         return {category: count.num_vanished for category, count in counts.items()}
+
+    @contextmanager
+    def naming_lost_images(self) -> Iterator[None]:
+        """Say which image was being read where a loading process is lost inside the block.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            LostWorkerError: If one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # which PyTorch raises wherever the main process just is
+            explained = explain_loss(error, self._loading)
+            if explained is None:
+                raise
+            raise explained from error
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
         """Move a batch; Lightning's own way would write into the frozen dataclass.
@@ -213,33 +295,32 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         return self.targets[name]
 
-    def _reader(self, loaded: LoadedDataset) -> SampleReader:
+    def reader(self, loaded: LoadedDataset) -> SampleReader:
+        """Say how a dataset's images and masks are read."""
         return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
 
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
-        settings, reader = self._settings, self._reader(loaded)
+        settings, reader = self._settings, self.reader(loaded)
         cache = None
         if settings.cache:
             assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
             cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
         augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
         mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
-        return AnomalyDataset(loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
+        parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
+        return AnomalyDataset(*parts, features=self.features if training else None)
 
-    def _loader(
-        self, dataset: AnomalyDataset, batch_size: int, sampler: Sampler[tuple[int, int]] | None = None
-    ) -> DataLoader[AnomalyItem]:
+    def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
+        loading = LoadingProcesses(self._settings.num_workers, dataset.samples)
+        self._loading.append(loading)
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
             num_workers=self._settings.num_workers,
             collate_fn=collate,
+            worker_init_fn=loading,
             pin_memory=torch.cuda.is_available(),
-            drop_last=False,
-            # Training starts its workers once; a target is read once, and its workers must not outlive it.
-            persistent_workers=sampler is not None and self._settings.num_workers > 0,
             generator=torch.Generator().manual_seed(self._settings.seed),
+            **batching,
         )
 
 

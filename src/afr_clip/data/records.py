@@ -39,24 +39,52 @@ class AnomalySample:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one process has of a batch that several processes work on.
+
+    Attributes:
+        own: How many of its images; 0 where there is none left for it, and a stand-in that does not count fills in.
+        whole: How many images all processes have.
+    """
+
+    own: int
+    whole: int
+
+
+@dataclass(frozen=True)
 class AnomalyBatch:
     """What one step sees; the axes are ``B`` images of ``H x W`` pixels.
 
     Attributes:
-        image: Normalised RGB images, float32.
+        image: Normalised RGB images, float32; ``None`` where ``tapped`` stands in for them.
         mask: Pixel truth; all ``False`` for normal images and where ``has_mask`` is ``False``.
         has_mask: Whether pixel truth is known for the image (always so for normal images of a dataset with masks).
         is_anomalous: Image-level truth.
         index: Position of each image in the dataset's list of samples.
         samples: The records the tensors were decoded from, one per image.
+        tapped: What a frozen image tower gave for the images, from the feature cache; empty without one.
+        share: What they are of the batch of all processes; ``None`` where nothing is shared.
     """
 
-    image: Float[Tensor, "batch 3 height width"]
+    image: Float[Tensor, "batch 3 height width"] | None
     mask: Bool[Tensor, "batch height width"]
     has_mask: Bool[Tensor, " batch"]
     is_anomalous: Bool[Tensor, " batch"]
     index: Int[Tensor, " batch"]
     samples: tuple[AnomalySample, ...]
+    tapped: tuple[Tensor, ...] = ()
+    share: Share | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether its images count, or stand in for none."""
+        return self.share is None or self.share.own > 0
+
+    @property
+    def pictures(self) -> Float[Tensor, "batch 3 height width"]:
+        """The images, for whoever cannot do without them."""
+        assert self.image is not None, "AnomalyDataModule.pictured() reads the images of a batch without them"
+        return self.image
 
     @property
     def category(self) -> tuple[str, ...]:
@@ -79,7 +107,8 @@ class AnomalyBatch:
     def _map(self, move: Callable[[Tensor], Tensor]) -> "AnomalyBatch":
         return replace(
             self,
-            image=move(self.image),
+            image=None if self.image is None else move(self.image),
+            tapped=tuple(move(tensor) for tensor in self.tapped),
             mask=move(self.mask),
             has_mask=move(self.has_mask),
             is_anomalous=move(self.is_anomalous),

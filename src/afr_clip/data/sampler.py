@@ -1,9 +1,30 @@
-"""The order of training: a permutation per epoch and a seed per draw, both from the run's seed alone."""
+"""The order of training, and who gets which images where several processes share a dataset.
 
+Order and augmentation hang on the run's seed alone, never on the number of processes or loading workers.
+"""
+
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from afr_clip.data.records import Share
+
+
+class Draw(NamedTuple):
+    """One image that a batch asks a dataset for.
+
+    Attributes:
+        position: In the dataset.
+        seed: Of its augmentation; ``None`` where nothing is drawn.
+        share: What the process has of the batch.
+    """
+
+    position: int
+    seed: int | None
+    share: Share
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -31,6 +52,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._num_samples = num_samples
         self._seed = seed
         self._epoch = 0
+        self._seen: tuple[int, int] = (0, 0)
+
+    def skip(self, epoch: int, num_samples: int) -> None:
+        """Leave out what a training had seen of an epoch when it was stopped there.
+
+        Args:
+            epoch: Counted from 0; the others are whole.
+            num_samples: How many of its indices, from the first.
+        """
+        self._seen = (epoch, num_samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each one.
@@ -45,8 +76,102 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._num_samples)
-        for index in order.tolist():
+        epoch, seen = self._seen
+        for index in order[seen if epoch == self._epoch else 0 :].tolist():
             yield index, draw_seed(self._seed, self._epoch, index)
+
+
+class TrainingBatches(Sampler[list[Draw]]):
+    """Cut each batch of an epoch into one part per process, as equal as can be.
+
+    The batch is that of one process, so all processes together make the same optimiser step. In a last batch with fewer
+    images than processes some get none; they draw its first image as a stand-in that does not count, because every
+    process must take part in the step.
+
+    Args:
+        order: Of the whole dataset; its epoch is set by Lightning.
+        batch_size: Images of all processes.
+        process: The number of this one.
+        num_processes: How many there are.
+
+    Attributes:
+        sampler: The order; Lightning looks for it under this name.
+
+    Example:
+        >>> order = EpochSampler(num_samples=5, seed=0)
+        >>> [[draw.share for draw in batch] for batch in TrainingBatches(order, 4, process=1, num_processes=2)]
+        [[Share(own=2, whole=4), Share(own=2, whole=4)], [Share(own=0, whole=1)]]
+    """
+
+    def __init__(self, order: EpochSampler, batch_size: int, process: int = 0, num_processes: int = 1) -> None:
+        super().__init__()
+        self.sampler = order
+        self._batch_size = batch_size
+        self._process, self._num_processes = process, num_processes
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self._batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = list(self.sampler)
+        for start in range(0, len(draws), self._batch_size):
+            whole = draws[start : start + self._batch_size]
+            part = part_of(len(whole), self._process, self._num_processes)
+            own = whole[part.start : part.stop]
+            share = Share(len(own), len(whole))
+            yield [Draw(index, seed, share) for index, seed in own or whole[:1]]
+
+
+class TargetBatches(Sampler[list[Draw]]):
+    """Deal the batches of a dataset that is scored out to the processes, in turn.
+
+    They are the batches of one process, whole, because the last bits of a score may hang on which images share a batch.
+    No image is dealt twice. A process that gets no batch draws the first image as a stand-in that does not count.
+
+    Args:
+        num_samples: Length of the dataset.
+        batch_size: Images of a batch.
+        process: The number of this one.
+        num_processes: How many there are.
+
+    Example:
+        >>> [[draw.position for draw in batch] for batch in TargetBatches(7, 2, process=1, num_processes=2)]
+        [[2, 3], [6]]
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, process: int, num_processes: int) -> None:
+        super().__init__()
+        starts = range(0, num_samples, batch_size)[process::num_processes]
+        self._batches = [range(start, min(start + batch_size, num_samples)) for start in starts]
+
+    def __len__(self) -> int:
+        return max(1, len(self._batches))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for batch in self._batches:
+            yield [Draw(index, None, Share(len(batch), len(batch))) for index in batch]
+        if not self._batches:
+            yield [Draw(0, None, Share(0, 1))]
+
+
+def part_of(num_images: int, process: int, num_processes: int) -> range:
+    """Choose the images of a batch that a process works on.
+
+    Args:
+        num_images: Of the batch.
+        process: The number of the process.
+        num_processes: How many there are.
+
+    Returns:
+        Their places in the batch; the parts of all processes are the batch, and differ by one image at most.
+
+    Example:
+        >>> [list(part_of(5, process, num_processes=3)) for process in range(3)]
+        [[0, 1], [2, 3], [4]]
+    """
+    each, more = divmod(num_images, num_processes)
+    start = process * each + min(process, more)
+    return range(start, start + each + (process < more))
 
 
 def draw_seed(seed: int, epoch: int, index: int) -> int:

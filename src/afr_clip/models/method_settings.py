@@ -36,6 +36,14 @@ class MethodSettings:
         """Whether scoring needs what a run has learned."""
         return self.trains
 
+    @property
+    def has_frozen_taps(self) -> bool:
+        """Whether nothing that learns changes what the image tower gives, so that it can be kept between epochs.
+
+        The network then says with ``tapped`` what it reads out, and with ``score`` what it makes of that.
+        """
+        return False
+
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check the choices against the blocks that are read out.
 

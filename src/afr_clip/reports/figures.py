@@ -19,9 +19,13 @@ from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import written_whole
+from afr_clip.metrics.log_keys import SHEETS
 
 COLOURS = "turbo"
 OPACITY = 0.5
+
+KINDS = ("highest", "lowest", "false_alarm", "missed")
+"""What a collector keeps images for."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def panels_of(
         One panel per image.
     """
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
-    images = ((batch.image.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    images = ((batch.pictures.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     return [
         Panel(
             sample,
@@ -89,8 +93,7 @@ class FigureCollector:
     def __init__(self, normalisation: tuple[Sequence[float], Sequence[float]], num_figures: int) -> None:
         self._normalisation = normalisation
         self._num = num_figures
-        self._kept: dict[str, list[tuple[float, int, Panel]]] = defaultdict(list)
-        self._count = 0
+        self._kept: dict[str, list[tuple[float, int, Panel]]] = {kind: [] for kind in KINDS}
 
     def __call__(
         self,
@@ -101,20 +104,45 @@ class FigureCollector:
         """Look at one batch."""
         if self._num == 0:
             return
-        for panel in panels_of(batch, anomaly_map, image_score, self._normalisation):
-            self._keep("highest", panel.image_score, panel, self._num)
-            self._keep("lowest", -panel.image_score, panel, self._num)
+        panels = panels_of(batch, anomaly_map, image_score, self._normalisation)
+        for index, panel in zip(batch.index.tolist(), panels, strict=True):
+            self._keep("highest", panel.image_score, index, panel)
+            self._keep("lowest", -panel.image_score, index, panel)
             if panel.sample.is_anomalous:
-                self._keep("missed", -panel.image_score, panel, self._num // 2)
+                self._keep("missed", -panel.image_score, index, panel)
             else:
-                self._keep("false_alarm", panel.image_score, panel, self._num - self._num // 2)
+                self._keep("false_alarm", panel.image_score, index, panel)
 
-    def _keep(self, kind: str, rank: float, panel: Panel, num: int) -> None:
-        self._count += 1  # earlier images win ties, and panels themselves are never compared
+    def _keep(self, kind: str, rank: float, index: int, panel: Panel) -> None:
         heap = self._kept[kind]
-        heapq.heappush(heap, (rank, -self._count, panel))
-        if len(heap) > num:
+        # Earlier images of the dataset win ties, and panels themselves are never compared.
+        heapq.heappush(heap, (rank, -index, panel))
+        if len(heap) > self._room(kind):
             heapq.heappop(heap)
+
+    def _room(self, kind: str) -> int:
+        return {"missed": self._num // 2, "false_alarm": self._num - self._num // 2}.get(kind, self._num)
+
+    def absorb(self, others: Sequence["FigureCollector"]) -> None:
+        """Take over what other processes kept of the images that they scored.
+
+        Args:
+            others: Their collectors, of the same number of figures.
+        """
+        for other in others:
+            for kind, kept in other._kept.items():
+                for rank, negative_index, panel in kept:
+                    self._keep(kind, rank, -negative_index, panel)
+
+    def sheets(self) -> dict[str, list[Panel]]:
+        """Return the images kept, by why they are worth looking at; the most so first."""
+        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
+        highest, lowest, worst_ranked = SHEETS
+        return {
+            highest: kinds.get("highest", []),
+            lowest: kinds.get("lowest", []),
+            worst_ranked: [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
+        }
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png``.
@@ -125,14 +153,8 @@ class FigureCollector:
         Returns:
             The files written.
         """
-        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
-        sheets = {
-            "highest": kinds.get("highest", []),
-            "lowest": kinds.get("lowest", []),
-            "worst_ranked": [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
-        }
         paths = []
-        for name, panels in sheets.items():
+        for name, panels in self.sheets().items():
             if panels:
                 paths.append(folder / f"{name}.png")
                 draw_sheet(paths[-1], panels)

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from afr_clip.reports.grid import Cell, Grid, Heading
-from afr_clip.reports.pictures import PictureGroup
+from afr_clip.reports.pictures import Picture, PictureGroup
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
 PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-14-336", "ada_clip": "ViT-L-14-336"}
@@ -94,13 +94,27 @@ def render_pictures(groups: Sequence[PictureGroup], otherwise: str) -> str:
     parts = []
     for i, (heading, pictures) in enumerate(groups):
         parts.append(f'<h3 id="pictures-{i}">{escape(heading)}</h3>')
-        for picture in pictures:
-            width, height = picture.size
-            parts.append(
-                f"<figure>\n<figcaption>{escape(picture.caption)}.</figcaption>\n"
-                f'<img src="{picture.source}" width="{width}" height="{height}" alt="{escape(picture.alt)}">\n</figure>'
-            )
+        parts.append(render_figures(pictures))
     return "\n".join(parts)
+
+
+def render_figures(pictures: Iterable[Picture]) -> str:
+    """Lay out pictures, each with its caption."""
+    return "\n".join(
+        f"<figure>\n<figcaption>{escape(picture.caption)}.</figcaption>\n"
+        f'<img src="{picture.source}" width="{width}" height="{height}" alt="{escape(picture.alt)}">\n</figure>'
+        for picture, (width, height) in ((picture, picture.size) for picture in pictures)
+    )
+
+
+def render_section(place: str, heading: str, inside: str) -> str:
+    """Lay out a part of the page that `render_contents` can link to."""
+    return f'<section aria-labelledby="{place}">\n<h2 id="{place}">{escape(heading)}</h2>\n{inside}\n</section>'
+
+
+def render_titled(grid: Grid) -> str:
+    """Lay out a table under its name."""
+    return f"<h3>{escape(grid.name)}</h3>\n{render_grid(grid)}\n"
 
 
 def render_facts(facts: Iterable[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afr_clip.files import written_whole
+from afr_clip.files import remove_abandoned, written_whole
 
 MANIFEST = "manifest.json"
 
@@ -37,7 +37,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make sure a run may write into a folder.
+    """Make sure a run may write into a folder, and tidy up after one that was killed there.
 
     Args:
         folder: The run folder.
@@ -57,6 +57,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
             f"or continue a training with resume=true."
         )
         raise RunFolderError(msg)
+    remove_abandoned(folder)
     path = folder / MANIFEST
     if not (resume and path.exists()):
         return None
@@ -82,6 +83,7 @@ _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
 
 WITHOUT_INFLUENCE = {
     "resume",
+    "requeue",
     "run_dir",
     "data_dir",
     "drawn_dir",
@@ -90,17 +92,21 @@ WITHOUT_INFLUENCE = {
     "save_maps",
     "num_figures",
     "figure_every_n_epochs",
+    "activation_checkpointing",
     "data.num_workers",
     "data.cache",
+    "data.feature_cache",
     "data.eval_batch_size",
     "dataset.root",
-    "logger.wandb",
     "trainer.log_every_n_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
 }
-"""Keys without influence on the weights; that images and frozen weights are the same is checked by content."""
+"""Keys without influence on the weights beyond their last bits; images and frozen weights are checked by content."""
 
-_MAY_CHANGE_BELOW = "protocol.roots."
-"""Likewise, of every target."""
+_MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")
+"""Likewise, all keys of these nodes."""
 
 
 def _held(folder: Path) -> list[str]:

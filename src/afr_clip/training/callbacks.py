@@ -38,7 +38,9 @@ class ForEachPrediction(pl.Callback):
         """Hand a scored batch on."""
         self._hand_on(outputs, batch)
 
-    def _hand_on(self, prediction: AnomalyPrediction, batch: AnomalyBatch) -> None:
+    def _hand_on(self, prediction: AnomalyPrediction | None, batch: AnomalyBatch) -> None:
+        if prediction is None:  # a process without images of its own
+            return
         for sink in self.sinks:
             sink(batch, prediction.anomaly_map, prediction.image_score)
 

@@ -57,10 +57,19 @@ class CheckpointWriter(pl.Callback):
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
         # resume.ckpt goes last: where only one of them gets written, the epoch is trained and written again.
+        if trainer.is_global_zero:
+            self._write_last(pl_module.network, trainer.current_epoch + 1)
+        self.save_progress(trainer)
+
+    def save_progress(self, trainer: pl.Trainer) -> None:
+        """Write ``resume.ckpt`` alone, between any two steps; ``last.ckpt`` stays that of the last whole epoch.
+
+        Args:
+            trainer: Of the training.
+        """
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder / RESUME)  # every process takes part, the first one writes
             return
-        self._write_last(pl_module.network, trainer.current_epoch + 1)
         with written_whole(self._folder / RESUME) as unfinished:
             trainer.save_checkpoint(unfinished)
 

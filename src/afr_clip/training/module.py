@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.records import AnomalyBatch, Share
 from afr_clip.losses.total import LossTerms
+from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.training.means import EpochMeans
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -33,6 +35,21 @@ class AnomalyNetwork(Protocol):
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Name all parameters."""
+
+
+@runtime_checkable
+class TappedNetwork(Protocol):
+    """What a method offers besides whose image tower reads nothing that learns: the two halves of its forward."""
+
+    @property
+    def tapped_from(self) -> str:
+        """What is read out; the same words mean the same numbers of the same frozen weights and images."""
+
+    def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Read out the image tower; one row per image in every tensor."""
+
+    def score(self, tapped: tuple[Tensor, ...], category: tuple[str, ...]) -> AnomalyPrediction:
+        """Score what was read out."""
 
 
 @runtime_checkable
@@ -77,6 +94,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._category_names = category_names
         self.metrics: DatasetMetrics | None = None
         self.results: tuple[CategoryResult, ...] = ()
+        self._means = EpochMeans()
         self._target = ""
         self._references: tuple[AnomalyBatch, ...] = ()
         # Only the adapters are in checkpoints; on_load_checkpoint demands that they are all there and nothing else.
@@ -109,7 +127,9 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
         """Score a batch."""
-        return self.network(batch.image, self._names(batch))
+        if batch.tapped:  # the first half of the network's own forward was done before
+            return self.network.score(batch.tapped, self._names(batch))
+        return self.network(batch.pictures, self._names(batch))
 
     def _names(self, batch: AnomalyBatch) -> tuple[str, ...]:
         return batch.prompt_name if self._category_names is CategoryNames.words else batch.category
@@ -122,13 +142,33 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
-        size = len(batch.samples)
-        self.log("train/loss", terms.total.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        parts = {f"train/loss_{name}": value.detach() for name, value in terms._asdict().items() if name != "total"}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=size)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", rate, on_step=False, on_epoch=True, batch_size=size)
-        return {"loss": terms.total, "prediction": prediction}
+        share = batch.share or Share(own=len(batch.samples), whole=len(batch.samples))
+        # DDP takes the mean over processes. So weighted, it is the mean over images, however they are spread.
+        weight = self.trainer.world_size * share.own / share.whole
+        self._log_training(terms, weight, share)
+        return {"loss": weight * terms.total, "prediction": prediction}
+
+    def _log_training(self, terms: LossTerms, weight: float, share: Share) -> None:
+        # At once and not by sync_dist: the progress bar, which only one process has, would ask for sums by itself.
+        mean = self.trainer.strategy.reduce(weight * terms.total.detach(), reduce_op="mean")
+        self.log(LOSS_STEP, mean, prog_bar=True, on_step=True, on_epoch=False, batch_size=share.whole)
+        names = {name: LOSS_EPOCH if name == "total" else f"{LOSS}_{name}" for name in terms._fields}
+        values = {names[name]: value for name, value in terms._asdict().items()}
+        rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
+        self._means.add(values | {LEARNING_RATE: rate}, share.own)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the means of an epoch; one that goes on in the middle does not come here."""
+        self._means.restart()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means of the epoch."""
+        means = self._means.compute(self._add_up)
+        self.log(LOSS_EPOCH, means.pop(LOSS_EPOCH), prog_bar=True)
+        self.log_dict(means)
+
+    def _add_up(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
 
     def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
         if torch.isfinite(value):
@@ -144,11 +184,13 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Let the network look at the references, once it lies where it will score."""
         with self.trainer.precision_plugin.test_step_context():  # as the targets will be
             for batch in self._references:
-                self.network.observe(batch.image.to(self.device), self._names(batch)[0])
+                self.network.observe(batch.pictures.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
-        """Score one batch of a target dataset."""
+        """Score one batch of a target dataset; nothing where it only stands in for one."""
         assert self.metrics is not None, "score_next() names the target first"
+        if not batch.counts:
+            return None
         prediction = self(batch)
         self.metrics.update(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
         return prediction
@@ -159,10 +201,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.results = self.metrics.compute()
         for result in self.results:
             self.log_dict(
-                {
-                    f"target/{self._target}/{result.category}/{_log_key(metric)}": value
-                    for metric, value in result.values.items()
-                }
+                {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}
             )
 
     def predict_step(self, batch: AnomalyBatch, batch_idx: int) -> AnomalyPrediction:
@@ -185,7 +224,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what learns."""
+        """Keep only what learns, and the means of the epoch so far."""
+        checkpoint["means"] = self._means.state_dict(self._add_up)
         names = self._saved_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
@@ -198,11 +238,8 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"unknown, for example {sorted(differing)[0]}. Choose another run_dir and train anew."
             )
             raise ValueError(msg)
+        if "means" in checkpoint and self.trainer.is_global_zero:
+            self._means.load_state_dict(checkpoint["means"])
 
     def _saved_names(self) -> set[str]:
         return {f"network.{name}" for name in self.network.trainable_parameter_names()}
-
-
-def _log_key(metric: str) -> str:
-    level, name = metric.split("_", 1)
-    return f"{level[0]}_{name}"

@@ -15,6 +15,7 @@ from afr_clip.data.loaded import load_dataset
 from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.models.method_settings import MethodSettings
 from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
+from afr_clip.training.loggers import closing_mirrors
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.workflow.parts import (
     Run,
@@ -31,6 +32,8 @@ from afr_clip.workflow.parts import (
     start_run,
 )
 from afr_clip.workflow.score import score_targets
+from afr_clip.workflow.stopping import interruptible
+from afr_clip.workflow.together import require_same
 
 
 def evaluate(config: DictConfig) -> None:
@@ -39,15 +42,23 @@ def evaluate(config: DictConfig) -> None:
     Args:
         config: The composed and validated config.
     """
+    with interruptible():
+        _evaluate(config)
+
+
+def _evaluate(config: DictConfig) -> None:
     checkpoint, config = restore(config)
     run = start_run(config, Path(output_dir()))
     target = load_dataset(dataset_spec(config.dataset, config))
+    require_same({target.spec.name: target.digest.sha256})
     if checkpoint is not None:
         refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
     run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
     module, towers = build_scoring(config, run, checkpoint)
     data = AnomalyDataModule(None, [target], data_settings(config, towers))
-    score_targets(config, run, module, data, build_engine(config, run, build_loggers(config, run)))
+    loggers = build_loggers(config, run)
+    with closing_mirrors(loggers):
+        score_targets(config, run, module, data, build_engine(config, run, loggers))
     finish_run(run.folder)
 
 

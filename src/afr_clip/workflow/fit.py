@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from jaxtyping import Float
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -17,14 +18,17 @@ from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.data.separation import TrainedOn
+from afr_clip.processes import is_first
 from afr_clip.reports.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.reports.page import write_page
 from afr_clip.reports.scored import read_scored, unchanged
 from afr_clip.reports.tables import ScoredDataset
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
-from afr_clip.training.loggers import close_loggers, log_figures
+from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.stopping import StopWhenAsked
+from afr_clip.workflow.features import FeatureCaching
 from afr_clip.workflow.parts import (
     Engine,
     Run,
@@ -37,6 +41,7 @@ from afr_clip.workflow.parts import (
     note_released_weights,
 )
 from afr_clip.workflow.score import score_targets
+from afr_clip.workflow.together import from_first
 
 logger = logging.getLogger(__name__)
 
@@ -65,26 +70,30 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
         run: Where everything goes.
         datasets: What to train on and what to score; they were found to share nothing.
     """
-    scored = scored_before(config, run.folder)
+    scored = from_first(lambda: scored_before(config, run.folder))
     kept = unchanged(scored or {}, datasets.facts)
     if scored is not None and kept.keys() == datasets.facts.keys():
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
-        if kept:
+        if kept and is_first():
             write_page(run.folder)  # it may be what was missing
         return
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
     towers = build_towers(config, run)
+    towers.backbone.checkpointing = config.activation_checkpointing
     data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
     training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
     module = build_module(config, towers, **training)
     note_released_weights(config, run)
-    run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
+    if is_first():
+        run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
-    engine = _fit(config, run, module, data, kept)
-    run.note(scored_with=_scored_with(config, run.folder))
-    score_targets(config, run, module, data, engine, kept)
-    close_loggers(engine.loggers)
+    resume = from_first(lambda: resume_path(run.folder / "checkpoints") if config.resume else None)
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    with closing_mirrors(loggers):
+        engine = _fit(config, run, module, data, loggers)
+        run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
+        score_targets(config, run, module, data, engine, kept)
 
 
 def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
@@ -109,27 +118,31 @@ def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _fit(
-    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, kept: Collection[str]
+    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, loggers: Sequence[Logger]
 ) -> Engine:
     checkpoints = run.folder / "checkpoints"
-    resume = resume_path(checkpoints) if config.resume else None
-    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    resume = from_first(lambda: resume_path(checkpoints) if config.resume else None)
     figures = run.folder / "figures"
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(batch, maps, scores, data.normalisation)[: config.num_figures])
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
-    callbacks: list[pl.Callback] = [CheckpointWriter(checkpoints, manifest)]
+    writer = CheckpointWriter(checkpoints, manifest)
+    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
+    if config.data.feature_cache:
+        callbacks.append(FeatureCaching(config, run, data))
     if config.num_figures:
         callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
     started = time.monotonic()
     engine = build_engine(config, run, loggers, callbacks)
-    engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    draw_curves(figures / "curves.png", run.folder / "metrics.csv")
+    with data.naming_lost_images():
+        engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if is_first():
+        draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     if "seconds_training" not in run.manifest:
         run.note(seconds_training=round(time.monotonic() - started, 1))
     return engine

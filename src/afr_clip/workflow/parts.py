@@ -13,25 +13,36 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.assemble import build, optional_path, plain
 from afr_clip.config.methods import settings_node
-from afr_clip.config.restore import typed_overrides
+from afr_clip.config.restore import chosen_files, typed_overrides
 from afr_clip.data.datamodule import DataSettings
 from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset
 from afr_clip.data.procedural.tree import drawn_dataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.models.method_settings import MethodSettings
+from afr_clip.processes import is_first, place
 from afr_clip.reports.manifest import build_manifest
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.training.callbacks import ForEachPrediction
-from afr_clip.training.loggers import MetricsCSV, build_wandb
+from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import build_mirrors
+from afr_clip.workflow.precision import choose_precision
+from afr_clip.workflow.together import (
+    StartedProcesses,
+    from_first,
+    in_turn,
+    meet,
+    require_same,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +50,8 @@ EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # the towers stay in eval mode on purpose
     r".*does not have many workers",  # data.num_workers is the user's choice
     r"The number of training batches .* is smaller than the logging interval",  # epoch means are logged all the same
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # these are the same in all processes
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # and the sampler skips what was seen
     r".*LeafSpec.* is deprecated",  # Lightning 2.6 with torch 2.15; can go with Lightning 2.7
 )
 
@@ -62,8 +75,10 @@ class Run:
     earlier: dict[str, Any] | None = None
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
-        """Add facts to the manifest and write it, with the config beside it."""
+        """Add facts to the manifest; the first process of a run writes it, with the config beside it."""
         self.manifest |= facts
+        if not is_first():
+            return
         write_text(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.manifest["config"])))
         write_json(self.folder / "manifest.json", self.manifest)
 
@@ -105,10 +120,14 @@ def start_run(config: DictConfig, folder: Path, *, resume: bool = False) -> Run:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     _quiet_libraries()
+    meet(config.trainer.accelerator)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     values = recorded(config, folder)
-    earlier = open_run(folder, resume=resume, config=values)
-    run = Run(folder, build_manifest(config.task_name, typed_overrides(), values), earlier)
+    earlier = from_first(lambda: open_run(folder, resume=resume, config=values))
+    manifest = build_manifest(config.task_name, typed_overrides(), values)
+    run = Run(folder, manifest | {"choices": chosen_files(), "processes": place().world_size}, earlier)
+    if "loss" in config:
+        run.manifest["effective_batch_size"] = config.data.batch_size * config.trainer.accumulate_grad_batches
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s, so this one starts from the beginning.", folder)
     if earlier is not None:
@@ -176,11 +195,13 @@ def build_towers(config: DictConfig, run: Run) -> Towers:
     method: MethodSettings = build(settings_node(config.module.network))
     towers = load_towers(build(config.backbone), needs_cnn=method.needs_cnn)
     settings = towers.settings
+    fingerprint = towers.fingerprint()
+    require_same({"fingerprint of frozen weights": fingerprint})
     facts = {
         "name": settings.name,
         "architecture": settings.architecture,
         "random_weights": settings.random_weights,
-        "fingerprint": towers.fingerprint(),
+        "fingerprint": fingerprint,
     }
     run.note_unchanged("backbone", "fingerprint", facts)
     return towers
@@ -230,6 +251,8 @@ def data_settings(config: DictConfig, towers: Towers) -> DataSettings:
         cache=config.data.cache,
         cache_dir=Path(config.cache_dir),
         eval_batch_size=config.data.eval_batch_size,
+        process=place().rank,
+        num_processes=place().world_size,
     )
 
 
@@ -238,7 +261,8 @@ def dataset_spec(node: DictConfig, config: DictConfig) -> DatasetSpec:
     categories = None if node.categories is None else tuple(node.categories)
     root = optional_path(node.root)
     if root is None and node.drawn is not None:
-        root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
+        with in_turn():
+            root = drawn_dataset(build(node.drawn), Path(config.drawn_dir))
     return DatasetSpec(
         name=node.name,
         layout=node.layout,
@@ -252,10 +276,10 @@ def build_loggers(
     config: DictConfig, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
 ) -> list[Logger]:
     """Build the CSV logger, and what ``logger=`` adds."""
-    loggers: list[Logger] = [MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)]
-    if config.logger.wandb is not None:
-        loggers.append(build_wandb(run.folder, **plain(config.logger.wandb)))
-    return loggers
+    record = MetricsCSV(run.folder / "metrics.csv", drop_from_step, kept_targets)  # first: mirrors read what it keeps
+    if not is_first():
+        return [record]
+    return [record, *build_mirrors(plain(config.logger), run.folder, run.manifest, drop_from_step)]
 
 
 @dataclass(frozen=True)
@@ -278,11 +302,15 @@ def build_engine(
 ) -> Engine:
     """Build Lightning's Trainer; checkpoints and metrics are ours."""
     predictions = ForEachPrediction()
+    several: dict[str, Any] = {} if place().world_size == 1 else {"strategy": _strategy(config.trainer.strategy)}
     trainer = build(
         config.trainer,
+        **several,
+        precision=_precision(config, run),
         default_root_dir=str(run.folder),
         logger=list(loggers),
         callbacks=[RichProgressBar(console_kwargs={"stderr": True}), predictions, *callbacks],
+        use_distributed_sampler=False,  # the data module shares images out, and never one twice
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -290,9 +318,23 @@ def build_engine(
     return Engine(trainer, list(loggers), predictions)
 
 
+def _precision(config: DictConfig, run: Run) -> str:
+    """Choose the precision once for all processes; a continued run keeps what was chosen."""
+    before = (run.earlier or {}).get("precision")
+    choice = from_first(lambda: before or choose_precision(config.trainer.precision, config.trainer.accelerator))
+    run.note(precision=choice)
+    return str(choice["chosen"])
+
+
+def _strategy(name: str) -> DDPStrategy:
+    """DDP among processes that were started already."""
+    find_unused = name == "ddp_find_unused_parameters_true"
+    return DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)
+
+
 def _quiet_libraries() -> None:
     # Lightning reports every missing accelerator as news; the manifest says what there was.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for expected in EXPECTED_WARNINGS:
+    for expected in EXPECTED_WARNINGS if is_first() else (".*",):  # of several processes the first one speaks
         warnings.filterwarnings("ignore", message=expected)

@@ -20,6 +20,7 @@ from afr_clip.reports.overlays import draw_overlay
 from afr_clip.reports.tables import ImageRow, write_scores
 from afr_clip.workflow.evaluate import build_scoring, provenance, restore
 from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run
+from afr_clip.workflow.stopping import interruptible
 
 NUM_PRINTED = 10
 """Photographs that are named on the terminal."""
@@ -31,6 +32,11 @@ def predict(config: DictConfig) -> None:
     Args:
         config: The composed and validated config.
     """
+    with interruptible():
+        _predict(config)
+
+
+def _predict(config: DictConfig) -> None:
     checkpoint, config = restore(config)
     photographs = list_photographs(Path(config.images), config.category)
     run = start_run(config, Path(output_dir()))
@@ -42,7 +48,8 @@ def predict(config: DictConfig) -> None:
     engine.predictions.sinks = (writer,)
     loader = data.target_dataloader(photographs.spec.name)
     try:
-        engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
+        with data.naming_lost_images():
+            engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
     _print_highest(writer.rows)

@@ -17,11 +17,13 @@ from afr_clip.data.layouts import title_of
 from afr_clip.data.loaded import LoadedDataset, load_dataset
 from afr_clip.data.reading import DatasetSpec
 from afr_clip.data.separation import TrainedOn, refuse_overlap
+from afr_clip.processes import is_first
 from afr_clip.reports.comparison import write_comparison
 from afr_clip.reports.run_folder import holds_run, open_run, write_json
 from afr_clip.reports.tables import as_content
 from afr_clip.workflow.fit import RunData, scored_before, train_and_score
 from afr_clip.workflow.parts import dataset_spec, describe, recorded, start_run
+from afr_clip.workflow.together import from_first, require_same
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +65,12 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.
         RunFolderError: If a folder holds a run with another config.
     """
-    open_run(folder, resume=False, config={})  # a single run may have been written there
+    from_first(lambda: open_run(folder, resume=False, config={}))  # a single run may have been written there
     configs = {name: _open_leg(config, name, folder / name) for name in config.protocol.legs}
     look_up = functools.cache(_look_up)
     legs = [_plan(leg_config, folder / name, look_up) for name, leg_config in configs.items()]
+    for leg in legs:
+        require_same(_digests(leg))
     if all(leg.datasets is None for leg in legs):
         reasons = " ".join(leg.absent[leg.config.dataset.name]["reason"] for leg in legs)
         msg = f"A protocol must find a dataset to train on, and found none. {reasons}"
@@ -77,14 +81,19 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         _run(leg)
         gc.collect()  # networks and trainers hold each other, and the next leg needs their memory
         torch.cuda.empty_cache()
-    return write_comparison([leg.folder for leg in legs], folder / "report")
+    return from_first(lambda: write_comparison([leg.folder for leg in legs], folder / "report"))
 
 
 def _open_leg(config: DictConfig, auxiliary: str, folder: Path) -> DictConfig:
     leg = compose_leg(auxiliary, config)
-    leg.resume = holds_run(folder)  # to repeat the command is to go on
-    open_run(folder, resume=leg.resume, config=recorded(leg, folder))
+    leg.resume = from_first(lambda: holds_run(folder))  # to repeat the command is to go on
+    from_first(lambda: open_run(folder, resume=leg.resume, config=recorded(leg, folder)))
     return leg
+
+
+def _digests(leg: Leg) -> dict[str, str]:
+    data = () if leg.datasets is None else (leg.datasets.auxiliary, *leg.datasets.targets)
+    return dict.fromkeys(leg.absent, "absent") | {dataset.spec.name: dataset.digest.sha256 for dataset in data}
 
 
 def _look_up(spec: DatasetSpec) -> LoadedDataset | str:
@@ -101,7 +110,7 @@ def _plan(config: DictConfig, folder: Path, look_up: LookUp) -> Leg:
     nodes = {name: compose_target(name, config.protocol) for name in config.protocol.targets}
     if isinstance(auxiliary, str):
         return _without_training(config, folder, nodes, auxiliary)
-    before = scored_before(config, folder) or {}
+    before = from_first(lambda: scored_before(config, folder)) or {}
     targets: list[LoadedDataset] = []
     facts: dict[str, Mapping[str, Any]] = {}
     absent: dict[str, Absence] = {}
@@ -119,7 +128,7 @@ def _plan(config: DictConfig, folder: Path, look_up: LookUp) -> Leg:
 
 
 def _without_training(config: DictConfig, folder: Path, targets: dict[str, DictConfig], reason: str) -> Leg:
-    if holds_run(folder):
+    if from_first(lambda: holds_run(folder)):
         raise MissingDataError(reason)  # what was trained there is not to be recorded as absent
     node = config.dataset
     title = title_of(node.name, node.layout)
@@ -144,7 +153,8 @@ def _run(leg: Leg) -> None:
     run.manifest["absent"] = leg.absent
     if leg.datasets is None:
         run.note(targets={})
-        write_json(leg.folder / "results.json", as_content([], run.manifest))
+        if is_first():
+            write_json(leg.folder / "results.json", as_content([], run.manifest))
         return
     logger.info("Next is %s: training on %s.", leg.folder, leg.config.dataset.name)
     train_and_score(leg.config, run, leg.datasets)

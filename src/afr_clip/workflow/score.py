@@ -11,13 +11,17 @@ from rich.console import Console
 from afr_clip.data.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.processes import is_first
 from afr_clip.reports.figures import FigureCollector
+from afr_clip.reports.heat_maps import FOLDER, write_heat_maps
 from afr_clip.reports.maps import MapWriter
 from afr_clip.reports.page import write_page
 from afr_clip.reports.tables import DatasetResult, ImageRow, ScoredDataset, results_table, write_results, write_scores
-from afr_clip.training.loggers import log_figures
+from afr_clip.training.loggers import has_mirror, log_figures, publish
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.workflow.mirrors import read_published
 from afr_clip.workflow.parts import Engine, Run
+from afr_clip.workflow.together import gathered
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +57,12 @@ def score_targets(
         scored[name] = _score(config, run, module, data, engine, name)
         run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
         _write(run, scored)
+        if not is_first():
+            continue
         Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
-    if scored:
+    if is_first():
+        publish(engine.loggers, lambda: read_published(run.folder))
+    if scored and is_first():
         write_page(run.folder)
     if scored and run.manifest["backbone"]["random_weights"]:
         logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
@@ -73,9 +81,16 @@ def _score(
     figures = FigureCollector(data.normalisation, config.num_figures)
     engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
-    engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
-    log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
-    vanished = data.vanished_defects(data.targets[name])
+    with data.naming_lost_images():
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+    vanished: dict[str, int] = {}
+    collected = gathered(figures)
+    if is_first():
+        figures.absorb(collected[1:])
+        log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
+        if has_mirror(engine.loggers):
+            write_heat_maps(run.folder / FOLDER / name, figures.sheets())
+        vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)
     rows = [ImageRow.of(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
@@ -97,6 +112,8 @@ def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[
 
 
 def _write(run: Run, scored: Mapping[str, ScoredDataset]) -> None:
+    if not is_first():
+        return
     finished = [scored[name] for name in run.manifest["targets"] if name in scored]
     # results.json goes last: it is what a continued run goes by.
     write_scores(run.folder, (row for dataset in finished for row in dataset.rows))

@@ -11,6 +11,8 @@ from afr_clip.data.separation import TrainedOn, refuse_overlap
 from afr_clip.workflow.fit import RunData, train_and_score
 from afr_clip.workflow.parts import check_model, dataset_spec, describe, finish_run, start_run
 from afr_clip.workflow.protocol import train_legs
+from afr_clip.workflow.stopping import goes_on, stoppable
+from afr_clip.workflow.together import from_first, meet, require_same
 
 
 def train(config: DictConfig) -> None:
@@ -20,14 +22,21 @@ def train(config: DictConfig) -> None:
         config: The composed and validated config.
     """
     check_model(config)
-    folder = Path(output_dir())
+    with stoppable(config):
+        _train(config, Path(output_dir()))
+
+
+def _train(config: DictConfig, folder: Path) -> None:
+    meet(config.trainer.accelerator)
     if config.protocol.legs:
         page = train_legs(config, folder)
         finish_run(folder, page)
         return
+    config.resume = from_first(lambda: goes_on(config, folder))
     run = start_run(config, folder, resume=config.resume)
     auxiliary = load_dataset(dataset_spec(config.dataset, config))
     targets = _load_targets(config)
+    require_same({dataset.spec.name: dataset.digest.sha256 for dataset in (auxiliary, *targets)})
     for target in targets:  # before the weights, which take longer
         refuse_overlap(TrainedOn.of(auxiliary), target)
     facts = {target.spec.name: describe(target) for target in targets}

@@ -102,3 +102,56 @@ def test_text_is_encoded_in_parts_without_a_difference(towers):
     together = towers.backbone.encode_text(sentences)
     alone = torch.cat([towers.backbone.encode_text([sentence]) for sentence in sentences])
     torch.testing.assert_close(together, alone)
+
+
+def prompted_gradient(backbone: CLIPBackbone, image: torch.Tensor, *, checkpointing: bool) -> list[torch.Tensor]:
+    """Send a prompt through the tower; returns the taps and the gradient of the prompt."""
+    backbone.checkpointing = checkpointing
+    prompt = torch.ones(1, 2, backbone.token_dim, requires_grad=True)
+
+    def before_block(number: int, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tokens[:, :-2], number * prompt.expand(len(tokens), -1, -1)], dim=1) if number > 1 else tokens
+
+    taps = backbone.tap(image, before_block)
+    sum(tap.square().mean() for tap in taps).backward()
+    assert prompt.grad is not None
+    return [*(tap.detach() for tap in taps), prompt.grad]
+
+
+def test_checkpointing_changes_neither_taps_nor_gradients_and_keeps_less(image):
+    backbone, results, kept = tiny_towers().backbone, {}, {False: 0, True: 0}
+    for checkpointing in (False, True):
+
+        def keep(tensor: torch.Tensor, checkpointing: bool = checkpointing) -> torch.Tensor:
+            kept[checkpointing] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            results[checkpointing] = prompted_gradient(backbone, image, checkpointing=checkpointing)
+    assert all(torch.equal(a, b) for a, b in zip(results[False], results[True], strict=True))
+    assert results[True][-1].abs().max() > 0
+    assert 5 * kept[True] < kept[False]
+    state = torch.get_rng_state()
+    prompted_gradient(backbone, image, checkpointing=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_checkpointed_blocks_run_again_on_the_way_back_and_only_those_a_gradient_flows_through(image):
+    backbone, runs = tiny_towers().backbone, []
+    for number, block in enumerate(backbone.clip.visual.transformer.resblocks, start=1):
+        block.register_forward_pre_hook(lambda *_, number=number: runs.append(number))
+    prompted_gradient(backbone, image, checkpointing=True)
+    assert runs == [1, 2, 3, 4, 4, 3, 2]
+    runs.clear()
+    backbone.tap(image)
+    with torch.inference_mode():
+        backbone.tap(image)
+    assert runs == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+def test_without_prompts_the_tower_makes_no_graph_and_keeps_nothing(towers, image):
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        taps = towers.backbone.carry(towers.backbone.tap(image), image)
+    assert all(tap.grad_fn is None and not tap.requires_grad for tap in taps)
+    assert kept == []

@@ -101,3 +101,10 @@ def test_a_network_in_use_can_be_copied_and_pickled():
     expected = cnn(image)
     for twin in (copy.deepcopy(cnn), pickle.loads(pickle.dumps(cnn))):
         torch.testing.assert_close(twin(image), expected)
+
+
+def test_what_was_seen_in_half_precision_is_not_given_again_in_full(towers):
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(7))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert towers.cnn.maps(image)[0].dtype == torch.bfloat16
+    assert towers.cnn.maps(image)[0].dtype == torch.float32

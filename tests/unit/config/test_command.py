@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hydra import errors
 from afr_clip.config import command
 from afr_clip.config.command import INTERRUPTED, config_dir, describe, ends_in_a_sentence, run_command
 from afr_clip.config.validate import ConfigError, MissingKeyError, validate
+from afr_clip.signals import Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +209,11 @@ def test_a_stopped_run_says_so_and_never_looks_finished(capsys, stopped):
         command.ends_in_a_sentence(stopped)()
     assert end.value.code == 1
     assert capsys.readouterr().err == f"error: {INTERRUPTED}\n"
+
+
+def test_a_run_that_was_asked_to_stop_ends_with_a_code_of_its_own(end_of):
+    stopped = Stopped(signal.SIGUSR1, "The training is finished and saved.")
+    assert end_of(raising(stopped)) == (75, f"error: {stopped}\n")
 
 
 def test_a_sentence_is_said_once_however_deep_it_was_said(capsys):

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config import schema
 from afr_clip.config.assemble import build, plain
+from afr_clip.config.axes import read_axes
 from afr_clip.config.command import config_dir, describe
 from afr_clip.config.methods import declared_by, method_names, package_of, schema_of, settings_node
 from afr_clip.config.validate import validate
@@ -52,6 +53,9 @@ REFUSED = [
     ("schedule/inverse_epoch", "schedule.gamma=1", "schedule._partial_=perhaps"),
     ("trainer/default", "trainer.max_epoch=1", "trainer.max_epochs=null"),
     ("logger/wandb", "logger.wandb.tag=[a]", "logger.wandb.tags=a"),
+    ("logger/tensorboard", "logger.tensorboard.flush=3", "logger.tensorboard.flush_secs=often"),
+    ("logger/mlflow", "logger.mlflow.uri=a", "logger.mlflow.experiment=[a]"),
+    ("logger/all", "logger.wandb.tag=[a]", "logger.mlflow.experiment=[a]"),
     ("protocol/no_targets", "protocol.target=[visa]", "protocol.targets=visa"),
     ("protocol/no_targets", "protocol.leg={}", "protocol.legs=[visa]"),
     ("train", "sed=1", "seed=one"),
@@ -103,11 +107,86 @@ def test_every_experiment_validates(composed, path):
 def test_an_ablation_changes_exactly_the_keys_of_its_file(composed, default_config, path):
     before, after = leaves(plain(default_config)), leaves(plain(composed(as_override(path))))
     differing = {key: value for key, value in after.items() if before[key] != value}
+    own = {key: value for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))).items() if key}
     assert before.keys() == after.keys()
-    assert differing == {
-        key: value for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))).items() if key
-    }
+    assert differing == {key: value for key, value in own.items() if before[key] != value}
+    assert {key: after[key] for key in own} == own
     assert differing == ABLATIONS.get(path.stem, differing)
+
+
+def of_paper(cmfr: bool, sp: bool, window: int, stages: tuple[int, ...] = (1,)) -> dict[str, object]:
+    """Say what a row of a table of the paper switches on."""
+    return {"cmfr": cmfr, "sp": sp, "window": window, "stages": stages if sp else None, "image": sp, "shared": sp}
+
+
+TABLE_ROWS = {
+    "table3_baseline": of_paper(False, False, 1),
+    "table3_sp_mpfa": of_paper(False, True, 3),
+    "table3_cmfr": of_paper(True, False, 1),
+    "table3_cmfr_sp": of_paper(True, True, 1),
+    "table3_cmfr_mpfa": of_paper(True, False, 3),
+    "table3_full": of_paper(True, True, 3),
+    "table4_stages_1": of_paper(True, True, 3),
+    "table4_stages_1_2": of_paper(True, True, 3, (1, 2)),
+    "table4_stages_1_3": of_paper(True, True, 3, (1, 2, 3)),
+    "table4_stages_1_4": of_paper(True, True, 3, (1, 2, 3, 4)),
+    "table5_none": of_paper(True, False, 3),
+    "table5_image": of_paper(True, True, 3) | {"shared": False},
+    "table5_shared": of_paper(True, True, 3) | {"image": False},
+    "table5_both": of_paper(True, True, 3),
+    "table6_1": of_paper(True, True, 1),
+    "table6_3": of_paper(True, True, 3),
+    "table6_5": of_paper(True, True, 5),
+}
+"""What the paper's tables 3 to 6 say of each row; what SP is made of only where there is SP."""
+
+
+@pytest.mark.parametrize("name", TABLE_ROWS)
+def test_a_row_of_the_papers_tables_is_the_network_that_it_says(composed, name):
+    config = composed(f"ablation={name}")
+    validate(config)
+    network = build(settings_node(config.module.network))
+    sp = network.self_prompting
+    assert {
+        "cmfr": network.cmfr.enabled,
+        "sp": sp.is_active,
+        "window": network.mpfa_window,
+        "stages": sp.stages if sp.enabled else None,
+        "image": sp.enabled and sp.image_prompt,
+        "shared": sp.enabled and sp.shared_prompt,
+    } == TABLE_ROWS[name]
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("ablation/reading_*.yaml")), ids=as_override)
+def test_a_reading_validates_and_is_another_than_ours(composed, default_config, path):
+    config = composed(as_override(path))
+    validate(config)
+    assert plain(config) != plain(default_config)
+
+
+def test_an_ablation_holds_also_where_an_experiment_says_otherwise(composed):
+    assert composed("experiment=demo").module.network.scoring.temperature == 0.07
+    assert (
+        composed("experiment=demo", "ablation=reading_map_score").module.network.scoring.image_score.name == "map_max"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/table*.yaml")), ids=as_override)
+def test_an_experiment_of_a_table_has_all_its_rows(composed, path):
+    params = composed(as_override(path), return_hydra_config=True).hydra.sweeper.params
+    assert set(read_axes(params).choices["ablation"]) == {name for name in TABLE_ROWS if name.startswith(path.stem)}
+
+
+def test_the_readings_are_all_there_after_the_reference(composed):
+    params = composed("experiment=readings", return_hydra_config=True).hydra.sweeper.params
+    reference, *readings = read_axes(params).choices["ablation"]
+    assert reference == "full"
+    assert set(readings) == {path.stem for path in CONF.glob("ablation/reading_*.yaml")}
+
+
+def test_a_sweep_knows_the_groups_of_the_training_that_it_starts():
+    trained, swept = (OmegaConf.load(CONF / f"{name}.yaml").defaults[1:] for name in ("train", "sweep"))
+    assert swept == trained
 
 
 @pytest.mark.parametrize(("dataset", "epochs", "mosaic"), [("mvtec_ad", 3, 0.2), ("visa", 15, 0.0)])

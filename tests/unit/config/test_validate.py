@@ -53,6 +53,12 @@ def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
         validate(changed(**{key.replace(".", "__"): -1}))
 
 
+def test_a_requeued_job_must_find_its_folder_again(changed):
+    validate(changed(requeue=True, run_dir="runs/a"))
+    with pytest.raises(ConfigError, match=r"^run_dir must be given where requeue=true"):
+        validate(changed(requeue=True, run_dir=None))
+
+
 @pytest.mark.parametrize("window", [0, 2, -3])
 def test_the_window_must_be_odd_and_positive(changed, window):
     validate(changed(module__network__mpfa_window=5))
@@ -289,3 +295,42 @@ def test_a_protocol_names_its_own_datasets(composed, protocol):
 
 def test_legs_of_ones_own_need_no_file(composed):
     assert validate(composed("~dataset", "+protocol.legs.mpdd=[isic]")) is None
+
+
+FROZEN = {"module__network__self_prompting__enabled": False, "data__feature_cache": True}
+
+
+def test_features_are_kept_where_nothing_that_learns_changes_them(changed):
+    validate(changed(**FROZEN))
+    with pytest.raises(ConfigError, match=r"^data\.feature_cache=true needs .* module=afr_clip .* Add ablation=no_sp"):
+        validate(changed(data__feature_cache=True))
+
+
+@pytest.mark.parametrize(("key", "value"), [("augment", True), ("mosaic", 0.2)])
+def test_features_of_pictures_that_differ_in_every_epoch_are_not_kept(changed, key, value):
+    with pytest.raises(ConfigError, match=rf"^data\.{key} must be .* with data\.feature_cache=true, got {value}"):
+        validate(changed(**FROZEN, **{f"data__{key}": value}))
+
+
+@pytest.mark.parametrize(("method", "is_frozen"), [("april_gan", True), ("anomaly_clip", True), ("ada_clip", False)])
+def test_every_method_says_whether_its_features_can_be_kept(composed, method, is_frozen):
+    config = composed(f"module={method}", "data.feature_cache=true", "data.mosaic=0")
+    if is_frozen:
+        validate(config)
+    else:
+        with pytest.raises(
+            ConfigError, match=r"module=ada_clip puts prompts into it\. Leave data\.feature_cache out\.$"
+        ):
+            validate(config)
+
+
+def test_features_are_not_kept_where_nothing_is_trained(composed):
+    config = composed("module=clip_similarity", "dataset=visa", "data.feature_cache=true", command="evaluate")
+    with pytest.raises(ConfigError, match=r"^data\.feature_cache must be false where nothing is trained"):
+        validate(config)
+
+
+def test_features_are_kept_as_one_of_two_kinds(changed):
+    validate(changed(data__feature_dtype="float16"))
+    with pytest.raises(ConfigError, match=r"^data\.feature_dtype must be one of float32, float16, got bfloat16"):
+        validate(changed(data__feature_dtype="bfloat16"))

@@ -28,7 +28,9 @@ def make(roots, *, wanted=(None, None), names=("visa", "mvtec_ad"), **settings) 
 
 
 def epoch(loader, number: int = 0) -> list[AnomalyBatch]:
-    loader.sampler.set_epoch(number) if hasattr(loader.sampler, "set_epoch") else None
+    order = loader.batch_sampler.sampler
+    if hasattr(order, "set_epoch"):
+        order.set_epoch(number)
     return list(loader)
 
 

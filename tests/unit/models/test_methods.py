@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.config.methods import declared_by, method_names
+from afr_clip.config.assemble import build as build_settings
+from afr_clip.config.methods import declared_by, method_names, settings_node
 from afr_clip.losses.total import AnomalyLoss
-from helpers.methods import build_method, build_on_four_blocks
-from helpers.tiny import assert_probabilities, random_batch, tiny_towers
+from afr_clip.models.afr_clip.network import AFRCLIP
+from afr_clip.models.method_settings import MethodSettings
+from helpers.methods import build_method, build_on_four_blocks, composed_module
+from helpers.tiny import assert_probabilities, random_batch, tiny_network, tiny_towers
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
 
@@ -98,3 +101,39 @@ def test_scores_are_float32_under_autocast(network, image):
 def test_one_name_per_image(network, image):
     with pytest.raises(ValueError, match="category must name each of 4 images, got 1"):
         network(image, ["screw"])
+
+
+def settings_of(network: torch.nn.Module, *overrides: str) -> MethodSettings:
+    method = package_of(network).rpartition(".")[2]
+    return build_settings(settings_node(composed_module(method, *overrides).network))
+
+
+def test_frozen_taps_are_read_out_without_a_graph_and_scored_alike(network, image):
+    if isinstance(network, AFRCLIP):
+        assert not settings_of(network).has_frozen_taps
+        assert network.tapped(image)[-1].requires_grad
+        network = tiny_network(tiny_towers(), self_prompting={"enabled": False})
+    elif not settings_of(network).has_frozen_taps:
+        pytest.skip("its image tower takes prompts that learn, or nothing is trained")
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        tapped = network.tapped(image)
+    assert kept == []
+    assert all(tokens.grad_fn is None and len(tokens) == len(image) for tokens in tapped)
+    scored, whole = network.score(tapped, NAMES), network(image, NAMES)
+    assert torch.equal(scored.trained_maps, whole.trained_maps)
+    assert torch.equal(scored.image_score, whole.image_score)
+
+
+def test_what_is_not_trained_is_scored_without_a_graph(image, towers):
+    for method in ("clip_similarity", "winclip"):
+        prediction = build_on_four_blocks(method, towers)(image, NAMES)
+        assert prediction.anomaly_map.grad_fn is None
+        assert prediction.image_score.grad_fn is None
+
+
+def test_self_prompting_alone_changes_the_taps(towers):
+    network = build_on_four_blocks("afr_clip", towers)
+    off = ("module.network.self_prompting.enabled=false", "module.network.self_prompting.image_prompt=false")
+    assert settings_of(network, off[0]).has_frozen_taps
+    assert not settings_of(network, off[1]).has_frozen_taps

@@ -69,6 +69,18 @@ def test_an_odd_number_gives_false_alarms_one_more(scored, drawn, tmp_path, num,
     assert drawn["worst_ranked.png"] == expected
 
 
+def test_collectors_of_several_processes_keep_what_one_would(scored, drawn, tmp_path):
+    shared = [FigureCollector((MEAN, STD), 4) for _ in range(3)]  # the last one meets no image
+    for first in range(0, 12, 2):
+        part = slice(first, first + 2)
+        shared[first // 2 % 2](*scored(SCORES[part], ANOMALOUS[part], first))
+    shared[1].absorb([shared[0], shared[2]])
+    shared[1].draw(tmp_path)
+    together = dict(drawn)
+    collect(scored, 4).draw(tmp_path)
+    assert together == drawn
+
+
 def test_ties_go_to_the_earlier_image(scored, drawn, tmp_path):
     collector = FigureCollector((MEAN, STD), 2)
     collector(*scored([0.5] * 6, [False] * 6))

@@ -1,5 +1,6 @@
 import json
 import math
+import platform
 
 import pytest
 
@@ -139,6 +140,19 @@ def test_a_resumed_run_with_another_config_is_refused_and_the_key_is_named(start
         open_run(started, resume=True, config=changed(key, value))
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"wandb": {"project": "mine", "group": "table3"}, "mlflow": None}, {"tensorboard": {"flush_secs": 3}}],
+)
+def test_a_run_may_go_on_with_other_loggers(started, chosen):
+    assert open_run(started, resume=True, config=CONFIG | {"logger": chosen}) is not None
+
+
+def test_a_run_may_go_on_with_other_settings_of_a_logger(started):
+    write_json(started / "manifest.json", {"config": CONFIG | {"logger": {"wandb": {"group": "a"}}}})
+    assert open_run(started, resume=True, config=CONFIG | {"logger": {"wandb": {"group": "b"}}}) is not None
+
+
 def test_all_changed_keys_are_named(started):
     config = changed("optimizer.lr", 1.0) | {"seed": 2, "num_threads": 5}
     with pytest.raises(RunFolderError, match=r"got another optimizer\.lr, seed than in"):
@@ -163,8 +177,26 @@ def test_a_key_that_is_gone_is_named(started):
         ("save_maps", True),
         ("data.num_workers", 0),
         ("data.cache", True),
+        ("data.feature_cache", True),
+        ("activation_checkpointing", True),
         ("protocol.roots", {"mine": "/elsewhere"}),
     ],
 )
 def test_a_resumed_run_may_change_what_does_not_touch_the_weights(started, key, value):
     assert open_run(started, resume=True, config=changed(key, value))["config"] == CONFIG
+
+
+def test_a_run_tidies_up_after_one_that_was_killed_in_its_folder(tmp_path):
+    abandoned = tmp_path / "checkpoints" / f".resume.ckpt.unfinished-{platform.node()}-{2**22 + 1}"  # no such process
+    abandoned.parent.mkdir()
+    abandoned.write_text("half")
+    with pytest.raises(RunFolderError):
+        open_run(tmp_path, resume=False, config=CONFIG)
+    assert abandoned.exists()  # a folder that is refused is left as it is
+    open_run(tmp_path, resume=True, config=CONFIG)
+    assert names(abandoned.parent) == []
+
+
+def test_a_requeued_run_may_be_continued_by_hand(tmp_path):
+    write_json(tmp_path / "manifest.json", {"config": CONFIG | {"requeue": True}})
+    assert open_run(tmp_path, resume=True, config=CONFIG | {"requeue": False}) is not None

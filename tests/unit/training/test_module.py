@@ -1,12 +1,13 @@
 import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.records import AnomalyBatch, Share
 from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
@@ -219,3 +220,29 @@ def test_references_of_two_categories_need_two_names(towers, batches):
 
 def test_a_network_that_looks_at_no_references_asks_for_none(make_module):
     assert make_module().shots == 0
+
+
+def test_the_mean_over_processes_is_the_gradient_of_the_whole_batch(make_module, towers):
+    whole, parts = random_batch(3, seed=4), []
+    for rows, share in ((slice(0, 2), Share(2, 3)), (slice(2, 3), Share(1, 3)), (slice(0, 1), Share(0, 3))):
+        fields = {name: getattr(whole, name)[rows] for name in ("image", "mask", "has_mask", "is_anomalous", "index")}
+        parts.append(replace(whole, **fields, samples=whole.samples[rows], share=share))
+    module = make_module()
+    module.log = module.log_dict = lambda *given, **options: None
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.0}])
+    strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
+
+    def gradient(batches) -> torch.Tensor:
+        trainer = SimpleNamespace(world_size=len(batches), strategy=strategy, optimizers=[optimizer])
+        module._trainer = trainer
+        loss = sum(module.training_step(batch, 0)["loss"] for batch in batches) / len(batches)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, module.trainable_parameters())])
+
+    torch.testing.assert_close(gradient(parts), gradient([whole]), rtol=1e-4, atol=1e-7)  # sums in another order
+
+
+def test_a_batch_that_stands_in_is_not_scored(make_module):
+    module, batch = make_module(), replace(random_batch(1, seed=4), share=Share(0, 1))
+    module.score_next("noise", DatasetMetrics(["a"], [True]))
+    assert module.test_step(batch, 0) is None
+    assert module.metrics.image[0].times_seen.item() == 0

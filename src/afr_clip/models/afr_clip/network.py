@@ -116,14 +116,43 @@ class AFRCLIP(nn.Module):
             ValueError: If there is not one category per image.
         """
         require_one_name_each(image, category)
-        text = self._adapt_text(self.text(category, image.device))
-        taps = self.backbone.carry(self.backbone.tap(image, self._prompt_seam(image)), image)
-        stages = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(taps)]
+        return self.score(self.tapped(image), category)
+
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out, for whoever keeps it."""
+        return f"taps after blocks {list(self.backbone.tap_layers)}"
+
+    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens tap_dim"], ...]:
+        """Read out the image tower; without self prompting it makes no graph, and gives the same in every epoch.
+
+        Args:
+            image: Normalised images of the backbone's input size.
+
+        Returns:
+            Per stage the class token and the patch tokens, with what the stem saw behind their channels.
+        """
+        return self.backbone.carry(self.backbone.tap(image, self._prompt_seam(image)), image)
+
+    def score(
+        self, tapped: tuple[Float[Tensor, "batch tokens tap_dim"], ...], category: Sequence[str]
+    ) -> AnomalyPrediction:
+        """Score what was read out of the image tower.
+
+        Args:
+            tapped: As ``tapped`` returns it.
+            category: What each image shows, in words.
+
+        Returns:
+            As ``forward``.
+        """
+        text = self._adapt_text(self.text(category, tapped[0].device))
+        stages = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(tapped)]
         probability = torch.stack(stages, dim=1)  # (B, L, 1 + N)
         layer_maps = probability[:, :, 1:].reshape(*probability.shape[:2], *self.backbone.grid_size)
         # The final result is the mean over the stages, as the paper says below its Eq. (18).
         class_token_score = probability[:, :, 0].mean(dim=1)
-        anomaly_map = upsample_map(layer_maps.mean(dim=1), (image.shape[-2], image.shape[-1]))
+        anomaly_map = upsample_map(layer_maps.mean(dim=1), (self.backbone.image_size, self.backbone.image_size))
         anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])

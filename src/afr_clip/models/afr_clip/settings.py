@@ -128,6 +128,11 @@ class NetworkSettings(MethodSettings):
         """Whether self prompting reads the CNN."""
         return self.self_prompting.needs_cnn
 
+    @property
+    def has_frozen_taps(self) -> bool:
+        """Whether the image tower runs without prompts, which learn."""
+        return not self.self_prompting.is_active
+
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check that the prompted stages exist.
 

@@ -91,13 +91,43 @@ class AnomalyCLIP(nn.Module):
             ValueError: If there is not one category per image.
         """
         require_one_name_each(image, category)
+        return self.score(self.tapped(image), category)
+
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out, for whoever keeps it."""
+        return f"image, local stream from block {self._first_local_block} after blocks {list(self._layers)}"
+
+    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ dim"], ...]:
+        """Read out both streams of the image tower, which nothing that learns changes.
+
+        Args:
+            image: Normalised images of the backbone's input size.
+
+        Returns:
+            The image's own embedding, then the patches of the local stream, one tensor per layer read out.
+        """
         streams = run_two_streams(self.backbone, image, self._first_local_block, self._layers)
-        with torch.autocast(image.device.type, enabled=False):
-            stateful = self.prompts().expand(image.shape[0], -1, -1)  # the same two sentences for every image
-            class_token_score = self._score(streams.image[:, None], stateful)[:, 0]
-            layers = [self._score(patches, stateful) for patches in streams.patches]
+        return (streams.image[:, None], *streams.patches)
+
+    def score(self, tapped: tuple[Float[Tensor, "batch _ dim"], ...], category: Sequence[str]) -> AnomalyPrediction:
+        """Score what was read out of the image tower.
+
+        Args:
+            tapped: As ``tapped`` returns it.
+            category: One name per image; not read.
+
+        Returns:
+            As ``forward``.
+        """
+        embedding, *of_layers = tapped
+        size = (self.backbone.image_size, self.backbone.image_size)
+        with torch.autocast(embedding.device.type, enabled=False):
+            stateful = self.prompts().expand(embedding.shape[0], -1, -1)  # the same two sentences for every image
+            class_token_score = self._score(embedding, stateful)[:, 0]
+            layers = [self._score(patches, stateful) for patches in of_layers]
             layer_maps = torch.stack(layers, dim=1).unflatten(-1, self.backbone.grid_size)  # (B, L, h, w)
-            trained_maps = upsample_map(layer_maps, (image.shape[-2], image.shape[-1]))
+            trained_maps = upsample_map(layer_maps, size)
             anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
             image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps)

@@ -135,6 +135,11 @@ class NetworkSettings(ReleasableSettings):
     readout: ReadoutSettings
     scoring: ScoringSettings
 
+    @property
+    def has_frozen_taps(self) -> bool:
+        """Whether nothing that learns changes what the image tower gives: what learns are words."""
+        return True
+
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check that the local stream has started where it is read out.
 

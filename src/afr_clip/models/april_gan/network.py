@@ -71,17 +71,47 @@ class AprilGAN(nn.Module):
             ValueError: If there is not one category per image.
         """
         require_one_name_each(image, category)
-        stateful = self.text(category, image.device).stateful
+        return self.score(self.tapped(image), category)
+
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out, for whoever keeps it."""
+        return f"taps after blocks {list(self.backbone.tap_layers)}, class token of the last block"
+
+    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ _"], ...]:
+        """Read out the image tower, which nothing that learns changes.
+
+        Args:
+            image: Normalised images of the backbone's input size.
+
+        Returns:
+            The tokens of every tap, and last the class token after the last block.
+        """
         layers = sorted({*self.backbone.tap_layers, self.backbone.depth})
         tokens = dict(zip(layers, self.backbone.tap(image, layers=layers), strict=True))
         taps = self.backbone.carry([tokens[layer] for layer in self.backbone.tap_layers], image)
+        return (*taps, tokens[self.backbone.depth][:, :1])
+
+    def score(self, tapped: tuple[Float[Tensor, "batch _ _"], ...], category: Sequence[str]) -> AnomalyPrediction:
+        """Score what was read out of the image tower.
+
+        Args:
+            tapped: As ``tapped`` returns it.
+            category: What each image shows.
+
+        Returns:
+            As ``forward``.
+        """
+        *taps, last = tapped
+        stateful = self.text(category, last.device).stateful
+        size = (self.backbone.image_size, self.backbone.image_size)
         adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
-        class_token = self.backbone.project(tokens[self.backbone.depth][:, :1])
-        with torch.autocast(image.device.type, enabled=False):
+        class_token = self.backbone.project(last)
+        with torch.autocast(last.device.type, enabled=False):
             similarities = [text_on_text_similarity(patches.float(), stateful) for patches in adapted]
             margin = abnormal_margin(torch.stack(similarities, dim=1), self._scoring.temperature)  # (B, L, N)
             margin = margin.unflatten(-1, self.backbone.grid_size)
-            trained_maps = upsample_map(margin, (image.shape[-2], image.shape[-1]), align_corners=True).sigmoid()
+            trained_maps = upsample_map(margin, size, align_corners=True).sigmoid()
             similarity = text_on_text_similarity(class_token.float(), stateful)
             class_token_score = anomaly_probability(similarity, self._scoring.temperature)[:, 0]
         anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)

@@ -13,3 +13,8 @@ class NetworkSettings(MethodSettings):
 
     prompts: PromptSettings
     scoring: ScoringSettings
+
+    @property
+    def has_frozen_taps(self) -> bool:
+        """Whether nothing that learns changes what the image tower gives: its taps are only read."""
+        return True

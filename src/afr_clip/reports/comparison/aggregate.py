@@ -188,7 +188,9 @@ def aggregate(runs: Sequence[RunResults]) -> list[MeasuredSetting]:
     for key, group in by_key.items():
         absent = {title: reason for run in (*nothing, *group) for title, reason in run.absent.items()}
         measurements = measurements_of(group)
-        settings.append(MeasuredSetting(measurements[0].setting, labels[key], tuple(_datasets(measurements)), absent))
+        settings.append(
+            MeasuredSetting(measurements[0].setting, labels[key], tuple(group_datasets(measurements)), absent)
+        )
     return settings
 
 
@@ -197,7 +199,18 @@ def measurements_of(runs: Iterable[RunResults]) -> list[Measurement]:
     return [measurement for run in runs for measurement in run.measurements]
 
 
-def _datasets(measurements: Iterable[Measurement]) -> list[MeasuredDataset]:
+def group_datasets(measurements: Iterable[Measurement]) -> list[MeasuredDataset]:
+    """Put the seeds of each dataset together.
+
+    Args:
+        measurements: Of one setting.
+
+    Returns:
+        One entry per dataset, images and training, the seeds in ascending order.
+
+    Raises:
+        ComparisonError: If two measured the same and got different numbers.
+    """
     found: dict[tuple[str, ...], dict[int | None, Measurement]] = {}
     for measurement in measurements:
         auxiliary = measurement.auxiliary

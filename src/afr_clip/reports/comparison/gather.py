@@ -104,11 +104,12 @@ class RunResults:
     absent: Mapping[str, str]
 
 
-def read_runs(folders: Sequence[Path]) -> list[RunResults]:
+def read_runs(folders: Sequence[Path], besides: Sequence[Path] = ()) -> list[RunResults]:
     """Read all runs in and below folders.
 
     Args:
         folders: Run folders, or folders that hold some.
+        besides: What lies in and below these is left out.
 
     Returns:
         One entry per `results.json`, each file once.
@@ -117,19 +118,22 @@ def read_runs(folders: Sequence[Path]) -> list[RunResults]:
         FileNotFoundError: If a folder does not exist.
         ComparisonError: If a folder holds no results, or a file is not a run's.
     """
-    return [_read_run(path) for path in _find(folders)]
+    return [_read_run(path) for path in _find(folders, besides)]
 
 
-def _find(folders: Iterable[Path]) -> list[Path]:
+def _find(folders: Iterable[Path], besides: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     bare: list[Path] = []
+    elsewhere = [folder.resolve() for folder in besides]
     for folder in folders:
         if not folder.is_dir():
             msg = f"A run must be a folder, got {folder}, which is none. Pass run folders, or a folder that holds some."
             raise FileNotFoundError(msg)
-        paths = sorted(folder.rglob(RESULTS))
+        paths = {path: path.resolve() for path in sorted(folder.rglob(RESULTS))}
         bare += [] if paths else [folder]
-        found |= {path.resolve(): path for path in paths if path.resolve() not in found}
+        for path, real in paths.items():
+            if not any(real.is_relative_to(other) for other in elsewhere):
+                found.setdefault(real, path)
     if bare and not found:
         msg = f"{bare[0]} must hold {RESULTS} of a run, and neither it nor a folder below does. Pass run folders."
         raise ComparisonError(msg)

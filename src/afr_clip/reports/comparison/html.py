@@ -9,7 +9,15 @@ from afr_clip.reports.comparison.measured_tables import category_grid, measured,
 from afr_clip.reports.comparison.notes import notes_of, notices_of
 from afr_clip.reports.comparison.paper_tables import PaperTable
 from afr_clip.reports.grid import Grid
-from afr_clip.reports.html import render_contents, render_grid, render_notices, render_pictures, render_shell
+from afr_clip.reports.html import (
+    render_contents,
+    render_grid,
+    render_notices,
+    render_pictures,
+    render_section,
+    render_shell,
+    render_titled,
+)
 from afr_clip.reports.pictures import SHEETS, PictureGroup, read_pictures
 
 SHOWN = ("highest", "worst_ranked")
@@ -33,15 +41,15 @@ def render_comparison(
     links = [(f"table-{table.number}", table.title) for table in tables]
     links += [("outside", outside.name)] if outside.body else []
     links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if runs else []
-    sections = [_section(f"table-{t.number}", t.title, "".join(map(_titled, t.grids()))) for t in tables]
+    sections = [render_section(f"table-{t.number}", t.title, "".join(map(render_titled, t.grids()))) for t in tables]
     if outside.body:
-        sections.append(_section("outside", outside.name, render_grid(outside)))
+        sections.append(render_section("outside", outside.name, render_grid(outside)))
     if runs:
-        categories = "".join(_titled(category_grid(dataset, name)) for _, dataset, name in measured(settings))
-        sections.append(_section("categories", "By category", categories))
-        sections.append(_section("pictures", "Pictures", render_pictures(groups, "These runs drew no pictures.")))
+        categories = "".join(render_titled(category_grid(dataset, name)) for _, dataset, name in measured(settings))
+        sections.append(render_section("categories", "By category", categories))
+        sections.append(render_section("pictures", "Pictures", render_pictures(groups, "These runs drew no pictures.")))
         labels = {setting.setting.key: setting.label for setting in settings}
-        sections.append(_section("runs", "Where these numbers come from", render_grid(run_grid(runs, labels))))
+        sections.append(render_section("runs", "Where these numbers come from", render_grid(run_grid(runs, labels))))
     return render_shell(
         "comparison.html",
         title="AFR-CLIP: the paper's tables and what was measured" if runs else "AFR-CLIP: the paper's tables",
@@ -68,14 +76,6 @@ def collect_pictures(settings: Sequence[MeasuredSetting]) -> list[PictureGroup]:
         heading = name if len(dataset.by_seed) == 1 else f"{name}, seed {first.seed}"
         groups.append(read_pictures(heading, {first.figures / f"{sheet}.png": SHEETS[sheet] for sheet in SHOWN}))
     return [(heading, pictures) for heading, pictures in groups if pictures]
-
-
-def _section(place: str, heading: str, inside: str) -> str:
-    return f'<section aria-labelledby="{place}">\n<h2 id="{place}">{escape(heading)}</h2>\n{inside}\n</section>'
-
-
-def _titled(grid: Grid) -> str:
-    return f"<h3>{escape(grid.name)}</h3>\n{render_grid(grid)}\n"
 
 
 def _counted(runs: Sequence[RunResults], settings: Sequence[MeasuredSetting]) -> str:

@@ -110,7 +110,6 @@ def _run_row(run: RunResults, labels: dict[str, str]) -> list[Cell]:
     manifest = run.manifest
     first = run.measurements[0] if run.measurements else None
     auxiliary = None if first is None else first.auxiliary
-    commit = manifest.get("commit") or {"hash": "unknown", "dirty": False}
     words = (
         str(run.folder),
         "" if first is None else labels[first.setting.key],
@@ -119,9 +118,15 @@ def _run_row(run: RunResults, labels: dict[str, str]) -> list[Cell]:
         "" if first is None or first.seed is None else str(first.seed),
         ", ".join(measurement.target.title for measurement in run.measurements),
         str(manifest.get("started", ""))[:10],
-        f"{commit['hash'][:12]}{', with uncommitted changes' if commit['dirty'] else ''}",
+        commit_of(run),
     )
     return list(map(Cell, words))
+
+
+def commit_of(run: RunResults) -> str:
+    """Say which code a run had."""
+    commit = run.manifest.get("commit") or {"hash": "unknown", "dirty": False}
+    return f"{commit['hash'][:12]}{', with uncommitted changes' if commit['dirty'] else ''}"
 
 
 def _percent(value: float | None) -> float | None:

@@ -227,16 +227,15 @@ class PaperTable:
     def measured_cell(self, row: PaperRow, setting: MeasuredSetting, metric: str) -> Cell:
         """Show what was measured, or why nothing was."""
         spread, state = self.measured(row, setting, metric)
-        return _marked(show(spread, UNDEFINED if state == "undefined" else state), spread)
+        return marked(show(spread, UNDEFINED if state == "undefined" else state), spread)
 
     def difference_cell(self, row: PaperRow, setting: MeasuredSetting, metric: str) -> Cell:
         """Show measured minus paper with its sign."""
         difference = self.difference(row, setting, metric)
         if difference is None:
             return Cell("")
-        # Adding 0 turns the -0.0 of a rounded difference into 0.0.
-        cell = Cell(f"{round(difference, 1) + 0:+.1f}", difference)
-        return _marked(cell, self.measured(row, setting, metric)[0])
+        cell = Cell(signed(difference), difference)
+        return marked(cell, self.measured(row, setting, metric)[0])
 
     def records(self) -> Iterator[tuple[object, ...]]:
         """Return the table with all digits, one number a row, as `CSV_HEADER` names them."""
@@ -270,7 +269,13 @@ def show(spread: Spread | None, otherwise: str = UNDEFINED) -> Cell:
     return Cell(text, 100 * spread.mean)
 
 
-def _marked(cell: Cell, spread: Spread | None) -> Cell:
+def signed(points: float) -> str:
+    """Show a difference with its sign and one decimal."""
+    return f"{round(points, 1) + 0:+.1f}"  # adding 0 turns the -0.0 of a rounded difference into 0.0
+
+
+def marked(cell: Cell, spread: Spread | None) -> Cell:
+    """Mark a number that does not stand on published test splits."""
     is_partial = cell.value is not None and spread is not None and spread.is_partial
     return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
 

@@ -121,9 +121,9 @@ def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
         alike[setting.short_label].append(setting)
     labels: dict[str, str] = {}
     for label, group in alike.items():
-        differing = _differing([setting.decides for setting in group])
+        differing = differing_keys([setting.decides for setting in group])
         for setting in group:
-            said = f"{label}: {_say(setting.decides, differing)}" if len(group) > 1 else label
+            said = f"{label}: {say_keys(setting.decides, differing)}" if len(group) > 1 else label
             same = sum(other.startswith(said) for other in labels.values())  # where "2 more" hides what differs
             labels[setting.key] = f"{said}, no. {same + 1}" if same else said
     return labels
@@ -140,14 +140,32 @@ def _flat(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _differing(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing_keys(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the keys in which settings differ.
+
+    Args:
+        all_decide: What decides the numbers of each.
+
+    Returns:
+        Keys in alphabetical order; that of the frozen weights only where nothing else differs.
+    """
     keys = sorted({key for decides in all_decide for key in decides})
     differing = [key for key in keys if any(decides.get(key) != all_decide[0].get(key) for decides in all_decide)]
     # Other weights follow from other keys, but for the case in which nothing else differs.
     return [key for key in differing if key != FINGERPRINT] or differing
 
 
-def _say(decides: Mapping[str, Any], keys: Sequence[str]) -> str:
-    said = [f"{'.'.join(key.split('.')[-2:])}={json.dumps(decides.get(key))}" for key in keys[:MOST_SAID]]
-    more = [f"{len(keys) - MOST_SAID} more"] if len(keys) > MOST_SAID else []
+def say_keys(decides: Mapping[str, Any], keys: Sequence[str], most: int = MOST_SAID) -> str:
+    """Say the values of keys.
+
+    Args:
+        decides: What decides the numbers of a setting.
+        keys: Which ones.
+        most: How many are said; of the others the number is.
+
+    Returns:
+        The last two parts of each key with its value.
+    """
+    said = [f"{'.'.join(key.split('.')[-2:])}={json.dumps(decides.get(key))}" for key in keys[:most]]
+    more = [f"{len(keys) - most} more"] if len(keys) > most else []
     return ", ".join([*said, *more]).replace('"', "")

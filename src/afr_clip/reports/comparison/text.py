@@ -62,7 +62,7 @@ def to_markdown(grids: Sequence[Grid], block: str = "") -> str:
     if block:
         names = [grid.name for grid in grids for _ in (*grid.body, *grid.foot)]
         rows = [[name, *row] for name, row in zip([block, "---", *names], rows, strict=True)]
-    return "".join(f"| {' | '.join(map(_escape_markdown, row))} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(escape_markdown, row))} |\n" for row in rows)
 
 
 def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:
@@ -116,7 +116,8 @@ def _all_rows(grids: Iterable[Grid]) -> list[Sequence[Cell]]:
     return [row for grid in grids for row in (*grid.body, *grid.foot)]
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Write text so that Markdown shows it as it is, on one line of a table."""
     return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
 
 

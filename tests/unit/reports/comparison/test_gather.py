@@ -101,3 +101,10 @@ def test_a_part_of_a_published_test_split_says_what_it_lacks():
     part = Source("BTAD", ("01",), 21, 49, "")
     assert part.missing == "1 of 3 categories, 21 of 451 normal, 49 of 290 anomalous images"
     assert Source("mine", ("a",), 1, 1, "").missing == ""
+
+
+def test_what_lies_in_folders_that_are_left_out_is_not_read(tmp_path):
+    for name in ("a", "b/c"):
+        write_run(tmp_path / name, {"MPDD": 0.5}, auxiliary=source("VisA"))
+    assert [run.folder for run in read_runs([tmp_path], besides=[tmp_path / "b"])] == [tmp_path / "a"]
+    assert read_runs([tmp_path / "b"], besides=[tmp_path / "b"]) == []

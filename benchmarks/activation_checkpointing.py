@@ -1,0 +1,111 @@
+"""Peak memory and time of one training step, with and without activation checkpointing, and without self prompting.
+
+    python benchmarks/activation_checkpointing.py --threads 2
+
+Every way takes its step (forward, backward, optimiser) in a process of its own, because the peak of a process never
+falls; what was there before the step, with the networks loaded, is named beside it. Random weights: neither memory nor
+time depend on their values. The losses of the ways with self prompting must be equal.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from afr_clip.clip.load import load_towers
+from afr_clip.config.assemble import build
+from afr_clip.config.command import config_dir
+from afr_clip.config.methods import settings_node
+from afr_clip.config.schema import register
+from afr_clip.reports.manifest import build_manifest
+
+WAYS = {
+    "all activations kept": [],
+    "activation_checkpointing=true": ["activation_checkpointing=true"],
+    "ablation=no_sp": ["ablation=no_sp"],
+}
+RANDOM = ("backbone.random_weights=true", "backbone.cnn.random_weights=true", "data.batch_size=1")
+
+
+def peak_gib() -> float:
+    """Return the largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def take_step(overrides: list[str], threads: int) -> dict[str, float]:
+    """Take one step on one image; return time, memory, loss and the size of the gradient."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = compose("train", overrides=[*RANDOM, *overrides])
+    towers = load_towers(build(config.backbone), needs_cnn=build(settings_node(config.module.network)).needs_cnn)
+    towers.backbone.checkpointing = config.activation_checkpointing
+    network = build(config.module.network, towers=towers).train()
+    names = network.trainable_parameter_names()
+    trainable = [parameter for name, parameter in network.named_parameters() if name in names]
+    optimizer, loss = build(config.optimizer)(trainable), build(config.loss)
+    size = towers.backbone.image_size
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, size, size, dtype=torch.bool)
+    mask[:, :50, :50] = True
+    network.text(["screw"], image.device)  # once a category, in whichever step comes first
+    loaded, started = peak_gib(), time.perf_counter()
+    scored = network(image, ["screw"])
+    forward = time.perf_counter() - started
+    total = loss(scored.trained_maps, scored.image_score, mask, mask.any(dim=2).any(dim=1)).total
+    total.backward()
+    gradient = torch.stack([p.grad.norm() for p in trainable if p.grad is not None]).norm().item()
+    optimizer.step()
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "forward": forward,
+        "loaded": loaded,
+        "peak": peak_gib(),
+        "loss": total.item(),
+        "gradient": gradient,
+    }
+
+
+def in_a_process_of_its_own(overrides: list[str], threads: int) -> dict[str, float]:
+    """Take a step in a fresh process."""
+    command = [sys.executable, __file__, "--step", "--threads", str(threads), "--", *overrides]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measure every way in turn and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--step", action="store_true", help="take one step in this process and print it as JSON")
+    parser.add_argument("overrides", nargs="*", help="for example backbone=vit_b_16")
+    arguments = parser.parse_args()
+    if arguments.step:
+        print(json.dumps(take_step(arguments.overrides, arguments.threads)))
+        return
+    manifest = build_manifest("activation_checkpointing", arguments.overrides, {"seed": 0})
+    print(f"commit {manifest['commit']['hash'][:7]}, torch {torch.__version__}, {manifest['machine']['processor']}")
+    print(f"{arguments.threads} threads, one image, {' '.join(arguments.overrides) or 'backbone=vit_l_14_336'}")
+    for number in range(arguments.rounds):
+        first = None
+        for name, overrides in WAYS.items():
+            step = in_a_process_of_its_own([*arguments.overrides, *overrides], arguments.threads)
+            first = first or step
+            print(
+                f"round {number + 1}, {name:<30} peak {step['peak']:.2f} GiB ({step['peak'] - step['loaded']:.2f} over "
+                f"{step['loaded']:.2f} loaded), {step['seconds']:.1f} s ({step['seconds'] / first['seconds']:.2f} x), "
+                f"forward {step['forward']:.1f} s, loss {step['loss']:.8f}, gradient {step['gradient']:.8f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Workspace and report at Weights & Biases, built from code over the keys that runs log."""

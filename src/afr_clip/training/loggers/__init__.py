@@ -1,0 +1,6 @@
+"""Where a run is logged: its own record, and the dashboards that mirror it."""
+
+from afr_clip.training.loggers.metrics_csv import MetricsCSV
+from afr_clip.training.loggers.mirror import Mirror, closing_mirrors, has_mirror, log_figures, publish
+
+__all__ = ["MetricsCSV", "Mirror", "closing_mirrors", "has_mirror", "log_figures", "publish"]

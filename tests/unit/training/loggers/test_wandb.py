@@ -1,0 +1,233 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afr_clip.training.loggers import wandb as loggers
+from afr_clip.training.loggers.mirror import RunFacts
+from afr_clip.training.loggers.published import HeatMap, Published
+from afr_clip.training.loggers.wandb import WandbMirror, band_labels, bands, data_dir_in
+
+
+@pytest.fixture
+def mode(monkeypatch):
+    """Say how W&B would run on a machine that has a key, a network and `WANDB_MODE`, or not."""
+
+    def decide(*, key: bool, network: bool, mode: str | None = None) -> str | None:
+        monkeypatch.setattr(loggers, "has_api_key", lambda: key)
+        monkeypatch.setattr(loggers, "reaches_server", lambda: network)
+        monkeypatch.setenv("WANDB_MODE", mode or "")
+        return loggers.wandb_mode()
+
+    return decide
+
+
+@pytest.mark.parametrize(("key", "network"), [(True, True), (True, False), (False, True), (False, False)])
+def test_without_key_or_network_nothing_is_sent(mode, key, network):
+    assert mode(key=key, network=network) == ("online" if key and network else "offline")
+
+
+@pytest.mark.parametrize("wanted", ["online", "offline", "disabled"])
+def test_the_mode_of_the_environment_wins(mode, wanted):
+    assert mode(key=False, network=False, mode=wanted) is None
+
+
+def test_a_key_may_lie_in_the_environment(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert loggers.has_api_key()
+
+
+@pytest.mark.parametrize(("error", "expected"), [(None, True), (OSError, False), (TimeoutError, False)])
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://api.wandb.ai", ("api.wandb.ai", 443)),
+        ("http://wandb.lab", ("wandb.lab", 80)),
+        ("http://localhost:8080", ("localhost", 8080)),
+    ],
+)
+def test_the_server_is_asked_once_and_not_for_long(monkeypatch, url, server, error, expected):
+    asked = []
+
+    class Connection:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            asked.append("closed")
+
+    def connect(address, timeout):
+        asked.append((address, timeout))
+        if error:
+            raise error
+        return Connection()
+
+    monkeypatch.setattr(loggers.socket, "create_connection", connect)
+    monkeypatch.setattr(loggers, "getproxies", dict)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert loggers.reaches_server() is expected
+    assert asked == [(server, 3.0), *(["closed"] if expected else [])]
+
+
+class Run:
+    """Stands for a run of W&B: takes everything, keeps what was logged."""
+
+    id = "abc"
+
+    def __init__(self) -> None:
+        self.logged: list[dict] = []
+        self.axes: dict[str, str | None] = {}
+        self.config = self
+        self.finished: list[int] = []
+
+    def define_metric(self, name, step_metric=None, summary=None, hidden=None) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, values) -> None:
+        self.logged.append(values)
+
+    def finish(self, exit_code) -> None:
+        self.finished.append(exit_code)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Replace `wandb.init`; what it was given by every call, and the runs it returned."""
+    import wandb  # noqa: PLC0415
+
+    given: list[dict] = []
+    runs: list[Run] = []
+
+    def init(**arguments) -> Run:
+        given.append(arguments)
+        runs.append(Run())
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return given, runs
+
+
+def facts(folder) -> RunFacts:
+    return RunFacts(folder, "train", {"seed": 3, "manifest": {"commit": {"hash": "c0ffee", "dirty": True}}}, ("a", "b"))
+
+
+def test_a_run_is_named_after_its_folder_and_lies_in_it(started, tmp_path):
+    mirror = WandbMirror(facts(tmp_path / "my_run"), project="afr-clip", entity="us", group="table3")
+    mirror.log_metrics({"train/loss_epoch": 0.5, "epoch": 0}, 7)
+    mirror.close(succeeded=False)
+    (given,), (run,) = started
+    settings = given.pop("settings")
+    assert (settings.console, settings.git_commit) == ("off", "c0ffee")
+    assert given.pop("id") == (tmp_path / "my_run" / "wandb_run_id").read_text().strip() == mirror.run_id
+    assert given.pop("config")["seed"] == 3
+    assert given == {
+        "dir": str(tmp_path / "my_run"),
+        "resume": "allow",
+        "name": "my_run",
+        "mode": None,
+        "job_type": "train",
+        "tags": ["a", "b"],
+        "allow_val_change": True,
+        "reinit": "create_new",
+        "project": "afr-clip",
+        "entity": "us",
+        "group": "table3",
+    }
+    assert run.logged == [{"train/loss_epoch": 0.5, "epoch": 0, "trainer/global_step": 7}]
+    assert run.finished == [1]
+
+
+def test_values_go_against_epochs_and_steps_not_calls(started, tmp_path):
+    WandbMirror(facts(tmp_path), project="p").log_metrics({}, 0)
+    (run,) = started[1]
+    assert run.axes["train/*"] == run.axes["target/*"] == run.axes["mean/*"] == "epoch"
+    assert run.axes["train/loss_step"] == "trainer/global_step"
+
+
+def test_a_resumed_run_sends_what_was_logged_before_first(started, tmp_path):
+    earlier = [({"train/loss_epoch": 0.5, "epoch": 0.0}, 3)]
+    WandbMirror(facts(tmp_path), project="p", earlier=earlier).log_metrics({"train/loss_epoch": 0.4, "epoch": 1.0}, 6)
+    steps = [values["trainer/global_step"] for values in started[1][0].logged]
+    assert steps == [3, 6]
+
+
+def test_a_folder_has_one_run(started, tmp_path):
+    for _ in range(2):
+        WandbMirror(facts(tmp_path), project="p").log_metrics({}, 0)
+    first, second = started[0]
+    assert first["id"] == second["id"]
+
+
+@pytest.fixture
+def heat_map(tmp_path):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(np.repeat(ramp[..., None], 3, axis=2)).save(tmp_path / "image.png")
+    Image.fromarray(ramp).save(tmp_path / "map.png")
+    Image.fromarray((ramp >= 128).astype(np.uint8) * np.uint8(255)).save(tmp_path / "truth.png")
+    paths = [tmp_path / f"{name}.png" for name in ("image", "truth", "map")]
+    return HeatMap("said", *paths, lowest=0.25, highest=0.75)
+
+
+def test_a_map_is_shown_in_equal_steps_of_probability(heat_map):
+    steps = bands(heat_map)
+    assert np.bincount(steps.ravel()).tolist() == [32] * 8
+    assert steps[0, 0] == 0
+    assert steps[-1, -1] == 7
+    labels = band_labels(heat_map)
+    assert labels[0] == "0.250 to 0.312"
+    assert labels[7] == "0.688 to 0.750"
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0.5, 0.5004), (0.5, 0.5), (0.0, 1.0)])
+def test_steps_have_labels_of_their_own_however_flat_a_map_is(heat_map, lowest, highest):
+    flat = HeatMap("said", heat_map.image, None, heat_map.anomaly_map, lowest, highest)
+    labels = band_labels(flat)
+    assert len(labels) == 8
+    if lowest < highest:
+        assert len(set(labels.values())) == 8
+
+
+def test_truth_and_map_lie_over_the_image(heat_map):
+    image = loggers._image(heat_map)
+    assert image._caption == "said"
+    assert image._masks.keys() == {"truth", "anomaly_map"}
+    unknown = HeatMap("said", heat_map.image, None, heat_map.anomaly_map, 0.0, 1.0)
+    assert loggers._image(unknown)._masks.keys() == {"anomaly_map"}
+
+
+def test_files_to_upload_lie_in_the_run_folder_unless_the_user_says_where(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    with data_dir_in(tmp_path):
+        assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / "wandb" / "data")
+    assert "WANDB_DATA_DIR" not in os.environ
+    monkeypatch.setenv("WANDB_DATA_DIR", "/elsewhere")
+    with data_dir_in(tmp_path):
+        assert os.environ["WANDB_DATA_DIR"] == "/elsewhere"
+
+
+def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch, caplog):
+    import wandb  # noqa: PLC0415
+
+    let_go: list[int] = []
+
+    def teardown(exit_code: int) -> None:
+        let_go.append(exit_code)
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    mirror = WandbMirror(facts(tmp_path), project="p")
+    mirror.log_metrics({"a": 1.0}, 0)
+
+    def gone(values):
+        raise BrokenPipeError("service gone")
+
+    monkeypatch.setattr(started[1][0], "log", gone)
+    for step in range(3):
+        mirror.log_metrics({"a": 1.0}, step)
+    mirror.publish(Published(manifest=json.loads("{}")))
+    assert mirror.is_lost
+    assert let_go == [1]
+    (record,) = caplog.records
+    assert f"python -m afr_clip.dashboard rebuild {tmp_path}" in record.message

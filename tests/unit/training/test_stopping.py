@@ -1,0 +1,123 @@
+import os
+import signal
+import threading
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from afr_clip.signals import STOP_SIGNALS, Stopped
+from afr_clip.training.checkpoint import RESUME, CheckpointWriter
+from afr_clip.training.stopping import StopWhenAsked
+from helpers.tiny import random_batch
+
+
+@pytest.fixture
+def four_batches() -> list:
+    return [random_batch(2, seed=seed) for seed in range(4)]
+
+
+@pytest.fixture
+def asked(make_module, fit, four_batches, tmp_path):
+    """Train four batches an epoch for two epochs, stopped in one of them; returns why it ended."""
+
+    def train(epoch: int, batch: int, **changes) -> Stopped:
+        module, writer = make_module(), CheckpointWriter(tmp_path, {})
+        step = module.training_step
+
+        def asking(records, batch_idx):
+            if (module.current_epoch, batch_idx) == (epoch, batch):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return step(records, batch_idx)
+
+        module.training_step = asking
+        with pytest.raises(Stopped) as stopped:
+            fit(module, four_batches, max_epochs=2, callbacks=[writer, StopWhenAsked(writer)], **changes)
+        return stopped.value
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("moment", "accumulate", "saved", "batches"),
+    [
+        ((0, 0), 1, "Everything up to step 1, in epoch 1, is saved.", 1),
+        ((0, 0), 2, "Everything up to step 1, in epoch 1, is saved.", 2),
+        ((0, 2), 2, "Everything up to the end of epoch 1 is saved.", 4),
+        ((1, 1), 1, "Everything up to step 6, in epoch 2, is saved.", 2),
+        ((1, 3), 1, "The training is finished and saved.", 4),
+    ],
+)
+def test_it_stops_between_two_steps_and_says_which(asked, tmp_path, moment, accumulate, saved, batches):
+    stopped = asked(*moment, accumulate_grad_batches=accumulate)
+    assert str(stopped).startswith(f"Stopped by SIGUSR1. {saved}")
+    loops = torch.load(tmp_path / RESUME, weights_only=True)["loops"]["fit_loop"]
+    assert set(loops["epoch_loop.batch_progress"]["current"].values()) == {batches}
+
+
+def test_listeners_before_it_get_their_signals_back(asked):
+    before = [signal.getsignal(signum) for signum in STOP_SIGNALS]
+    asked(0, 1)
+    assert [signal.getsignal(signum) for signum in STOP_SIGNALS] == before
+
+
+def test_a_run_that_nobody_asks_is_not_touched(make_module, fit, four_batches):
+    quiet, watched = make_module(), make_module()
+    fit(quiet, four_batches)
+    fit(watched, four_batches, callbacks=[StopWhenAsked()])
+    own = watched.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in quiet.state_dict().items())
+
+
+class Elsewhere(pl.Callback):
+    """Another process of the same training, which is asked before the third time they agree."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bool, bool]] = []
+
+    def on_train_start(self, trainer, pl_module):
+        def any_of_them(decision, *, all):
+            self.seen.append((decision, all))
+            return len(self.seen) == 3
+
+        trainer.strategy.reduce_boolean_decision = any_of_them
+
+
+def test_a_process_stops_with_the_others_when_one_of_them_is_asked(make_module, fit, four_batches, tmp_path):
+    elsewhere = Elsewhere()
+    with pytest.raises(Stopped, match="step 2, in epoch 1"):
+        fit(make_module(), four_batches, callbacks=[StopWhenAsked(CheckpointWriter(tmp_path, {})), elsewhere])
+    assert elsewhere.seen == [(False, False)] * 3
+    assert (tmp_path / RESUME).exists()
+
+
+class Launcher:
+    """Started the other processes."""
+
+    def __init__(self) -> None:
+        self.passed_on: list[int] = []
+
+    def kill(self, signum: int) -> None:
+        self.passed_on.append(signum)
+
+
+def test_processes_that_were_started_from_here_are_asked_once(make_trainer, make_module):
+    launcher, stop, trainer = Launcher(), StopWhenAsked(), make_trainer()
+    trainer.strategy._launcher = launcher
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    stop.on_test_start(trainer, make_module())
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    assert launcher.passed_on == [signal.SIGUSR1]
+    with pytest.raises(Stopped, match="the targets scored before are saved"):
+        stop.on_test_batch_end(trainer)
+
+
+def test_outside_the_main_thread_nobody_listens(make_trainer, make_module):
+    before = [signal.getsignal(signum) for signum in STOP_SIGNALS]
+    thread = threading.Thread(target=StopWhenAsked().on_test_start, args=(make_trainer(), make_module()))
+    thread.start()
+    thread.join()
+    assert [signal.getsignal(signum) for signum in STOP_SIGNALS] == before

@@ -55,7 +55,7 @@ def take_step(overrides: list[str], threads: int) -> dict[str, float]:
     mask = torch.zeros(1, size, size, dtype=torch.bool)
     mask[:, :50, :50] = True
     network.text(["screw"], image.device)  # once a category, in whichever step comes first
-    loaded, started = peak_gib(), time.perf_counter()
+    loaded, started, used = peak_gib(), time.perf_counter(), time.process_time()
     scored = network(image, ["screw"])
     forward = time.perf_counter() - started
     total = loss(scored.trained_maps, scored.image_score, mask, mask.any(dim=2).any(dim=1)).total
@@ -65,6 +65,7 @@ def take_step(overrides: list[str], threads: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     return {
         "seconds": seconds,
+        "cpu": time.process_time() - used,
         "forward": forward,
         "loaded": loaded,
         "peak": peak_gib(),
@@ -102,6 +103,7 @@ def main() -> None:
             print(
                 f"round {number + 1}, {name:<30} peak {step['peak']:.2f} GiB ({step['peak'] - step['loaded']:.2f} over "
                 f"{step['loaded']:.2f} loaded), {step['seconds']:.1f} s ({step['seconds'] / first['seconds']:.2f} x), "
+                f"CPU {step['cpu']:.1f} s ({step['cpu'] / first['cpu']:.2f} x), "
                 f"forward {step['forward']:.1f} s, loss {step['loss']:.8f}, gradient {step['gradient']:.8f}",
                 flush=True,
             )

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
+from afr_clip.dashboard import build_parser as dashboard_parser
 from afr_clip.data.layouts import DATASETS
 from afr_clip.datasets import build_parser
 from afr_clip.report import read_arguments
@@ -27,7 +28,8 @@ def typed(pattern: str) -> list[list[str]]:
 COMMANDS = typed(r"python -m afr_clip\.")
 REPORTS = [words for words in COMMANDS if words[2] == "afr_clip.report"]
 ON_DATASETS = [words for words in COMMANDS if words[2] == "afr_clip.datasets"]
-COMPOSED = [words for words in COMMANDS if words not in [*REPORTS, *ON_DATASETS]]
+ON_DASHBOARDS = [words for words in COMMANDS if words[2] == "afr_clip.dashboard"]
+COMPOSED = [words for words in COMMANDS if words not in [*REPORTS, *ON_DATASETS, *ON_DASHBOARDS]]
 OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in words)]
 
 
@@ -47,6 +49,11 @@ def test_every_report_can_be_typed_so(words):
 @pytest.mark.parametrize("words", ON_DATASETS, ids=" ".join)
 def test_every_command_on_datasets_can_be_typed_so(words):
     assert getattr(build_parser("DIR").parse_args(words[3:]), "name", "btad") in DATASETS
+
+
+@pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)
+def test_every_command_on_dashboards_can_be_typed_so(words):
+    assert dashboard_parser().parse_args(words[3:]).verb == words[3]
 
 
 def test_every_step_to_a_dataset_can_be_typed_so():

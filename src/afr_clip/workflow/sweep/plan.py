@@ -22,7 +22,7 @@ OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", 
 _OF_A_RUN = {"seed": "seeds=[...]", "run_dir": "sweep_dir=DIR", "resume": "the same command again", "task_name": "none"}
 """Keys of one training, and what a sweep has in their place."""
 
-_DECIDED = (WITHOUT_INFLUENCE - {"dataset.root"}) | {"task_name"}
+_DECIDED = (WITHOUT_INFLUENCE - {"dataset.root"}) | {"task_name", "logger"}
 """What two trainings may differ in and still be the same; other folders may hold other images."""
 
 DIGITS = 12

@@ -78,6 +78,11 @@ def test_nan_is_no_learning_rate(changed):
         validate(changed(optimizer__lr=math.nan))
 
 
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_several_processes_are_allowed_as_long_as_each_has_an_image(changed, strategy):
+    validate(changed(trainer__devices=2, trainer__num_nodes=2, trainer__strategy=strategy))
+
+
 def test_null_means_unset_where_it_is_allowed(changed):
     unset = changed(num_threads=None, dataset__categories=None, trainer__gradient_clip_val=None)
     assert validate(unset) is None
@@ -127,6 +132,20 @@ UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "cate
         (
             {"dataset__categories": []},
             "dataset.categories must name at least one category, got none. Use null for all.",
+        ),
+        (
+            {"trainer__devices": "auto"},
+            "trainer.devices must be a number from 1 on, got auto. Write how many processes are to be started.",
+        ),
+        (
+            {"trainer__devices": 2, "trainer__strategy": "fsdp"},
+            "trainer.strategy must be one of auto, ddp, ddp_find_unused_parameters_true where there are several "
+            "processes, got fsdp. Use ddp.",
+        ),
+        (
+            {"trainer__devices": 4, "trainer__num_nodes": 2},
+            "data.batch_size counts the images of all processes, so it must be at least their number, 8, got 4. "
+            "Raise data.batch_size, or start fewer processes.",
         ),
     ],
 )

@@ -176,6 +176,8 @@ def _feature_cache_rules(config: DictConfig) -> Iterator[str]:
     if dtype not in _FEATURE_DTYPES:
         yield f"data.feature_dtype must be one of {', '.join(_FEATURE_DTYPES)}, got {dtype}. float32 loses nothing."
     if not _value(config, "data.feature_cache"):
+        if dtype == "float16":  # whether there is a cache may change on resume, and only float32 changes no number
+            yield "data.feature_dtype must be float32 without data.feature_cache=true, got float16. Leave it out."
         return
     if "loss" not in config:
         yield "data.feature_cache must be false where nothing is trained, got true. Leave data.feature_cache out."

@@ -350,6 +350,8 @@ def test_features_are_not_kept_where_nothing_is_trained(composed):
 
 
 def test_features_are_kept_as_one_of_two_kinds(changed):
-    validate(changed(data__feature_dtype="float16"))
+    validate(changed(**FROZEN, data__feature_dtype="float16"))
+    with pytest.raises(ConfigError, match=r"^data\.feature_dtype must be float32 without data\.feature_cache=true"):
+        validate(changed(data__feature_dtype="float16"))
     with pytest.raises(ConfigError, match=r"^data\.feature_dtype must be one of float32, float16, got bfloat16"):
         validate(changed(data__feature_dtype="bfloat16"))

@@ -302,13 +302,14 @@ class AnomalyDataModule(LightningDataModule):
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
         settings, reader = self._settings, self.reader(loaded)
         cache = None
-        if settings.cache:
+        features = self.features if training else None
+        if settings.cache and features is None:
             assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
             cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
         augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
         mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
-        return AnomalyDataset(*parts, features=self.features if training else None)
+        return AnomalyDataset(*parts, features=features)
 
     def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
         loading = LoadingProcesses(self._settings.num_workers, dataset.samples)

@@ -51,7 +51,7 @@ class CheckpointWriter(pl.Callback):
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._manifest = dict(manifest)
+        self._manifest = manifest
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
@@ -76,7 +76,7 @@ class CheckpointWriter(pl.Callback):
     def _write_last(self, network: AnomalyNetwork, epochs: int) -> None:
         names = network.trainable_parameter_names()
         weights = {name: p.detach().cpu() for name, p in network.named_parameters() if name in names}
-        content = {"format": FORMAT, "state_dict": weights, "manifest": self._manifest | {"epochs": epochs}}
+        content = {"format": FORMAT, "state_dict": weights, "manifest": {**self._manifest, "epochs": epochs}}
         # Serialised in memory first: on a full disk PyTorch's own writer fails with words that do not say so.
         buffer = io.BytesIO()
         torch.save(content, buffer)

@@ -43,7 +43,8 @@ class StopWhenAsked(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs, of which the first was saved when it ended."""
         if self._is_asked(trainer):
-            self._stop(f"Everything up to the end of epoch {trainer.current_epoch} is saved.")
+            done = trainer.current_epoch
+            self._stop(f"Everything up to the end of epoch {done} is saved." if done else "Nothing was trained yet.")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

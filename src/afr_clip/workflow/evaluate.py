@@ -116,5 +116,5 @@ def provenance(checkpoint: Checkpoint | None) -> dict[str, object] | None:
     if checkpoint is None:
         return None
     trained = checkpoint.manifest
-    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config")
+    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision")
     return {"path": str(checkpoint.path), **{key: trained.get(key) for key in kept}}

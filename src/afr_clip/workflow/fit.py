@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
     resume = from_first(lambda: resume_path(run.folder / "checkpoints") if config.resume else None)
     loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
     with closing_mirrors(loggers):
-        engine = _fit(config, run, module, data, loggers)
+        engine = _fit(config, run, module, data, loggers, resume)
         run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
         score_targets(config, run, module, data, engine, kept)
 
@@ -118,10 +119,13 @@ def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _fit(
-    config: DictConfig, run: Run, module: AnomalyDetectionModule, data: AnomalyDataModule, loggers: Sequence[Logger]
+    config: DictConfig,
+    run: Run,
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    loggers: Sequence[Logger],
+    resume: Path | None,
 ) -> Engine:
-    checkpoints = run.folder / "checkpoints"
-    resume = from_first(lambda: resume_path(checkpoints) if config.resume else None)
     figures = run.folder / "figures"
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
@@ -130,8 +134,9 @@ def _fit(
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
-    manifest = run.manifest | {"trained_on": TrainedOn.of(data.auxiliary).as_plain()}
-    writer = CheckpointWriter(checkpoints, manifest)
+    # What becomes known until the first epoch ends, as the precision, is in the checkpoint too.
+    manifest = ChainMap({"trained_on": TrainedOn.of(data.auxiliary).as_plain()}, run.manifest)
+    writer = CheckpointWriter(run.folder / "checkpoints", manifest)
     callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
     if config.data.feature_cache:
         callbacks.append(FeatureCaching(config, run, data))

@@ -96,10 +96,17 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     decides[FINGERPRINT] = backbone.get("fingerprint")
     if "released_weights" in manifest:
         decides[RELEASED] = manifest["released_weights"]["sha256"]
-    decides["trainer.precision in scoring"] = config.get("trainer", {}).get("precision")
+    decides["trainer.precision in scoring"] = _precision(manifest)
     if trained:
+        decides["trainer.precision"] = _precision(manifest if checkpoint is None else checkpoint)
         decides["epochs"] = config.get("trainer", {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
     return Setting(method_of(manifest), backbone, decides)
+
+
+def _precision(manifest: Mapping[str, Any]) -> object:
+    """Return the precision that was computed in; ``auto`` chooses on each machine anew."""
+    asked = manifest.get("config", {}).get("trainer", {}).get("precision")
+    return (manifest.get("precision") or {}).get("chosen", asked)
 
 
 def label_settings(settings: Sequence[Setting]) -> dict[str, str]:

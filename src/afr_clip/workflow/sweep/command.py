@@ -5,15 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from afr_clip.config.restore import typed_overrides
 from afr_clip.config.validate import ConfigError
 from afr_clip.reports.ablation.write import write_ablations
+from afr_clip.reports.comparison.gather import ComparisonError
 from afr_clip.workflow.sweep.cell import State, state_of, write_plan
 from afr_clip.workflow.sweep.cost import check_datasets, print_cost
-from afr_clip.workflow.sweep.launch import chosen_run, extra_overrides, run_cells
+from afr_clip.workflow.sweep.launch import chosen_run, extra_overrides, run_cells, runs_here
 from afr_clip.workflow.sweep.plan import Cell, Plan, make_plan, plan_cells, reference_of
 from afr_clip.workflow.sweep.record import only_sweep_in, read_record, write_record
 from afr_clip.workflow.sweep.search import plan_search, run_search
@@ -68,7 +68,8 @@ def _experiment(config: DictConfig, plan: Plan) -> None:
     folders = list(dict.fromkeys(cell.folder for cell in cells))
     run_cells(folders, chosen_run(config, note))
     write_record(plan, cells, reference)
-    _end(plan.folder, [(f"{cell.setting} with seed {cell.seed}", cell.folder) for cell in cells])
+    again = "The same command runs these again and no finished one"
+    _end(plan.folder, [(f"{cell.setting} with seed {cell.seed}", cell.folder) for cell in cells], again)
 
 
 def _search(config: DictConfig, plan: Plan) -> None:
@@ -78,12 +79,13 @@ def _search(config: DictConfig, plan: Plan) -> None:
         return
     _check_datasets(looked_for.example)
     trials = run_search(config, plan, looked_for)
-    _end(plan.folder, [(f"trial {number}", folder) for number, folder in trials])
+    again = "The same command goes on with stopped trials, and does not repeat one that failed twice"
+    _end(plan.folder, [(f"trial {number}", folder) for number, folder in trials], again)
 
 
 def _check_datasets(cells: Sequence[Cell]) -> None:
     """Look for the datasets before the first cell runs; a launcher's jobs may see other disks than this machine."""
-    if HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+    if runs_here():
         check_datasets(cells)
 
 
@@ -95,14 +97,20 @@ def _say_what_is_the_same(cells: Sequence[Cell]) -> None:
             logger.warning("%s is the same training as %s here, and runs once.", cell.setting, other.setting)
 
 
-def _end(folder: Path, cells: Sequence[tuple[str, Path]]) -> None:
+def _end(folder: Path, cells: Sequence[tuple[str, Path]], again: str) -> None:
     states = {name: state_of(cell) for name, cell in cells}
-    page = write_ablations(folder, folder / "report")
-    sys.stdout.write(f"report: {page}\n")
+    refused: list[str] = []
+    try:
+        page = write_ablations(folder, folder / "report")
+        sys.stdout.write(f"report: {page}\n")
+    except ComparisonError as error:  # what failed is to be said all the same
+        refused.append(str(error))
     sys.stdout.write(f"sweep: {folder}\n")
     failed = [f"{name}: {state.error}" for name, state in states.items() if state.name == "failed"]
     waiting = [name for name, state in states.items() if state.name == "waiting"]
+    lines: list[str] = []
     if failed or waiting:
         lines = [f"{len(failed)} of {len(states)} cells failed, {len(waiting)} were stopped.", *failed]
-        lines.append("The same command runs these again and no finished one; each cell's own log is its cell.log.")
-        raise UnfinishedSweepError("\n".join(lines))
+        lines.append(f"{again}; each cell's own log is its cell.log.")
+    if lines or refused:
+        raise UnfinishedSweepError("\n".join([*lines, *refused]))

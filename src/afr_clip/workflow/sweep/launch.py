@@ -56,17 +56,23 @@ def chosen_run(config: DictConfig, told: Callable[[Path, State], None]) -> Run:
     Returns:
         The function.
     """
-    if HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+    if runs_here():
         return lambda folders: run_here(folders, environments(config), told)
     return lambda folders: _launch(folders, Path(config.sweep_dir).resolve())
 
 
+def runs_here() -> bool:
+    """Whether the cells run on this machine, and not wherever a launcher takes them."""
+    return str(HydraConfig.get().runtime.choices["hydra/launcher"]) == "basic"
+
+
 def extra_overrides(config: DictConfig, cell: Cell) -> list[str]:
-    """Divide the processors among the cells that run at the same time, unless threads were typed."""
+    """Divide the processors among the processes that run here at the same time, unless threads were typed."""
     typed = {key for key, _ in typed_values(cell.overrides)}
-    if config.jobs == 1 or "num_threads" in typed:
+    num_processes = config.jobs * int(config.trainer.devices)
+    if num_processes == 1 or "num_threads" in typed or not runs_here():
         return []
-    return [f"num_threads={max(1, _processors() // config.jobs)}"]
+    return [f"num_threads={max(1, _processors() // num_processes)}"]
 
 
 def environments(config: DictConfig) -> list[dict[str, str]]:

@@ -34,6 +34,12 @@ def test_everything_else_makes_another_setting(key):
     assert setting_of(changed(**{key.replace(".", "__"): 7})).key != setting_of(MANIFEST).key
 
 
+def test_the_precision_that_was_chosen_decides_not_that_one_was_asked_for():
+    asked = changed(trainer__precision="auto")
+    single, half = (asked | {"precision": {"chosen": chosen}} for chosen in ("32-true", "bf16-mixed"))
+    assert setting_of(single).key == setting_of(changed(trainer__precision="32-true")).key != setting_of(half).key
+
+
 def test_other_weights_make_another_setting_wherever_they_lie():
     other = MANIFEST | {"backbone": BACKBONE | {"fingerprint": "e" * 64}}
     assert setting_of(other).key != setting_of(MANIFEST).key

@@ -67,12 +67,13 @@ def group_options(group: str) -> list[str]:
     return [option for option in options if option != "schema"]
 
 
-def compose_target(name: str, protocol: DictConfig) -> DictConfig:
+def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None = None) -> DictConfig:
     """Make the dataset node of a target: ``conf/dataset/NAME.yaml``, or a folder of the user's own under that name.
 
     Args:
         name: An entry of ``protocol.targets``, or of ``protocol.legs``.
         protocol: Its ``roots`` and ``categories`` go into the node.
+        auxiliary: What is trained on; a target of that name is other categories of the same files.
 
     Returns:
         The node.
@@ -80,6 +81,18 @@ def compose_target(name: str, protocol: DictConfig) -> DictConfig:
     Raises:
         ConfigError: If there is no such config and no root for it.
     """
+    if auxiliary is not None and auxiliary.name == name:
+        node = copy.deepcopy(auxiliary)
+        node.categories = None
+    else:
+        node = _chosen_dataset(name, protocol)
+    node.name = name
+    node.root = protocol.roots.get(name, node.root)
+    node.categories = protocol.categories.get(name, node.categories)
+    return node
+
+
+def _chosen_dataset(name: str, protocol: DictConfig) -> DictConfig:
     known = group_options("dataset")
     if name not in known and name not in protocol.roots:
         msg = (
@@ -87,11 +100,7 @@ def compose_target(name: str, protocol: DictConfig) -> DictConfig:
             f"that name add +protocol.roots.{name}=DIR."
         )
         raise ConfigError(msg)
-    node = compose_group("dataset", name if name in known else "folder")
-    node.name = name
-    node.root = protocol.roots.get(name, node.root)
-    node.categories = protocol.categories.get(name, node.categories)
-    return node
+    return compose_group("dataset", name if name in known else "folder")
 
 
 def compose_leg(auxiliary: str, config: DictConfig) -> DictConfig:

@@ -203,7 +203,11 @@ def rebuild(folders: Sequence[Path], changed: Mapping[str, str | None]) -> None:
     manifests = {folder: read_manifest(folder) for folder in folders}  # before anything is sent
     for folder, manifest in manifests.items():
         mirror = _rebuilt(folder.resolve(), manifest, changed)
-        heat_maps = "" if (folder / "heat_maps").is_dir() else "; it kept no heat maps, which logger=wandb does"
+        heat_maps = (
+            ""
+            if (folder / "heat_maps").is_dir()
+            else "; it has no heat maps, which a run with logger=wandb keeps once a target is scored"
+        )
         sys.stdout.write(f"{folder} ({mirror}): made anew{heat_maps}\n")
 
 

@@ -45,5 +45,5 @@ def _train(config: DictConfig, folder: Path) -> None:
 
 
 def _load_targets(config: DictConfig) -> tuple[LoadedDataset, ...]:
-    nodes = [compose_target(name, config.protocol) for name in config.protocol.targets]
+    nodes = [compose_target(name, config.protocol, config.dataset) for name in config.protocol.targets]
     return tuple(load_dataset(dataset_spec(node, config)) for node in nodes)

@@ -107,6 +107,14 @@ def target():
     return make
 
 
+def test_a_target_that_goes_by_the_auxiliary_name_is_other_categories_of_the_same_files():
+    own = {"name": "mine", "layout": "folder", "root": "/m", "categories": ["a"], "drawn": {"images_per_category": 2}}
+    protocol = OmegaConf.create({"targets": ["mine"], "roots": {}, "categories": {"mine": ["b"]}})
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        target = plain(compose_target("mine", protocol, OmegaConf.create(own)))
+    assert target == own | {"categories": ["b"]}
+
+
 @pytest.mark.parametrize(
     ("name", "roots", "categories", "expected"),
     [

@@ -135,7 +135,10 @@ def _find(folders: Iterable[Path], besides: Sequence[Path]) -> list[Path]:
             if not any(real.is_relative_to(other) for other in elsewhere):
                 found.setdefault(real, path)
     if bare and not found:
-        msg = f"{bare[0]} must hold {RESULTS} of a run, and neither it nor a folder below does. Pass run folders."
+        msg = (
+            f"{bare[0]} must hold {RESULTS} of a run, and neither it nor a folder below does. "
+            f"Pass folders of runs or of a sweep."
+        )
         raise ComparisonError(msg)
     for folder in bare:  # a run that ended before it had any
         logger.warning("%s holds no %s and is left out.", folder, RESULTS)

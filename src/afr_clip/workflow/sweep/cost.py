@@ -93,7 +93,7 @@ def images_of(config: DictConfig, count: Count) -> Images:
     """
     total = Images(0, 0)
     for training in trainings(config):
-        targets = [compose_target(name, training.protocol) for name in training.protocol.targets]
+        targets = [compose_target(name, training.protocol, training.dataset) for name in training.protocol.targets]
         trained = _limited(count(dataset_spec(training.dataset, training)), training) * training.trainer.max_epochs
         total += Images(trained, sum(count(dataset_spec(node, training)) for node in targets))
     return total
@@ -185,7 +185,7 @@ def probe(config: DictConfig) -> Pace:
     if training.num_threads is not None:
         torch.set_num_threads(training.num_threads)
     torch.manual_seed(training.seed)
-    nodes = [compose_target(name, training.protocol) for name in training.protocol.targets[:1]]
+    nodes = [compose_target(name, training.protocol, training.dataset) for name in training.protocol.targets[:1]]
     auxiliary, *targets = (load_dataset(dataset_spec(node, training)) for node in (training.dataset, *nodes))
     device = torch.device("cuda" if torch.cuda.is_available() and training.trainer.accelerator != "cpu" else "cpu")
     towers = load_towers(build(training.backbone), needs_cnn=build(settings_node(training.module.network)).needs_cnn)

@@ -116,7 +116,7 @@ def _report(process: Process, told: Callable[[Path, State], None]) -> None:
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(number, "The cells that ran were stopped too and saved their state.")
+        raise Stopped(number, "The cells that ran were stopped too, and what they had trained is saved.")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread of a process may take signals

@@ -93,8 +93,8 @@ def plan_search(config: DictConfig, plan: Plan) -> LookedFor:
     if targets != (cell.dataset.name,) or cell.dataset.name not in cell.protocol.categories:
         msg = (
             f"A search must be scored on held-out categories of the dataset it trains on, {cell.dataset.name}, got "
-            f"protocol.targets={list(targets)}. Name dataset.categories, protocol.targets=[{cell.dataset.name}] and "
-            f"other categories in protocol.categories.{cell.dataset.name}."
+            f"protocol.targets={list(targets)}. Write an experiment file of your own after experiment=search_demo: it "
+            f"names dataset.categories, protocol.targets=[{cell.dataset.name}] and others in protocol.categories."
         )
         raise ConfigError(msg)
     return LookedFor(metric, targets, search.direction, config.seeds[0], example)

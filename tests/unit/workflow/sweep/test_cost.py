@@ -16,7 +16,7 @@ def test_images_are_counted_once_an_epoch_and_once_a_target(monkeypatch):
             "data": {"batch_size": 4},
         }
     )
-    monkeypatch.setattr(cost, "compose_target", lambda name, _protocol: name)
+    monkeypatch.setattr(cost, "compose_target", lambda name, *_nodes: name)
     monkeypatch.setattr(cost, "dataset_spec", lambda node, _config: node)
     count = {"aux": 10, "one": 5, "two": 7}.__getitem__
     assert images_of(config, count) == Images(30, 12)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from helpers.trees import write_mvtec_tree
+from helpers.trees import write_mvtec_tree, write_visa_tree
 
 pytestmark = pytest.mark.integration
 
@@ -137,6 +137,15 @@ def test_scoring_can_be_read_another_way_without_training_again(run, small, unse
 DRAWN = ("demo", "smoke")
 """Experiments on drawn datasets, whose thousand pictures the test replaces by a handful."""
 
+PAPERS = ("table3", "table4", "table5", "table6", "readings", "search")
+"""Experiments with the paper's backbone, which the test replaces by the smallest, on VisA."""
+
+
+def categories_of(search: str) -> list[str]:
+    """Every category that a search names, whatever it does with it."""
+    content = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{search}.yaml").read_text())
+    return [*content["dataset"]["categories"], *next(iter(content["protocol"]["categories"].values()))]
+
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_a_step(run, experiment, tmp_path):
@@ -145,10 +154,14 @@ def test_every_experiment_runs_a_step(run, experiment, tmp_path):
         "MPDD": ("metal_plate",),
         "auxiliary": ("bolt",),
         "unseen": ("plate",),
+        "drawn": categories_of("search_demo"),
     }.items():
         write_mvtec_tree(tmp_path / name, categories, num_normal=1, num_anomalous=2, seed=len(name))
+    write_visa_tree(tmp_path / "VisA", categories_of("search"))
     small = [f"dataset.root={tmp_path / 'auxiliary'}", f"+protocol.roots.demo_unseen={tmp_path / 'unseen'}"]
+    own = dict.fromkeys(DRAWN, small) | {key: ["backbone=tiny", "backbone.image_size=64"] for key in PAPERS}
+    own["search_demo"] = [f"dataset.root={tmp_path / 'drawn'}"]
     assert run("train", f"experiment={experiment}", f"data_dir={tmp_path}", "trainer.max_epochs=1",
-               *(small if experiment in DRAWN else ()), "trainer.limit_train_batches=1", "data.num_workers=0",
+               *own.get(experiment, ()), "trainer.limit_train_batches=1", "data.num_workers=0",
                f"cache_dir={tmp_path / 'cache'}", f"run_dir={tmp_path / 'r'}") == 0  # fmt: skip
     assert rows(tmp_path / "r" / "results.csv")

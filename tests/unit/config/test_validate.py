@@ -80,7 +80,7 @@ def test_nan_is_no_learning_rate(changed):
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])
 def test_several_processes_are_allowed_as_long_as_each_has_an_image(changed, strategy):
-    validate(changed(trainer__devices=2, trainer__num_nodes=2, trainer__strategy=strategy))
+    assert validate(changed(trainer__devices=2, trainer__num_nodes=2, trainer__strategy=strategy)) is None
 
 
 def test_null_means_unset_where_it_is_allowed(changed):

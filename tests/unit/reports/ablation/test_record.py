@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -39,13 +40,14 @@ def test_sweeps_are_found_below_a_folder_and_runs_are_none(tmp_path):
     assert find_sweeps([tmp_path, tmp_path / "a"]) == [tmp_path / "a" / "sweep"]
 
 
-def refusal(tmp_path, match):
-    with pytest.raises(ComparisonError, match=match):
-        read_sweep(tmp_path)
+def refusal(folder: Path) -> str:
+    with pytest.raises(ComparisonError) as caught:
+        read_sweep(folder)
+    return str(caught.value)
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path):
-    refusal(tmp_path, "must hold the record of a sweep")
+    assert "must hold the record of a sweep" in refusal(tmp_path)
     with pytest.raises(FileNotFoundError, match="A sweep must be a folder"):
         read_sweep(tmp_path / "nowhere")
 
@@ -53,14 +55,14 @@ def test_a_folder_without_a_record_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["{", json.dumps({"experiment": "table3", "cells": [{"setting": "x"}]})])
 def test_a_record_that_cannot_be_read_is_refused_by_name(tmp_path, text):
     (tmp_path / "table3.json").write_text(text)
-    refusal(tmp_path, r"table3\.json must be the record of a sweep, and could not be read")
+    assert "table3.json must be the record of a sweep, and could not be read" in refusal(tmp_path)
 
 
 def test_an_unknown_state_is_refused(tmp_path):
     write_record(tmp_path, [cell("table3_full", 0, "running")])
-    refusal(tmp_path, "must be done, failed, waiting, got running for table3_full with seed 0")
+    assert "must be done, failed, waiting, got running for table3_full with seed 0" in refusal(tmp_path)
 
 
 def test_a_setting_with_the_same_seed_twice_is_refused(tmp_path):
     write_record(tmp_path, [cell("table3_full", 0, folder="a"), cell("table3_full", 0, folder="b")])
-    refusal(tmp_path, "one run per setting and seed")
+    assert "one run per setting and seed" in refusal(tmp_path)

@@ -115,11 +115,11 @@ class Stem(nn.Module):
         self.dim: int = view.channels + embedding.project.out_channels
         self._last: tuple[tuple[Tensor, ...], Tensor, Tensor] | None = None
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch width h w"]:
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch token_dim h w"]:
         """Embed the patches of images normalised as the CLIP towers take them, without a graph."""
         return self._look(image)[1]
 
-    def tokens(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
+    def tokens(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens stem_dim"]:
         """Return what was seen and how it was embedded, as tokens beside the tower's: a small tower forgets detail.
 
         Args:

@@ -9,14 +9,14 @@ from pairs import Pairs
 from scipy.stats import rankdata
 from torch import Tensor
 
-from afr_clip.data.procedural.pairs.captions import SUBJECTS
+from afr_clip.data.procedural.pairs.captions import SUBJECTS, condition_captions, plain_caption
 from afr_clip.data.procedural.pairs.palette import PALETTE
 
 BATCH = 128
 """Pictures per forward pass."""
 
 
-class Tellers(Protocol):
+class Embedder(Protocol):
     """What is measured: towers that embed pictures, patches and captions as unit vectors."""
 
     def __call__(self, seen: Tensor, pool: int) -> tuple[Tensor, Tensor]:
@@ -29,8 +29,8 @@ class Tellers(Protocol):
         """Return the logit of damage in every cell."""
 
 
-def measure(towers: Tellers, pool: int, pairs: Pairs) -> dict[str, float]:
-    """Ask for subject, colour and condition of pictures with held-out combinations of colour and subject.
+def measure(towers: Embedder, pool: int, pairs: Pairs) -> dict[str, float]:
+    """Ask for subject, colour, condition and damage in combinations of colour and subject that are held out.
 
     Args:
         towers: In eval mode.
@@ -45,8 +45,8 @@ def measure(towers: Tellers, pool: int, pairs: Pairs) -> dict[str, float]:
     ask, told = towers.texts, pairs.told
     subjects, colours = [subject.words for subject in SUBJECTS], list(PALETTE)
     with torch.no_grad():
-        by_subject = {s: ask([f"a photo of a {c} {s}" for c in colours]) for s in subjects}
-        state = {s: ask([f"a photo of a normal {s}", f"a photo of a defective {s}"]).diff(dim=0)[0] for s in subjects}
+        by_subject = {s: ask([plain_caption(s, c) for c in colours]) for s in subjects}
+        state = {s: ask(condition_captions(s)).diff(dim=0)[0] for s in subjects}
         towards = torch.stack([state[str(row["subject"])] for row in told])
         images, located = [], []
         for part in _parts(len(pairs)):
@@ -68,7 +68,7 @@ def measure(towers: Tellers, pool: int, pairs: Pairs) -> dict[str, float]:
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean precision at every positive; ties are in no order."""
+    """Return the mean precision at every positive; cells with equal scores keep their order."""
     hits = truth[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float(precision[hits].mean())

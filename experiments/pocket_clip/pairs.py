@@ -22,8 +22,8 @@ from afr_clip.files import written_whole
 
 logger = logging.getLogger(__name__)
 
-TOLD = "told.json"
-"""What is said of a chunk; written last."""
+SEEN, MASKS, TOLD = "seen.npy", "masks.npy", "told.json"
+"""A chunk's files; what is said of it is written last."""
 
 CHUNK = 512
 """Pairs per file; a chunk is drawn whole or not at all, so that an interrupted run goes on where it stopped."""
@@ -113,8 +113,8 @@ def prepare(source: Source, settings: BackboneSettings, num_workers: int) -> Pai
             for done, job in enumerate(jobs, start=1):
                 job.result()
                 logger.info("%d of %d chunks drawn.", done, len(jobs))
-    seen = [np.load(_path(source, chunk, "seen.npy"), mmap_mode="r") for chunk in range(source.num_chunks)]
-    masks = [np.load(_path(source, chunk, "masks.npy")) for chunk in range(source.num_chunks)]
+    seen = [np.load(_path(source, chunk, SEEN), mmap_mode="r") for chunk in range(source.num_chunks)]
+    masks = [np.load(_path(source, chunk, MASKS)) for chunk in range(source.num_chunks)]
     told = [row for chunk in range(source.num_chunks) for row in json.loads(_path(source, chunk, TOLD).read_text())]
     return Pairs(seen, masks, told)
 
@@ -132,7 +132,7 @@ def draw_chunk(source: Source, settings: BackboneSettings, chunk: int) -> None:
         seen.append(look((image - 0.5) / 0.5).half().numpy())
         masks += [_reduced(pair.mask) for pair in pairs]
         told += [{key: getattr(pair, key) for key in ("caption", "subject", "colour", "defect")} for pair in pairs]
-    for name, array in (("seen.npy", np.concatenate(seen)), ("masks.npy", np.stack(masks))):
+    for name, array in ((SEEN, np.concatenate(seen)), (MASKS, np.stack(masks))):
         with written_whole(_path(source, chunk, name)) as path, path.open("wb") as file:
             np.save(file, array)
     with written_whole(_path(source, chunk, TOLD)) as path:

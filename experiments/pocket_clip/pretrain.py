@@ -10,9 +10,10 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from jaxtyping import Float
+from learner import Learner, contrast
 from measure import measure
 from pairs import Pairs, Source, prepare
 from safetensors.torch import save_file
@@ -31,13 +33,31 @@ from afr_clip.clip.stem import PatchEmbedding
 from afr_clip.config.assemble import build
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
-from afr_clip.data.procedural.pairs.captions import FLAWED_PHRASES, TEMPLATES, WHOLE_PHRASES
+from afr_clip.data.procedural.pairs.captions import condition_caption
 from afr_clip.files import written_whole
 
 logger = logging.getLogger("pocket_clip")
 
 LARGEST_LOGIT_SCALE = math.log(100.0)
 """As in CLIP (Radford et al., arXiv:2103.00020, section 2.5)."""
+
+
+LOG_EVERY = 20
+"""Steps whose mean losses are logged together."""
+
+
+class Losses(NamedTuple):
+    """What is minimised, before it is weighted.
+
+    Attributes:
+        contrast: Of pictures with a name against captions.
+        condition: Of pictures, flawed against whole.
+        patch: Of patches, damaged against whole.
+    """
+
+    contrast: Float[Tensor, ""]
+    condition: Float[Tensor, ""]
+    patch: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -48,9 +68,9 @@ class Recipe:
         num_pairs: Pairs to train on.
         num_held_out: Pairs with held-out combinations of colour and subject, for measuring.
         seed: Of pictures, captions, initial weights and order.
-        coarse_epochs: Epochs in which neighbouring patches are averaged two by two: a quarter of the tokens.
-        fine_epochs: Epochs with every patch, at the end; each costs four times as much.
-        batch_size: Pairs contrasted with each other.
+        coarse_epochs: Epochs in which the tower's blocks see neighbouring patches averaged two by two.
+        fine_epochs: Epochs in which they see every patch, at the end; the blocks then cost four times as much.
+        batch_size: Pairs per step; those with a name are contrasted with each other.
         lr: Largest learning rate; it rises over the first twentieth of the steps and falls along a cosine to zero.
         weight_decay: Of matrices; embeddings, norms and biases have none.
         condition_weight: Of the loss that tells flawed from whole pictures by their class token.
@@ -127,92 +147,11 @@ def new_towers(settings: BackboneSettings, pairs: Pairs, seed: int) -> nn.Module
     torch.manual_seed(seed)
     clip = open_clip.create_model(settings.architecture, force_image_size=settings.image_size)
     sample = pairs.batch(np.linspace(0, len(pairs) - 1, min(2048, len(pairs))).astype(int))
-    stem = PatchEmbedding(sample.shape[1], clip.visual.conv1.out_channels)
-    stem.mean.copy_(sample.mean(dim=(0, 2, 3)))
-    stem.std.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
-    clip.visual.conv1 = stem
+    embedding = PatchEmbedding(sample.shape[1], clip.visual.conv1.out_channels)
+    embedding.mean.copy_(sample.mean(dim=(0, 2, 3)))
+    embedding.std.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
+    clip.visual.conv1 = embedding
     return clip
-
-
-class Learner(nn.Module):
-    """The towers and what reads patches; the latter is of no use afterwards, because AFR-CLIP learns its own.
-
-    Args:
-        clip: Towers of ``new_towers``.
-        tokenizer: Turns captions into token ids.
-    """
-
-    def __init__(self, clip: nn.Module, tokenizer: Callable[[Sequence[str]], Tensor]) -> None:
-        super().__init__()
-        self.clip = clip
-        self._tokenizer = tokenizer
-        self.local = nn.Linear(clip.visual.conv1.project.out_channels, clip.visual.output_dim)
-
-    def forward(
-        self, seen: Float[Tensor, "batch channels h w"], pool: int, whole: Sequence[int] | slice = slice(None)
-    ) -> tuple[Float[Tensor, "pictures dim"], Float[Tensor, "batch h w dim"]]:
-        """Embed pictures and their patches in the space of the captions.
-
-        Args:
-            seen: What is seen of each patch.
-            pool: The tower sees neighbouring patches averaged ``pool`` by ``pool``; 1 for every patch.
-            whole: Which pictures go through the tower's blocks, of which the patches' embeddings need none.
-
-        Returns:
-            Unit vectors: of these pictures, and of all patches.
-        """
-        visual = self.clip.visual
-        patches = visual.conv1(seen)
-        pooled = F.avg_pool2d(patches[whole], pool).flatten(2).transpose(1, 2)  # (B, N / pool², D_v)
-        place = visual.positional_embedding
-        grid = place[1:].T.reshape(1, -1, *visual.grid_size)
-        places = F.avg_pool2d(grid, pool).flatten(2).transpose(1, 2)
-        first = (visual.class_embedding + place[0]).expand(len(pooled), 1, -1)
-        tokens = visual.ln_pre(torch.cat([first, pooled + places], dim=1))
-        image, _ = visual._pool(visual.transformer(tokens))
-        return F.normalize(image @ visual.proj, dim=-1), F.normalize(self.local(patches.movedim(1, -1)), dim=-1)
-
-    def texts(self, sentences: Sequence[str]) -> Float[Tensor, "sentences dim"]:
-        """Embed captions; unit vectors. What occurs twice is embedded once."""
-        numbers: dict[str, int] = {}
-        known = torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
-        return F.normalize(self.clip.encode_text(self._tokenizer(list(numbers))), dim=-1)[known]
-
-    def locate(
-        self, patches: Float[Tensor, "batch h w dim"], towards: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch rows columns"]:
-        """Return the logit of damage on a grid twice as fine as the patches.
-
-        Args:
-            patches: Unit vectors.
-            towards: Embedding of a flawed caption less that of a whole one.
-        """
-        logits = self.clip.logit_scale.exp() * torch.einsum("bhwd,bd->bhw", patches, towards)
-        return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-
-
-def contrast(
-    images: Float[Tensor, "batch dim"],
-    texts: Float[Tensor, "captions dim"],
-    same: Float[Tensor, "batch captions"],
-    scale: Float[Tensor, ""],
-) -> Float[Tensor, ""]:
-    """Contrast every picture with all captions, and every caption that is right for some picture with all pictures.
-
-    Args:
-        images: Unit vectors.
-        texts: Unit vectors; behind the pictures' own captions come captions of the opposite condition.
-        same: 1 where a caption is a picture's own or reads the same.
-        scale: Inverse temperature.
-
-    Returns:
-        The mean of both cross-entropies; captions that read the same share their weight.
-    """
-    logits = scale * images @ texts.T
-    by_image = -(same / same.sum(dim=1, keepdim=True) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    right = same.sum(dim=0) > 0
-    by_text = -(same / same.sum(dim=0).clamp_min(1) * logits.log_softmax(dim=0)).sum(dim=0)[right].mean()
-    return (by_image + by_text) / 2
 
 
 def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pairs, out: Path) -> None:
@@ -236,7 +175,7 @@ def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pa
         losses = []
         for number, indices in enumerate(_order(recipe, len(pairs), epoch)):
             parts = _losses(learner, pairs, indices, pool, np.random.default_rng((recipe.seed, epoch, number)))
-            loss = parts[0] + recipe.condition_weight * parts[1] + recipe.patch_weight * parts[2]
+            loss = parts.contrast + recipe.condition_weight * parts.condition + recipe.patch_weight * parts.patch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -244,21 +183,26 @@ def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pa
             schedule.step()
             learner.clip.logit_scale.data.clamp_(max=LARGEST_LOGIT_SCALE)
             losses.append([part.item() for part in parts])
-            if number % 20 == 19:
-                logger.info("Epoch %d, step %d: %s", epoch + 1, number + 1, np.round(np.mean(losses[-20:], axis=0), 4))
+            if (number + 1) % LOG_EVERY == 0:
+                recent = np.round(np.mean(losses[-LOG_EVERY:], axis=0), 4)
+                logger.info("Epoch %d, step %d: %s", epoch + 1, number + 1, recent)
         seconds += time.monotonic() - started
         learner.eval()
         figures = measure(learner, pool, held_out)
         learner.train()
-        mean = dict(zip(("loss", "condition_loss", "patch_loss"), np.mean(losses, axis=0).tolist(), strict=True))
-        row = {"epoch": epoch + 1, "pool": pool, **mean, "seconds": seconds, **figures}
+        means = zip(Losses._fields, np.mean(losses, axis=0).tolist(), strict=True)
+        row = {
+            "epoch": epoch + 1,
+            "pool": pool,
+            **{f"{name}_loss": mean for name, mean in means},
+            "seconds": seconds,
+            **figures,
+        }
         logger.info("%s", {key: round(value, 4) for key, value in row.items()})
         _write(out, recipe, learner, optimizer, schedule, row)
 
 
-def _losses(
-    learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng: np.random.Generator
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng: np.random.Generator) -> Losses:
     """Contrast what has a name with the captions; tell flawed from whole pictures and patches, named or not.
 
     The tower's blocks cost most: half of the pictures go through them, first of all those with a name.
@@ -266,34 +210,27 @@ def _losses(
     told = [pairs.told[i] for i in indices]
     named = [place for place, row in enumerate(told) if row["colour"] is not None]
     invented = [place for place, row in enumerate(told) if row["colour"] is None]
-    whole = named + invented[: max(0, len(told) // 2 - len(named))]
+    through = named + invented[: max(0, len(told) // 2 - len(named))]
     flip = rng.random() < 0.5
     seen, masks = (part.flip(-1) if flip else part for part in (pairs.batch(indices), pairs.masks_of(indices)))
     captions = [str(told[place]["caption"]) for place in named]
-    captions += [condition_caption(rng, told[place], flawed=told[place]["defect"] is None) for place in named]
-    both = [condition_caption(rng, row, flawed=flawed) for flawed in (True, False) for row in told]
+    captions += [_said(rng, told[place], flawed=told[place]["defect"] is None) for place in named]
+    both = [_said(rng, row, flawed=flawed) for flawed in (True, False) for row in told]
     texts = learner.texts(captions + both)
-    images, patches = learner(seen, pool, whole)
+    images, patches = learner(seen, pool, through)
     scale = learner.clip.logit_scale.exp()
     contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
     towards = texts[len(captions) :][: len(told)] - texts[len(captions) + len(told) :]
-    flawed = torch.tensor([float(told[place]["defect"] is not None) for place in whole])
-    condition = F.binary_cross_entropy_with_logits(scale * (images * towards[whole]).sum(dim=-1), flawed)
-    return contrasted, condition, F.binary_cross_entropy_with_logits(learner.locate(patches, towards), masks)
+    flawed = torch.tensor([float(told[place]["defect"] is not None) for place in through])
+    condition = F.binary_cross_entropy_with_logits(scale * (images * towards[through]).sum(dim=-1), flawed)
+    patch = F.binary_cross_entropy_with_logits(learner.locate(patches, towards), masks)
+    return Losses(contrasted, condition, patch)
 
 
-def condition_caption(rng: np.random.Generator, told: Mapping[str, str | None], *, flawed: bool) -> str:
-    """Say of a picture that it is flawed, or whole, whatever is true.
-
-    Args:
-        rng: Chooses the words.
-        told: What is known of the picture.
-        flawed: Which of both to say.
-    """
+def _said(rng: np.random.Generator, told: Mapping[str, str | None], *, flawed: bool) -> str:
     coloured = told["colour"] is not None and rng.random() < 0.5
     words = f"{told['colour']} {told['subject']}" if coloured else str(told["subject"])
-    phrases = FLAWED_PHRASES if flawed else WHOLE_PHRASES
-    return str(rng.choice(TEMPLATES)).format(str(rng.choice(phrases)).format(words))
+    return condition_caption(rng, words, flawed=flawed)
 
 
 def _same(captions: Sequence[str], batch: int) -> Float[Tensor, "batch captions"]:

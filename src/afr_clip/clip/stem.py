@@ -1,6 +1,5 @@
 """A CNN in the place of CLIP's patch embedding, for towers too small to learn edges and textures themselves."""
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -79,17 +78,9 @@ class PatchView(nn.Module):
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
         """Look at images normalised as the CLIP towers take them, without a graph."""
-        return self.of(self.cnn.maps(image), (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size))
-
-    def of(self, stages: Sequence[Tensor], grid_size: tuple[int, int]) -> Float[Tensor, "batch channels h w"]:
-        """Bring the CNN's stages to a grid of patches, and compare its patches.
-
-        Args:
-            stages: The CNN's maps.
-            grid_size: Patches ``(h, w)``.
-        """
+        grid_size = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
         with torch.no_grad():
-            maps = [aligned(stage, grid_size) for stage in stages]
+            maps = [aligned(stage, grid_size) for stage in self.cnn.maps(image)]
             rare = torch.stack([rarity(stage) for stage in maps], dim=1)
             return torch.cat([*maps, rare, _within_image(rare)], dim=1)
 
@@ -135,10 +126,8 @@ class Stem(nn.Module):
     def _look(self, image: Tensor) -> tuple[Tensor, Tensor]:
         stages = self.view.cnn.maps(image)
         if self._last is None or self._last[0] is not stages:
-            size = self.view.patch_size
             with torch.no_grad():
-                seen = self.view.of(stages, (image.shape[-2] // size, image.shape[-1] // size))
-                normalised = self.embedding.normalised(seen)
+                normalised = self.embedding.normalised(self.view(image))  # the CNN remembers its maps
                 self._last = (stages, normalised, self.embedding.embedded(normalised))
         return self._last[1], self._last[2]
 

@@ -287,24 +287,24 @@ def test_the_cnn_runs_once_although_stem_and_self_prompting_read_it(stemmed):
 
 
 def test_stem_and_self_prompting_read_the_same_maps(stemmed):
-    embed = stemmed.backbone.clip.visual.conv1
+    stem = stemmed.backbone.clip.visual.conv1
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     maps = stemmed.cnn.maps(image)
     assert [tuple(stage.shape[1:]) for stage in maps] == [(24, 40, 40), (40, 20, 20), (112, 10, 10)]
-    seen = embed.view(image)
+    seen = stem.view(image)
     torch.testing.assert_close(seen[:, :176], torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
-    torch.testing.assert_close(embed(image), embed.embedding(seen))
+    torch.testing.assert_close(stem(image), stem.embedding(seen))
     torch.testing.assert_close(stemmed.cnn(image), torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1))
 
 
 def test_a_cnn_that_sees_nothing_leaves_stem_and_self_prompting_blind(stemmed):
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    embed = stemmed.backbone.clip.visual.conv1
-    assert embed(image).std(dim=(2, 3)).min() > 0
+    stem = stemmed.backbone.clip.visual.conv1
+    assert stem(image).std(dim=(2, 3)).min() > 0
     blindfold = stemmed.cnn.network.register_forward_hook(lambda _, __, maps: [torch.zeros_like(m) for m in maps])
     try:
         unseen = 1 - image
-        inside = embed(unseen)[..., 2:-2, 2:-2]  # the embedding sees the edge of the picture two patches off
+        inside = stem(unseen)[..., 2:-2, 2:-2]  # the embedding sees the edge of the picture two patches off
         assert inside.std(dim=(2, 3)).max() < 1e-6
         assert stemmed.cnn(unseen).count_nonzero() == 0
     finally:

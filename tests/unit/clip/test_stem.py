@@ -177,3 +177,12 @@ def test_other_images_are_not_taken_for_the_last_ones():
     assert not torch.equal(whole(second), kept)
     assert torch.equal(whole.tokens(first)[:, 1:, 182:], kept.flatten(2).transpose(1, 2))
     assert whole(noise(1, 3, 80, 64)).shape[-2:] == (10, 8)
+
+
+def test_what_was_made_of_the_last_images_is_made_once():
+    whole, image, calls = stem(), noise(1, 3, 64, 64), []
+    whole.embedding.mix.register_forward_hook(lambda *_: calls.append(1))
+    for number in (1, 2):
+        whole(image * number)
+        whole.tokens(image * number)
+        assert len(calls) == number

@@ -8,6 +8,7 @@ import numpy as np
 from afr_clip.data.procedural.canvas import Canvas, Colour, Surface
 from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
 from afr_clip.data.procedural.pairs import assemblies, materials, things
+from afr_clip.data.procedural.pairs.nameless import NAMELESS
 from afr_clip.data.procedural.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
 from afr_clip.data.procedural.pairs.palette import PALETTE
 
@@ -187,15 +188,15 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
     return template.format(words if plain else _condition(rng, defect).format(words))
 
 
-def draw_condition(rng: np.random.Generator, words: str, defect: str | None) -> str:
-    """Choose a caption about the condition of something.
+def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:
+    """Say of something that it is flawed, or whole, in one of many ways.
 
     Args:
-        rng: Source of all randomness.
+        rng: Chooses the words.
         words: What it is called.
-        defect: Its kind of defect, named or nameless, or none.
+        flawed: Which of both to say.
     """
-    return _one_of(rng, TEMPLATES).format(_condition(rng, defect).format(words))
+    return _one_of(rng, TEMPLATES).format(_one_of(rng, FLAWED_PHRASES if flawed else WHOLE_PHRASES).format(words))
 
 
 def plain_caption(subject: str, colour: str) -> str:
@@ -219,8 +220,8 @@ def condition_captions(subject: str) -> tuple[str, str]:
 def _condition(rng: np.random.Generator, defect: str | None) -> str:
     if defect is None:
         return _one_of(rng, WHOLE_PHRASES)
-    named = KIND_PHRASES.get(defect, FLAWED_PHRASES)
-    return _one_of(rng, named if rng.random() < KIND_SHARE else FLAWED_PHRASES)
+    names_kind = rng.random() < KIND_SHARE and defect not in NAMELESS
+    return _one_of(rng, KIND_PHRASES[defect] if names_kind else FLAWED_PHRASES)
 
 
 def _one_of(rng: np.random.Generator, choices: tuple[str, ...]) -> str:

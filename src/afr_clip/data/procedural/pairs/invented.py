@@ -10,7 +10,19 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from afr_clip.data.procedural.canvas import Canvas, Colour, Plane, Surface, box, cells, disc, flat, mixed, texture
+from afr_clip.data.procedural.canvas import (
+    Canvas,
+    Colour,
+    Plane,
+    Surface,
+    box,
+    cells,
+    disc,
+    flat,
+    mixed,
+    placed,
+    texture,
+)
 from afr_clip.data.procedural.pairs.frame import BACKDROPS, Frame, bevel, framed, part
 from afr_clip.data.procedural.pairs.palette import contrasting, toned
 
@@ -52,8 +64,7 @@ def invented_thing(canvas: Canvas) -> Surface:
     coverage = canvas.fill(distance)
     shadow = np.clip(1 - distance / np.float32(rng.uniform(0.05, 0.2)), 0, 1) * np.float32(rng.uniform(0, 0.5))
     ground = (ground * (1 - shadow)[..., None]).astype(np.float32)
-    seen = np.clip(mixed(ground, coverage, colour), 0, 1).astype(np.float32)
-    surface = Surface(seen, (relief * coverage).astype(np.float32), gloss, coverage > 0.05, ground)
+    surface = placed(ground, coverage, colour, relief, gloss)
     if rng.random() < 0.55:
         surface = _printed(canvas, surface, at, 0.6)
     return surface
@@ -77,7 +88,7 @@ def pattern(canvas: Canvas) -> tuple[Plane, Plane]:
         Its tone, about -1 to 1, and its relief in units of half the shorter side.
     """
     rng = canvas.rng
-    layer = PATTERNS[rng.integers(len(PATTERNS))](canvas)
+    layer = _one_of(rng, *PATTERNS)(canvas)
     relief = np.float32(rng.choice([0.0, 0.004, 0.012]) * rng.choice([-1, 1]))
     return layer.astype(np.float32), layer.astype(np.float32) * relief
 
@@ -237,18 +248,22 @@ def _ground(canvas: Canvas, base: Colour) -> Picture:
     rng = canvas.rng
     options = [tone for tone in (*BACKDROPS, some_colour(rng)) if np.abs(np.subtract(tone, base)).max() > 0.25]
     colour = options[rng.integers(len(options))]
-    rough = np.float32(rng.uniform(0.005, 0.05)) * _either(rng, _clouds, _fine_grain, _streaks)(canvas)
+    rough = np.float32(rng.uniform(0.005, 0.05)) * _one_of(rng, _clouds, _fine_grain, _streaks)(canvas)
     return np.clip(flat(canvas.size, canvas.colour(colour)) + rough[..., None], 0, 1).astype(np.float32)
 
 
-def _either(rng: np.random.Generator, *choices: Callable[[Canvas], Plane]) -> Callable[[Canvas], Plane]:
+def _one_of(rng: np.random.Generator, *choices: Callable[[Canvas], Plane]) -> Callable[[Canvas], Plane]:
     return choices[rng.integers(len(choices))]
 
 
 def _printed(canvas: Canvas, surface: Surface, at: Frame, reach: float) -> Surface:
-    """Print or mould marks in rows, on a ring, or as bars; each can go missing."""
+    """Print or mould marks in rows, on a ring, or scattered.
+
+    Every second time each is a part that can go missing; what it leaves, and what holes and cuts then show, is the
+    surface without marks.
+    """
     rng = canvas.rng
-    placed = _either_places(rng, reach)
+    places = _places(rng, reach)
     base = surface.colour[surface.body].mean(axis=0).tolist()
     ink: Colour = contrasting(tuple(base)) if rng.random() < 0.6 else some_colour(rng)
     relief = np.float32(rng.choice([0.0, -0.02, 0.02]))
@@ -256,7 +271,7 @@ def _printed(canvas: Canvas, surface: Surface, at: Frame, reach: float) -> Surfa
     blank, parts = surface.colour, []
     form = int(rng.integers(2**31))
     same = rng.random() < 0.5
-    for number, (px, py) in enumerate(placed):
+    for number, (px, py) in enumerate(places):
         mark_rng = np.random.default_rng(form if same else form + number)
         distance = _mark(mark_rng, at.x - np.float32(px), at.y - np.float32(py), size)
         coverage = canvas.fill(distance * np.float32(at.scale)) * surface.body
@@ -269,7 +284,7 @@ def _printed(canvas: Canvas, surface: Surface, at: Frame, reach: float) -> Surfa
     return replace(surface, backdrop=blank, parts=tuple(parts)) if rng.random() < 0.5 else surface
 
 
-def _either_places(rng: np.random.Generator, reach: float) -> list[tuple[float, float]]:
+def _places(rng: np.random.Generator, reach: float) -> list[tuple[float, float]]:
     choice = rng.random()
     if choice < 0.4:
         rows, columns = rng.integers(1, 5), rng.integers(2, 7)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from afr_clip.data.procedural.canvas import Canvas, Plane, Surface, box, disc, flat, mixed
-from afr_clip.data.procedural.flaw import Defect, Flaw, blob, on_body, replaced, showing, spot, wandering
+from afr_clip.data.procedural.flaw import Defect, Flaw, blob, moved, on_body, replaced, showing, spot, wandering
 from afr_clip.data.procedural.pairs.invented import pattern, some_colour
 
 
@@ -28,14 +28,10 @@ def transplant(canvas: Canvas, surface: Surface) -> Flaw:
     centre = spot(canvas, surface.body, 0.15)
     source = spot(canvas, surface.body, 0.15)
     coverage = on_body(blob(canvas, centre, rng.uniform(0.1, 0.25), 0.2), surface)
-    angle, unit = rng.uniform(0.5, 2 * np.pi - 0.5), np.float32(canvas.pixel)
-    x, y = canvas.turned(angle, centre)
-    height, width = canvas.size
-    columns = ((x + np.float32(source[0])) / unit + np.float32(width / 2 - 0.5)).astype(np.float32)
-    rows = ((y + np.float32(source[1])) / unit + np.float32(height / 2 - 0.5)).astype(np.float32)
-    both = np.dstack([surface.colour, surface.height])
-    seen = cv2.remap(both, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return replaced(surface, coverage, seen[..., :3], seen[..., 3]), coverage
+    x, y = canvas.turned(rng.uniform(0.5, 2 * np.pi - 0.5), centre)
+    dx, dy = x + np.float32(source[0]) - canvas.x, y + np.float32(source[1]) - canvas.y
+    colour, height = moved(surface, dx, dy, canvas)
+    return replaced(surface, coverage, colour, height), coverage
 
 
 def worn_patch(canvas: Canvas, surface: Surface) -> Flaw:

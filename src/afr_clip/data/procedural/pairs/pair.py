@@ -16,8 +16,8 @@ from afr_clip.data.procedural.pairs.captions import (
     KINDS,
     SUBJECTS,
     Subject,
+    condition_caption,
     draw_caption,
-    draw_condition,
 )
 from afr_clip.data.procedural.pairs.invented import invented_material, invented_thing
 from afr_clip.data.procedural.pairs.nameless import NAMELESS
@@ -38,6 +38,10 @@ NAMELESS_SHARE = 0.5
 
 FINER = (1.2, 1.8)
 """A picture is drawn this much larger and scaled down, as photographs are: sharp and soft ones occur."""
+
+
+SCALES, LEAST_CONTRASTS, LEAST_AREAS = (0.9, 1.7), (0.05, 0.3), (0.003, 0.012)
+"""Between which a picture's demands on its defect are drawn: faint and clear, small and large ones occur."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def draw_invented(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
     canvas = _canvas(rng, size)
     surface = invented_material(canvas) if rng.random() < MATERIAL_SHARE else invented_thing(canvas)
     picture, mask = _photographed(canvas, surface, defect, size)
-    return Pair(picture, mask, draw_condition(rng, noun, defect), noun, None, defect)
+    return Pair(picture, mask, condition_caption(rng, noun, flawed=defect is not None), noun, None, defect)
 
 
 def _canvas(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
@@ -113,7 +117,9 @@ def _photographed(
     light = Light.drawn(canvas)
     mask = np.zeros(canvas.size, bool)
     if defect is not None:
-        least = Visible(rng.uniform(0.9, 1.7), rng.uniform(0.05, 0.3), rng.uniform(0.003, 0.012))
+        least = Visible(
+            scale=rng.uniform(*SCALES), contrast=rng.uniform(*LEAST_CONTRASTS), area=rng.uniform(*LEAST_AREAS)
+        )
         surface, mask = flawed(canvas, surface, light, DEFECTS.get(defect) or NAMELESS[defect], least)
     picture = light.photographed(light.seen(surface, canvas.pixel))
     smaller = (size[1], size[0])

@@ -7,7 +7,7 @@ from afr_clip.data.procedural.pairs.nameless import NAMELESS
 from afr_clip.data.procedural.pairs.nouns import NEUTRAL_NOUNS
 from afr_clip.data.procedural.pairs.pair import draw_invented, draw_named, draw_pair
 
-SIZE = (32, 32)
+SIZE = (32, 40)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,15 @@ def test_inventions_differ_from_each_other():
     pictures = [draw_invented(np.random.default_rng(seed), SIZE).picture.astype(int) for seed in range(12)]
     away = [np.abs(one - other).mean() for n, one in enumerate(pictures) for other in pictures[:n]]
     assert min(away) > 3
+
+
+@pytest.mark.parametrize("draw", [draw_named, draw_invented])
+def test_a_defect_changes_the_picture_where_its_mask_is(draw, monkeypatch):
+    drawn = {}
+    for kind in (None, "stain"):
+        monkeypatch.setattr("afr_clip.data.procedural.pairs.pair._defect", lambda _, kind=kind: kind)
+        drawn[kind] = draw(np.random.default_rng(2), (96, 64))
+    changed = np.abs(drawn["stain"].picture.astype(int) - drawn[None].picture).max(axis=-1)
+    mask = drawn["stain"].mask
+    assert changed[mask > 0.5].mean() > 10
+    assert changed[mask == 0].mean() < 1

@@ -1,56 +1,77 @@
 """What the pre-trained towers know about pictures of combinations they never saw, asked in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pairs import Pairs
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
-from afr_clip.data.procedural.pairs.captions import SUBJECTS
+from afr_clip.data.procedural.pairs.captions import SUBJECTS, condition_captions, plain_caption
 from afr_clip.data.procedural.pairs.palette import PALETTE
 
 BATCH = 128
 """Pictures per forward pass."""
 
 
-def measure(
-    embed: Callable[[Tensor], Tensor], clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], pairs: Pairs
-) -> dict[str, float]:
-    """Ask for subject, colour and condition of pictures with held-out combinations of colour and subject.
+class Embedder(Protocol):
+    """What is measured: towers that embed pictures, patches and captions as unit vectors."""
+
+    def __call__(self, seen: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+        """Embed pictures and their patches."""
+
+    def texts(self, sentences: Sequence[str]) -> Tensor:
+        """Embed captions."""
+
+    def locate(self, patches: Tensor, towards: Tensor) -> Tensor:
+        """Return the logit of damage in every cell."""
+
+
+def measure(towers: Embedder, pool: int, pairs: Pairs) -> dict[str, float]:
+    """Ask for subject, colour, condition and damage in combinations of colour and subject that are held out.
 
     Args:
-        embed: Embeds aligned maps as unit vectors.
-        clip: The towers, in eval mode.
-        tokenizer: Turns sentences into token ids.
+        towers: In eval mode.
+        pool: As they were trained.
         pairs: The pictures.
 
     Returns:
-        Accuracy of the most similar subject (of all) and colour (of all, the subject given), and the AUROC of
-        "defective" over "normal" as a detector of flawed pictures.
+        Accuracy of the most similar subject (of all) and colour (of all, the subject given), the AUROC of "defective"
+        over "normal" as a detector of flawed pictures, and its average precision as a detector of damaged cells, all
+        pictures together.
     """
+    ask, told = towers.texts, pairs.told
+    subjects, colours = [subject.words for subject in SUBJECTS], list(PALETTE)
     with torch.no_grad():
-        images = torch.cat([embed(pairs.batch(part)) for part in _parts(len(pairs))])
-
-        def ask(sentences: Sequence[str]) -> Tensor:
-            return F.normalize(clip.encode_text(tokenizer(list(sentences))), dim=-1)
-
-        subjects = [subject.words for subject in SUBJECTS]
-        right_subject = _share(images @ ask([f"a photo of a {s}" for s in subjects]).T, subjects, pairs, "subject")
-        colours = list(PALETTE)
-        by_subject = {s: ask([f"a photo of a {c} {s}" for c in colours]) for s in subjects}
-        shown = [(str(row["subject"]), image) for row, image in zip(pairs.told, images, strict=True)]
-        similarity = torch.stack([by_subject[subject] @ image for subject, image in shown])
+        by_subject = {s: ask([plain_caption(s, c) for c in colours]) for s in subjects}
+        state = {s: ask(condition_captions(s)).diff(dim=0)[0] for s in subjects}
+        towards = torch.stack([state[str(row["subject"])] for row in told])
+        images, located = [], []
+        for part in _parts(len(pairs)):
+            embedded, patches = towers(pairs.batch(part), pool)
+            images.append(embedded)
+            located.append(towers.locate(patches, towards[part]))
+        image = torch.cat(images)
+        right_subject = _share(image @ ask([f"a photo of a {s}" for s in subjects]).T, subjects, pairs, "subject")
+        similarity = torch.stack([by_subject[str(row["subject"])] @ one for row, one in zip(told, image, strict=True)])
         right_colour = _share(similarity, colours, pairs, "colour")
-        state = {s: ask([f"a photo of a normal {s}", f"a photo of a defective {s}"]) for s in subjects}
-        scores = [float((state[subject] @ image).diff()) for subject, image in shown]
+        scores = (image * towards).sum(dim=1).tolist()
+    masks = pairs.masks_of(np.arange(len(pairs))) > 0.5
     return {
         "subject_accuracy": right_subject,
         "colour_accuracy": right_colour,
-        "condition_auroc": auroc(scores, [row["defect"] is not None for row in pairs.told]),
+        "condition_auroc": auroc(scores, [row["defect"] is not None for row in told]),
+        "cell_ap": average_precision(torch.cat(located).flatten().numpy(), masks.flatten().numpy()),
     }
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean precision at every positive; cells with equal scores keep their order."""
+    hits = truth[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean())
 
 
 def auroc(scores: Sequence[float], is_anomalous: Sequence[bool]) -> float:

@@ -1,4 +1,4 @@
-"""Pre-train pocket's towers: contrast drawn pictures with their captions, over the maps of a frozen CNN.
+"""Pre-train pocket's towers: contrast drawn pictures and their patches with captions, over the maps of a frozen CNN.
 
 python experiments/pocket_clip/pretrain.py --out outputs/pocket_clip
 """
@@ -10,16 +10,18 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from learner import Learner, contrast
 from measure import measure
 from pairs import Pairs, Source, prepare
 from safetensors.torch import save_file
@@ -27,17 +29,35 @@ from torch import Tensor, nn
 
 from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
-from afr_clip.clip.stem import PatchProjection
+from afr_clip.clip.stem import PatchEmbedding
 from afr_clip.config.assemble import build
 from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
-from afr_clip.data.procedural.pairs.captions import FLAWED_PHRASES, TEMPLATES, WHOLE_PHRASES
+from afr_clip.data.procedural.pairs.captions import condition_caption
 from afr_clip.files import written_whole
 
 logger = logging.getLogger("pocket_clip")
 
 LARGEST_LOGIT_SCALE = math.log(100.0)
 """As in CLIP (Radford et al., arXiv:2103.00020, section 2.5)."""
+
+
+LOG_EVERY = 20
+"""Steps whose mean losses are logged together."""
+
+
+class Losses(NamedTuple):
+    """What is minimised, before it is weighted.
+
+    Attributes:
+        contrast: Of pictures with a name against captions.
+        condition: Of pictures, flawed against whole.
+        patch: Of patches, damaged against whole.
+    """
+
+    contrast: Float[Tensor, ""]
+    condition: Float[Tensor, ""]
+    patch: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -48,21 +68,25 @@ class Recipe:
         num_pairs: Pairs to train on.
         num_held_out: Pairs with held-out combinations of colour and subject, for measuring.
         seed: Of pictures, captions, initial weights and order.
-        coarse_epochs: Epochs in which neighbouring patches are averaged two by two: a quarter of the tokens.
-        fine_epochs: Epochs with every patch, at the end; each costs four times as much.
-        batch_size: Pairs contrasted with each other.
+        coarse_epochs: Epochs in which the tower's blocks see neighbouring patches averaged two by two.
+        fine_epochs: Epochs in which they see every patch, at the end; the blocks then cost four times as much.
+        batch_size: Pairs per step; those with a name are contrasted with each other.
         lr: Largest learning rate; it rises over the first twentieth of the steps and falls along a cosine to zero.
         weight_decay: Of matrices; embeddings, norms and biases have none.
+        condition_weight: Of the loss that tells flawed from whole pictures by their class token.
+        patch_weight: Of the loss that tells damaged patches from whole ones.
     """
 
-    num_pairs: int = 12_288
+    num_pairs: int = 36_864
     num_held_out: int = 1_024
     seed: int = 0
-    coarse_epochs: int = 8
+    coarse_epochs: int = 5
     fine_epochs: int = 0
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.1
+    condition_weight: float = 0.5
+    patch_weight: float = 10.0
 
     @property
     def epochs(self) -> int:
@@ -118,64 +142,16 @@ def new_towers(settings: BackboneSettings, pairs: Pairs, seed: int) -> nn.Module
         seed: Of the initial weights.
 
     Returns:
-        An open_clip model whose image tower takes aligned maps in place of images.
+        An open_clip model whose image tower takes what is seen of patches in place of images.
     """
     torch.manual_seed(seed)
     clip = open_clip.create_model(settings.architecture, force_image_size=settings.image_size)
     sample = pairs.batch(np.linspace(0, len(pairs) - 1, min(2048, len(pairs))).astype(int))
-    stem = PatchProjection(sample.shape[1], clip.visual.conv1.out_channels)
-    stem.mean.copy_(sample.mean(dim=(0, 2, 3)))
-    stem.std.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
-    clip.visual.conv1 = stem
+    embedding = PatchEmbedding(sample.shape[1], clip.visual.conv1.out_channels)
+    embedding.mean.copy_(sample.mean(dim=(0, 2, 3)))
+    embedding.std.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
+    clip.visual.conv1 = embedding
     return clip
-
-
-def embed_maps(clip: nn.Module, maps: Float[Tensor, "batch channels h w"], pool: int) -> Float[Tensor, "batch dim"]:
-    """Embed pictures through the image tower, neighbouring patches averaged ``pool`` by ``pool``.
-
-    Args:
-        clip: Towers of ``new_towers``.
-        maps: Aligned maps.
-        pool: 1 for every patch.
-
-    Returns:
-        Unit vectors.
-    """
-    visual = clip.visual
-    if pool == 1:
-        return F.normalize(clip.encode_image(maps), dim=-1)
-    patches = visual.conv1(F.avg_pool2d(maps, pool)).flatten(2).transpose(1, 2)  # (B, N / pool², D_v)
-    place = visual.positional_embedding
-    grid = place[1:].T.reshape(1, -1, *visual.grid_size)
-    places = F.avg_pool2d(grid, pool).flatten(2).transpose(1, 2)
-    first = (visual.class_embedding + place[0]).expand(len(maps), 1, -1)
-    tokens = visual.ln_pre(torch.cat([first, patches + places], dim=1))
-    pooled, _ = visual._pool(visual.transformer(tokens))
-    return F.normalize(pooled @ visual.proj, dim=-1)
-
-
-def contrast(
-    images: Float[Tensor, "batch dim"],
-    texts: Float[Tensor, "captions dim"],
-    same: Float[Tensor, "batch captions"],
-    scale: Float[Tensor, ""],
-) -> Float[Tensor, ""]:
-    """Contrast every picture with all captions, and every caption that is right for some picture with all pictures.
-
-    Args:
-        images: Unit vectors.
-        texts: Unit vectors; behind the pictures' own captions come captions of the opposite condition.
-        same: 1 where a caption is a picture's own or reads the same.
-        scale: Inverse temperature.
-
-    Returns:
-        The mean of both cross-entropies; captions that read the same share their weight.
-    """
-    logits = scale * images @ texts.T
-    by_image = -(same / same.sum(dim=1, keepdim=True) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    right = same.sum(dim=0) > 0
-    by_text = -(same / same.sum(dim=0).clamp_min(1) * logits.log_softmax(dim=0)).sum(dim=0)[right].mean()
-    return (by_image + by_text) / 2
 
 
 def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pairs, out: Path) -> None:
@@ -188,72 +164,84 @@ def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pa
         held_out: To measure on.
         out: Gets ``resume.pt``, ``clip.safetensors`` (half precision), ``loss.csv``, ``record.json``.
     """
-    clip = new_towers(settings, pairs, recipe.seed)
-    optimizer = torch.optim.AdamW(_groups(clip, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98))
+    learner = Learner(new_towers(settings, pairs, recipe.seed), open_clip.get_tokenizer(settings.architecture))
+    optimizer = torch.optim.AdamW(_groups(learner, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98))
     steps = recipe.epochs * (len(pairs) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    first, seconds = _resume(out / "resume.pt", recipe, clip, optimizer, schedule)
-    tokenizer = open_clip.get_tokenizer(settings.architecture)
+    first, seconds = _resume(out / "resume.pt", recipe, learner, optimizer, schedule)
     for epoch in range(first, recipe.epochs):
         started = time.monotonic()
         pool = 2 if epoch < recipe.coarse_epochs else 1
         losses = []
         for number, indices in enumerate(_order(recipe, len(pairs), epoch)):
-            loss = _step(clip, pairs, indices, pool, tokenizer, (recipe.seed, epoch, number))
+            parts = _losses(learner, pairs, indices, pool, np.random.default_rng((recipe.seed, epoch, number)))
+            loss = parts.contrast + recipe.condition_weight * parts.condition + recipe.patch_weight * parts.patch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            clip.logit_scale.data.clamp_(max=LARGEST_LOGIT_SCALE)
-            losses.append(loss.item())
+            learner.clip.logit_scale.data.clamp_(max=LARGEST_LOGIT_SCALE)
+            losses.append([part.item() for part in parts])
+            if (number + 1) % LOG_EVERY == 0:
+                recent = np.round(np.mean(losses[-LOG_EVERY:], axis=0), 4)
+                logger.info("Epoch %d, step %d: %s", epoch + 1, number + 1, recent)
         seconds += time.monotonic() - started
-        clip.eval()
-        figures = measure(lambda maps, pool=pool: embed_maps(clip, maps, pool), clip, tokenizer, held_out)
-        clip.train()
-        row = {"epoch": epoch + 1, "pool": pool, "loss": float(np.mean(losses)), "seconds": seconds, **figures}
+        learner.eval()
+        figures = measure(learner, pool, held_out)
+        learner.train()
+        means = zip(Losses._fields, np.mean(losses, axis=0).tolist(), strict=True)
+        row = {
+            "epoch": epoch + 1,
+            "pool": pool,
+            **{f"{name}_loss": mean for name, mean in means},
+            "seconds": seconds,
+            **figures,
+        }
         logger.info("%s", {key: round(value, 4) for key, value in row.items()})
-        _write(out, recipe, clip, optimizer, schedule, row)
+        _write(out, recipe, learner, optimizer, schedule, row)
 
 
-def _step(
-    clip: nn.Module, pairs: Pairs, indices: np.ndarray, pool: int, tokenizer: object, seed: tuple[int, ...]
-) -> Float[Tensor, ""]:
-    rng = np.random.default_rng(seed)
-    told = [pairs.told[i] for i in indices]
-    captions = [str(row["caption"]) for row in told]
-    captions += [opposite_caption(rng, row) for row in told]
-    numbers: dict[str, int] = {}
-    known = torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in captions])
-    maps = pairs.batch(indices)
-    if rng.random() < 0.5:
-        maps = maps.flip(-1)
-    images = embed_maps(clip, maps, pool)
-    texts = F.normalize(clip.encode_text(tokenizer(list(numbers))), dim=-1)[known]
-    return contrast(images, texts, _same(known, len(indices)), clip.logit_scale.exp())
+def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng: np.random.Generator) -> Losses:
+    """Contrast what has a name with the captions; tell flawed from whole pictures and patches, named or not.
 
-
-def opposite_caption(rng: np.random.Generator, told: Mapping[str, str | None]) -> str:
-    """Say of a picture what is wrong about its condition, and right otherwise.
-
-    Args:
-        rng: Chooses the words.
-        told: What is known of the picture.
+    The tower's blocks cost most: half of the pictures go through them, first of all those with a name.
     """
-    phrases = FLAWED_PHRASES if told["defect"] is None else WHOLE_PHRASES
-    words = f"{told['colour']} {told['subject']}" if rng.random() < 0.5 else str(told["subject"])
-    return str(rng.choice(TEMPLATES)).format(str(rng.choice(phrases)).format(words))
+    told = [pairs.told[i] for i in indices]
+    named = [place for place, row in enumerate(told) if row["colour"] is not None]
+    invented = [place for place, row in enumerate(told) if row["colour"] is None]
+    through = named + invented[: max(0, len(told) // 2 - len(named))]
+    flip = rng.random() < 0.5
+    seen, masks = (part.flip(-1) if flip else part for part in (pairs.batch(indices), pairs.masks_of(indices)))
+    captions = [str(told[place]["caption"]) for place in named]
+    captions += [_said(rng, told[place], flawed=told[place]["defect"] is None) for place in named]
+    both = [_said(rng, row, flawed=flawed) for flawed in (True, False) for row in told]
+    texts = learner.texts(captions + both)
+    images, patches = learner(seen, pool, through)
+    scale = learner.clip.logit_scale.exp()
+    contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
+    towards = texts[len(captions) :][: len(told)] - texts[len(captions) + len(told) :]
+    flawed = torch.tensor([float(told[place]["defect"] is not None) for place in through])
+    condition = F.binary_cross_entropy_with_logits(scale * (images * towards[through]).sum(dim=-1), flawed)
+    patch = F.binary_cross_entropy_with_logits(learner.locate(patches, towards), masks)
+    return Losses(contrasted, condition, patch)
 
 
-def _same(known: Int[Tensor, " captions"], batch: int) -> Float[Tensor, "batch captions"]:
-    return (known[:batch, None] == known[None]).float()
+def _said(rng: np.random.Generator, told: Mapping[str, str | None], *, flawed: bool) -> str:
+    coloured = told["colour"] is not None and rng.random() < 0.5
+    words = f"{told['colour']} {told['subject']}" if coloured else str(told["subject"])
+    return condition_caption(rng, words, flawed=flawed)
 
 
-def _groups(clip: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _same(captions: Sequence[str], batch: int) -> Float[Tensor, "batch captions"]:
+    return torch.tensor([[float(one == other) for other in captions] for one in captions[:batch]])
+
+
+def _groups(learner: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     def decays(name: str, parameter: Tensor) -> bool:
         return parameter.ndim > 1 and "embedding" not in name
 
-    named = list(clip.named_parameters())
+    named = list(learner.named_parameters())
     return [
         {"params": [p for name, p in named if decays(name, p)], "weight_decay": weight_decay},
         {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
@@ -275,7 +263,7 @@ def _order(recipe: Recipe, num_pairs: int, epoch: int) -> list[np.ndarray]:
 def _resume(
     path: Path,
     recipe: Recipe,
-    clip: nn.Module,
+    learner: Learner,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> tuple[int, float]:
@@ -285,7 +273,7 @@ def _resume(
     if state["recipe"] != asdict(recipe):
         msg = f"{path} must be of the same recipe, got {state['recipe']}. Choose another --out."
         raise SystemExit(msg)
-    clip.load_state_dict(state["clip"])
+    learner.load_state_dict(state["learner"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return int(state["epoch"]), float(state["seconds"])
@@ -294,12 +282,13 @@ def _resume(
 def _write(
     out: Path,
     recipe: Recipe,
-    clip: nn.Module,
+    learner: Learner,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
     row: dict[str, float],
 ) -> None:
-    halves = {name: value.half().contiguous() for name, value in clip.state_dict().items() if name != "attn_mask"}
+    towers = learner.clip.state_dict()
+    halves = {name: value.half().contiguous() for name, value in towers.items() if name != "attn_mask"}
     with written_whole(out / "clip.safetensors") as path:
         save_file(halves, path)
     table = out / "loss.csv"
@@ -313,7 +302,7 @@ def _write(
         path.write_text(json.dumps({"recipe": asdict(recipe), "torch": torch.__version__, "last": row}, indent=2))
     state = {
         "recipe": asdict(recipe),
-        "clip": clip.state_dict(),
+        "learner": learner.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "epoch": row["epoch"],

@@ -113,9 +113,9 @@ def test_predict_writes_map_overlay_and_score_of_every_photograph(run, small, tm
     assert run("train", *small, f"run_dir={trained}") == 0
     assert run("predict", f"checkpoint={trained / 'checkpoints' / 'last.ckpt'}", f"images={photographs}",
                "category=metal nut", f"run_dir={predicted}", "data.num_workers=0") == 0  # fmt: skip
-    for kind in ("maps", "overlays"):
-        written = {str(path.relative_to(predicted / kind)) for path in (predicted / kind).rglob("*.png")}
-        assert written == {"a.png.png", "a.jpg.png", "deep/b c.png"}
+    for kind, suffix in (("maps", "png"), ("overlays", "jpg")):
+        written = {str(path.relative_to(predicted / kind)) for path in (predicted / kind).rglob("*.*")}
+        assert written == {f"a.png.{suffix}", f"a.jpg.{suffix}", f"deep/b c.{suffix}"}
     scores = rows(predicted / "scores.csv")
     assert [row["image"] for row in scores] == [str(photographs / name) for name in ("a.jpg", "a.png", "deep/b c.bmp")]
     assert all(row["is_anomalous"] == "" and 0 <= float(row["image_score"]) <= 1 for row in scores)

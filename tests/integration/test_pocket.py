@@ -31,7 +31,7 @@ def test_photographs_are_scored_without_naming_a_checkpoint(run, tmp_path):
     assert run("predict", f"images={photographs}", "category=bolt", "data.num_workers=0", "num_threads=1",
                f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
     assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 3
-    assert len(list((tmp_path / "run" / "overlays").rglob("*.png"))) == 2
+    assert len(list((tmp_path / "run" / "overlays").rglob("*.jpg"))) == 2
 
 
 @pytest.mark.parametrize(("file", "most"), [("clip.safetensors", 12e6), ("demo.ckpt", 3e6)])

@@ -77,4 +77,4 @@ def test_the_readmes_offline_commands_run_one_after_the_other(run, data_dir, tmp
         overrides = [word.replace("../shared/data", str(data_dir)) for word in words[3:]]
         assert run(words[2].removeprefix("afr_clip."), *overrides) == 0
     assert (tmp_path / "outputs" / "second" / "results.csv").is_file()
-    assert list((tmp_path / "outputs" / "third" / "overlays").rglob("*.png"))
+    assert list((tmp_path / "outputs" / "third" / "overlays").rglob("*.jpg"))

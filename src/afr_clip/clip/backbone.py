@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from afr_clip.clip.fused import fuse
 from afr_clip.clip.settings import checked_tap_layers, default_tap_layers
-from afr_clip.clip.stem import StemTokens
+from afr_clip.clip.stem import Stem
 
 BeforeBlock = Callable[[int, Tensor], Tensor]
 """The seam: gets a block's number (from 1) and its input tokens ``(B, T, D_v)``, returns what the block shall see
@@ -34,7 +34,7 @@ class CLIPBackbone(nn.Module):
         clip: Any open_clip model whose image tower is open_clip's own ViT.
         tokenizer: Turns sentences into token ids.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth.
-        beside: What ``carry`` puts behind the channels of every tap; none for CLIP's own towers.
+        stem: What ``carry`` puts behind the channels of every tap; none for CLIP's own towers.
 
     Attributes:
         embed_dim: Width ``D`` of the shared embedding space.
@@ -57,7 +57,7 @@ class CLIPBackbone(nn.Module):
         clip: nn.Module,
         tokenizer: Callable[[Sequence[str]], Tensor],
         tap_layers: Sequence[int] | None = None,
-        beside: StemTokens | None = None,
+        stem: Stem | None = None,
     ) -> None:
         super().__init__()
         visual = getattr(clip, "visual", None)
@@ -76,8 +76,8 @@ class CLIPBackbone(nn.Module):
         )
         self.embed_dim: int = visual.output_dim
         self.token_dim: int = visual.transformer.width
-        self.beside = beside
-        self.tap_dim: int = self.token_dim + (0 if beside is None else beside.dim)
+        self.stem = stem
+        self.tap_dim: int = self.token_dim + (0 if stem is None else stem.dim)
         self.grid_size: tuple[int, int] = tuple(visual.grid_size)
         self.image_size: int = visual.image_size[0]
         self.mean: tuple[float, ...] = tuple(visual.preprocess_cfg["mean"])
@@ -148,12 +148,12 @@ class CLIPBackbone(nn.Module):
             image: What they were tapped from.
 
         Returns:
-            Every tap with the channels of ``beside`` behind its own, the same at each; the taps themselves for CLIP's
+            Every tap with the channels of the stem behind its own, the same at each; the taps themselves for CLIP's
             own towers.
         """
-        if self.beside is None:
+        if self.stem is None:
             return tuple(taps)
-        carried = self.beside(image)
+        carried = self.stem.tokens(image)
         return tuple(torch.cat([tap, carried.to(tap.dtype)], dim=-1) for tap in taps)
 
     def ln_post(self, tokens: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows channels"]:

@@ -14,7 +14,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
-from afr_clip.clip.stem import AlignedMaps, PatchProjection, StemTokens
+from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
 from afr_clip.clip.weights import fingerprint, load_clip_weights, weight_path
 
 logger = logging.getLogger(__name__)
@@ -60,20 +60,20 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
     needs_cnn = needs_cnn or settings.cnn_stem
     preprocessing = clip.visual.preprocess_cfg
     cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"]) if needs_cnn else None
-    if cnn is not None and settings.cnn_stem:
+    view = PatchView(cnn, clip.visual.patch_size[0]) if cnn is not None and settings.cnn_stem else None
+    if view is not None:
         # The seed fixes random weights, and is without effect where weights are loaded.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            clip.visual.conv1 = PatchProjection(cnn.feature_dim, clip.visual.conv1.out_channels)
+            clip.visual.conv1 = PatchEmbedding(view.channels, clip.visual.conv1.out_channels)
     if settings.weights is not None:
         load_clip_weights(clip, weight_path(settings.weights))
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
-    beside = None
-    if cnn is not None and settings.cnn_stem:
-        maps, projection = AlignedMaps(cnn, clip.visual.patch_size[0]), clip.visual.conv1
-        clip.visual.conv1, beside = nn.Sequential(maps, projection), StemTokens(maps, projection)
-    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, beside)
+    stem = None
+    if view is not None:
+        stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
+    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, stem)
     return Towers(settings, backbone, cnn)
 
 

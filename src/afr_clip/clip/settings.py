@@ -77,7 +77,7 @@ class BackboneSettings:
             APRIL-GAN's and AdaCLIP's published weights were trained on.
         image_size: Side of the square input in pixels.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
-        cnn_stem: Whether the CNN's maps take the place of the image tower's patch embedding.
+        cnn_stem: Whether a stem over the CNN's maps takes the place of the image tower's patch embedding.
         cnn: The CNN of self prompting, and of the stem where there is one.
 
     Raises:

@@ -1,5 +1,7 @@
 """A CNN in the place of CLIP's patch embedding, for towers too small to learn edges and textures themselves."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,22 +12,19 @@ from afr_clip.clip.cnn import FrozenCNN
 NEIGHBOUR_SHARE = 0.1
 """Share of an image's patches that a patch is compared with; more than a defect usually covers."""
 
-TYPICAL_RARITY, RARITY_SPREAD = 0.85, 0.3
-"""Mean and deviation of the rarity of a patch, over the drawn pictures of dataset=demo."""
-
 LEAST_DEVIATION = 1e-3
 """Added to deviations over an image, which are 0 where it is the same everywhere."""
 
 
-class PatchProjection(nn.Module):
-    """Normalise the channels of a CNN's maps and project them to the tower's width.
+class PatchEmbedding(nn.Module):
+    """Normalise what a CNN sees at every position, and mix it with what is around it to a token of the tower's width.
 
     Args:
-        channels: Channels of the maps.
+        channels: Channels of what is seen.
         width: Width ``D_v`` of the tower's tokens.
 
     Example:
-        >>> PatchProjection(channels=6, width=4)(torch.randn(1, 6, 3, 3)).shape
+        >>> PatchEmbedding(channels=6, width=4)(torch.randn(1, 6, 3, 3)).shape
         torch.Size([1, 4, 3, 3])
     """
 
@@ -36,72 +35,101 @@ class PatchProjection(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         self.project = nn.Conv2d(channels, width, kernel_size=1)
+        self.mix = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
+            nn.GELU(),
+        )
 
-    def forward(self, maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Project maps that have one position per patch."""
-        return self.project(self.normalised(maps))
+    def forward(self, seen: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
+        """Embed what has one position per patch."""
+        return self.embedded(self.normalised(seen))
 
-    def normalised(self, maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+    def normalised(self, seen: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
         """Bring each channel to about zero mean and unit deviation."""
-        return (maps - self.mean[:, None, None]) / self.std[:, None, None]
+        return (seen - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def embedded(self, normalised: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
+        """Embed what is normalised already."""
+        return cast("Tensor", self.mix(self.project(normalised)))
 
 
-class AlignedMaps(nn.Module):
-    """Bring chosen stages of a CNN to one position per patch, and put their channels behind each other.
+class PatchView(nn.Module):
+    """See each patch as the CNN's maps, and as how rare it is in its own image.
 
-    Finer stages are averaged over the patch, coarser ones interpolated.
+    Finer stages are averaged over the patch, coarser ones interpolated. What is damaged is often no more than what the
+    rest of the picture does not show, and that no single patch can tell.
 
     Args:
         cnn: The frozen CNN.
         patch_size: Side of a patch in pixels.
+
+    Attributes:
+        channels: The maps' channels, and two measures of rarity per stage.
     """
 
     def __init__(self, cnn: FrozenCNN, patch_size: int) -> None:
         super().__init__()
         self.cnn = cnn
         self.patch_size = patch_size
+        self.channels: int = cnn.feature_dim + 2 * len(cnn.stage_dims)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
-        """Look at images normalised as the CLIP towers take them."""
+        """Look at images normalised as the CLIP towers take them, without a graph."""
         grid_size = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
-        return torch.cat([aligned(stage, grid_size) for stage in self.cnn.maps(image)], dim=1)
+        with torch.no_grad():
+            maps = [aligned(stage, grid_size) for stage in self.cnn.maps(image)]
+            rare = torch.stack([rarity(stage) for stage in maps], dim=1)
+            return torch.cat([*maps, rare, _within_image(rare)], dim=1)
 
 
-class StemTokens(nn.Module):
-    """What the stem saw, as tokens beside the tower's: the CNN's maps, and how rare each patch is in its own image.
+class Stem(nn.Module):
+    """A CNN in the place of CLIP's patch embedding.
 
-    A small tower forgets detail, and what is damaged is often no more than what the rest of the picture does not show.
-    The class token's place takes each channel's largest value over the patches.
+    What was made of the last images is remembered as long as the CNN remembers them: the tower and what its taps carry
+    ask for the same.
 
     Args:
-        maps: The CNN's maps, one position per patch.
-        projection: Knows by which statistics they are normalised.
+        view: What is seen of each patch.
+        embedding: Makes tokens of it.
 
     Attributes:
-        dim: Width of a token: the maps' channels, and two measures of rarity per stage of the CNN.
+        dim: Width of what ``tokens`` gives: all that is seen, and the tower's width.
     """
 
-    def __init__(self, maps: AlignedMaps, projection: PatchProjection) -> None:
+    def __init__(self, view: PatchView, embedding: PatchEmbedding) -> None:
         super().__init__()
-        self.maps = maps
-        self.projection = projection
-        self.dim: int = maps.cnn.feature_dim + 2 * len(maps.cnn.stage_dims)
+        self.view = view
+        self.embedding = embedding
+        self.dim: int = view.channels + embedding.project.out_channels
+        self._last: tuple[tuple[Tensor, ...], Tensor, Tensor] | None = None
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
-        """Look at images normalised as the CLIP towers take them, without a graph.
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch token_dim h w"]:
+        """Embed the patches of images normalised as the CLIP towers take them, without a graph."""
+        return self._look(image)[1]
+
+    def tokens(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens stem_dim"]:
+        """Return what was seen and how it was embedded, as tokens beside the tower's: a small tower forgets detail.
 
         Args:
             image: Any size that the tower takes.
 
         Returns:
-            A token for the class token's place, and one per patch.
+            A token per patch, and in the class token's place each channel's largest value over the patches.
         """
         with torch.no_grad():
-            maps = self.maps(image)
-            rare = torch.stack([rarity(stage) for stage in maps.split(self.maps.cnn.stage_dims, dim=1)], dim=1)
-            seen = (self.projection.normalised(maps), (rare - TYPICAL_RARITY) / RARITY_SPREAD, _within_image(rare))
-            patches = torch.cat(seen, dim=1).flatten(2).transpose(1, 2)
+            patches = torch.cat(self._look(image), dim=1).flatten(2).transpose(1, 2)
             return torch.cat([patches.amax(dim=1, keepdim=True), patches], dim=1)
+
+    def _look(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        stages = self.view.cnn.maps(image)
+        if self._last is None or self._last[0] is not stages:
+            with torch.no_grad():
+                normalised = self.embedding.normalised(self.view(image))  # the CNN remembers its maps
+                self._last = (stages, normalised, self.embedding.embedded(normalised))
+        return self._last[1], self._last[2]
 
 
 def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:

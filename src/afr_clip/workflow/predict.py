@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from jaxtyping import Float
@@ -21,6 +22,9 @@ from afr_clip.reports.tables import ImageRow, write_scores
 from afr_clip.workflow.evaluate import build_scoring, provenance, restore
 from afr_clip.workflow.parts import Run, build_engine, data_settings, finish_run, start_run
 from afr_clip.workflow.stopping import interruptible
+
+WRITERS = 2
+"""Threads that write; encoding a picture takes as long as scoring it."""
 
 NUM_PRINTED = 10
 """Photographs that are named on the terminal."""
@@ -50,6 +54,7 @@ def _predict(config: DictConfig) -> None:
     try:
         with data.naming_lost_images():
             engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
+            writer.close()
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
     _print_highest(writer.rows)
@@ -67,7 +72,7 @@ def _print_highest(rows: Sequence[ImageRow]) -> None:
 
 
 class PhotographWriter:
-    """A sink that writes map and overlay of every photograph and keeps its score.
+    """A sink that writes map and overlay of every photograph and keeps its score; to be closed at the end.
 
     Args:
         run: Where they go: ``maps/`` and ``overlays/``, under the photographs' own names.
@@ -82,6 +87,8 @@ class PhotographWriter:
         self._folder = run.folder
         self._root = images if images.is_dir() else images.parent
         self._stems = Counter(photograph.with_suffix("") for photograph in photographs)
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._pending: list[Future[None]] = []
         self.rows: list[ImageRow] = []
 
     def __call__(
@@ -90,14 +97,29 @@ class PhotographWriter:
         anomaly_map: Float[Tensor, "batch height width"],
         image_score: Float[Tensor, " batch"],
     ) -> None:
-        """Write one batch."""
-        for i, sample in enumerate(batch.samples):
-            place = self._place(sample.image_path)
-            save_map(self._folder / "maps" / place, anomaly_map[i])
-            photograph = decode_image(sample.image_path)
-            overlay = self._folder / "overlays" / place
-            draw_overlay(overlay, sample.image_path.name, photograph, anomaly_map[i], float(image_score[i]))
-            self.rows.append(ImageRow.of(sample, None, float(image_score[i])))
+        """Write one batch, behind the back of the next one's scoring; first wait for the batch before."""
+        self._wait()
+        for sample, shown, score in zip(batch.samples, anomaly_map.cpu(), image_score.tolist(), strict=True):
+            self._pending.append(self._pool.submit(self._write, sample.image_path, shown, score))
+            self.rows.append(ImageRow.of(sample, None, score))
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        try:
+            self._wait()
+        finally:
+            self._pool.shutdown()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, []
+        for written in pending:
+            written.result()
+
+    def _write(self, photograph: Path, anomaly_map: Float[Tensor, "height width"], image_score: float) -> None:
+        place = self._place(photograph)
+        save_map(self._folder / "maps" / place, anomaly_map)
+        overlay = self._folder / "overlays" / place.with_suffix(".jpg")
+        draw_overlay(overlay, photograph.name, decode_image(photograph), anomaly_map, image_score)
 
     def _place(self, photograph: Path) -> Path:
         # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.

@@ -248,10 +248,10 @@ def test_every_tap_carries_what_the_stem_saw_and_the_last_norm_leaves_it_alone(s
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     taps = stemmed.backbone.tap(image)
     first, *_, last = stemmed.backbone.carry(taps, image)
-    assert first.shape[-1] == stemmed.backbone.tap_dim == 128 + 176 + 6
+    assert first.shape[-1] == stemmed.backbone.tap_dim == 128 + 182 + 128
     assert torch.equal(first[..., :128], taps[0])
     assert torch.equal(first[..., 128:], last[..., 128:])
-    assert torch.equal(last[..., 128:], stemmed.backbone.beside(image))
+    assert torch.equal(last[..., 128:], stemmed.backbone.stem.tokens(image))
     normed = stemmed.backbone.ln_post(last)
     assert torch.equal(normed[..., 128:], last[..., 128:])
     torch.testing.assert_close(normed[..., :128], stemmed.backbone.clip.visual.ln_post(last[..., :128]))
@@ -287,36 +287,38 @@ def test_the_cnn_runs_once_although_stem_and_self_prompting_read_it(stemmed):
 
 
 def test_stem_and_self_prompting_read_the_same_maps(stemmed):
-    embed = stemmed.backbone.clip.visual.conv1
+    stem = stemmed.backbone.clip.visual.conv1
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     maps = stemmed.cnn.maps(image)
     assert [tuple(stage.shape[1:]) for stage in maps] == [(24, 40, 40), (40, 20, 20), (112, 10, 10)]
-    projected = embed[1](torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
-    torch.testing.assert_close(embed(image), projected)
+    seen = stem.view(image)
+    torch.testing.assert_close(seen[:, :176], torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
+    torch.testing.assert_close(stem(image), stem.embedding(seen))
     torch.testing.assert_close(stemmed.cnn(image), torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1))
 
 
 def test_a_cnn_that_sees_nothing_leaves_stem_and_self_prompting_blind(stemmed):
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    embed = stemmed.backbone.clip.visual.conv1
-    assert embed(image).std(dim=(2, 3)).min() > 0
+    stem = stemmed.backbone.clip.visual.conv1
+    assert stem(image).std(dim=(2, 3)).min() > 0
     blindfold = stemmed.cnn.network.register_forward_hook(lambda _, __, maps: [torch.zeros_like(m) for m in maps])
     try:
         unseen = 1 - image
-        assert embed(unseen).std(dim=(2, 3)).max() < 1e-6
+        inside = stem(unseen)[..., 2:-2, 2:-2]  # the embedding sees the edge of the picture two patches off
+        assert inside.std(dim=(2, 3)).max() < 1e-6
         assert stemmed.cnn(unseen).count_nonzero() == 0
     finally:
         blindfold.remove()
 
 
 def test_weights_of_a_tower_over_a_cnn_load_from_a_file_without_the_cnn(tmp_path, stemmed):
-    state = {name: value for name, value in stemmed.backbone.clip.state_dict().items() if "conv1.0." not in name}
-    state = {name.replace("conv1.1.", "conv1."): value + 0.25 for name, value in state.items()}
+    state = {name: value for name, value in stemmed.backbone.clip.state_dict().items() if "conv1.view." not in name}
+    state = {name.replace("conv1.embedding.", "conv1."): value + 0.25 for name, value in state.items()}
     path = tmp_path / "clip.safetensors"
     save_file(state, path)
     filed = replace(STEMMED, random_weights=False, weights=str(path))
     loaded = load_towers(filed, needs_cnn=False)
-    projection = loaded.backbone.clip.visual.conv1[1]
-    assert torch.equal(projection.mean, torch.full((176,), 0.25))
-    assert torch.equal(projection.project.weight, state["visual.conv1.project.weight"])
+    embedding = loaded.backbone.clip.visual.conv1.embedding
+    assert torch.equal(embedding.mean, torch.full((182,), 0.25))
+    assert torch.equal(embedding.project.weight, state["visual.conv1.project.weight"])
     assert load_towers(replace(filed, image_size=320), needs_cnn=False).fingerprint() == loaded.fingerprint()

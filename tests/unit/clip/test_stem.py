@@ -3,7 +3,7 @@ import timm
 import torch
 
 from afr_clip.clip.cnn import FrozenCNN
-from afr_clip.clip.stem import AlignedMaps, PatchProjection, StemTokens, aligned, rarity
+from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem, aligned, rarity
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
@@ -12,32 +12,54 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_projection_matches_loops():
-    projection = PatchProjection(channels=3, width=2)
-    projection.mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    projection.std.copy_(torch.tensor([2.0, 0.5, 1.0]))
-    maps = noise(2, 3, 4, 5)
-    weight, bias = projection.project.weight[:, :, 0, 0], projection.project.bias
-    expected = torch.empty(2, 2, 4, 5)
+def embedding(channels: int, width: int) -> PatchEmbedding:
+    torch.manual_seed(0)
+    return PatchEmbedding(channels, width)
+
+
+def convolved(maps: torch.Tensor, layer: torch.nn.Conv2d) -> torch.Tensor:
+    """Slide a 3 x 3 kernel over one image, zeros beyond its edge."""
+    rows, columns = maps.shape[1:]
+    out = torch.empty(layer.out_channels, rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            total = layer.bias.clone()
+            for down in (-1, 0, 1):
+                for right in (-1, 0, 1):
+                    if 0 <= row + down < rows and 0 <= column + right < columns:
+                        total = total + layer.weight[:, :, down + 1, right + 1] @ maps[:, row + down, column + right]
+            out[:, row, column] = total
+    return out
+
+
+def test_the_embedding_matches_loops():
+    embed = embedding(channels=3, width=2)
+    embed.mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    embed.std.copy_(torch.tensor([2.0, 0.5, 1.0]))
+    seen = noise(2, 3, 4, 5)
+    gelu, (first, second) = torch.nn.functional.gelu, (embed.mix[1], embed.mix[3])
     for image in range(2):
-        for row in range(4):
-            for column in range(5):
-                normal = (maps[image, :, row, column] - projection.mean) / projection.std
-                expected[image, :, row, column] = weight @ normal + bias
-    torch.testing.assert_close(projection(maps), expected)
+        normal = (seen[image] - embed.mean.view(3, 1, 1)) / embed.std.view(3, 1, 1)
+        projected = torch.einsum("oc,chw->ohw", embed.project.weight[:, :, 0, 0], normal)
+        projected = projected + embed.project.bias.view(2, 1, 1)
+        expected = gelu(convolved(gelu(convolved(gelu(projected), first)), second))
+        torch.testing.assert_close(embed(seen)[image], expected)
 
 
-def test_a_position_of_mean_values_is_projected_to_the_bias():
-    projection = PatchProjection(channels=3, width=2)
-    projection.mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    maps = projection.mean.view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    torch.testing.assert_close(projection(maps), projection.project.bias.view(1, 2, 1, 1).expand(1, 2, 2, 2))
+def test_an_embedding_knows_two_patches_around_and_no_more():
+    embed, seen = embedding(channels=3, width=4), noise(1, 3, 9, 9)
+    other = seen.clone()
+    other[..., 4, 4] += 1
+    changed = (embed(seen) != embed(other)).any(dim=1)[0]
+    assert changed[2:7, 2:7].all()
+    changed[2:7, 2:7] = False
+    assert not changed.any()
 
 
 def test_the_statistics_are_stored_and_do_not_learn():
-    projection = PatchProjection(channels=3, width=2)
-    assert {"mean", "std"} < projection.state_dict().keys()
-    assert {name for name, _ in projection.named_parameters()} == {"project.weight", "project.bias"}
+    embed = embedding(channels=3, width=2)
+    assert {"mean", "std"} < embed.state_dict().keys()
+    assert {name.split(".")[0] for name, _ in embed.named_parameters()} == {"project", "mix"}
 
 
 def test_finer_maps_are_averaged_block_by_block():
@@ -76,15 +98,15 @@ def test_stages_that_are_no_exact_fraction_of_the_image_are_aligned_too(size, st
     grid = (size // 8, size // 8)
     fine, same, coarse = frozen.maps(image)
     assert (fine.shape[-1], same.shape[-1], coarse.shape[-1]) == stages
-    seen = AlignedMaps(frozen, patch_size=8)(image)
-    assert seen.shape == (1, 24 + 40 + 112, *grid)
+    seen = PatchView(frozen, patch_size=8)(image)
+    assert seen.shape == (1, 24 + 40 + 112 + 6, *grid)
     torch.testing.assert_close(seen[:, :24], fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean(dim=(3, 5)))
     assert torch.equal(seen[:, 24:64], same)
-    torch.testing.assert_close(seen[:, 64:], aligned(coarse, grid))
+    torch.testing.assert_close(seen[:, 64:176], aligned(coarse, grid))
 
 
 def test_height_and_width_keep_their_order():
-    assert AlignedMaps(cnn(), patch_size=8)(noise(1, 3, 64, 96)).shape[-2:] == (8, 12)
+    assert PatchView(cnn(), patch_size=8)(noise(1, 3, 64, 96)).shape[-2:] == (8, 12)
 
 
 def test_rarity_matches_loops():
@@ -117,19 +139,50 @@ def test_rarity_does_not_change_with_the_images_contrast_or_brightness(gain, shi
     torch.testing.assert_close(rarity(gain * maps + shift), rarity(maps), atol=5e-3, rtol=0)
 
 
-def test_stem_tokens_are_normalised_maps_and_rarities_with_their_largest_values_in_front():
-    frozen = cnn()
-    projection = PatchProjection(channels=176, width=4)
-    projection.mean.fill_(0.5)
-    projection.std.fill_(2.0)
-    maps = AlignedMaps(frozen, patch_size=8)
-    tokens, image = StemTokens(maps, projection), noise(2, 3, 64, 96)
-    seen = tokens(image)
-    assert tokens.dim == 176 + 2 * 3
-    assert seen.shape == (2, 1 + 8 * 12, tokens.dim)
-    torch.testing.assert_close(seen[:, 1:, :176], ((maps(image) - 0.5) / 2).flatten(2).transpose(1, 2))
-    absolute, relative = seen[:, 1:, 176:179], seen[:, 1:, 179:]
-    torch.testing.assert_close(absolute[..., 1] * 0.3 + 0.85, rarity(maps(image)[:, 24:64]).flatten(1))
-    torch.testing.assert_close(relative.mean(dim=1), torch.zeros(2, 3), atol=1e-4, rtol=0)
+def stem() -> Stem:
+    view = PatchView(cnn(), patch_size=8)
+    embed = embedding(view.channels, 4).requires_grad_(False)
+    embed.mean.fill_(0.5)
+    embed.std.fill_(2.0)
+    return Stem(view, embed)
+
+
+def test_a_view_is_the_maps_and_how_rare_each_patch_is_at_every_stage():
+    view, image = PatchView(cnn(), patch_size=8), noise(2, 3, 64, 96)
+    seen = view(image)
+    assert seen.shape == (2, 176 + 2 * 3, 8, 12)
+    assert view.channels == seen.shape[1]
+    fine, same, coarse = (aligned(stage, (8, 12)) for stage in view.cnn.maps(image))
+    torch.testing.assert_close(seen[:, :176], torch.cat([fine, same, coarse], dim=1))
+    absolute, relative = seen[:, 176:179], seen[:, 179:]
+    torch.testing.assert_close(absolute[:, 1], rarity(same))
+    torch.testing.assert_close(relative.mean(dim=(2, 3)), torch.zeros(2, 3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(relative.std(dim=(2, 3)), torch.ones(2, 3), atol=2e-2, rtol=0)
+
+
+def test_tokens_are_what_is_seen_and_its_embedding_with_their_largest_values_in_front():
+    whole, image = stem(), noise(2, 3, 64, 96)
+    seen = whole.tokens(image)
+    assert whole.dim == 182 + 4
+    assert seen.shape == (2, 1 + 8 * 12, whole.dim)
+    torch.testing.assert_close(seen[:, 1:, :182], ((whole.view(image) - 0.5) / 2).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(seen[:, 1:, 182:], whole(image).flatten(2).transpose(1, 2))
     torch.testing.assert_close(seen[:, 0], seen[:, 1:].amax(dim=1))
     assert not seen.requires_grad
+
+
+def test_other_images_are_not_taken_for_the_last_ones():
+    whole, first, second = stem(), noise(1, 3, 64, 64), noise(1, 3, 64, 64).flip(-1)
+    kept = whole(first)
+    assert not torch.equal(whole(second), kept)
+    assert torch.equal(whole.tokens(first)[:, 1:, 182:], kept.flatten(2).transpose(1, 2))
+    assert whole(noise(1, 3, 80, 64)).shape[-2:] == (10, 8)
+
+
+def test_what_was_made_of_the_last_images_is_made_once():
+    whole, image, calls = stem(), noise(1, 3, 64, 64), []
+    whole.embedding.mix.register_forward_hook(lambda *_: calls.append(1))
+    for number in (1, 2):
+        whole(image * number)
+        whole.tokens(image * number)
+        assert len(calls) == number

@@ -1,1 +1,1 @@
-"""Pictures with captions: coloured materials and simple things, whole or flawed, for contrastive pre-training."""
+"""Pictures with captions and masks: materials and things, named or invented, whole or flawed, for pre-training."""

@@ -1,17 +1,14 @@
-"""Pairs of a picture and a caption, and the captions that an evaluation asks for."""
+"""What captions say: of which subject, in which words, and what an evaluation asks for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
 
 from afr_clip.data.procedural.canvas import Canvas, Colour, Surface
-from afr_clip.data.procedural.flaw import flawed
 from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
-from afr_clip.data.procedural.light import Light
 from afr_clip.data.procedural.pairs import assemblies, materials, things
+from afr_clip.data.procedural.pairs.nameless import NAMELESS
 from afr_clip.data.procedural.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
 from afr_clip.data.procedural.pairs.palette import PALETTE
 
@@ -27,25 +24,6 @@ class Subject:
 
     words: str
     draw: Callable[[Canvas, Colour], Surface]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and what is said about it.
-
-    Attributes:
-        picture: The photograph.
-        caption: One of many ways to describe it.
-        subject: What it shows.
-        colour: In which colour of the palette.
-        defect: Which kind of defect it has; none where it is whole.
-    """
-
-    picture: UInt8[ndarray, "height width 3"]
-    caption: str
-    subject: str
-    colour: str
-    defect: str | None
 
 
 def _subjects(*drawings: Callable[[Canvas, Colour], Surface]) -> tuple[Subject, ...]:
@@ -176,9 +154,6 @@ KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
 }
 """What is said of one kind of defect."""
 
-FLAWED_SHARE = 0.5
-"""Share of the pairs that have a defect."""
-
 PLAIN_SHARE = 0.3
 """Share of the captions that say nothing about the condition."""
 
@@ -192,40 +167,6 @@ KIND_SHARE = 0.4
 """Share of the phrases about a defect that name its kind."""
 
 
-def draw_pair(rng: np.random.Generator, size: tuple[int, int], held_out: bool = False) -> Pair:
-    """Draw a picture with its caption.
-
-    Args:
-        rng: Source of all randomness.
-        size: Height and width of the picture in pixels.
-        held_out: Draw only the combinations of colour and subject that are kept from training.
-    """
-    subject, colour = _combination(rng, held_out)
-    defect = KINDS[rng.integers(len(KINDS))] if rng.random() < FLAWED_SHARE else None
-    picture = draw_picture(rng, size, subject, colour, defect)
-    return Pair(picture, draw_caption(rng, subject.words, colour, defect), subject.words, colour, defect)
-
-
-def draw_picture(
-    rng: np.random.Generator, size: tuple[int, int], subject: Subject, colour: str, defect: str | None
-) -> UInt8[ndarray, "height width 3"]:
-    """Draw a subject in a colour, whole or with a defect.
-
-    Args:
-        rng: Source of all randomness.
-        size: Height and width in pixels.
-        subject: What to show.
-        colour: A name of the palette.
-        defect: A kind of defect, or none.
-    """
-    canvas = Canvas(size, rng)
-    surface = subject.draw(canvas, PALETTE[colour])
-    light = Light.drawn(canvas)
-    if defect is not None:
-        surface, _ = flawed(canvas, surface, light, DEFECTS[defect])
-    return light.photographed(light.seen(surface, canvas.pixel))
-
-
 def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: str | None) -> str:
     """Choose one of the many captions of a picture.
 
@@ -235,7 +176,7 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
         rng: Source of all randomness.
         subject: What the picture shows, in words.
         colour: Its colour.
-        defect: Its kind of defect, or none.
+        defect: Its kind of defect, named or nameless, or none.
     """
     template, choice = _one_of(rng, TEMPLATES), rng.random()
     if choice < NEUTRAL_SHARE:
@@ -245,6 +186,17 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
     words = f"{colour} {subject}" if rng.random() < COLOUR_SHARE else subject
     plain = rng.random() < PLAIN_SHARE / (1 - NEUTRAL_SHARE - STRANGE_SHARE)
     return template.format(words if plain else _condition(rng, defect).format(words))
+
+
+def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:
+    """Say of something that it is flawed, or whole, in one of many ways.
+
+    Args:
+        rng: Chooses the words.
+        words: What it is called.
+        flawed: Which of both to say.
+    """
+    return _one_of(rng, TEMPLATES).format(_one_of(rng, FLAWED_PHRASES if flawed else WHOLE_PHRASES).format(words))
 
 
 def plain_caption(subject: str, colour: str) -> str:
@@ -265,19 +217,11 @@ def condition_captions(subject: str) -> tuple[str, str]:
     return f"a photo of a normal {subject}", f"a photo of a defective {subject}"
 
 
-def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:
-    """Draw until the combination is one of those wanted: about ten times for the held-out ones."""
-    colours = tuple(PALETTE)
-    while True:
-        subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], colours[rng.integers(len(colours))]
-        if ((colour, subject.words) in HELD_OUT_COMBINATIONS) == held_out:
-            return subject, colour
-
-
 def _condition(rng: np.random.Generator, defect: str | None) -> str:
     if defect is None:
         return _one_of(rng, WHOLE_PHRASES)
-    return _one_of(rng, KIND_PHRASES[defect] if rng.random() < KIND_SHARE else FLAWED_PHRASES)
+    names_kind = rng.random() < KIND_SHARE and defect not in NAMELESS
+    return _one_of(rng, KIND_PHRASES[defect] if names_kind else FLAWED_PHRASES)
 
 
 def _one_of(rng: np.random.Generator, choices: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ import pytest
 
 from afr_clip.data.procedural.canvas import Canvas
 from afr_clip.data.procedural.kinds import DEFECTS, HELD_OUT
-from afr_clip.data.procedural.pairs import captions
 from afr_clip.data.procedural.pairs.captions import (
     FLAWED_PHRASES,
     HELD_OUT_COMBINATIONS,
@@ -14,12 +13,12 @@ from afr_clip.data.procedural.pairs.captions import (
     SUBJECTS,
     TEMPLATES,
     WHOLE_PHRASES,
+    condition_caption,
     condition_captions,
     draw_caption,
-    draw_pair,
-    draw_picture,
     plain_caption,
 )
+from afr_clip.data.procedural.pairs.nameless import NAMELESS
 from afr_clip.data.procedural.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
 from afr_clip.data.procedural.pairs.palette import PALETTE, contrasting, toned
 
@@ -33,31 +32,19 @@ SIZE = (32, 32)
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    return [draw_pair(np.random.default_rng([5, seed]), SIZE) for seed in range(300)]
-
-
-def worded(pairs):
-    """Every pair of the fixture with further captions of the same picture, which cost nothing to draw."""
+def told():
+    """Captions of every subject, colour and condition."""
     rng = np.random.default_rng(11)
-    return [(p, draw_caption(rng, p.subject, p.colour, p.defect)) for p in pairs for _ in range(10)]
+    kinds = (None, *KINDS, *NAMELESS)
+    drawn = [(SUBJECTS[rng.integers(len(SUBJECTS))].words, rng.choice(list(PALETTE))) for _ in range(3000)]
+    conditions = [None if rng.random() < 0.5 else kinds[1 + rng.integers(len(kinds) - 1)] for _ in drawn]
+    return [
+        (kind, draw_caption(rng, words, colour, kind)) for (words, colour), kind in zip(drawn, conditions, strict=True)
+    ]
 
 
-def test_a_seed_determines_picture_and_caption():
-    first, again, other = (draw_pair(np.random.default_rng(seed), SIZE) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first.picture, again.picture)
-    assert (first.caption, first.subject, first.colour, first.defect) == (
-        again.caption,
-        again.subject,
-        again.colour,
-        again.defect,
-    )
-    assert not np.array_equal(first.picture, other.picture)
-
-
-def test_captions_never_speak_of_what_only_the_unseen_set_shows(pairs):
-    assert [text for _, text in worded(pairs) if FORBIDDEN.search(text)] == []
-    assert [pair.caption for pair in pairs if FORBIDDEN.search(pair.caption)] == []
+def test_captions_never_speak_of_what_only_the_unseen_set_shows(told):
+    assert [text for _, text in told if FORBIDDEN.search(text)] == []
 
 
 def test_no_list_holds_a_word_of_the_unseen_set():
@@ -80,55 +67,38 @@ def test_everyday_nouns_are_many_and_name_nothing_that_is_shown():
     assert not set(EVERYDAY_NOUNS) & ({*PALETTE, *DEFECTS, *NEUTRAL_NOUNS})
 
 
-def test_training_never_draws_a_combination_that_is_held_out(pairs):
-    assert not {(pair.colour, pair.subject) for pair in pairs} & HELD_OUT_COMBINATIONS
-
-
-def test_held_out_pairs_show_only_held_out_combinations():
-    drawn = {(p.colour, p.subject) for p in (draw_pair(np.random.default_rng(s), SIZE, True) for s in range(40))}
-    assert drawn <= HELD_OUT_COMBINATIONS
-    assert len(drawn) > 20
-
-
 def test_a_tenth_of_all_combinations_is_held_out_and_every_subject_keeps_most_colours():
     assert 0.08 < len(HELD_OUT_COMBINATIONS) / (len(SUBJECTS) * len(PALETTE)) < 0.12
     assert all(sum(s.words == words for _, words in HELD_OUT_COMBINATIONS) <= 2 for s in SUBJECTS)
     assert all(sum(colour == name for name, _ in HELD_OUT_COMBINATIONS) < len(SUBJECTS) / 4 for colour in PALETTE)
 
 
-def test_what_a_caption_says_of_the_condition_is_true(pairs):
+def test_what_a_caption_says_of_the_condition_is_true(told):
     of_whole = re.compile(r"\bnormal|flawless|perfect|unblemished|intact|without")
     of_flawed = re.compile(r"abnormal|defective|damaged|broken|\bwith\b|" + "|".join(_adjectives()))
-    for pair, text in [*worded(pairs), *((pair, pair.caption) for pair in pairs)]:
-        assert not (of_flawed if pair.defect is None else of_whole).search(text), (text, pair.defect)
+    rng = np.random.default_rng(3)
+    conditions = [None, "scratch"] * 40
+    neutral = [(kind, condition_caption(rng, "object", flawed=kind is not None)) for kind in conditions]
+    for kind, text in [*told, *neutral]:
+        assert not (of_flawed if kind is None else of_whole).search(text), (text, kind)
+    assert all((of_whole if kind is None else of_flawed).search(text) for kind, text in neutral)
 
 
 def _adjectives():
     return [phrase.removesuffix(" {}") for phrases in KIND_PHRASES.values() for phrase in phrases if phrase[0] != "{"]
 
 
-def test_a_caption_that_names_a_kind_names_the_right_one(pairs):
-    for pair, text in worded(pairs):
-        named = {kind for kind, phrases in KIND_PHRASES.items() if any(p.strip("{} ") in text for p in phrases)}
-        assert named <= {pair.defect}, (text, pair.defect)
+def test_a_caption_that_names_a_kind_names_the_right_one(told):
+    for kind, text in told:
+        named = {name for name, phrases in KIND_PHRASES.items() if any(p.strip("{} ") in text for p in phrases)}
+        assert named <= {kind}, (text, kind)
 
 
-def test_about_half_of_the_pairs_are_flawed_and_every_kind_occurs(pairs):
-    flawed = [pair.defect for pair in pairs if pair.defect]
-    assert 0.4 < len(flawed) / len(pairs) < 0.6
-    assert set(flawed) == set(KINDS)
-
-
-def test_no_kind_that_is_held_out_is_drawn_or_named(pairs):
-    assert not {pair.defect for pair in pairs} & set(HELD_OUT)
-    assert set(KIND_PHRASES) == set(KINDS) == set(DEFECTS) - set(HELD_OUT)
-
-
-def test_about_three_in_ten_captions_say_nothing_of_the_condition(pairs):
+def test_about_three_in_ten_captions_say_nothing_of_the_condition(told):
     states = re.compile(
         "|".join(p.strip("{} ") for p in (*WHOLE_PHRASES, *FLAWED_PHRASES, *sum(KIND_PHRASES.values(), ())))
     )
-    texts = [text for _, text in worded(pairs)]
+    texts = [text for _, text in told]
     plain = [text for text in texts if not states.search(text)]
     assert 0.26 < len(plain) / len(texts) < 0.34
     shown = re.compile("|".join(subject.words for subject in SUBJECTS))
@@ -158,13 +128,6 @@ def test_a_subject_is_mostly_of_its_colour(subject):
         assert min(others, key=lambda name: others[name]) == colour
 
 
-def test_a_defect_changes_the_picture():
-    cup = next(subject for subject in SUBJECTS if subject.words == "cup")
-    whole, flawed = (draw_picture(np.random.default_rng(2), (64, 64), cup, "red", kind) for kind in (None, "hole"))
-    changed = (np.abs(whole.astype(int) - flawed.astype(int)).max(axis=-1) > 20).mean()
-    assert 0.0005 < changed < 0.2
-
-
 def test_subjects_have_different_names():
     assert len({subject.words for subject in SUBJECTS}) == len(SUBJECTS)
 
@@ -178,4 +141,7 @@ def test_a_second_colour_stands_out_and_a_tone_keeps_within_range():
 def test_an_evaluation_asks_in_plain_words():
     assert plain_caption("screw head", "navy") == "a photo of a navy screw head"
     assert condition_captions("cup") == ("a photo of a normal cup", "a photo of a defective cup")
-    assert captions.FLAWED_SHARE == 0.5
+
+
+def test_no_kind_that_is_held_out_has_words():
+    assert set(KIND_PHRASES) == set(KINDS) == set(DEFECTS) - set(HELD_OUT)

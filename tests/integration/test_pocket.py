@@ -21,7 +21,8 @@ def test_the_shipped_model_finds_defects_on_categories_it_never_saw(run, tmp_pat
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         mean = {row["metric"]: float(row["value"]) for row in csv.DictReader(file) if row["category"] == "mean"}
     assert mean["image_auroc"] > 0.9
-    assert mean["pixel_auroc"] > 0.9
+    assert mean["pixel_ap"] > 0.5
+    assert mean["pixel_auroc"] > 0.95
     assert "Random weights" not in (tmp_path / "run" / "report.html").read_text()
 
 

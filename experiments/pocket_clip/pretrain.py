@@ -292,7 +292,7 @@ def _write(
     with written_whole(out / "clip.safetensors") as path:
         save_file(halves, path)
     table = out / "loss.csv"
-    lines = list(csv.DictReader(table.open())) if table.is_file() else []
+    lines = _lines(table) if table.is_file() else []
     lines = [line for line in lines if int(line["epoch"]) < row["epoch"]] + [row]
     with written_whole(table) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, row.keys())
@@ -310,6 +310,11 @@ def _write(
     }
     with written_whole(out / "resume.pt") as path:
         torch.save(state, path)
+
+
+def _lines(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,9 @@ def test_a_damaged_header_in_a_tar_is_not_taken_for_its_end(bench):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>Please log in</html>", b"\x89PNG\r\n" * 200, gzip.compress(b"text" * 999)]
+    "content",
+    [b"", b"<html>Please log in</html>", b"\x89PNG\r\n" * 200, gzip.compress(b"text" * 999)],
+    ids=["empty", "page", "picture", "text"],  # not the bytes: a gzip holds the second in which it was made
 )
 def test_what_is_no_archive_is_refused(bench, content):
     bench.refuse(bench.put(content), match="must be an intact zip or tar archive, but cannot be read")

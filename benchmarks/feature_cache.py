@@ -55,7 +55,7 @@ class Way:
     def train(self, epoch: int, loss: Callable[..., object]) -> None:
         """Train for one epoch."""
         loader = self.data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.sampler.set_epoch(epoch)
         started = time.perf_counter()
         for batch in loader:
             scored = self.module(batch)

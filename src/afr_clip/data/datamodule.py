@@ -254,9 +254,16 @@ class AnomalyDataModule(LightningDataModule):
             where = f"{dataset.spec.name}/{category}"
             if count.num_empty:
                 logger.warning("%s: %d masks of anomalous images mark no pixel.", where, count.num_empty)
-            if count.num_vanished:
-                logger.warning("%s: %d defects have no pixel left at input size.", where, count.num_vanished)
-        return {category: count.num_vanished for category, count in counts.items()}
+        vanished = {category: count.num_vanished for category, count in counts.items()}
+        if total := sum(vanished.values()):
+            where = ", ".join(category for category, number in vanished.items() if number)
+            logger.warning(
+                "%s: %d small defects have no pixel left at input size (%s); the manifest counts them by category.",
+                dataset.spec.name,
+                total,
+                where,
+            )
+        return vanished
 
     @contextmanager
     def naming_lost_images(self) -> Iterator[None]:

@@ -52,10 +52,9 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     """
     held = _held(folder)
     if held and not resume:
-        msg = (
-            f"run_dir must be new, got {folder}, which holds {held[0]} of a run. Choose another, "
-            f"or continue a training with resume=true."
-        )
+        can_go_on = "resume" in config
+        advice = "Choose another, or continue a training with resume=true." if can_go_on else "Choose another."
+        msg = f"run_dir must be new, got {folder}, which holds {held[0]} of a run. {advice}"
         raise RunFolderError(msg)
     remove_abandoned(folder)
     path = folder / MANIFEST

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +33,7 @@ from afr_clip.reports.run_folder import RunFolderError, open_run, write_json, wr
 from afr_clip.training.callbacks import ForEachPrediction
 from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.progress import EpochBar
 from afr_clip.workflow.mirrors import build_mirrors
 from afr_clip.workflow.precision import choose_precision
 from afr_clip.workflow.together import (
@@ -309,7 +309,7 @@ def build_engine(
         precision=_precision(config, run),
         default_root_dir=str(run.folder),
         logger=list(loggers),
-        callbacks=[RichProgressBar(console_kwargs={"stderr": True}), predictions, *callbacks],
+        callbacks=[EpochBar(), predictions, *callbacks],
         use_distributed_sampler=False,  # the data module shares images out, and never one twice
         enable_checkpointing=False,
         enable_model_summary=False,

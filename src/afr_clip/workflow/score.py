@@ -48,7 +48,9 @@ def score_targets(
     if scored or not names:
         _write(run, scored)
     if not names:
-        logger.info("There is no target to score. Next: python -m afr_clip.evaluate checkpoint=%s", run.folder)
+        logger.info(
+            "There is no target to score. Next: python -m afr_clip.evaluate checkpoint=%s dataset=NAME", run.folder
+        )
     for name in names:
         if name in scored:
             logger.info("%s was scored before, the same images with the same weights; its results stay.", name)

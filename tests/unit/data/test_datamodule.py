@@ -148,6 +148,7 @@ def test_defects_that_vanish_are_counted_and_empty_masks_are_logged(roots, caplo
     pixels[0, 0] = 255
     Image.fromarray(pixels).save(mask)
     assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 1, "tile": 0}
+    assert "mvtec_ad: 1 small defects have no pixel left at input size (bolt); the manifest" in caplog.text
 
 
 def test_an_auxiliary_dataset_needs_anomalous_images_with_masks(roots, tmp_path):

@@ -100,9 +100,11 @@ def test_a_new_folder_may_be_written_into(tmp_path, resume):
 @pytest.mark.parametrize("held", ["checkpoints", "results.csv", "scores.csv"])
 def test_what_a_run_has_made_is_never_written_over(tmp_path, held):
     (tmp_path / held).touch()
-    sentence = rf"run_dir must be new, got {tmp_path}, which holds {held} of a run\. .* with resume=true\.$"
-    with pytest.raises(RunFolderError, match=sentence):
+    sentence = rf"run_dir must be new, got {tmp_path}, which holds {held} of a run\. Choose another"
+    with pytest.raises(RunFolderError, match=rf"{sentence}, or continue a training with resume=true\.$"):
         open_run(tmp_path, resume=False, config=CONFIG)
+    with pytest.raises(RunFolderError, match=rf"{sentence}\.$"):
+        open_run(tmp_path, resume=False, config={key: value for key, value in CONFIG.items() if key != "resume"})
 
 
 @pytest.mark.parametrize(

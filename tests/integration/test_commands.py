@@ -121,6 +121,22 @@ def test_predict_writes_map_overlay_and_score_of_every_photograph(run, small, tm
     assert all(row["is_anomalous"] == "" and 0 <= float(row["image_score"]) <= 1 for row in scores)
 
 
+def test_what_was_predicted_before_a_broken_photograph_is_kept(run, tmp_path, capsys):
+    photographs, predicted = tmp_path / "photographs", tmp_path / "predicted"
+    photographs.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 40, 3), 120, dtype=np.uint8)).save(photographs / name)
+    (photographs / "c.png").write_bytes((photographs / "b.png").read_bytes()[:60])
+    assert run("predict", f"images={photographs}", "category=bolt", f"run_dir={predicted}", "data.num_workers=0",
+               "data.eval_batch_size=1") == 1  # fmt: skip
+    assert f"{photographs / 'c.png'} must be an intact image file" in capsys.readouterr().err
+    assert [row["image"] for row in rows(predicted / "scores.csv")] == [
+        str(photographs / n) for n in ("a.png", "b.png")
+    ]
+    assert sorted(path.name for path in (predicted / "overlays").iterdir()) == ["a.jpg", "b.jpg"]
+    assert sorted(path.name for path in (predicted / "maps").iterdir()) == ["a.png", "b.png"]
+
+
 def test_scoring_can_be_read_another_way_without_training_again(run, small, unseen, tmp_path):
     trained = tmp_path / "trained"
     assert run("train", *small, f"run_dir={trained}") == 0

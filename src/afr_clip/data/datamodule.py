@@ -250,19 +250,15 @@ class AnomalyDataModule(LightningDataModule):
             DataError: If a mask cannot be decoded.
         """
         counts = count_vanished_defects(dataset.samples, self.reader(dataset))
+        name = dataset.spec.name
         for category, count in counts.items():
-            where = f"{dataset.spec.name}/{category}"
             if count.num_empty:
-                logger.warning("%s: %d masks of anomalous images mark no pixel.", where, count.num_empty)
+                logger.warning("%s/%s: %d masks of anomalous images mark no pixel.", name, category, count.num_empty)
         vanished = {category: count.num_vanished for category, count in counts.items()}
         if total := sum(vanished.values()):
-            where = ", ".join(category for category, number in vanished.items() if number)
-            logger.warning(
-                "%s: %d small defects have no pixel left at input size (%s); the manifest counts them by category.",
-                dataset.spec.name,
-                total,
-                where,
-            )
+            categories = ", ".join(category for category, number in vanished.items() if number)
+            say = "%s: %d small defects have no pixel left at input size (%s); the manifest counts them by category."
+            logger.warning(say, name, total, categories)
         return vanished
 
     @contextmanager

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from jaxtyping import Float
@@ -52,9 +53,8 @@ def _predict(config: DictConfig) -> None:
     engine.predictions.sinks = (writer,)
     loader = data.target_dataloader(photographs.spec.name)
     try:
-        with data.naming_lost_images():
+        with closing(writer), data.naming_lost_images():
             engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
-            writer.close()
     finally:
         write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
     _print_highest(writer.rows)
@@ -97,7 +97,7 @@ class PhotographWriter:
         anomaly_map: Float[Tensor, "batch height width"],
         image_score: Float[Tensor, " batch"],
     ) -> None:
-        """Write one batch, behind the back of the next one's scoring; first wait for the batch before."""
+        """Begin to write one batch, while the next is scored, once the one before is written."""
         self._wait()
         for sample, shown, score in zip(batch.samples, anomaly_map.cpu(), image_score.tolist(), strict=True):
             self._pending.append(self._pool.submit(self._write, sample.image_path, shown, score))

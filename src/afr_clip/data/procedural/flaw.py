@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from afr_clip.data.procedural.canvas import Canvas, Colour, Plane, Region, Surface, disc
@@ -73,6 +73,26 @@ def flawed(
             best, most = (candidate, mask), merit
     assert best is not None, "a defect covers at least one pixel of the body"
     return best
+
+
+def photographed(
+    canvas: Canvas, surface: Surface, defect: Defect | None, least: Visible
+) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
+    """Photograph a surface in a light of its own, whole or with a defect.
+
+    Args:
+        canvas: The picture's canvas.
+        surface: The whole surface.
+        defect: Which defect, or none.
+        least: How large and clear it must be.
+
+    Returns:
+        RGB, and the mask of the defect; ``None`` where there is none.
+    """
+    light, mask = Light.drawn(canvas), None
+    if defect is not None:
+        surface, mask = flawed(canvas, surface, light, defect, least)
+    return light.photographed(light.seen(surface, canvas.pixel)), mask
 
 
 def _enlarged(defect: Defect, scale: float) -> Defect:

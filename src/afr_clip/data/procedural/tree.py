@@ -22,9 +22,8 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.procedural.canvas import Canvas, Region
 from afr_clip.data.procedural.catalogue import CATEGORIES
 from afr_clip.data.procedural.catalogue_entry import Category
-from afr_clip.data.procedural.flaw import Visible, flawed
+from afr_clip.data.procedural.flaw import Visible, photographed
 from afr_clip.data.procedural.kinds import DEFECTS
-from afr_clip.data.procedural.light import Light
 from afr_clip.data.procedural.settings import DrawnSettings
 from afr_clip.data.progress import tracked
 
@@ -137,12 +136,7 @@ def draw_specimen(
     Returns:
         RGB, and the mask of a defect; ``None`` where there is none.
     """
-    surface = category.draw(canvas)
-    light = Light.drawn(canvas)
-    mask = None
-    if kind != GOOD:
-        surface, mask = flawed(canvas, surface, light, DEFECTS[kind], least)
-    return light.photographed(light.seen(surface, canvas.pixel)), mask
+    return photographed(canvas, category.draw(canvas), None if kind == GOOD else DEFECTS[kind], least)
 
 
 def _write(settings: DrawnSettings, root: Path) -> None:

@@ -1,5 +1,6 @@
 """Pairs of a picture and a caption, with the mask of what is wrong: what pocket is pre-trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -8,9 +9,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from afr_clip.data.procedural.canvas import Canvas, Plane, Surface
-from afr_clip.data.procedural.flaw import Visible, flawed
+from afr_clip.data.procedural.flaw import Defect, Visible, photographed
 from afr_clip.data.procedural.kinds import DEFECTS
-from afr_clip.data.procedural.light import Light
 from afr_clip.data.procedural.pairs.captions import (
     HELD_OUT_COMBINATIONS,
     KINDS,
@@ -39,9 +39,12 @@ NAMELESS_SHARE = 0.5
 FINER = (1.2, 1.8)
 """A picture is drawn this much larger and scaled down, as photographs are: sharp and soft ones occur."""
 
-
 SCALES, LEAST_CONTRASTS, LEAST_AREAS = (0.9, 1.7), (0.05, 0.3), (0.003, 0.012)
 """Between which a picture's demands on its defect are drawn: faint and clear, small and large ones occur."""
+
+
+DRAWN: Mapping[str, Defect] = {**DEFECTS, **NAMELESS}
+"""Every kind of defect, with a name or without."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +117,14 @@ def _photographed(
     canvas: Canvas, surface: Surface, defect: str | None, size: tuple[int, int]
 ) -> tuple[UInt8[ndarray, "height width 3"], Plane]:
     rng = canvas.rng
-    light = Light.drawn(canvas)
-    mask = np.zeros(canvas.size, bool)
-    if defect is not None:
-        least = Visible(
-            scale=rng.uniform(*SCALES), contrast=rng.uniform(*LEAST_CONTRASTS), area=rng.uniform(*LEAST_AREAS)
-        )
-        surface, mask = flawed(canvas, surface, light, DEFECTS.get(defect) or NAMELESS[defect], least)
-    picture = light.photographed(light.seen(surface, canvas.pixel))
-    smaller = (size[1], size[0])
-    share = cv2.resize(mask.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
-    return cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA), share
+    least = Visible(rng.uniform(*SCALES), rng.uniform(*LEAST_CONTRASTS), rng.uniform(*LEAST_AREAS))
+    picture, mask = photographed(canvas, surface, None if defect is None else DRAWN[defect], least)
+    covered = np.zeros(canvas.size, np.float32) if mask is None else mask.astype(np.float32)
+    return _scaled(picture, size), _scaled(covered, size)
+
+
+def _scaled(plane: ndarray, size: tuple[int, int]) -> ndarray:
+    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
 def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from afr_clip.data.cache import open_cache
-from afr_clip.data.dataset import AnomalyDataset, collate
-from afr_clip.data.layouts import dataset_row
-from afr_clip.data.loaded import load_dataset
-from afr_clip.data.pixels import SampleReader
-from afr_clip.data.reading import DatasetSpec
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.reading import DatasetSpec
+from afr_clip.data.feed.cache import open_cache
+from afr_clip.data.feed.dataset import AnomalyDataset, collate
 from afr_clip.data.records import AnomalySample
-from afr_clip.reports.manifest import build_manifest
+from afr_clip.reports.record.manifest import build_manifest
 
 MEAN, STD = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
 BASE = "Pillow, decode and resize"

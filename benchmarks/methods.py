@@ -16,7 +16,7 @@ import torch
 from forward_cost import build_method, peak_gib, seconds
 
 from afr_clip.config.methods import method_names
-from afr_clip.reports.manifest import build_manifest
+from afr_clip.reports.record.manifest import build_manifest
 
 REFERENCE = "afr_clip"
 CATEGORY = "screw"

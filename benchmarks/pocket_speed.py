@@ -9,9 +9,9 @@ import time
 import torch
 from hydra import compose, initialize_config_dir
 
+from afr_clip.cli.command import config_dir
 from afr_clip.clip.load import load_towers
 from afr_clip.config.assemble import build
-from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
 
 ROUNDS, BATCH = 7, 16

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
-from afr_clip.clip.windows import embed_windows, window_positions
-from afr_clip.reports.manifest import build_manifest
+from afr_clip.models.winclip.windows import embed_windows, window_positions
+from afr_clip.reports.record.manifest import build_manifest
 
 ARCHITECTURE = "ViT-B-16-plus-240"
 SIZES = (2, 3)

@@ -29,7 +29,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
         monkeypatch.setenv(variable, "0")
 
     def command(name: str, *overrides: str) -> int:
-        module = import_module(f"afr_clip.{name}")
+        module = import_module("afr_clip.sweep.__main__" if name == "sweep" else f"afr_clip.{name}")
         monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *overrides])
         try:
             module.run_command(module.main)

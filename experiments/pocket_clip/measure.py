@@ -9,8 +9,8 @@ from pairs import Pairs
 from scipy.stats import rankdata
 from torch import Tensor
 
-from afr_clip.data.procedural.pairs.captions import SUBJECTS, condition_captions, plain_caption
-from afr_clip.data.procedural.pairs.palette import PALETTE
+from drawn_anomalies.pairs.captions import SUBJECTS, condition_captions, plain_caption
+from drawn_anomalies.pairs.palette import PALETTE
 
 BATCH = 128
 """Pictures per forward pass."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from afr_clip.clip.cnn import load_cnn
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import PatchView
-from afr_clip.data.procedural.pairs.pair import Pair, draw_named, draw_pair
 from afr_clip.files import written_whole
+from drawn_anomalies.pairs.pair import Pair, draw_named, draw_pair
 
 logger = logging.getLogger(__name__)
 

@@ -27,14 +27,14 @@ from pairs import Pairs, Source, prepare
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from afr_clip.cli.command import config_dir
 from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import PatchEmbedding
 from afr_clip.config.assemble import build
-from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
-from afr_clip.data.procedural.pairs.captions import condition_caption
 from afr_clip.files import written_whole
+from drawn_anomalies.pairs.captions import condition_caption
 
 logger = logging.getLogger("pocket_clip")
 

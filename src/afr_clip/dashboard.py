@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from afr_clip.config.command import CommandLine, run_command
+from afr_clip.cli.command import CommandLine, run_command
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     chosen = build_parser().parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
     from afr_clip.reports.dashboards.settings import SEARCHED, TABLES, DashboardSettings  # noqa: PLC0415
-    from afr_clip.workflow import dashboard  # noqa: PLC0415
+    from afr_clip.cli import dashboard  # noqa: PLC0415
 
     if chosen.verb == "rebuild" or (chosen.verb == "sync" and chosen.from_files):
         dashboard.rebuild(chosen.runs, {"project": chosen.project, "entity": chosen.entity})

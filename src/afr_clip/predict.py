@@ -3,10 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
-from afr_clip.config.command import config_dir, ends_in_a_sentence, run_command
-from afr_clip.config.launch import launch
+from afr_clip.cli.command import config_dir, ends_in_a_sentence, run_command
 from afr_clip.config.schema import register
 from afr_clip.config.validate import validate
+from afr_clip.processes.launch import launch
 
 register()
 
@@ -18,7 +18,7 @@ def main(config: DictConfig) -> None:
     validate(config)
     launch(config, "afr_clip.predict")
     # Loading torch takes seconds, and a wrong config should not wait for it.
-    from afr_clip.workflow.predict import predict  # noqa: PLC0415
+    from afr_clip.run.predict import predict  # noqa: PLC0415
 
     predict(config)
 

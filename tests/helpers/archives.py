@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from afr_clip.data.archives import unpack_archives
 from afr_clip.data.errors import DataError
+from afr_clip.data.tools.archives import unpack_archives
 
 GOOD = {"set/yes/1.png": b"tumour" * 50, "set/no/a b.png": b"none", "set/no/2.png": b""}
 """What a small dataset holds."""

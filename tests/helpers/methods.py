@@ -6,9 +6,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
+from afr_clip.cli.command import config_dir
 from afr_clip.clip.load import Towers
 from afr_clip.config.assemble import build
-from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
 
 FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from afr_clip.data.decode import decode_image
+from afr_clip.data.disk.decode import decode_image
 
 Pair = tuple[Path, Path | None]
 

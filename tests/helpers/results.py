@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.protocol import METRICS, CategoryResult
-from afr_clip.reports.html import PAPER_ARCHITECTURE
-from afr_clip.reports.tables import DatasetResult, write_results
+from afr_clip.reports.layout.html import PAPER_ARCHITECTURE
+from afr_clip.reports.record.tables import DatasetResult, write_results
 
 PUBLISHED = {
     "VisA": (12, 962, 1200),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.protocol import METRICS, CategoryResult
-from afr_clip.reports.ablation.paper import REFERENCES
-from afr_clip.reports.tables import DatasetResult, write_results
+from afr_clip.reports.compare.ablation.paper import REFERENCES
+from afr_clip.reports.record.tables import DatasetResult, write_results
 from helpers.results import BACKBONE, CONFIG, name_of, source
 
 VISA = source("VisA")

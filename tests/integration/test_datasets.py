@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from afr_clip.data.layouts import DATASETS
+from afr_clip.data.disk.layouts import DATASETS
 from helpers.official import OFFICIAL
 
 pytestmark = pytest.mark.integration

@@ -248,7 +248,7 @@ def test_an_interrupted_run_says_how_to_go_on(sentence, small, tmp_path, monkeyp
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("afr_clip.workflow.train.load_dataset", interrupt)
+    monkeypatch.setattr("afr_clip.run.train.load_dataset", interrupt)
     assert "resume=true" in sentence(1, "train", *small, f"run_dir={tmp_path / 'r'}")
 
 

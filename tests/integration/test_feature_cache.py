@@ -11,7 +11,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from afr_clip.clip.backbone import CLIPBackbone
-from afr_clip.data.pixels import SampleReader
+from afr_clip.data.disk.pixels import SampleReader
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ LOSING = """
 import ctypes, os, signal
 from torch.utils.data import get_worker_info
 from afr_clip import train
-from afr_clip.data import pixels
+from afr_clip.data.disk import pixels
 
 def losing(path):
     if path.name == {image!r} and get_worker_info() is not None and os.path.exists({switch!r}):

@@ -5,10 +5,10 @@ import csv
 import pytest
 
 from afr_clip.clip.weights import weight_path
-from afr_clip.data.procedural.catalogue import CATEGORIES
-from afr_clip.data.procedural.kinds import HELD_OUT
-from afr_clip.data.procedural.pairs.captions import KINDS, SUBJECTS
-from afr_clip.data.procedural.settings import DrawnSet
+from drawn_anomalies.catalogue import CATEGORIES
+from drawn_anomalies.kinds import HELD_OUT
+from drawn_anomalies.pairs.captions import KINDS, SUBJECTS
+from drawn_anomalies.settings import DrawnSet
 from helpers.trees import write_mvtec_tree
 
 SHIPPED = "package:afr_clip/pocket/demo.ckpt"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afr_clip.workflow import fit
+from afr_clip.run import fit
 from helpers.trees import write_mvtec_tree, write_visa_tree
 
 pytestmark = pytest.mark.integration

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from afr_clip.reports.comparison.write import compare
+from afr_clip.reports.compare.write import compare
 from helpers.results import CONFIG, source, write_run
 
 pytestmark = pytest.mark.integration

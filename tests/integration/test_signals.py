@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from afr_clip.signals import EXIT_STOPPED
+from afr_clip.processes.signals import EXIT_STOPPED
 from afr_clip.training.checkpoint import CheckpointWriter
 from afr_clip.training.module import AnomalyDetectionModule
 from helpers.trees import write_mvtec_tree
@@ -162,14 +162,14 @@ def send_when_loading(*_: object) -> None:
 
 
 def test_a_training_is_stopped_while_it_loads(run, small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("afr_clip.workflow.train.load_dataset", send_when_loading)
+    monkeypatch.setattr("afr_clip.run.train.load_dataset", send_when_loading)
     assert run("train", *small, f"run_dir={tmp_path / 'r'}") == EXIT_STOPPED
     assert "error: Stopped by SIGUSR1. Files written so far are whole" in capsys.readouterr().err
 
 
 def test_an_evaluation_that_is_stopped_is_interrupted(run, whole, unseen, tmp_path, capsys, monkeypatch):
     data = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0", f"checkpoint={whole()}"]
-    monkeypatch.setattr("afr_clip.workflow.evaluate.load_dataset", send_when_loading)
+    monkeypatch.setattr("afr_clip.run.evaluate.load_dataset", send_when_loading)
     assert run("evaluate", *data, f"run_dir={tmp_path / 'r'}") == 1
     assert "error: Interrupted. Files written so far are whole" in capsys.readouterr().err
 

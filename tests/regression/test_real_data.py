@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from afr_clip.data.cache import open_cache
-from afr_clip.data.datamodule import AnomalyDataModule, DataSettings
-from afr_clip.data.decode import decode_image, decode_mask
-from afr_clip.data.digest import content_digest, count_vanished_defects
+from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.digest import content_digest, count_vanished_defects
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import MissingDataError
-from afr_clip.data.layouts import dataset_row
-from afr_clip.data.loaded import load_dataset
-from afr_clip.data.pixels import SampleReader
-from afr_clip.data.reading import DatasetSpec, find_root, read_samples
+from afr_clip.data.feed.cache import open_cache
+from afr_clip.data.feed.datamodule import AnomalyDataModule, DataSettings
 
 pytestmark = pytest.mark.data
 

@@ -3,7 +3,10 @@
 import pytest
 
 from afr_clip.clip.load import Towers
+from helpers.configs import changed, composed, default_config
 from helpers.tiny import tiny_towers
+
+__all__ = ["changed", "composed", "default_config", "towers"]
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,34 @@ import afr_clip
 
 PACKAGE = Path(afr_clip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("clip", "config", "data", "losses", "metrics", "models", "prompts", "reports", "training")
+ROOMS = (
+    "cli",
+    "clip",
+    "config",
+    "data",
+    "losses",
+    "metrics",
+    "models",
+    "processes",
+    "prompts",
+    "reports",
+    "run",
+    "sweep",
+    "training",
+)
 
 SETTINGS = (
     "afr_clip.clip.settings",
     "afr_clip.models.method_settings",
     "afr_clip.models.scoring_settings",
-    "afr_clip.data.procedural.settings",
+    "drawn_anomalies.settings",
 )
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
-SHARED = ("files", "processes", "signals", "__version__")
+SHARED = ("files", "processes.place", "processes.signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
+
+HIGH = ("cli", "run", "sweep", "processes", "commands")
 
 MAY_IMPORT = {
     "config": (*SETTINGS, "afr_clip.prompts"),
@@ -33,16 +49,16 @@ MAY_IMPORT = {
     "prompts": (),
     "losses": (),
     "metrics": (),
-    "data": (),
+    "data": ("drawn_anomalies",),
 }
-"""What a room may import of ours besides itself; commands and workflow may import everything."""
+"""What a room may import of ours besides itself; the rooms in HIGH may import everything."""
 
 ONLY_IN = {
     "open_clip": {"clip"},
     "timm": {"clip"},
-    "hydra": {"config", "workflow", "commands"},
-    "omegaconf": {"config", "workflow", "commands"},
-    "lightning": {"training", "data", "workflow", "commands"},
+    "hydra": {"config", *HIGH},
+    "omegaconf": {"config", *HIGH},
+    "lightning": {"training", "data", *HIGH},
     "wandb": {"training"},
     "wandb_workspaces": {"reports"},
     "mlflow": {"training"},
@@ -63,9 +79,9 @@ def name_of(path: Path) -> str:
 def room_of(module: str) -> str:
     """Return the room of a module; what lies beside the rooms is shared or a command."""
     _, *rest = module.split(".")
-    if rest and rest[0] in SHARED:
+    if any(is_within(module, f"afr_clip.{name}") for name in SHARED):
         return "shared"
-    return rest[0] if rest and rest[0] in {*ROOMS, "workflow"} else "commands"
+    return rest[0] if rest and rest[0] in ROOMS else "commands"
 
 
 def imported(source: str) -> Iterator[str]:
@@ -91,9 +107,9 @@ def is_allowed(room: str, module: str) -> bool:
         return False  # a relative import hides where its arrow points
     if room in {"prompts", "shared"} and top != "afr_clip":
         return top in sys.stdlib_module_names
-    if top != "afr_clip":
+    if top not in {"afr_clip", "drawn_anomalies"}:
         return room in ONLY_IN.get(top, {room})
-    if room in {"commands", "workflow"} or (room_of(module) == "shared" and room != "prompts"):
+    if room in HIGH or (room_of(module) == "shared" and room != "prompts"):
         return True
     return any(is_within(module, allowed) for allowed in (f"afr_clip.{room}", *MAY_IMPORT.get(room, ())))
 
@@ -111,7 +127,7 @@ def test_every_arrow_points_the_right_way(path):
 
 def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    assert folders == {*ROOMS, "workflow"} == {*MAY_IMPORT, "workflow"}
+    assert folders == {*ROOMS} == {*MAY_IMPORT, *HIGH} - {"commands"}
 
 
 @pytest.mark.parametrize(
@@ -127,11 +143,11 @@ def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
         ("afr_clip.models.scoring", "import open_clip", "open_clip"),
         ("afr_clip.models.afr_clip.network", "from timm.layers import Mlp", "timm.layers"),
         ("afr_clip.training.module", "from omegaconf import DictConfig", "omegaconf"),
-        ("afr_clip.training.module", "from afr_clip.data.datamodule import X", "afr_clip.data.datamodule"),
+        ("afr_clip.training.module", "from afr_clip.data.feed.datamodule import X", "afr_clip.data.feed.datamodule"),
         ("afr_clip.training.module", "from afr_clip.training_extras import X", "afr_clip.training_extras"),
         ("afr_clip.config.schema", "from afr_clip.models.scoring import X", "afr_clip.models.scoring"),
         ("afr_clip.config.schema", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
-        ("afr_clip.reports.maps", "from afr_clip.data.dataset import X", "afr_clip.data.dataset"),
+        ("afr_clip.reports.pictures.maps", "from afr_clip.data.feed.dataset import X", "afr_clip.data.feed.dataset"),
         ("afr_clip.train", "import timm", "timm"),
         ("afr_clip.files", "import torch", "torch"),
         ("afr_clip.files", "from afr_clip.data.errors import DataError", "afr_clip.data.errors"),
@@ -145,11 +161,11 @@ def test_the_walker_sees_a_wrong_arrow(module, source, offence):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("afr_clip.train", "import hydra\nfrom afr_clip.workflow.train import train"),
-        ("afr_clip.workflow.train", "import lightning.pytorch as pl\nfrom afr_clip.data.separation import TrainedOn"),
-        ("afr_clip.reports.manifest", "import torch\nfrom afr_clip import __version__"),
-        ("afr_clip.data.cache", "from afr_clip.files import written_whole"),
-        ("afr_clip.data.cache", "from afr_clip import files"),
+        ("afr_clip.train", "import hydra\nfrom afr_clip.run.train import train"),
+        ("afr_clip.run.train", "import lightning.pytorch as pl\nfrom afr_clip.data.disk.separation import TrainedOn"),
+        ("afr_clip.reports.record.manifest", "import torch\nfrom afr_clip import __version__"),
+        ("afr_clip.data.feed.cache", "from afr_clip.files import written_whole"),
+        ("afr_clip.data.feed.cache", "from afr_clip import files"),
         ("afr_clip.config.schema", "from afr_clip.models import scoring_settings"),
         ("afr_clip.models.afr_clip.cmfr", "from afr_clip.clip.load import Towers\nfrom afr_clip.models import scoring"),
     ],
@@ -165,7 +181,7 @@ def run_python(source: str) -> str:
 
 
 def test_composing_a_config_does_not_wait_for_torch():
-    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.workflow'}"
+    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.run'}"
     source = f"import sys, afr_clip.config.schema, afr_clip.train\nprint(sorted({heavy} & sys.modules.keys()))"
     assert run_python(source) == "[]"
 

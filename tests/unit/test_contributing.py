@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import afr_clip.models
+from afr_clip.cli.command import config_dir
 from afr_clip.config.assemble import build
-from afr_clip.config.command import config_dir
 from afr_clip.config.methods import method_names
 from afr_clip.config.schema import register
 from afr_clip.config.validate import ConfigError, validate

@@ -8,9 +8,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from afr_clip.config.methods import declared_by, method_names, schema_of
-from afr_clip.data.procedural.settings import DrawnSet
 from afr_clip.models.method_settings import CategoryNames
-from afr_clip.processes import is_first, place
+from afr_clip.processes.place import is_first, place
+from drawn_anomalies.settings import DrawnSet
 
 
 @dataclass

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from afr_clip.reports.grid import COLUMNS, COUNT_HEADINGS, METRIC_HEADINGS, Cell, Grid, Heading, counts, percent
-from afr_clip.reports.html import (
+from afr_clip.reports.layout.grid import COLUMNS, COUNT_HEADINGS, METRIC_HEADINGS, Cell, Grid, Heading, counts, percent
+from afr_clip.reports.layout.html import (
     backbone_notices,
     render_contents,
     render_facts,
@@ -16,10 +16,10 @@ from afr_clip.reports.html import (
     render_pictures,
     render_shell,
 )
-from afr_clip.reports.pictures import SHEETS, PictureGroup, read_pictures
-from afr_clip.reports.provenance import list_facts, method_of, training_of
-from afr_clip.reports.results import TableRow, read_tables
-from afr_clip.reports.run_folder import RunFolderError, write_text
+from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
+from afr_clip.reports.record.provenance import list_facts, method_of, training_of
+from afr_clip.reports.record.results import TableRow, read_tables
+from afr_clip.reports.record.run_folder import RunFolderError, write_text
 
 PAGE = "report.html"
 

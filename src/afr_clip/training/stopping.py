@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from afr_clip.signals import STOP_SIGNALS, Stopped
+from afr_clip.processes.signals import STOP_SIGNALS, Stopped
 from afr_clip.training.checkpoint import CheckpointWriter
 
 

@@ -9,12 +9,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from afr_clip.cli.command import config_dir
 from afr_clip.clip import hub
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import aligned
 from afr_clip.clip.weights import fingerprint, read_state_dict
-from afr_clip.config.command import config_dir
 from helpers.tiny import CNN, TINY, tiny_network, tiny_towers
 
 STEMMED = replace(

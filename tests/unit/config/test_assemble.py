@@ -5,9 +5,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from afr_clip.cli.command import config_dir
 from afr_clip.clip.settings import BackboneSettings, CNNSettings
 from afr_clip.config.assemble import build, compose_leg, compose_target, optional_path, plain
-from afr_clip.config.command import config_dir
 from afr_clip.config.schema import register
 from afr_clip.config.validate import ConfigError, validate
 from afr_clip.models.afr_clip.settings import CMFRSettings, Placement

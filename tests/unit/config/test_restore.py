@@ -5,8 +5,8 @@ from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from afr_clip.cli.command import config_dir
 from afr_clip.config.assemble import build, plain
-from afr_clip.config.command import config_dir
 from afr_clip.config.restore import output_dir, restore_model, typed_overrides
 from afr_clip.config.validate import ConfigError, validate
 

@@ -11,10 +11,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from afr_clip.cli.command import config_dir, describe
 from afr_clip.config import schema
 from afr_clip.config.assemble import build, plain
 from afr_clip.config.axes import read_axes
-from afr_clip.config.command import config_dir, describe
 from afr_clip.config.methods import declared_by, method_names, package_of, schema_of, settings_node
 from afr_clip.config.validate import validate
 from afr_clip.losses.total import AnomalyLoss

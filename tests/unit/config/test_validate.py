@@ -288,7 +288,7 @@ def test_faults_of_ranges_are_found_without_importing_torch():
     source = """
 import sys
 from hydra import compose, initialize_config_dir
-from afr_clip.config.command import config_dir
+from afr_clip.cli.command import config_dir
 from afr_clip.config.schema import register
 from afr_clip.config.validate import ConfigError, validate
 register()

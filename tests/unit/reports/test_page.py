@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from afr_clip.metrics.protocol import MEAN, METRICS, CategoryResult
-from afr_clip.reports.grid import COLUMNS
-from afr_clip.reports.html import PAPER_ARCHITECTURE
+from afr_clip.reports.layout.grid import COLUMNS
+from afr_clip.reports.layout.html import PAPER_ARCHITECTURE
 from afr_clip.reports.page import MOST_TRAINING_SHEETS, spread, write_page
-from afr_clip.reports.pictures import LARGEST_SIZE
-from afr_clip.reports.results import read_tables
-from afr_clip.reports.run_folder import RunFolderError
-from afr_clip.reports.tables import DatasetResult, write_results
-from afr_clip.workflow.parts import finish_run
+from afr_clip.reports.pictures.encode import LARGEST_SIZE
+from afr_clip.reports.record.results import read_tables
+from afr_clip.reports.record.run_folder import RunFolderError
+from afr_clip.reports.record.tables import DatasetResult, write_results
+from afr_clip.run.parts import finish_run
 from helpers.html import Tree
 
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from afr_clip.signals import STOP_SIGNALS, Stopped
+from afr_clip.processes.signals import STOP_SIGNALS, Stopped
 from afr_clip.training.checkpoint import RESUME, CheckpointWriter
 from afr_clip.training.stopping import StopWhenAsked
 from helpers.tiny import random_batch

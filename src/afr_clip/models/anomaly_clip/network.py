@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
-from afr_clip.clip.local_stream import run_two_streams
 from afr_clip.clip.text_tower import TextTower
 from afr_clip.clip.weights import weight_path
+from afr_clip.models.anomaly_clip.local_stream import run_two_streams
 from afr_clip.models.anomaly_clip.prompt_learner import PromptLearner
 from afr_clip.models.anomaly_clip.released import ENTRY, UNUSED, released_tensors
 from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings, ReadoutSettings

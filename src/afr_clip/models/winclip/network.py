@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
-from afr_clip.clip.windows import encode_windows, window_positions
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
     anomaly_probability,
@@ -22,6 +21,7 @@ from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.models.winclip.aggregation import aggregate_windows, harmonic_mean
 from afr_clip.models.winclip.references import Features, ReferenceBank
 from afr_clip.models.winclip.settings import check_window_sizes
+from afr_clip.models.winclip.windows import encode_windows, window_positions
 from afr_clip.prompts.ensemble import PromptSettings
 
 

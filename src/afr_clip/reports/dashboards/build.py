@@ -14,7 +14,7 @@ from afr_clip.reports.dashboards.panels import (
     results_table,
 )
 from afr_clip.reports.dashboards.settings import ABLATION, SEARCH, SEED, TRAINED_ON, DashboardSettings
-from afr_clip.reports.run_folder import write_json
+from afr_clip.reports.record.run_folder import write_json
 
 NAME = "AFR-CLIP"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS_EPOCH, mean_key
 from afr_clip.metrics.protocol import METRICS
-from afr_clip.reports.ablation.paper import REFERENCES
+from afr_clip.reports.compare.ablation.paper import REFERENCES
 
 TABLES = tuple(REFERENCES)
 """Groups of runs whose ablations are compared; a sweep's runs are grouped by the table they are for."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.clip.windows import encode_windows
+from afr_clip.models.winclip.windows import encode_windows
 from helpers.methods import build_method
 from helpers.naive import naive_probability, naive_similarity, naive_upsampling
 from helpers.naive_methods import naive_association, naive_window_aggregation

@@ -1,0 +1,218 @@
+"""How a command starts and ends: where its config lies, and every error as one sentence."""
+
+import argparse
+import errno
+import functools
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn, ParamSpec
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from afr_clip.config.validate import ConfigError, MissingKeyError
+from afr_clip.processes.place import adopt_srun, is_first, place
+from afr_clip.processes.signals import EXIT_STOPPED, Stopped
+
+EXIT_ERROR = 1
+EXIT_BAD_COMMAND_LINE = 2
+
+logger = logging.getLogger(__name__)
+
+DEBUG_SWITCH = "--debug"
+DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
+"""Switch and variable show the traceback behind an error's sentence."""
+
+INTERRUPTED = "Interrupted. Files written so far are whole; a training goes on with the same command and resume=true."
+
+WORKER_TERMINATED = "is killed by signal: Terminated"
+"""What PyTorch says where SIGTERM reached the loading processes first."""
+
+SENTENCE_FILE = "AFR_CLIP_SENTENCE_FILE"
+"""Names the file in which one of several processes says why it failed, for the one that says it to the user."""
+
+LOST = "Another process of the run has ended"
+"""How a process begins that failed only because another one did."""
+
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "TCPStore")
+"""What is said by libraries that carry data between processes, when the other end is gone."""
+
+Arguments = ParamSpec("Arguments")
+
+_TYPED = (
+    "Could not override",
+    "Error merging override",
+    "Could not append",
+    "Could not delete",
+    "You must specify",
+    "Config group override must be",
+    "Unexpected type for root: NoneType",
+    "Ambiguous value for argument",
+)
+"""How messages of Hydra and OmegaConf begin when what was typed does not fit, as opposed to what a file says."""
+
+
+class CommandLineError(ValueError):
+    """What was typed does not fit the command."""
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A command line without Hydra, whose errors are sentences like those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was typed wrong."""
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        msg = f"The command must be {usage}, got {message}. See --help."
+        raise CommandLineError(msg)
+
+
+class SpokenExit(SystemExit):
+    """An exit whose sentence has been said."""
+
+
+def config_dir() -> str:
+    """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parents[1] / "conf")
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a Hydra command.
+
+    Args:
+        main: The function under ``@hydra.main``.
+    """
+    if DEBUG_SWITCH in sys.argv:
+        sys.argv.remove(DEBUG_SWITCH)
+        os.environ[DEBUG_VARIABLE] = "1"  # processes that a run starts show theirs too
+    # Makes Hydra hand errors on instead of printing them with a hint of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    adopt_srun(os.environ)
+    if not is_first():
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good; the first process speaks
+    ends_in_a_sentence(main)()
+
+
+def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Let a function end the process on an error: 1 and one sentence, or 2 where the command line itself was bad.
+
+    Args:
+        command: The function.
+
+    Returns:
+        The same function, which raises nothing but ``SystemExit``.
+    """
+
+    @functools.wraps(command)
+    def spoken(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            end_with(INTERRUPTED, EXIT_ERROR)
+        except SpokenExit:
+            raise
+        except Stopped as stopped:
+            end_with(str(stopped), EXIT_STOPPED)
+        except SystemExit as end:
+            # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
+            if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:
+                end_with(INTERRUPTED, EXIT_ERROR)
+            raise
+        except Exception as error:
+            if not isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+                logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
+            if os.environ.get(DEBUG_VARIABLE):
+                traceback.print_exc()
+            end_with(_sentence(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
+
+    return spoken
+
+
+def describe(error: Exception) -> str:
+    """Say in words what went wrong.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        A sentence; our own errors say it themselves.
+    """
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _describe_config_error(error)
+    if isinstance(error, AssertionError) and _is_bad_command_line(error):  # OmegaConf's, and it does not name the key
+        return "A typed key lies below a key that is null. Choose its group too, for example logger=wandb."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"There must be room on the disk to write {error.filename or 'the results'}, and there is none left. "
+            "Free some space and run again; files already written are complete."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
+    if isinstance(error, ValueError | FileNotFoundError) and str(error):
+        return str(error)
+    return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
+
+
+def _sentence(error: Exception) -> str:
+    if WORKER_TERMINATED in str(error):
+        return INTERRUPTED
+    if isinstance(error, RuntimeError) and place().world_size > 1 and any(said in str(error) for said in _LOST_PEER):
+        return f"{LOST}, and this one cannot go on without it. Its own log says why."
+    return describe(error)
+
+
+def _is_bad_command_line(error: Exception) -> bool:
+    if isinstance(error, CommandLineError | OverrideParseException | MissingConfigException | MissingKeyError):
+        return True
+    kinds = ConfigCompositionException | ValueError | AssertionError  # Hydra raises all three
+    return isinstance(error, kinds) and str(error).startswith(_TYPED)
+
+
+def _describe_config_error(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    said = str(error).split("Config search path:")[0]
+    lines = [line.strip() for line in said.splitlines() if line.strip() not in {"", "schema"}]
+    text = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=")))
+    if isinstance(cause, OmegaConfBaseException):
+        detail = str(cause.msg or cause).splitlines()[0]
+        text = f"{text.rstrip('.')}. {detail}" if detail not in text else text
+        text += f" (key {cause.full_key})" if cause.full_key else ""
+        text += _suggest(cause) if isinstance(cause, ConfigKeyError | ConfigAttributeError) else ""
+    text = re.sub(r"To append to your config use \S+", "", text)
+    return re.sub(r"\s+", " ", text).replace("raised while composing config:", "while composing the config:").strip()
+
+
+def _suggest(error: OmegaConfBaseException) -> str:
+    parent = error.parent_node
+    if not isinstance(parent, DictConfig) or parent._is_none() or parent._is_missing():
+        return ""
+    if OmegaConf.get_type(parent) is dict:
+        return f". Write +{error.full_key}=VALUE to add it."
+    near = get_close_matches(str(error.key), [str(key) for key in parent], n=1)
+    return f". Did you mean {near[0]}?" if near else f". Known here: {', '.join(map(str, parent))}."
+
+
+def end_with(sentence: str, code: int) -> NoReturn:
+    """End this process with a sentence, said to the user or to the process that watches over this one.
+
+    Args:
+        sentence: What went wrong.
+        code: The exit code.
+
+    Raises:
+        SpokenExit: Always.
+    """
+    told = os.environ.get(SENTENCE_FILE)
+    if told is None:
+        sys.stderr.write(f"error: {sentence}\n")
+    else:
+        Path(told).write_text(sentence, encoding="utf-8")
+    raise SpokenExit(code)

@@ -1,0 +1,168 @@
+"""What `python -m afr_clip.datasets` does: list, show, check, convert and unpack datasets."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from afr_clip.data.disk.layouts import DATASETS, dataset_row
+from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries
+from afr_clip.data.disk.rows.row import Count, Domain
+from afr_clip.data.errors import DataError
+from afr_clip.data.tools.archives import unpack_archives
+from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
+from afr_clip.data.tools.convert import write_meta_json
+
+NO_TERMINAL_WIDTH = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def list_datasets(data_dir: Path | None) -> None:
+    """Print every public dataset, what is published of it, and what of it lies below a folder.
+
+    Args:
+        data_dir: The folder that holds datasets, if one is named.
+    """
+    table = Table(title=f"Datasets below {data_dir or 'no folder: set --data-dir or AFR_CLIP_DATA_DIR'}")
+    for heading in ("dataset=", "title", "domain", "scored"):
+        table.add_column(heading)
+    table.add_column("published", justify="right")
+    table.add_column("on disk", justify="right")
+    table.add_column("where", overflow="fold")
+    for row in DATASETS.values():
+        if row.domain is not Domain.OWN:
+            found, where = _on_disk(DatasetSpec(row.name, row.name, data_dir=data_dir))
+            table.add_row(
+                row.name, row.title, row.domain.value, " + ".join(row.levels), _count(row.total), found, where
+            )
+    table.caption = "Numbers are normal + anomalous test images."
+    _console().print(table)
+
+
+def show_dataset(name: str) -> None:
+    """Print a dataset's layout, numbers, source, licence and citation, and how to get it.
+
+    Args:
+        name: Of the row.
+    """
+    row = dataset_row(name)
+    lines = [f"{row.title or row.name}  (dataset={row.name})", ""]
+    lines += [f"folder      {' or '.join(row.folders) or 'any: name it with dataset.root=DIR'}"]
+    lines += [f"layout      {layout.where}" for layout in row.layouts]
+    if row.total is not None:
+        lines += [f"test images {_count(row.total)}, normal + anomalous; scored: {' and '.join(row.levels)} level"]
+    lines += [f"            {category} {_count(count)}" for category, count in row.counts.items()]
+    lines += [f"prompts     {category}: {said!r}" for category, said in row.prompt_names.items()]
+    if row.provenance is not None:
+        lines += [f"source      {row.provenance.source}", f"licence     {row.provenance.licence}"]
+        lines += [f"citation    {row.provenance.citation}"]
+        lines += [f"SHA-256     {sha256}  {file}" for file, sha256 in row.provenance.archives.items()]
+        lines += [f"note        {note}" for note in row.provenance.notes]
+        lines += ["", "How to get it:"]
+        lines += [f"  {number}. {step}" for number, step in enumerate(row.provenance.steps, start=1)]
+        lines += [f"  {len(row.provenance.steps) + 1}. python -m afr_clip.datasets check {row.name}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def check(spec: DatasetSpec, *, is_part: bool) -> bool:
+    """Check a dataset and print what was found.
+
+    Args:
+        spec: The dataset.
+        is_part: Whether fewer images than published are as they should be.
+
+    Returns:
+        Whether there is no fault.
+    """
+    found = check_dataset(spec, is_part=is_part)
+    table = Table(title=f"{spec.name} in {found.root}")
+    table.add_column("category")
+    for heading in ("normal", "anomalous", "published"):
+        table.add_column(heading, justify="right")
+    for category in sorted(found.counts.keys() | found.published.keys()):
+        count = found.counts.get(category, Count(0, 0))
+        table.add_row(category, str(count.normal), str(count.anomalous), _count(found.published.get(category)))
+    total = sum_counts(found.counts)
+    table.add_section()
+    table.add_row("all", str(total.normal), str(total.anomalous), _count(dataset_row(spec.layout).total))
+    _console().print(table)
+    for finding in found.findings:
+        sys.stdout.write(f"{'fault' if finding.is_fault else 'note '}  {finding.text}\n")
+    has_numbers = spec.categories is None and dataset_row(spec.layout).total is not None
+    sys.stdout.write(f"{_verdict(found, is_part=is_part, has_numbers=has_numbers)}\n")
+    return not found.num_faults
+
+
+def convert(spec: DatasetSpec, target: Path) -> None:
+    """Write a dataset anew with a ``meta.json``, and say how to read it.
+
+    Args:
+        spec: The dataset.
+        target: A new folder.
+    """
+    write_meta_json(spec, target)
+    if dataset_row(spec.layout).prompt_names:
+        sys.stdout.write("note: the form has no room for other names in prompts; they will say the categories' own.\n")
+    sys.stdout.write(f"converted: {target}  (dataset=meta_json dataset.root={target})\n")
+
+
+def unpack(name: str, archives: Sequence[Path], data_dir: Path) -> None:
+    """Unpack the archives of a dataset into the folder where it is looked for.
+
+    Args:
+        name: Of the row.
+        archives: What was downloaded.
+        data_dir: The folder that holds datasets.
+
+    Raises:
+        DataError: If the row is no public dataset, or the archives cannot be unpacked safely.
+    """
+    row = dataset_row(name)
+    if not row.folders:
+        msg = f"unpack must know what a dataset's folder is called, got {name!r}. Unpack data of your own by hand."
+        raise DataError(msg)
+    known = {} if row.provenance is None else row.provenance.archives
+    root = unpack_archives(
+        archives,
+        data_dir / row.folders[0],
+        is_dataset=lambda folder: layout_at(folder, row) is not None,
+        sha256=known,
+        expected=" or ".join(layout.where for layout in row.layouts),
+    )
+    sys.stdout.write(f"unpacked: {root}  (next: python -m afr_clip.datasets check {name} --data-dir {data_dir})\n")
+
+
+def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
+    """Say how much of a dataset is there, and where."""
+    try:
+        root = find_root(spec)
+    except DataError:
+        return "-", "absent"
+    try:
+        _, entries = list_entries(spec, root)
+    except DataError:
+        return "?", f"{root} (cannot be listed: see check)"
+    there = [entry for entry in entries if entry.image.is_file()]
+    missing = f" ({len(entries) - len(there)} images missing)" if len(there) < len(entries) else ""
+    return _count(sum_counts(count_entries(there))), f"{root}{missing}"
+
+
+def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
+    if found.num_faults:
+        is_short = any(finding.is_fault and finding.text.startswith(OTHER_NUMBERS) for finding in found.findings)
+        hint = " A part of a dataset on purpose is checked with --part." if is_short and not is_part else ""
+        return f"verdict: {found.num_faults} fault{'s' if found.num_faults > 1 else ''}.{hint}"
+    if is_part:
+        return "verdict: sound, as a part of the dataset."
+    return f"verdict: {'complete and sound' if has_numbers else 'sound'}."
+
+
+def _count(count: Count | None) -> str:
+    return "-" if count is None else f"{count.normal} + {count.anomalous}"
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=NO_TERMINAL_WIDTH)

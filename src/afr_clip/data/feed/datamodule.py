@@ -1,0 +1,339 @@
+"""Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from afr_clip.data.disk.digest import count_vanished_defects
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.loaded import LoadedDataset
+from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.references import choose_references
+from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
+from afr_clip.data.errors import DataError
+from afr_clip.data.feed.augment import build_augmentation
+from afr_clip.data.feed.cache import open_cache
+from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, collate
+from afr_clip.data.feed.feature_cache import FeatureCache
+from afr_clip.data.feed.mosaic import Mosaic
+from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
+from afr_clip.data.feed.workers import LoadingProcesses, explain_loss
+from afr_clip.data.records import AnomalyBatch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How images are prepared and fed.
+
+    Attributes:
+        image_size: Height and width of the model's input in pixels.
+        mean: Per-channel mean that the backbone expects.
+        std: Per-channel standard deviation, likewise.
+        batch_size: Images per training step, of all processes.
+        num_workers: Loading processes; 0 loads in the main process.
+        seed: The run's seed: order of training and augmentation.
+        augment: Whether training images are augmented.
+        mosaic: Share of training images that become a collage of four of their category.
+        cache: Whether resized pixels are kept on disk.
+        cache_dir: Where; needed with ``cache``.
+        eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
+        process: The number of this process, from 0.
+        num_processes: How many processes share the data.
+
+    Raises:
+        ValueError: If a number is out of range, or ``cache`` lacks its folder.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_size: int
+    num_workers: int = 0
+    seed: int = 0
+    augment: bool = False
+    mosaic: float = 0.0
+    cache: bool = False
+    cache_dir: Path | None = None
+    eval_batch_size: int | None = None
+    process: int = 0
+    num_processes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", Path(self.cache_dir))
+        self._require(len(self.image_size) == 2 and min(self.image_size) > 0, "image_size", "two positive numbers")
+        self._require(len(self.mean) == 3, "mean", "three numbers, one per channel")
+        self._require(len(self.std) == 3 and min(self.std) > 0, "std", "three positive numbers, one per channel")
+        self._require(self.batch_size > 0, "batch_size", "positive")
+        self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
+        self._require(self.num_workers >= 0, "num_workers", "0 or more")
+        self._require(self.seed >= 0, "seed", "0 or more")
+        self._require(0 <= self.process < self.num_processes, "process", "one of the processes")
+        self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
+        self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
+
+    def _require(self, holds: bool, name: str, what: str) -> None:
+        if not holds:
+            msg = f"data.{name} must be {what}, got {getattr(self, name)!r}. Correct data.{name}."
+            raise ValueError(msg)
+
+
+class AnomalyDataModule(LightningDataModule):
+    """The auxiliary dataset and the targets of one run, kept apart.
+
+    Args:
+        auxiliary: The dataset to train on; ``None`` where nothing is trained.
+        targets: The datasets to score, each under a name of its own.
+        settings: How images are prepared and fed.
+
+    Attributes:
+        auxiliary: As given.
+        targets: As given, by name.
+        features: What a frozen image tower gave for the auxiliary dataset; set before training, it is read in the place
+            of the images.
+
+    Raises:
+        DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target shares images with it, or
+            could do so because it has the same name or folder and not both name disjoint categories.
+    """
+
+    def __init__(
+        self, auxiliary: LoadedDataset | None, targets: Sequence[LoadedDataset], settings: DataSettings
+    ) -> None:
+        super().__init__()
+        names = [target.spec.name for target in targets]
+        if len(set(names)) < len(names):
+            msg = f"Results are reported by name, so targets must have different names, got {names}. Rename one."
+            raise DataError(msg)
+        if auxiliary is not None:
+            _require_masks(auxiliary)
+            for target in targets:
+                refuse_overlap(TrainedOn.of(auxiliary), target)
+        self.auxiliary = auxiliary
+        self.targets = dict(zip(names, targets, strict=True))
+        self.features: FeatureCache | None = None
+        self._settings = settings
+        self._loading: list[LoadingProcesses] = []
+
+    @property
+    def settings(self) -> DataSettings:
+        """How images are prepared and fed."""
+        return self._settings
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that images are normalised with."""
+        return self._settings.mean, self._settings.std
+
+    def train_dataloader(self) -> DataLoader[AnomalyItem]:
+        """Load the auxiliary dataset, shuffled anew each epoch.
+
+        Returns:
+            Batches of the whole dataset, or this process's part of each; the last may be smaller.
+
+        Raises:
+            DataError: If there is no auxiliary dataset.
+        """
+        if self.auxiliary is None:
+            msg = "Training needs an auxiliary dataset, got none. Choose one, for example dataset=visa."
+            raise DataError(msg)
+        dataset = self._dataset(self.auxiliary, training=True)
+        sampler = EpochSampler(len(dataset), self._settings.seed)
+        settings = self._settings
+        if self.trainer is not None:
+            # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+            loop = self.trainer.fit_loop
+            progress = loop.epoch_progress.current.state_dict()
+            sampler.set_epoch(progress["processed"])
+            if progress["ready"] > progress["processed"]:  # stopped in the middle of that epoch
+                num_batches = loop.epoch_loop.batch_progress.current.completed
+                sampler.skip(progress["processed"], num_batches * settings.batch_size)
+        batches = TrainingBatches(sampler, settings.batch_size, settings.process, settings.num_processes)
+        # Training starts its workers once; a target is read once, and its workers must not outlive it.
+        return self._loader(dataset, batch_sampler=batches, persistent_workers=settings.num_workers > 0)
+
+    def auxiliary_in_order(self, start: int = 0) -> DataLoader[AnomalyItem]:
+        """Load the images of the auxiliary dataset in the order of its samples, as they are.
+
+        Args:
+            start: First sample.
+
+        Returns:
+            Batches of the samples from there on.
+        """
+        assert self.auxiliary is not None, "whoever asks for it has one"
+        dataset = self._dataset(self.auxiliary, training=False)
+        return self._loader(
+            dataset,
+            batch_size=self._settings.eval_batch_size or self._settings.batch_size,
+            sampler=range(start, len(dataset)),
+        )
+
+    def pictured(self, batch: AnomalyBatch) -> AnomalyBatch:
+        """Read the images of a training batch that came from the feature cache without them.
+
+        Args:
+            batch: A batch of the auxiliary dataset.
+
+        Returns:
+            The batch with its images, where it is.
+        """
+        if batch.image is not None:
+            return batch
+        assert self.auxiliary is not None, "the batch came from it"
+        dataset = self._dataset(self.auxiliary, training=False)
+        images = collate([dataset[index] for index in batch.index.tolist()]).pictures
+        return replace(batch, image=images.to(batch.mask.device))
+
+    def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
+        """Load one target in the order of its samples.
+
+        Args:
+            name: Under which the target is reported.
+
+        Returns:
+            Batches of the whole dataset, or those of them that fall to this process; the last may be smaller.
+
+        Raises:
+            DataError: If there is no such target.
+        """
+        dataset, settings = self._dataset(self._target(name), training=False), self._settings
+        batch_size = settings.eval_batch_size or settings.batch_size
+        if settings.num_processes == 1:
+            return self._loader(dataset, batch_size=batch_size)
+        batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
+        return self._loader(dataset, batch_sampler=batches)
+
+    def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
+        """Load every target, in the order of ``targets``."""
+        return [self.target_dataloader(name) for name in self.targets]
+
+    def reference_batches(self, name: str, shots: int) -> list[AnomalyBatch]:
+        """Read normal images of each category of a target, as its own images are read.
+
+        Args:
+            name: Under which the target is reported.
+            shots: Images of each category; the run's seed decides which.
+
+        Returns:
+            One batch for each category that is scored.
+
+        Raises:
+            DataError: If there is no such target, it has no such images, or a file cannot be decoded.
+        """
+        target, settings = self._target(name), self._settings
+        reader, chosen = self.reader(target), choose_references(target, shots, settings.seed)
+        datasets = [AnomalyDataset(samples, reader, settings.mean, settings.std) for samples in chosen.values()]
+        return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
+
+    def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
+        """Count the defects that have no pixel left at the model's input size, and log where there are any.
+
+        Args:
+            dataset: The auxiliary dataset or a target.
+
+        Returns:
+            Number of 8-connected defects per category that has masks.
+
+        Raises:
+            DataError: If a mask cannot be decoded.
+        """
+        counts = count_vanished_defects(dataset.samples, self.reader(dataset))
+        name = dataset.spec.name
+        for category, count in counts.items():
+            if count.num_empty:
+                logger.warning("%s/%s: %d masks of anomalous images mark no pixel.", name, category, count.num_empty)
+        vanished = {category: count.num_vanished for category, count in counts.items()}
+        if total := sum(vanished.values()):
+            categories = ", ".join(category for category, number in vanished.items() if number)
+            say = "%s: %d small defects have no pixel left at input size (%s); the manifest counts them by category."
+            logger.warning(say, name, total, categories)
+        return vanished
+
+    @contextmanager
+    def naming_lost_images(self) -> Iterator[None]:
+        """Say which image was being read where a loading process is lost inside the block.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            LostWorkerError: If one is.
+        """
+        try:
+            yield
+        except RuntimeError as error:  # which PyTorch raises wherever the main process just is
+            explained = explain_loss(error, self._loading)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
+        """Move a batch; Lightning's own way would write into the frozen dataclass.
+
+        Args:
+            batch: What a loader gave.
+            device: Where the model is.
+            dataloader_idx: Which loader.
+
+        Returns:
+            The batch on ``device``.
+        """
+        return batch.to(device, non_blocking=device.type == "cuda")
+
+    def _target(self, name: str) -> LoadedDataset:
+        if name not in self.targets:
+            msg = f"Target must be one of {sorted(self.targets)}, got {name!r}. Add it to the targets of the run."
+            raise DataError(msg)
+        return self.targets[name]
+
+    def reader(self, loaded: LoadedDataset) -> SampleReader:
+        """Say how a dataset's images and masks are read."""
+        return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
+
+    def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
+        settings, reader = self._settings, self.reader(loaded)
+        cache = None
+        features = self.features if training else None
+        if settings.cache and features is None:
+            assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
+            cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
+        augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
+        mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
+        parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
+        return AnomalyDataset(*parts, features=features)
+
+    def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
+        loading = LoadingProcesses(self._settings.num_workers, dataset.samples)
+        self._loading.append(loading)
+        return DataLoader(
+            dataset,
+            num_workers=self._settings.num_workers,
+            collate_fn=collate,
+            worker_init_fn=loading,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self._settings.seed),
+            **batching,
+        )
+
+
+def _require_masks(auxiliary: LoadedDataset) -> None:
+    bare = [sample for sample in auxiliary.samples if sample.is_anomalous and sample.mask_path is None]
+    if bare or not auxiliary.digest.num_masks:
+        msg = (
+            f"An auxiliary dataset must have anomalous images, each with a mask, but {auxiliary.root} has "
+            f"{auxiliary.digest.num_masks} masks for {auxiliary.digest.num_anomalous} anomalous images"
+            f"{f'; {bare[0].image_path} has none' if bare else ''}. Train on another dataset or split."
+        )
+        raise DataError(msg)

@@ -1,0 +1,1 @@
+"""Commands for datasets: check, convert, unpack."""

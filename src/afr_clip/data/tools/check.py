@@ -1,0 +1,261 @@
+"""Look a dataset over before it is used: is everything there, does it fit together, will it be read right."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.listing import Entry, Listing
+from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries
+from afr_clip.data.disk.rows.row import Count, DatasetRow
+from afr_clip.data.disk.templates import is_image
+from afr_clip.data.errors import DataError
+from afr_clip.data.feed.transforms import count_vanished, resize_mask
+from afr_clip.data.progress import tracked
+
+INPUT_SIZE = 518
+"""Side in pixels of the paper's input, at which defects are counted that leave no pixel."""
+
+NUM_NAMED = 3
+"""How many of many files a finding names."""
+
+OTHER_NUMBERS = "Not the published numbers"
+"""How the finding begins that a part of a dataset gives."""
+
+ALL = "The dataset"
+"""Stands for the category where only the total is published."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something worth saying about a dataset.
+
+    Attributes:
+        text: A sentence.
+        is_fault: Whether results would be wrong, or not those of the published dataset.
+    """
+
+    text: str
+    is_fault: bool
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """What was found in a dataset.
+
+    Attributes:
+        root: Where it was found.
+        counts: Test images by category.
+        published: The same as published; empty where that is not known.
+        findings: Faults, then notes.
+    """
+
+    root: Path
+    counts: Mapping[str, Count]
+    published: Mapping[str, Count]
+    findings: tuple[Finding, ...]
+
+    @property
+    def num_faults(self) -> int:
+        """How many of the findings are faults."""
+        return sum(finding.is_fault for finding in self.findings)
+
+
+class Fault(Enum):
+    """What can be wrong with an image or its mask, as the end of a sentence that begins with a number."""
+
+    MISSING = "listed images are not on disk; unpack the archive again"
+    UNREADABLE = "files cannot be decoded; copy them again from their source"
+    BARE = "anomalous images have no mask of their own name; add the masks or remove the images"
+    OTHER_SIZE = "masks differ in size from their images; pair them anew"
+    EMPTY = "masks of anomalous images mark no pixel; look at their values or remove the images"
+    MARKED = "masks of normal images mark pixels; one of the two is wrong"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one image and its mask showed.
+
+    Attributes:
+        entry: Which.
+        sha256: Of the image file; empty where it could not be read.
+        faults: The file that each fault is about.
+        num_vanished: Defects without a pixel at ``INPUT_SIZE``.
+    """
+
+    entry: Entry
+    sha256: str = ""
+    faults: Mapping[Fault, Path] = field(default_factory=dict)
+    num_vanished: int = 0
+
+
+def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
+    """Decode every image and mask of a dataset, and compare all that can be compared.
+
+    Args:
+        spec: The dataset.
+        is_part: Whether fewer images than published are as they should be.
+
+    Returns:
+        Counts and findings.
+
+    Raises:
+        MissingDataError: If the dataset is nowhere.
+        DataError: If its files cannot even be listed.
+    """
+    root, row = find_root(spec), dataset_row(spec.layout)
+    listing, entries = list_entries(spec, root)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda entry: _inspect(entry, row.mask_threshold, has_masks=listing.has_masks), entries)
+        inspections = [next(results) for _ in tracked(entries, "Checking files")]
+    counts = count_entries(entries)
+    published = {c: n for c, n in row.counts.items() if spec.categories is None or c in spec.categories}
+    findings = [
+        *_file_findings(inspections, root),
+        *_count_findings(counts, published, is_part=is_part),
+        *_truth_findings(entries, row, has_masks=listing.has_masks),
+        *_repeated_findings(inspections, root),
+        *_vanished_findings(inspections),
+        *_stray_findings(spec, root, row, listing),
+    ]
+    if not row.counts and row.total is not None and spec.categories is None:
+        findings += _count_findings({ALL: sum_counts(counts)}, {ALL: row.total}, is_part=is_part)
+    return DatasetCheck(root, counts, published, tuple(sorted(findings, key=lambda finding: not finding.is_fault)))
+
+
+def count_entries(entries: Sequence[Entry]) -> dict[str, Count]:
+    """Count the images of each category."""
+    numbers = Counter((entry.category, entry.is_anomalous) for entry in entries)
+    return {c: Count(numbers[c, False], numbers[c, True]) for c in sorted({entry.category for entry in entries})}
+
+
+def sum_counts(counts: Mapping[str, Count]) -> Count:
+    """Add up the counts of all categories."""
+    return Count(sum(c.normal for c in counts.values()), sum(c.anomalous for c in counts.values()))
+
+
+def _inspect(entry: Entry, threshold: int | None, *, has_masks: bool) -> Inspection:
+    if not entry.image.is_file():
+        return Inspection(entry, faults={Fault.MISSING: entry.image})
+    try:
+        height, width = decode_image(entry.image).shape[1:]
+        sha256 = hashlib.sha256(entry.image.read_bytes()).hexdigest()
+    except (DataError, OSError):
+        return Inspection(entry, faults={Fault.UNREADABLE: entry.image})
+    if entry.mask is None:
+        is_bare = entry.is_anomalous and has_masks
+        return Inspection(entry, sha256, {Fault.BARE: entry.image} if is_bare else {})
+    try:
+        mask = decode_mask(entry.mask, threshold)
+    except DataError:
+        return Inspection(entry, sha256, {Fault.UNREADABLE: entry.mask})
+    faults = {
+        Fault.OTHER_SIZE: mask.shape != (height, width),
+        Fault.EMPTY: entry.is_anomalous and not mask.any(),
+        Fault.MARKED: not entry.is_anomalous and bool(mask.any()),
+    }
+    num_vanished = count_vanished(mask, resize_mask(mask, (INPUT_SIZE, INPUT_SIZE)))
+    return Inspection(entry, sha256, {fault: entry.mask for fault, holds in faults.items() if holds}, num_vanished)
+
+
+def _file_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
+    for fault in Fault:
+        paths = [inspection.faults[fault] for inspection in inspections if fault in inspection.faults]
+        if paths:
+            yield Finding(f"{len(paths)} {fault.value}: {_named(paths, root)}.", is_fault=True)
+
+
+def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count], *, is_part: bool) -> Iterator[Finding]:
+    found = {category: counts.get(category, Count(0, 0)) for category in published}
+    differing = [
+        f"{category} {found[category].normal} + {found[category].anomalous} instead of {n.normal} + {n.anomalous}"
+        for category, n in published.items()
+        if found[category] != n
+    ]
+    if differing:
+        has_more = any(
+            f.normal > n.normal or f.anomalous > n.anomalous
+            for f, n in zip(found.values(), published.values(), strict=True)
+        )
+        text = f"{OTHER_NUMBERS} of normal + anomalous images: {_some(differing)}."
+        yield Finding(text, is_fault=has_more or not is_part)
+    unknown = sorted(counts.keys() - published.keys()) if published else []
+    if unknown:
+        yield Finding(f"No categories of the published dataset: {_some(unknown)}.", is_fault=True)
+
+
+def _truth_findings(entries: Sequence[Entry], row: DatasetRow, *, has_masks: bool) -> Iterator[Finding]:
+    if not has_masks and "pixel" in row.levels:
+        yield Finding("The published dataset has masks, and none was found; add them.", is_fault=True)
+    elif not has_masks:
+        yield Finding("There are no masks: only the image level can be scored.", is_fault=False)
+    if all(entry.is_anomalous for entry in entries):
+        yield Finding("There are no normal images: only the pixel level can be scored.", is_fault=False)
+
+
+def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
+    same: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for inspection in inspections:
+        if inspection.sha256:
+            same[inspection.entry.category, inspection.sha256].append(inspection.entry)
+    for is_fault, end in (
+        (True, "are the same picture, once normal and once anomalous; remove one"),
+        (False, "are the same picture within a category; each counts"),
+    ):
+        groups = [
+            [entry.image for entry in group]
+            for group in same.values()
+            if len(group) > 1 and (len({entry.is_anomalous for entry in group}) > 1) == is_fault
+        ]
+        if groups:
+            named = _some([" = ".join(str(path.relative_to(root)) for path in group) for group in groups])
+            yield Finding(f"{sum(map(len, groups))} images {end}: {named}.", is_fault)
+
+
+def _vanished_findings(inspections: Sequence[Inspection]) -> Iterator[Finding]:
+    vanished: Counter[str] = Counter()
+    for inspection in inspections:
+        vanished[inspection.entry.category] += inspection.num_vanished
+    lost = ", ".join(f"{category} {number}" for category, number in vanished.items() if number)
+    if lost:
+        yield Finding(f"Defects that leave no pixel at {INPUT_SIZE} x {INPUT_SIZE}: {lost}.", is_fault=False)
+
+
+def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Listing) -> Iterator[Finding]:
+    """Name masks without an image, and the folders whose images nobody reads."""
+    masks = sorted(listing.masks - {entry.mask for entry in listing.entries})
+    if masks:
+        yield Finding(f"{len(masks)} masks belong to no image: {_named(masks, root)}.", is_fault=False)
+    layout = layout_at(root, row)
+    assert layout is not None, "the dataset was found by its layout"
+    train = layout.listing(root, "train").entries if spec.split != "train" else ()
+    read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
+    unread = Counter(_left_out(root, read))
+    if unread:
+        names = {folder: "its own folder" if folder == root else str(folder.relative_to(root)) for folder in unread}
+        folders = [f"{names[folder]} ({number})" for folder, number in unread.most_common()]
+        yield Finding(f"Images that are not part of the dataset are left out: {_some(folders)}.", is_fault=False)
+
+
+def _left_out(root: Path, read: Collection[Path | None]) -> Iterator[Path]:
+    """Name for each image that is not read the outermost folder from which nothing is read, or its own."""
+    in_use = {folder for path in read if path is not None for folder in path.parents}
+    for path in root.rglob("*"):
+        if path not in read and is_image(path, root):
+            folders = [folder for folder in reversed(path.parents) if folder.is_relative_to(root)]
+            yield next((folder for folder in folders if folder not in in_use), path.parent)
+
+
+def _named(paths: Sequence[Path], root: Path) -> str:
+    return _some([str(path.relative_to(root)) for path in paths])
+
+
+def _some(named: Sequence[str]) -> str:
+    rest = f" and {len(named) - NUM_NAMED} more" if len(named) > NUM_NAMED else ""
+    return ", ".join(named[:NUM_NAMED]) + rest

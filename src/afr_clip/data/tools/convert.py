@@ -1,0 +1,100 @@
+"""Write a dataset anew in the ``meta.json`` form, so that other implementations read it as this one does."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.meta_json import FILE
+from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_samples
+from afr_clip.data.errors import DataError
+from afr_clip.data.progress import tracked
+from afr_clip.data.records import AnomalySample
+
+
+def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
+    """Copy a dataset into MVTec AD's folders with a ``meta.json`` beside them.
+
+    Others match masks by position and call every value above 0 a defect, so masks are written as PNG of 0 and 255.
+    Images are copied byte for byte; only those that Pillow cannot open become PNG.
+
+    Args:
+        spec: The dataset; its train split goes along where it has one.
+        target: A folder that does not exist yet.
+
+    Returns:
+        ``target``, which is either whole or absent.
+
+    Raises:
+        DataError: If the dataset cannot be read, or ``target`` exists or cannot be written.
+    """
+    if target.exists():
+        msg = f"A dataset must be written to a new folder, but {target} exists. Name another, or remove it."
+        raise DataError(msg)
+    samples = {"train": _train_samples(spec), "test": read_samples(spec)}
+    threshold = dataset_row(spec.layout).mask_threshold
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{target.name}.unfinished-", dir=target.parent) as scratch:
+            unfinished = Path(scratch) / target.name
+            content: dict[str, dict[str, list[dict[str, Any]]]] = {"train": {}, "test": {}}
+            for split, listed in samples.items():
+                for sample in tracked(listed, f"Writing the {split} split"):
+                    item = _write_sample(sample, split, unfinished, threshold)
+                    content[split].setdefault(sample.category, []).append(item)
+            (unfinished / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            unfinished.rename(target)
+    except DataError:
+        raise
+    except OSError as error:
+        msg = f"The dataset must be written to {target}, and could not be ({error}). Choose another folder."
+        raise DataError(msg) from error
+    return target
+
+
+def _train_samples(spec: DatasetSpec) -> Sequence[AnomalySample]:
+    root = find_root(spec)
+    layout = layout_at(root, dataset_row(spec.layout))
+    assert layout is not None, "find_root returns only roots that hold a known layout"
+    entries = layout.listing(root, "train").entries
+    is_wanted = any(spec.categories is None or entry.category in spec.categories for entry in entries)
+    return read_samples(replace(spec, split="train")) if is_wanted else ()
+
+
+def _write_sample(sample: AnomalySample, split: str, folder: Path, threshold: int | None) -> dict[str, Any]:
+    """Write one image with its mask and return its item."""
+    place = Path(sample.category)
+    image = _write_image(sample, folder, place / split / sample.defect_type)
+    mask = ""
+    if sample.mask_path is not None:
+        pixels = decode_mask(sample.mask_path, threshold).numpy().astype(np.uint8) * np.uint8(255)
+        mask = (place / "ground_truth" / sample.defect_type / f"{sample.name}.png").as_posix()
+        (folder / mask).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / mask)
+    return {
+        "img_path": image,
+        "mask_path": mask,
+        "cls_name": sample.category,
+        "specie_name": sample.defect_type,
+        "anomaly": int(sample.is_anomalous),
+    }
+
+
+def _write_image(sample: AnomalySample, folder: Path, place: Path) -> str:
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    try:
+        with Image.open(sample.image_path):
+            name = (place / f"{sample.name}{sample.image_path.suffix}").as_posix()
+        shutil.copyfile(sample.image_path, folder / name)
+    except UnidentifiedImageError:
+        name = (place / f"{sample.name}.png").as_posix()
+        Image.fromarray(decode_image(sample.image_path).permute(1, 2, 0).numpy()).save(folder / name)
+    return name

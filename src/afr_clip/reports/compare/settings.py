@@ -1,0 +1,174 @@
+"""What makes runs comparable: all that decides their numbers but the seed and the data."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from afr_clip.reports.layout.html import is_published_backbone
+from afr_clip.reports.record.provenance import method_of, training_of
+from afr_clip.reports.record.run_folder import WITHOUT_INFLUENCE
+
+NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
+    "task_name",
+    "seed",
+    "dataset",
+    "protocol",
+    "checkpoint",
+    "logger",
+    "backbone.weights",
+    "backbone.pretrained",
+    "backbone.cnn.weights",
+    "backbone.cnn.pretrained",
+    "module.network.released_weights",
+    "trainer.accelerator",
+    "trainer.deterministic",
+    "trainer.max_epochs",
+}
+"""Keys of a config that name data, seed, places or the machine; weights count by their fingerprint, epochs as done."""
+
+MOST_SAID = 3
+FINGERPRINT = "backbone.fingerprint"
+RELEASED = "released weights"
+SHOTS = "module.network.shots"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to get numbers.
+
+    Attributes:
+        method: As the paper calls it, or the name of the run's module.
+        backbone: The manifest's entry.
+        decides: Every key that decides the numbers, flat.
+    """
+
+    method: str
+    backbone: Mapping[str, Any]
+    decides: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for runs that may be averaged over their seeds."""
+        return json.dumps(self.decides, sort_keys=True)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its frozen weights were never trained."""
+        return bool(self.backbone["random_weights"])
+
+    @property
+    def module(self) -> str:
+        """The method's name in the config."""
+        return str(self.decides["module.name"])
+
+    @property
+    def shots(self) -> int:
+        """How many normal images of each category it was shown before it scored them."""
+        return int(self.decides.get(SHOTS) or 0)
+
+    @property
+    def short_label(self) -> str:
+        """The method, with its backbone where that is not the one of its published numbers."""
+        notes = [] if is_published_backbone(self.backbone, self.module) else [self.backbone["name"]]
+        notes += ["random weights"] if self.is_random else []
+        return f"{self.method} ({', '.join(notes)})" if notes else self.method
+
+
+def setting_of(manifest: Mapping[str, Any]) -> Setting:
+    """Read the setting of a run.
+
+    An evaluate run has the model of its own config, and of its checkpoint's config everything about the training.
+
+    Args:
+        manifest: Of the run.
+
+    Returns:
+        The setting.
+    """
+    config, backbone, checkpoint = manifest["config"], manifest["backbone"], manifest.get("checkpoint")
+    trained: Mapping[str, Any] = {}
+    if training_of(manifest) is not None:
+        trained = config if checkpoint is None else checkpoint.get("config") or {"training": "not recorded"}
+    decides = dict(_flat(dict(trained) | {"backbone": config.get("backbone"), "module": config["module"]}))
+    decides[FINGERPRINT] = backbone.get("fingerprint")
+    if "released_weights" in manifest:
+        decides[RELEASED] = manifest["released_weights"]["sha256"]
+    decides["trainer.precision in scoring"] = _precision(manifest)
+    if trained:
+        decides["trainer.precision"] = _precision(manifest if checkpoint is None else checkpoint)
+        decides["epochs"] = config.get("trainer", {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
+    return Setting(method_of(manifest), backbone, decides)
+
+
+def _precision(manifest: Mapping[str, Any]) -> object:
+    """Return the precision that was computed in; ``auto`` chooses on each machine anew."""
+    asked = manifest.get("config", {}).get("trainer", {}).get("precision")
+    return (manifest.get("precision") or {}).get("chosen", asked)
+
+
+def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
+    """Name settings so that no two have the same name.
+
+    Args:
+        settings: Different ones.
+
+    Returns:
+        The label of each key: its method, where needed its backbone, and what else differs where that does not tell
+        settings apart.
+    """
+    alike: dict[str, list[Setting]] = defaultdict(list)
+    for setting in settings:
+        alike[setting.short_label].append(setting)
+    labels: dict[str, str] = {}
+    for label, group in alike.items():
+        differing = differing_keys([setting.decides for setting in group])
+        for setting in group:
+            said = f"{label}: {say_keys(setting.decides, differing)}" if len(group) > 1 else label
+            same = sum(other.startswith(said) for other in labels.values())  # where "2 more" hides what differs
+            labels[setting.key] = f"{said}, no. {same + 1}" if same else said
+    return labels
+
+
+def _flat(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        name = f"{path}{key}"
+        if name in NOT_OF_A_SETTING:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def differing_keys(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the keys in which settings differ.
+
+    Args:
+        all_decide: What decides the numbers of each.
+
+    Returns:
+        Keys in alphabetical order; that of the frozen weights only where nothing else differs.
+    """
+    keys = sorted({key for decides in all_decide for key in decides})
+    differing = [key for key in keys if any(decides.get(key) != all_decide[0].get(key) for decides in all_decide)]
+    # Other weights follow from other keys, but for the case in which nothing else differs.
+    return [key for key in differing if key != FINGERPRINT] or differing
+
+
+def say_keys(decides: Mapping[str, Any], keys: Sequence[str], most: int = MOST_SAID) -> str:
+    """Say the values of keys.
+
+    Args:
+        decides: What decides the numbers of a setting.
+        keys: Which ones.
+        most: How many are said; of the others the number is.
+
+    Returns:
+        The last two parts of each key with its value.
+    """
+    said = [f"{'.'.join(key.split('.')[-2:])}={json.dumps(decides.get(key))}" for key in keys[:most]]
+    more = [f"{len(keys) - most} more"] if len(keys) > most else []
+    return ", ".join([*said, *more]).replace('"', "")

@@ -1,5 +1,0 @@
-"""The tables of the paper beside what was measured, from the `results.json` of runs alone."""
-
-from afr_clip.reports.comparison.write import write_comparison
-
-__all__ = ["write_comparison"]

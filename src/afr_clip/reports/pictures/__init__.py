@@ -1,0 +1,1 @@
+"""Maps, overlays and figures."""

@@ -1,0 +1,153 @@
+"""One training and the scoring of its targets, from wherever an earlier run in the folder got to."""
+
+import logging
+import time
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from jaxtyping import Float
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch import Tensor
+
+from afr_clip.config.assemble import build
+from afr_clip.data.disk.loaded import LoadedDataset
+from afr_clip.data.disk.separation import TrainedOn
+from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.processes.place import is_first
+from afr_clip.processes.together import from_first
+from afr_clip.reports.page import write_page
+from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
+from afr_clip.reports.record.scored import read_scored, unchanged
+from afr_clip.reports.record.tables import ScoredDataset
+from afr_clip.run.features import FeatureCaching
+from afr_clip.run.parts import (
+    Engine,
+    Run,
+    build_engine,
+    build_loggers,
+    build_module,
+    build_towers,
+    data_settings,
+    describe,
+    note_released_weights,
+)
+from afr_clip.run.score import score_targets
+from afr_clip.training.callbacks import ForFirstBatchOfEpoch
+from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
+from afr_clip.training.loggers import closing_mirrors, log_figures
+from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.stopping import StopWhenAsked
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains on and scores.
+
+    Attributes:
+        auxiliary: The dataset to train on.
+        targets: The datasets to score that are there.
+        facts: What the manifest says of every target by name: those that are there, and those that were scored before
+            and have gone.
+    """
+
+    auxiliary: LoadedDataset
+    targets: tuple[LoadedDataset, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+
+
+def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
+    """Train the adapters and score the targets; what a run before finished in the folder is not done again.
+
+    Args:
+        config: The config of the run.
+        run: Where everything goes.
+        datasets: What to train on and what to score; they were found to share nothing.
+    """
+    scored = from_first(lambda: scored_before(config, run.folder))
+    kept = unchanged(scored or {}, datasets.facts)
+    if scored is not None and kept.keys() == datasets.facts.keys():
+        logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
+        if kept and is_first():
+            write_page(run.folder)  # it may be what was missing
+        return
+    run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
+    run.note(targets=dict(datasets.facts))
+    towers = build_towers(config, run)
+    towers.backbone.checkpointing = config.activation_checkpointing
+    data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
+    training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
+    module = build_module(config, towers, **training)
+    note_released_weights(config, run)
+    if is_first():
+        run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
+    run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
+    resume = from_first(lambda: resume_path(run.folder / "checkpoints") if config.resume else None)
+    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    with closing_mirrors(loggers):
+        engine = _fit(config, run, module, data, loggers, resume)
+        run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
+        score_targets(config, run, module, data, engine, kept)
+
+
+def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
+    """Read what was scored in a run folder with the weights that it holds.
+
+    Args:
+        config: The config of the run that goes on there.
+        folder: The run folder.
+
+    Returns:
+        The datasets by name; ``None`` where the training was not finished, or datasets were scored as is not asked now.
+    """
+    return read_scored(folder, _scored_with(config, folder))
+
+
+def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
+    return {
+        "checkpoint_sha256": checkpoint_sha256(folder / "checkpoints"),
+        "save_maps": config.save_maps,
+        "num_figures": config.num_figures,
+    }
+
+
+def _fit(
+    config: DictConfig,
+    run: Run,
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    loggers: Sequence[Logger],
+    resume: Path | None,
+) -> Engine:
+    figures = run.folder / "figures"
+
+    def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
+        path = figures / "training" / f"epoch_{epoch:04d}.png"
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
+        log_figures(loggers, "training", [path])
+
+    assert data.auxiliary is not None, "training has an auxiliary dataset"
+    # What becomes known until the first epoch ends, as the precision, is in the checkpoint too.
+    manifest = ChainMap({"trained_on": TrainedOn.of(data.auxiliary).as_plain()}, run.manifest)
+    writer = CheckpointWriter(run.folder / "checkpoints", manifest)
+    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
+    if config.data.feature_cache:
+        callbacks.append(FeatureCaching(config, run, data))
+    if config.num_figures:
+        callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
+    started = time.monotonic()
+    engine = build_engine(config, run, loggers, callbacks)
+    with data.naming_lost_images():
+        engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if is_first():
+        draw_curves(figures / "curves.png", run.folder / "metrics.csv")
+    if "seconds_training" not in run.manifest:
+        run.note(seconds_training=round(time.monotonic() - started, 1))
+    return engine

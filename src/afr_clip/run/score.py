@@ -1,0 +1,129 @@
+"""Score target datasets with a network: metrics, tables, maps, figures."""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.data.records import AnomalySample
+from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.processes.place import is_first
+from afr_clip.processes.together import gathered
+from afr_clip.reports.page import write_page
+from afr_clip.reports.pictures.figures import FigureCollector
+from afr_clip.reports.pictures.heat_maps import FOLDER, write_heat_maps
+from afr_clip.reports.pictures.maps import MapWriter
+from afr_clip.reports.record.tables import (
+    DatasetResult,
+    ImageRow,
+    ScoredDataset,
+    results_table,
+    write_results,
+    write_scores,
+)
+from afr_clip.run.mirrors import read_published
+from afr_clip.run.parts import Engine, Run
+from afr_clip.training.loggers import has_mirror, log_figures, publish
+from afr_clip.training.module import AnomalyDetectionModule
+
+logger = logging.getLogger(__name__)
+
+
+def score_targets(
+    config: DictConfig,
+    run: Run,
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    engine: Engine,
+    kept: Mapping[str, ScoredDataset] | None = None,
+) -> None:
+    """Score every target of the manifest and write what came out after each one; at the end a page to look at.
+
+    Args:
+        config: The config of the command.
+        run: Where results go.
+        module: Holds the trained network.
+        data: Holds the targets.
+        engine: Runs the one over the other.
+        kept: Targets that a run before scored; they are not scored again, and need not be among the data.
+    """
+    names, scored = list(run.manifest["targets"]), dict(kept or {})
+    if scored or not names:
+        _write(run, scored)
+    if not names:
+        logger.info(
+            "There is no target to score. Next: python -m afr_clip.evaluate checkpoint=%s dataset=NAME", run.folder
+        )
+    for name in names:
+        if name in scored:
+            logger.info("%s was scored before, the same images with the same weights; its results stay.", name)
+            continue
+        started = time.monotonic()
+        scored[name] = _score(config, run, module, data, engine, name)
+        run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
+        _write(run, scored)
+        if not is_first():
+            continue
+        Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
+    if is_first():
+        publish(engine.loggers, lambda: read_published(run.folder))
+    if scored and is_first():
+        write_page(run.folder)
+    if scored and run.manifest["backbone"]["random_weights"]:
+        logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
+
+
+def _score(
+    config: DictConfig,
+    run: Run,
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    engine: Engine,
+    name: str,
+) -> ScoredDataset:
+    samples = data.targets[name].samples
+    metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples])
+    figures = FigureCollector(data.normalisation, config.num_figures)
+    engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
+    module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
+    with data.naming_lost_images():
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+    vanished: dict[str, int] = {}
+    collected = gathered(figures)
+    if is_first():
+        figures.absorb(collected[1:])
+        log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
+        if has_mirror(engine.loggers):
+            write_heat_maps(run.folder / FOLDER / name, figures.sheets())
+        vanished = data.vanished_defects(data.targets[name])
+    scores = metrics.image_scores().tolist()
+    _warn_of_ties(name, samples, scores)
+    rows = [ImageRow.of(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
+    return ScoredDataset(run.manifest["targets"][name], DatasetResult(name, module.results, vanished), rows)
+
+
+def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[float]) -> None:
+    """Say where all image scores of a category are one number, as a small temperature makes them: they rank nothing."""
+    by_category: dict[str, list[float]] = defaultdict(list)
+    for sample, score in zip(samples, scores, strict=True):
+        by_category[sample.category].append(score)
+    for category, of_category in by_category.items():
+        if len(of_category) > 1 and len(set(of_category)) == 1:
+            logger.warning(
+                "%s/%s: all %d image scores are %s, so they rank nothing. A larger module.network.scoring.temperature "
+                "tells them apart.",
+                *(name, category, len(of_category), of_category[0]),
+            )
+
+
+def _write(run: Run, scored: Mapping[str, ScoredDataset]) -> None:
+    if not is_first():
+        return
+    finished = [scored[name] for name in run.manifest["targets"] if name in scored]
+    # results.json goes last: it is what a continued run goes by.
+    write_scores(run.folder, (row for dataset in finished for row in dataset.rows))
+    write_results(run.folder, [dataset.result for dataset in finished], run.manifest)

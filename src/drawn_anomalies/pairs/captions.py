@@ -1,0 +1,228 @@
+"""What captions say: of which subject, in which words, and what an evaluation asks for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from drawn_anomalies.canvas import Canvas, Colour, Surface
+from drawn_anomalies.kinds import DEFECTS, HELD_OUT
+from drawn_anomalies.pairs import assemblies, materials, things
+from drawn_anomalies.pairs.nameless import NAMELESS
+from drawn_anomalies.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
+from drawn_anomalies.pairs.palette import PALETTE
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be shown.
+
+    Attributes:
+        words: What a caption calls it.
+        draw: Draws it in a colour.
+    """
+
+    words: str
+    draw: Callable[[Canvas, Colour], Surface]
+
+
+def _subjects(*drawings: Callable[[Canvas, Colour], Surface]) -> tuple[Subject, ...]:
+    return tuple(Subject(draw.__name__.replace("_", " "), draw) for draw in drawings)
+
+
+MATERIALS: tuple[Subject, ...] = _subjects(
+    materials.concrete,
+    materials.sandpaper,
+    materials.cardboard,
+    materials.denim,
+    materials.plastic,
+    materials.rubber_mat,
+    materials.striped_fabric,
+    materials.checked_fabric,
+    materials.dotted_fabric,
+    materials.zigzag_pattern,
+    materials.honeycomb,
+    materials.foam,
+    materials.carpet,
+    materials.corrugated_sheet,
+    materials.plaster,
+    materials.cork,
+    materials.parquet,
+)
+"""What fills a picture."""
+
+THINGS: tuple[Subject, ...] = _subjects(
+    things.ring,
+    things.star,
+    things.cross,
+    assemblies.cup,
+    things.ball,
+    things.cube,
+    things.plate,
+    assemblies.bottle,
+    things.screw_head,
+    things.coin,
+    things.arrow,
+    things.heart,
+    things.triangle,
+    assemblies.bolt,
+    things.tube,
+    assemblies.spool,
+    things.nut,
+    things.domino,
+    things.dice,
+    assemblies.comb,
+    assemblies.wheel,
+    assemblies.flower,
+)
+"""What lies on a ground."""
+
+SUBJECTS: tuple[Subject, ...] = MATERIALS + THINGS
+"""Everything that can be shown: materials first, then things."""
+
+HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
+    (colour, subject.words)
+    for row, subject in enumerate(SUBJECTS)
+    for column, colour in enumerate(PALETTE)
+    if (column + 3 * row) % 10 == 0
+)
+"""A tenth of all colours of subjects, spread evenly; training draws none of them."""
+
+KINDS: tuple[str, ...] = tuple(kind for kind in DEFECTS if kind not in HELD_OUT)
+"""The kinds of defects that pairs show."""
+
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}",
+    "a photo of a {}.",
+    "a photo of the {}",
+    "a photo of the {}.",
+    "a photo of one {}",
+    "a photo of my {}.",
+    "a picture of a {}",
+    "a close-up photo of a {}",
+    "a close-up photo of the {}.",
+    "a cropped photo of a {}",
+    "a cropped photo of the {}.",
+    "a bright photo of a {}",
+    "a dark photo of the {}",
+    "a blurry photo of a {}",
+    "a good photo of a {}.",
+    "a bad photo of the {}.",
+    "a low resolution photo of a {}.",
+    "a jpeg corrupted photo of the {}",
+    "a photo of a {} for visual inspection",
+    "there is a {} in the scene.",
+)
+"""What stands around a phrase, in the manner of CLIP."""
+
+WHOLE_PHRASES = (
+    "normal {}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "intact {}",
+    "{} without defect",
+    "{} without flaw",
+    "{} without damage",
+)
+"""What is said of the whole."""
+
+FLAWED_PHRASES = (
+    "defective {}",
+    "damaged {}",
+    "broken {}",
+    "abnormal {}",
+    "{} with defect",
+    "{} with flaw",
+    "{} with damage",
+)
+"""What is said of the flawed, whatever the kind."""
+
+KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
+    "scratch": ("scratched {}", "{} with a scratch"),
+    "stain": ("stained {}", "{} with a stain"),
+    "contamination": ("contaminated {}", "dirty {}"),
+    "discolouration": ("discoloured {}", "{} with discolouration"),
+    "hole": ("punctured {}", "{} with a hole"),
+    "cut": ("torn {}", "{} with a cut"),
+    "dent": ("dented {}", "{} with a dent"),
+    "missing_part": ("incomplete {}", "{} with a missing part"),
+    "chip": ("chipped {}", "{} with chips"),
+    "fold": ("creased {}", "{} with a fold"),
+}
+"""What is said of one kind of defect."""
+
+PLAIN_SHARE = 0.3
+"""Share of the captions that say nothing about the condition."""
+
+NEUTRAL_SHARE, STRANGE_SHARE = 0.15, 0.15
+"""Shares of the captions that call the subject a neutral noun, and something that it is not."""
+
+COLOUR_SHARE = 0.6
+"""Share of the captions naming the subject that name its colour too."""
+
+KIND_SHARE = 0.4
+"""Share of the phrases about a defect that name its kind."""
+
+
+def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: str | None) -> str:
+    """Choose one of the many captions of a picture.
+
+    A noun that says nothing or something wrong always comes with the condition: it is then all there is to learn.
+
+    Args:
+        rng: Source of all randomness.
+        subject: What the picture shows, in words.
+        colour: Its colour.
+        defect: Its kind of defect, named or nameless, or none.
+    """
+    template, choice = _one_of(rng, TEMPLATES), rng.random()
+    if choice < NEUTRAL_SHARE:
+        return template.format(_condition(rng, defect).format(_one_of(rng, NEUTRAL_NOUNS)))
+    if choice < NEUTRAL_SHARE + STRANGE_SHARE:
+        return template.format(_condition(rng, defect).format(_one_of(rng, EVERYDAY_NOUNS)))
+    words = f"{colour} {subject}" if rng.random() < COLOUR_SHARE else subject
+    plain = rng.random() < PLAIN_SHARE / (1 - NEUTRAL_SHARE - STRANGE_SHARE)
+    return template.format(words if plain else _condition(rng, defect).format(words))
+
+
+def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:
+    """Say of something that it is flawed, or whole, in one of many ways.
+
+    Args:
+        rng: Chooses the words.
+        words: What it is called.
+        flawed: Which of both to say.
+    """
+    return _one_of(rng, TEMPLATES).format(_one_of(rng, FLAWED_PHRASES if flawed else WHOLE_PHRASES).format(words))
+
+
+def plain_caption(subject: str, colour: str) -> str:
+    """Describe colour and subject, as an evaluation of both asks for.
+
+    >>> plain_caption("cup", "red")
+    'a photo of a red cup'
+    """
+    return f"a photo of a {colour} {subject}"
+
+
+def condition_captions(subject: str) -> tuple[str, str]:
+    """Describe a whole and a flawed subject, as an evaluation of the condition asks for.
+
+    >>> condition_captions("cup")
+    ('a photo of a normal cup', 'a photo of a defective cup')
+    """
+    return f"a photo of a normal {subject}", f"a photo of a defective {subject}"
+
+
+def _condition(rng: np.random.Generator, defect: str | None) -> str:
+    if defect is None:
+        return _one_of(rng, WHOLE_PHRASES)
+    names_kind = rng.random() < KIND_SHARE and defect not in NAMELESS
+    return _one_of(rng, KIND_PHRASES[defect] if names_kind else FLAWED_PHRASES)
+
+
+def _one_of(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
+    return choices[rng.integers(len(choices))]

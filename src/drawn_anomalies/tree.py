@@ -1,0 +1,181 @@
+"""Write a drawn dataset in MVTec AD's layout, once, so that the same reader reads it as everything else."""
+
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from uuid import uuid4
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+
+from afr_clip.data.errors import DataError
+from afr_clip.data.progress import tracked
+from drawn_anomalies.canvas import Canvas, Region
+from drawn_anomalies.catalogue import CATEGORIES
+from drawn_anomalies.catalogue_entry import Category
+from drawn_anomalies.flaw import Visible, photographed
+from drawn_anomalies.kinds import DEFECTS
+from drawn_anomalies.settings import DrawnSettings
+
+logger = logging.getLogger(__name__)
+
+EDITION = 2
+"""Raised whenever the same seed gives other pictures, so that older ones are not taken for them."""
+
+FOLDER = "afr_clip_drawn"
+"""Folder of all drawn datasets."""
+
+NUM_TRAIN = 2
+"""Normal training images of each category; the cross-dataset protocol does not read them."""
+
+WORTH_PROCESSES = 96
+"""Pictures from which on drawing in several processes is faster than starting them."""
+
+GOOD = "good"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a drawn dataset.
+
+    Attributes:
+        number: Position of the category in its set.
+        split: ``train`` or ``test``.
+        kind: ``good`` or a kind of defect.
+        index: Which of its kind.
+    """
+
+    number: int
+    split: str
+    kind: str
+    index: int
+
+
+def drawn_dataset(settings: DrawnSettings, folder: Path) -> Path:
+    """Return the folder of a drawn dataset, which is written first where it is not there.
+
+    Args:
+        settings: Which dataset.
+        folder: Where datasets are kept.
+
+    Returns:
+        Its root, in MVTec AD's layout. It is either whole or absent.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    root = folder / FOLDER / f"{settings.folder}_edition{EDITION}"
+    if root.is_dir():
+        return root
+    unfinished = root.with_name(f".{root.name}.unfinished-{uuid4().hex[:8]}")
+    logger.info("Drawing the dataset %s.", root)
+    try:
+        _write(settings, unfinished)
+        unfinished.rename(root)
+    except OSError as error:
+        if not root.is_dir():  # another process may have been faster
+            msg = f"A drawn dataset must be written to {root}, and could not be ({error}). Choose drawn_dir=DIR."
+            raise DataError(msg) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return root
+
+
+def pictures(settings: DrawnSettings) -> list[Picture]:
+    """List the pictures of a drawn dataset."""
+    listed = []
+    for number, category in enumerate(CATEGORIES[settings.categories]):
+        anomalous = settings.images_per_category // 2
+        listed += [Picture(number, "train", GOOD, index) for index in range(NUM_TRAIN)]
+        listed += [Picture(number, "test", GOOD, index) for index in range(settings.images_per_category - anomalous)]
+        listed += [
+            Picture(number, "test", category.defects[i % len(category.defects)], i // len(category.defects))
+            for i in range(anomalous)
+        ]
+    return listed
+
+
+def draw(settings: DrawnSettings, picture: Picture) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
+    """Draw one picture; it depends on the settings and on nothing drawn before.
+
+    Args:
+        settings: The dataset.
+        picture: Which of its pictures.
+
+    Returns:
+        RGB, and the mask of a defect; ``None`` where there is none.
+    """
+    category = CATEGORIES[settings.categories][picture.number]
+    kind = zlib.crc32(f"{category.name}/{picture.split}/{picture.kind}".encode())
+    visible = Visible(settings.defect_scale, settings.least_contrast, settings.least_area)
+    canvas = Canvas((settings.size, settings.size), np.random.default_rng((settings.seed, kind, picture.index)))
+    return draw_specimen(canvas, category, picture.kind, visible)
+
+
+def draw_specimen(
+    canvas: Canvas, category: Category, kind: str, least: Visible
+) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
+    """Draw one specimen of a category and photograph it.
+
+    Args:
+        canvas: Size and randomness.
+        category: What is drawn.
+        kind: ``good`` or a kind of defect.
+        least: How large and clear the defect must be.
+
+    Returns:
+        RGB, and the mask of a defect; ``None`` where there is none.
+    """
+    return photographed(canvas, category.draw(canvas), None if kind == GOOD else DEFECTS[kind], least)
+
+
+def _write(settings: DrawnSettings, root: Path) -> None:
+    listed = pictures(settings)
+    names = [category.name for category in CATEGORIES[settings.categories]]
+    for folder in {_image_path(root, names, picture).parent for picture in listed}:
+        folder.mkdir(parents=True)
+    for folder in {_mask_path(root, names, picture).parent for picture in listed if picture.kind != GOOD}:
+        folder.mkdir(parents=True)
+    jobs = [(settings, picture, root, names) for picture in listed]
+    for _ in tracked_map(jobs, f"Drawing {settings.categories.value} pictures"):
+        pass
+
+
+def tracked_map(jobs: Sequence[tuple[DrawnSettings, Picture, Path, list[str]]], what: str) -> Iterator[None]:
+    """Write pictures, in several processes where it is worth it, with a progress bar."""
+    workers = min(os.cpu_count() or 1, len(jobs) // WORTH_PROCESSES + 1)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) if workers > 1 else None
+    with pool or nullcontext():
+        results = pool.map(_write_one, jobs, chunksize=8) if pool else map(_write_one, jobs)
+        for _ in tracked(jobs, what):
+            yield next(results)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+def _write_one(job: tuple[DrawnSettings, Picture, Path, list[str]]) -> None:
+    settings, picture, root, names = job
+    image, mask = draw(settings, picture)
+    Image.fromarray(image).save(_image_path(root, names, picture), compress_level=1)
+    if mask is not None:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(_mask_path(root, names, picture))
+
+
+def _image_path(root: Path, names: Sequence[str], picture: Picture) -> Path:
+    return root / names[picture.number] / picture.split / picture.kind / f"{picture.index:04d}.png"
+
+
+def _mask_path(root: Path, names: Sequence[str], picture: Picture) -> Path:
+    return root / names[picture.number] / "ground_truth" / picture.kind / f"{picture.index:04d}_mask.png"

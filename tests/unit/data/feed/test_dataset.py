@@ -1,0 +1,73 @@
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.reading import DatasetSpec, read_samples
+from afr_clip.data.feed.augment import build_augmentation
+from afr_clip.data.feed.dataset import AnomalyDataset, collate
+from afr_clip.data.feed.transforms import normalise
+from helpers.trees import write_mvtec_tree, write_visa_tree
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+def make_dataset(root: Path, layout: str = "mvtec_ad", size=(32, 48), split: str = "test", **parts) -> AnomalyDataset:
+    samples = read_samples(DatasetSpec("toy", layout, root=root, split=split))
+    return AnomalyDataset(samples, SampleReader(size), MEAN, STD, **parts)
+
+
+def test_a_batch_is_its_items_in_order(tmp_path):
+    dataset = make_dataset(write_mvtec_tree(tmp_path))
+    batch = collate([dataset[index] for index in (9, 2, 5)])
+    assert batch.index.tolist() == [9, 2, 5]
+    assert batch.samples == tuple(dataset.samples[index] for index in (9, 2, 5))
+    assert batch.image.shape == (3, 3, 32, 48)
+    for row, index in enumerate((9, 2, 5)):
+        sample = dataset.samples[index]
+        pixels = SampleReader((32, 48)).read(sample)
+        assert_close(batch.image[row], normalise(pixels.image, MEAN, STD), rtol=0, atol=0)
+        assert torch.equal(batch.mask[row], pixels.mask)
+        assert bool(batch.is_anomalous[row]) == sample.is_anomalous == bool(batch.mask[row].any())
+
+
+def test_class_ids_of_visa_reach_the_batch(tmp_path):
+    dataset = make_dataset(write_visa_tree(tmp_path), layout="visa")
+    batch = collate([dataset[index] for index in range(len(dataset))])
+    assert torch.equal(batch.mask.flatten(1).any(dim=1), batch.is_anomalous)
+    assert batch.has_mask.all()
+
+
+def test_truth_is_unknown_for_all_images_of_a_set_without_masks(tmp_path):
+    write_mvtec_tree(tmp_path, categories=("bolt",))
+    shutil.rmtree(tmp_path / "bolt/ground_truth")
+    dataset = make_dataset(tmp_path)
+    assert not any(dataset[index].has_mask for index in range(len(dataset)))
+
+
+def test_truth_is_known_where_all_images_are_normal(tmp_path):
+    dataset = make_dataset(write_mvtec_tree(tmp_path), split="train")
+    assert all(dataset[index].has_mask for index in range(len(dataset)))
+
+
+def test_a_copy_in_another_process_reads_the_same(tmp_path):
+    dataset = make_dataset(write_mvtec_tree(tmp_path), augmentation=build_augmentation((32, 48)))
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[3, 11].image, dataset[3, 11].image)
+
+
+def test_augmentation_follows_the_draw_and_needs_one(tmp_path):
+    dataset = make_dataset(write_mvtec_tree(tmp_path), augmentation=build_augmentation((32, 48)))
+    draws = [dataset[3, seed].image for seed in range(4)]
+    assert not all(torch.equal(draws[0], draw) for draw in draws)
+    with pytest.raises(TypeError, match=r"must be asked for \(index, draw_seed\), got 3"):
+        dataset[3]
+
+
+def test_without_augmentation_the_draw_does_not_matter(tmp_path):
+    dataset = make_dataset(write_mvtec_tree(tmp_path))
+    assert torch.equal(dataset[3, 1].image, dataset[3].image)

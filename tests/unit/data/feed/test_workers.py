@@ -1,0 +1,81 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from afr_clip.data.feed.workers import LoadingProcesses, LostWorkerError, explain_loss
+from afr_clip.data.records import AnomalySample
+
+SAMPLES = [AnomalySample("toy", "bolt", "good", Path(f"{index}.png"), None, False, "bolt") for index in range(4)]
+
+
+class Pids(Dataset):
+    """Gives the number of the process that reads."""
+
+    on_read = staticmethod(lambda index: None)
+
+    def __len__(self) -> int:
+        return len(SAMPLES)
+
+    def __getitem__(self, index: int) -> int:
+        self.on_read(index)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        subprocess.run(["kill", "-TERM", str(os.getpid())], check=True)  # from elsewhere, as a scheduler's
+        return os.getpid()
+
+
+def lost(pid: int) -> RuntimeError:
+    return RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. Try without num_workers.")
+
+
+def test_what_a_process_read_last_is_known_after_its_end_and_stop_signals_pass_it_by():
+    loading = LoadingProcesses(2, SAMPLES)
+    pids = [int(pid) for pid in DataLoader(Pids(), batch_size=None, num_workers=2, worker_init_fn=loading)]
+    assert pids[:2] == pids[2:]  # nobody was killed
+    assert [loading.last_read_by(pid) for pid in pids[:2]] == [SAMPLES[2], SAMPLES[3]]
+    assert loading.last_read_by(os.getpid()) is None
+    explained = explain_loss(lost(pids[1]), [LoadingProcesses(1, SAMPLES), loading])
+    assert isinstance(explained, LostWorkerError)
+    assert str(explained).startswith(
+        f"Loading processes must outlive the run, but process {pids[1]} is killed by signal: Killed. The last image it "
+        f"began to read: 3.png."
+    )
+
+
+def test_how_a_process_ended_is_said_where_pytorch_knows_it():
+    error = RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly")
+    assert "process 1, 2 exited unexpectedly. The last image it began to read: none." in str(explain_loss(error, []))
+    error.__cause__ = lost(2)
+    assert "process 2 is killed by signal: Killed." in str(explain_loss(error, []))
+
+
+@pytest.mark.parametrize("said", ["CUDA error", "DataLoader timed out after 3 seconds"])
+def test_another_error_is_left_alone(said):
+    assert explain_loss(RuntimeError(said), []) is None
+
+
+HANGING = """
+import os, signal, sys, time
+from torch.utils.data import DataLoader
+from afr_clip.data.feed.workers import LoadingProcesses
+
+class Hanging:
+    def __len__(self): return 2
+    def __getitem__(self, index):
+        if index == 1:
+            time.sleep(600)
+        return os.getpid()
+
+loader = iter(DataLoader(Hanging(), batch_size=None, num_workers=2, worker_init_fn=LoadingProcesses(2, [])))
+print(next(loader))
+"""
+
+
+def test_a_process_that_hangs_ends_with_the_main_one():
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=100, check=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

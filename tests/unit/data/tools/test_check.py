@@ -1,0 +1,224 @@
+"""Every public layout passes the check, and every pitfall of public datasets is found in it and named."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from afr_clip.data.disk.layouts import DATASETS, dataset_row
+from afr_clip.data.disk.listing import Truth
+from afr_clip.data.disk.reading import DatasetSpec, list_entries
+from afr_clip.data.disk.rows.row import Count
+from afr_clip.data.errors import DataError
+from afr_clip.data.tools.check import check_dataset, sum_counts
+from helpers.official import OFFICIAL
+from helpers.plants import (
+    Pair,
+    plant_broken_image,
+    plant_broken_mask,
+    plant_duplicate,
+    plant_empty_mask,
+    plant_marked_normal,
+    plant_mask_of_another_size,
+    plant_missing_image,
+    plant_renamed_mask,
+    plant_vanishing_defect,
+)
+
+NUM_CATEGORIES = 2
+"""So many categories of a dataset are written."""
+
+FORMS = [name for name in OFFICIAL if name != "meta_json"]
+MASKED = [name for name in FORMS if "pixel" in dataset_row(name.removesuffix("_original")).levels]
+TOLD_BY_MASK = {"ksdd": Truth.MASK_PIXELS, "dagm": Truth.MASK_FILE}
+"""Where the mask is the truth, its loss is a normal image more, and shows in the numbers."""
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Write a few images in an official layout, and take their numbers for the published ones."""
+
+    def write(form: str) -> DatasetSpec:
+        name = form.removesuffix("_original")
+        row = dataset_row(name)
+        categories = [*row.counts, *row.prompt_names][:NUM_CATEGORIES]
+        num_normal = 3 if row.total is None or row.total.normal else 0
+        counts = dict.fromkeys(categories, Count(num_normal, 5))
+        monkeypatch.setitem(DATASETS, name, replace(row, counts=counts, total=None))
+        return DatasetSpec(name, name, root=OFFICIAL[form](tmp_path / form, counts))
+
+    return write
+
+
+def pairs(spec: DatasetSpec, *, anomalous: bool = True) -> Sequence[Pair]:
+    """The images of the first category with their masks."""
+    entries = list_entries(spec, spec.root)[1]
+    return [(e.image, e.mask) for e in entries if e.is_anomalous == anomalous and e.category == entries[0].category]
+
+
+def faults(spec: DatasetSpec, **how: bool) -> list[str]:
+    return [finding.text for finding in check_dataset(spec, **how).findings if finding.is_fault]
+
+
+def notes(spec: DatasetSpec) -> list[str]:
+    return [finding.text for finding in check_dataset(spec).findings if not finding.is_fault]
+
+
+def named(texts: Sequence[str], *words: str) -> bool:
+    return any(all(word in text for word in words) for text in texts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_official_layout_is_complete_and_sound(tree, form):
+    spec = tree(form)
+    found = check_dataset(spec)
+    assert [finding.text for finding in found.findings if finding.is_fault] == []
+    assert found.counts == found.published
+    assert sum_counts(found.counts).anomalous == 5 * len(found.counts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_that_went_missing_shows_in_the_numbers_or_by_its_name(tree, form):
+    spec = tree(form)
+    image = plant_missing_image(pairs(spec))
+    texts = faults(spec)
+    assert named(texts, "Not the published numbers", "instead of") or named(texts, "not on disk", image.name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_picture_twice_in_a_category_is_named(tree, form):
+    spec = tree(form)
+    copy = plant_duplicate(pairs(spec))
+    assert named(notes(spec), "are the same picture within a category", copy.name)
+    assert faults(spec) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_that_cannot_be_decoded_is_named(tree, form):
+    spec = tree(form)
+    image = plant_broken_image(pairs(spec))
+    assert named(faults(spec), "cannot be decoded", image.name)
+
+
+@pytest.mark.parametrize("form", MASKED)
+def test_a_mask_that_cannot_be_decoded_is_named(tree, form):
+    spec = tree(form)
+    mask = plant_broken_mask(pairs(spec))
+    if TOLD_BY_MASK.get(form) is Truth.MASK_PIXELS:
+        with pytest.raises(DataError, match=f"{mask.name} must be an intact image file"):
+            check_dataset(spec)
+    else:
+        assert named(faults(spec), "cannot be decoded", mask.name)
+
+
+@pytest.mark.parametrize("form", MASKED)
+def test_a_mask_that_marks_nothing_is_named(tree, form):
+    spec = tree(form)
+    mask = plant_empty_mask(pairs(spec))
+    if TOLD_BY_MASK.get(form) is Truth.MASK_PIXELS:
+        assert named(faults(spec), "Not the published numbers", "4 + 4 instead of 3 + 5")
+    else:
+        assert named(faults(spec), "mark no pixel", mask.name)
+
+
+@pytest.mark.parametrize("form", MASKED)
+def test_a_mask_of_another_size_is_named(tree, form):
+    spec = tree(form)
+    mask = plant_mask_of_another_size(pairs(spec))
+    assert named(faults(spec), "differ in size", mask.name)
+
+
+@pytest.mark.parametrize("form", MASKED)
+def test_a_mask_of_another_name_belongs_to_nobody(tree, form):
+    spec = tree(form)
+    image, mask = pairs(spec)[-1]
+    plant_renamed_mask(pairs(spec))
+    texts = faults(spec)
+    if TOLD_BY_MASK.get(form) is Truth.MASK_FILE:
+        assert named(texts, "Not the published numbers", "4 + 4 instead of 3 + 5")
+    else:
+        assert named(texts, "have no mask of their own name", image.name)
+    assert mask is not None
+
+
+@pytest.mark.parametrize("form", [form for form in MASKED if dataset_row(form.removesuffix("_original")).total.normal])
+def test_a_normal_image_whose_mask_marks_something_is_named(tree, form):
+    spec = tree(form)
+    anomalous, normal = pairs(spec)[0], pairs(spec, anomalous=False)[-1]
+    if form == "visa":  # whose table says which mask belongs to which image
+        table = spec.root / "split_csv" / "1cls.csv"
+        name, place = (path.relative_to(spec.root).as_posix() for path in (normal[0], anomalous[1]))
+        table.write_text(table.read_text().replace(f"{name},", f"{name},{place}"))
+        mask = anomalous[1]
+    elif normal[1] is None:
+        place = anomalous[1].relative_to(spec.root).as_posix()
+        for part in {anomalous[0].parent.name}:
+            place = place.replace(f"/{part}/", f"/{normal[0].parent.name}/")
+        mask = plant_marked_normal([(normal[0], (spec.root / place).with_name(_mask_name(anomalous, normal[0])))])
+    else:
+        mask = plant_marked_normal([normal])
+    if form in TOLD_BY_MASK:
+        assert named(faults(spec), "Not the published numbers", "2 + 6 instead of 3 + 5")
+    else:
+        assert named(faults(spec), "normal images mark pixels", mask.name)
+
+
+def _mask_name(anomalous: Pair, image: Path) -> str:
+    return anomalous[1].name.replace(anomalous[0].stem, image.stem)
+
+
+@pytest.mark.parametrize("form", MASKED)
+def test_a_defect_that_leaves_no_pixel_at_the_papers_size_is_counted(tree, form):
+    spec = tree(form)
+    plant_vanishing_defect(pairs(spec))
+    category = list_entries(spec, spec.root)[1][0].category
+    assert named(notes(spec), "leave no pixel at 518 x 518", category)
+
+
+def test_a_part_of_a_dataset_is_a_fault_unless_it_is_meant(tree):
+    spec = tree("mvtec_ad")
+    plant_missing_image(pairs(spec))
+    assert len(faults(spec)) == 1
+    assert faults(spec, is_part=True) == []
+
+
+def test_more_images_than_published_are_a_fault_even_in_a_part(tree):
+    spec = tree("isic")
+    image, mask = pairs(spec)[0]
+    for path in (image, mask):
+        path.with_name(path.name.replace("ISIC_", "ISIC_9")).write_bytes(path.read_bytes())
+    assert named(faults(spec, is_part=True), "0 + 6 instead of 0 + 5")
+
+
+def test_a_category_that_was_never_published_is_named(tree):
+    spec = tree("btad")
+    OFFICIAL["btad"](spec.root, {"04": Count(1, 1)})
+    assert named(faults(spec), "No categories of the published dataset: 04")
+
+
+def test_a_picture_with_both_labels_is_a_fault(tree):
+    spec = tree("br35h")
+    normal, anomalous = pairs(spec, anomalous=False)[0][0], pairs(spec)[0][0]
+    anomalous.write_bytes(normal.read_bytes())
+    assert named(faults(spec), "once normal and once anomalous", normal.name, anomalous.name)
+
+
+@pytest.mark.parametrize(("form", "folder"), [("br35h", "pred"), ("brain_mri", "yes"), ("tn3k", "trainval-image")])
+def test_folders_that_are_not_read_are_named(tree, form, folder):
+    assert named(notes(tree(form)), "left out", f"{folder} (")
+
+
+def test_masks_that_vanished_altogether_are_a_fault(tree):
+    spec = tree("kvasir")
+    for _, mask in pairs(spec):
+        mask.unlink()
+    (spec.root / "masks").rmdir()
+    assert named(faults(spec), "published dataset has masks, and none was found")
+
+
+def test_where_only_the_total_is_published_the_total_is_compared(tree, monkeypatch):
+    spec = tree("dagm")
+    row = dataset_row("dagm")
+    monkeypatch.setitem(DATASETS, "dagm", replace(row, counts={}, total=Count(6, 11)))
+    assert named(faults(spec), "The dataset 6 + 10 instead of 6 + 11")

@@ -1,0 +1,75 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afr_clip.metrics.functional.binning import score_code
+from afr_clip.reports.pictures.maps import MapWriter, load_map, map_path, save_map, save_mask
+
+HALF_A_CODE = 0.5 / 65535
+FLOAT32_ROUNDING = 2**-24  # of a product below 65536, in units of the whole scale
+
+
+def png_header(path: Path) -> tuple[int, int]:
+    """Read bit depth and colour type from the file itself."""
+    header = path.read_bytes()[:26]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return header[24], header[25]
+
+
+def test_a_saved_map_is_within_half_a_code(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    anomaly_map = torch.rand(37, 53, generator=generator)
+    save_map(tmp_path / "deep" / "a.png", anomaly_map)
+    loaded = load_map(tmp_path / "deep" / "a.png")
+    assert loaded.dtype == np.float64
+    assert np.abs(loaded - anomaly_map.double().numpy()).max() <= HALF_A_CODE + FLOAT32_ROUNDING
+    assert np.array_equal(np.rint(loaded * 65535), score_code(anomaly_map).numpy())
+
+
+def test_the_ends_and_the_middle_are_exact_codes(tmp_path):
+    save_map(tmp_path / "a.png", torch.tensor([[0.0, 1.0], [0.25, 32768 / 65535]]))
+    assert (load_map(tmp_path / "a.png") * 65535).tolist() == [[0, 65535], [16384, 32768]]
+
+
+def test_every_code_comes_back(tmp_path):
+    codes = torch.arange(65536).view(256, 256)
+    save_map(tmp_path / "a.png", codes.float() / 65535)
+    assert np.array_equal(np.rint(load_map(tmp_path / "a.png") * 65535), codes.numpy())
+
+
+def test_maps_are_16_bit_grey_and_masks_8_bit_grey_pngs(tmp_path):
+    save_map(tmp_path / "map.png", torch.rand(5, 7))
+    save_mask(tmp_path / "mask.png", torch.eye(5, 7).bool())
+    assert (png_header(tmp_path / "map.png"), png_header(tmp_path / "mask.png")) == ((16, 0), (8, 0))
+    with Image.open(tmp_path / "map.png") as image:
+        assert image.size == (7, 5)
+
+
+def test_a_mask_is_0_and_255(tmp_path):
+    save_mask(tmp_path / "a.png", torch.tensor([[True, False, True], [False, False, True]]))
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.asarray(image).tolist() == [[255, 0, 255], [0, 0, 255]]
+
+
+def test_a_batch_is_written_by_dataset_category_type_and_stem(tmp_path, scored):
+    batch, maps, scores = scored([0.1, 0.9, 0.5], [False, True, False])
+    batch = replace(batch, has_mask=torch.tensor([True, True, False]))
+    MapWriter(tmp_path)(batch, maps, scores)
+    places = ["noise/metal_nut/good/0.png", "noise/metal_nut/bad/1.png", "noise/metal_nut/good/2.png"]
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {*(f"maps/{place}" for place in places), *(f"masks/{place}" for place in places[:2])}
+    for place, anomaly_map in zip(places, maps, strict=True):
+        assert np.allclose(load_map(tmp_path / "maps" / place), anomaly_map, atol=HALF_A_CODE + FLOAT32_ROUNDING)
+    for place, mask in zip(places[:2], batch.mask[:2], strict=True):
+        with Image.open(tmp_path / "masks" / place) as image:
+            assert np.array_equal(np.asarray(image) == 255, mask.numpy())
+
+
+@pytest.mark.parametrize(("name", "expected"), [("000.png", "000.png"), ("a.b.JPG", "a.b.png"), ("x.jpeg", "x.png")])
+def test_the_stem_keeps_its_dots(scored, name, expected):
+    sample = replace(scored([0.5], [False])[0].samples[0], image_path=Path("/data/anywhere") / name, name="")
+    assert map_path(sample) == Path("noise", "metal_nut", "good", expected)

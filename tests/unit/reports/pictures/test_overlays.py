@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from afr_clip.reports.pictures import overlays
+from afr_clip.reports.pictures.overlays import draw_overlay, laid_over
+
+LARGEST = overlays.LARGEST_SIDE
+
+
+@pytest.mark.parametrize("size", [(200, 100), (50, 150), (1500, 1000), (30, 30)])
+def test_a_photograph_and_its_overlay_stand_side_by_side_at_its_own_proportions(tmp_path, size):
+    photograph = torch.full((3, size[1], size[0]), 60, dtype=torch.uint8)
+    draw_overlay(tmp_path / "out" / "a.jpg", "photo", photograph, torch.ones(16, 16), 0.5)
+    page = np.asarray(Image.open(tmp_path / "out" / "a.jpg")).astype(int)
+    scale = min(1.0, LARGEST / max(size))
+    width, height = round(size[0] * scale), round(size[1] * scale)
+    top, left = overlays.LINE + overlays.MARGIN, overlays.MARGIN
+    second = max(width, overlays.NARROWEST) + 2 * overlays.MARGIN
+    red = laid_over(np.full((1, 1, 3), 60, dtype=np.uint8), np.ones((1, 1), dtype=np.float32))[0, 0]
+    inside = slice(top + 8, top + height - 8)  # a JPEG's blocks of 8 pixels blur what lies across an edge
+    assert np.abs(page[inside, left + 8 : left + width - 8] - 60).max() <= 2
+    assert np.abs(page[inside, second + 8 : second + width - 8] - red).max() <= 2
+    assert (page[top + height + 8 : top + height + 10, left : left + width] > 245).all()
+    assert page.shape[1] == second + max(width, overlays.NARROWEST) + overlays.MARGIN
+
+
+def test_the_colour_of_a_probability_does_not_depend_on_the_photograph():
+    grey = np.zeros((1, 3, 3), dtype=np.uint8)
+    values = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
+    expected = [
+        [round(0.5 * channel) for channel in colormaps["turbo"](step, bytes=True)[:3]] for step in (0, 128, 255)
+    ]
+    assert np.abs(laid_over(grey, values)[0].astype(int) - expected).max() <= 1
+
+
+def test_words_too_long_for_their_column_are_cut_in_the_middle(tmp_path):
+    black = torch.zeros((3, 40, 40), dtype=torch.uint8)
+    draw_overlay(tmp_path / "a.jpg", "x" * 300, black, torch.zeros(4, 4), 0.5)
+    page = np.asarray(Image.open(tmp_path / "a.jpg"))
+    gap = page[: overlays.LINE, overlays.NARROWEST + overlays.MARGIN : overlays.NARROWEST + 2 * overlays.MARGIN]
+    assert (gap > 200).all()

@@ -12,9 +12,9 @@ def main() -> None:
     parser = build_parser(os.environ.get("AFR_CLIP_DATA_DIR"))
     chosen = parser.parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
+    from afr_clip.cli import datasets  # noqa: PLC0415
     from afr_clip.data.disk.layouts import DATASETS  # noqa: PLC0415
     from afr_clip.data.disk.reading import DatasetSpec  # noqa: PLC0415
-    from afr_clip.cli import datasets  # noqa: PLC0415
 
     if chosen.verb == "list":
         datasets.list_datasets(chosen.data_dir)

@@ -66,9 +66,6 @@ ONLY_IN = {
 }
 """Third parties that only some rooms know."""
 
-MOST_LINES = 350
-MOST_LINES_OF_A_FUNCTION = 50
-
 
 def name_of(path: Path) -> str:
     """Return the dotted name of a source file."""
@@ -203,16 +200,6 @@ def test_importing_the_package_imports_nothing_else():
     assert run_python(source) == "['afr_clip']"
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-def lines_of_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Count the lines of a function's body, its docstring left out."""
-    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
-
-
 def undocumented(tree: ast.Module, module: str) -> list[str]:
     """Name the public definitions without a docstring, methods of public classes included."""
     missing = [] if ast.get_docstring(tree) else [module]
@@ -229,18 +216,10 @@ def undocumented(tree: ast.Module, module: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_and_functions_stay_small_and_public_names_say_what_they_are(path):
-    source = path.read_text(encoding="utf-8")
-    tree = ast.parse(source)
-    assert len(source.splitlines()) <= MOST_LINES
-    assert [f.name for f in functions(tree) if lines_of_body(f) > MOST_LINES_OF_A_FUNCTION] == []
-    assert undocumented(tree, name_of(path)) == []
+def test_every_public_name_has_a_docstring(path):
+    assert undocumented(ast.parse(path.read_text(encoding="utf-8")), name_of(path)) == []
 
 
-def test_the_measures_see_what_is_too_long_and_what_says_nothing():
-    body = "\n".join(f"    x{i} = {i}" for i in range(MOST_LINES_OF_A_FUNCTION + 1))
-    tree = ast.parse(
-        f'def f():\n    """Many\n\n    lines."""\n{body}\nclass A:\n    def g(self): pass\n    def _h(self): 0\n'
-    )
-    assert [lines_of_body(f) for f in functions(tree)] == [MOST_LINES_OF_A_FUNCTION + 1, 1, 1]
+def test_the_walker_sees_what_has_no_docstring():
+    tree = ast.parse('def f():\n    """Doc."""\nclass A:\n    def g(self): pass\n    def _h(self): 0\n')
     assert undocumented(tree, "m") == ["m", "m.A", "m.A.g"]

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from afr_clip.config.assemble import compose_leg, plain
 from afr_clip.config.axes import Axes, keys_of_file, quoted, read_axes, typed_values
 from afr_clip.config.validate import ConfigError, validate
-from afr_clip.reports.record.run_folder import WITHOUT_INFLUENCE
+from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
+from afr_clip.reports.record.run_folder import MANIFEST
 
 OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", "cell", "search")
 """What a command line says to the sweep and not to its cells."""
@@ -211,8 +212,14 @@ def _wandb_overrides(plan: Plan, setting: str) -> list[str]:
 
 def _folder_of(sweep: Path, name: str, digest: str) -> Path:
     cells = sweep / "cells"
-    known = sorted(cells.glob(f"*-{digest}"))
-    return known[0] if known else cells / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', name)}-{digest}"
+    for folder in sorted(path for path in cells.glob("*-*") if path.is_dir()):
+        # The name ends with the digest of the version that made the folder; what counts is the config that ran there.
+        manifest = folder / MANIFEST
+        if folder.name.endswith(f"-{digest}") or (
+            manifest.is_file() and _digest(json.loads(manifest.read_text(encoding="utf-8"))["config"]) == digest
+        ):
+            return folder
+    return cells / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', name)}-{digest}"
 
 
 def digest_of(config: DictConfig) -> str:
@@ -224,19 +231,12 @@ def digest_of(config: DictConfig) -> str:
     Returns:
         Hex digits; the same for two configs that differ in nothing else than folders, loading, threads and logging.
     """
-    decisive = dict(_decisive(plain(config)))
+    return _digest(plain(config))
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    decisive = {key: value for key, value in flat(config).items() if not _is_below(key, _DECIDED)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:DIGITS]
-
-
-def _decisive(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        name = f"{path}{key}"
-        if name in _DECIDED:
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from _decisive(value, f"{name}.")
-        else:
-            yield name, value
 
 
 def reference_of(plan: Plan, cells: Sequence[Cell]) -> str | None:

@@ -2,14 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from afr_clip.reports.layout.html import is_published_backbone
+from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.provenance import method_of, training_of
-from afr_clip.reports.record.run_folder import WITHOUT_INFLUENCE
 
 NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "task_name",
@@ -92,7 +92,7 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     trained: Mapping[str, Any] = {}
     if training_of(manifest) is not None:
         trained = config if checkpoint is None else checkpoint.get("config") or {"training": "not recorded"}
-    decides = dict(_flat(dict(trained) | {"backbone": config.get("backbone"), "module": config["module"]}))
+    decides = _decides({**trained, "backbone": config.get("backbone"), "module": config["module"]})
     decides[FINGERPRINT] = backbone.get("fingerprint")
     if "released_weights" in manifest:
         decides[RELEASED] = manifest["released_weights"]["sha256"]
@@ -132,15 +132,12 @@ def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
     return labels
 
 
-def _flat(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        name = f"{path}{key}"
-        if name in NOT_OF_A_SETTING:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value
+def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat(config).items() if not _is_left_out(key)}
+
+
+def _is_left_out(key: str) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in NOT_OF_A_SETTING)
 
 
 def differing_keys(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:

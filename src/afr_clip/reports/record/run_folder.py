@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.files import remove_abandoned, written_whole
+from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys
 
 MANIFEST = "manifest.json"
 
@@ -61,8 +62,11 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     if not (resume and path.exists()):
         return None
     earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    differing = _differing(earlier["config"], config) - WITHOUT_INFLUENCE
-    changed = sorted(key for key in differing if not key.startswith(_MAY_CHANGE_BELOW))
+    changed = [
+        key
+        for key in differing_keys(earlier["config"], config)
+        if key not in WITHOUT_INFLUENCE and not key.startswith(_MAY_CHANGE_BELOW)
+    ]
     if changed:
         msg = (
             f"A resumed run must have the config it was started with, got another {', '.join(changed)} than in "
@@ -80,45 +84,9 @@ def holds_run(folder: Path) -> bool:
 _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
 """What a run cannot lose; a folder in which a run failed before that may be used again."""
 
-WITHOUT_INFLUENCE = {
-    "resume",
-    "requeue",
-    "run_dir",
-    "data_dir",
-    "drawn_dir",
-    "cache_dir",
-    "num_threads",
-    "save_maps",
-    "num_figures",
-    "figure_every_n_epochs",
-    "activation_checkpointing",
-    "data.num_workers",
-    "data.cache",
-    "data.feature_cache",
-    "data.eval_batch_size",
-    "dataset.root",
-    "trainer.log_every_n_steps",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-}
-"""Keys without influence on the weights beyond their last bits; images and frozen weights are checked by content."""
-
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")
-"""Likewise, all keys of these nodes."""
+"""Nodes whose keys may change when a run is resumed."""
 
 
 def _held(folder: Path) -> list[str]:
     return [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> set[str]:
-    keys: set[str] = set()
-    for key in before.keys() | now.keys():
-        name = f"{path}{key}"
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            keys |= _differing(old, new, f"{name}.")
-        elif old != new:
-            keys.add(name)
-    return keys

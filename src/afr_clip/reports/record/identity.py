@@ -1,0 +1,74 @@
+"""What a recorded config says about the numbers of a run, in one flat form for records of any version."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+WITHOUT_INFLUENCE = {
+    "resume",
+    "requeue",
+    "run_dir",
+    "data_dir",
+    "drawn_dir",
+    "cache_dir",
+    "num_threads",
+    "save_maps",
+    "num_figures",
+    "figure_every_n_epochs",
+    "activation_checkpointing",
+    "data.num_workers",
+    "data.cache",
+    "data.feature_cache",
+    "data.eval_batch_size",
+    "dataset.root",
+    "trainer.log_every_n_steps",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+}
+"""Keys that change at most the last bits of the weights. Images and frozen weights are compared by content instead."""
+
+_NAMED_BY_TARGET = {
+    "optimizer": {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adamw"},
+    "schedule": {
+        "afr_clip.training.schedule.constant": "constant",
+        "afr_clip.training.schedule.cosine": "cosine",
+        "afr_clip.training.schedule.inverse_epoch": "inverse_epoch",
+    },
+}
+"""Version 0.1 recorded these two choices as an import path in ``_target_``; today they are the key ``name``."""
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a recorded config to dotted keys, so that records of all versions compare.
+
+    Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting.
+
+    Args:
+        config: Plain values, nested.
+
+    Returns:
+        A value for each key; a node without keys has none.
+
+    Example:
+        >>> flat({"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.1}, "roots": {}})
+        {'optimizer.name': 'adam', 'optimizer.lr': 0.1}
+    """
+    return dict(_leaves(config, ""))
+
+
+def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if key == "_target_" and (names := _NAMED_BY_TARGET.get(path.removesuffix("."))):
+            yield f"{path}name", names.get(value, value)
+        elif key.startswith("_"):
+            continue
+        elif isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the keys in which two recorded configs differ, in alphabetical order."""
+    old, new = flat(before), flat(now)
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

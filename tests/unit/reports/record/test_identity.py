@@ -1,0 +1,29 @@
+import pytest
+
+from afr_clip.reports.record.identity import differing_keys, flat
+
+OLD = {
+    "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.001},
+    "schedule": {"_target_": "afr_clip.training.schedule.cosine", "_partial_": True, "num_epochs": 3},
+    "backbone": {"_target_": "afr_clip.clip.settings.BackboneSettings", "name": "tiny", "cnn": {"_target_": "x"}},
+    "protocol": {"roots": {}},
+}
+NEW = {
+    "optimizer": {"name": "adamw", "lr": 0.001},
+    "schedule": {"name": "cosine", "num_epochs": 3},
+    "backbone": {"name": "tiny"},
+}
+
+
+def test_a_record_of_version_0_1_says_the_same_as_one_of_today():
+    assert flat(OLD) == flat(NEW)
+    assert differing_keys(OLD, NEW) == []
+
+
+@pytest.mark.parametrize(("key", "name"), [("optimizer", "torch.optim.Adam"), ("schedule", "my.own")])
+def test_another_choice_of_an_old_record_is_another(key, name):
+    assert differing_keys({**OLD, key: {**OLD[key], "_target_": name}}, NEW) == [f"{key}.name"]
+
+
+def test_a_key_that_only_one_of_them_has_differs():
+    assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1, "c": None, "d": 2}}) == ["a.d"]

@@ -153,7 +153,7 @@ def test_killed_while_training_it_goes_on_from_the_last_epoch(run, killed, comma
     overrides = [*command, f"run_dir={finished}"]
     before = touched(finished / "visa")
     killed(overrides, "mvtec_ad", "training_step", epoch=1)
-    first_sheet = finished / "mvtec_ad" / "figures" / "training" / "epoch_0000.png"
+    first_sheet = finished / "mvtec_ad" / "figures" / "training" / "epoch_0001.png"
     drawn = first_sheet.stat().st_mtime_ns
     assert run("train", *overrides) == 0
     assert touched(finished / "visa") == before

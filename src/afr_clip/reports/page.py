@@ -62,7 +62,7 @@ def collect_pictures(figures: Path, datasets: Sequence[str]) -> list[PictureGrou
         One group per dataset that has pictures, and one for the training if it has.
     """
     said = {name: {figures / name / f"{sheet}.png": told for sheet, told in SHEETS.items()} for name in datasets}
-    training = {figures / "curves.png": "Losses and learning rate over the epochs, which count from 0"}
+    training = {figures / "curves.png": "Losses and learning rate over the epochs"}
     for path in spread(sorted((figures / "training").glob("epoch_*.png")), MOST_TRAINING_SHEETS):
         training[path] = f"First training batch of epoch {int(path.stem.removeprefix('epoch_'))}"
     groups = [read_pictures(heading, captions) for heading, captions in [*said.items(), ("Training", training)]]

@@ -38,10 +38,9 @@ from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.reports.record.run_folder import RunFolderError, open_run, write_json, write_text
 from afr_clip.run.mirrors import build_mirrors
 from afr_clip.run.precision import choose_precision
-from afr_clip.training.callbacks import ForEachPrediction
+from afr_clip.training.callbacks import ForEachPrediction, show_progress
 from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
-from afr_clip.training.progress import EpochBar
 from drawn_anomalies.tree import drawn_dataset
 
 logger = logging.getLogger(__name__)
@@ -309,7 +308,7 @@ def build_engine(
         precision=_precision(config, run),
         default_root_dir=str(run.folder),
         logger=list(loggers),
-        callbacks=[EpochBar(), predictions, *callbacks],
+        callbacks=[show_progress(), predictions, *callbacks],
         use_distributed_sampler=False,  # the data module shares images out, and never one twice
         enable_checkpointing=False,
         enable_model_summary=False,

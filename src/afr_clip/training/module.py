@@ -1,6 +1,6 @@
 """The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -16,7 +16,6 @@ from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP
 from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.training.means import EpochMeans
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -39,32 +38,85 @@ class AnomalyNetwork(Protocol):
 
 @runtime_checkable
 class TappedNetwork(Protocol):
-    """What a method offers besides whose image tower reads nothing that learns: the two halves of its forward."""
+    """The two halves of the forward of a method whose image tower reads nothing that learns."""
 
     @property
     def tapped_from(self) -> str:
-        """What is read out; the same words mean the same numbers of the same frozen weights and images."""
+        """Name what is read out; the same name means the same numbers for the same weights and images."""
 
     def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Read out the image tower; one row per image in every tensor."""
+        """Run the image tower; every tensor has one row per image."""
 
     def score(self, tapped: tuple[Tensor, ...], category: tuple[str, ...]) -> AnomalyPrediction:
-        """Score what was read out."""
+        """Score what the image tower gave."""
 
 
 @runtime_checkable
 class FewShotNetwork(Protocol):
-    """What a method offers besides that looks at normal images of a category before it scores any other."""
+    """A method that looks at normal images of a category before it scores others."""
 
     shots: int
     """How many of each category; 0 for none."""
 
     def observe(self, image: Tensor, category: str) -> None:
-        """Look at the normal images of a category, in place of any before."""
+        """Look at the normal images of a category; replaces earlier ones."""
 
 
 class TrainingDivergedError(ValueError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
+
+
+class EpochMeans:
+    """Means of logged values over the images of an epoch.
+
+    Lightning's own means are lost with the process, so a resumed epoch would log the mean over its second part only.
+    ``add_up`` sums a tensor over the processes of a training.
+
+    Example:
+        >>> means = EpochMeans()
+        >>> means.add({"loss": torch.tensor(1.0)}, num_images=3)
+        >>> means.add({"loss": torch.tensor(5.0)}, num_images=1)
+        >>> means.compute()
+        {'loss': tensor(2.)}
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._num_images = 0
+
+    def restart(self) -> None:
+        """Start the next epoch with nothing."""
+        self._sums, self._num_images = {}, 0
+
+    def add(self, values: Mapping[str, Tensor], num_images: int) -> None:
+        """Add the means over a batch, weighted by its images; every batch has the same names."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach().float() * num_images
+        self._num_images += num_images
+
+    def compute(self, add_up: Callable[[Tensor], Tensor] = lambda value: value) -> dict[str, Tensor]:
+        """Return the means in the order in which their names were first added."""
+        totals = {name: add_up(value.clone()) for name, value in self._sums.items()}
+        images = {name: add_up(torch.full_like(value, self._num_images)) for name, value in totals.items()}
+        return {name: value / images[name] for name, value in totals.items()}
+
+    def state_dict(self, add_up: Callable[[Tensor], Tensor] = lambda value: value) -> dict[str, Any]:
+        """Return the sums over all processes, for a checkpoint."""
+        return {
+            "sums": {name: add_up(value.clone()) for name, value in self._sums.items()},
+            "num_images": int(add_up(torch.tensor(self._num_images))),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, counts: bool = True) -> None:
+        """Continue from a checkpoint.
+
+        Args:
+            state: What ``state_dict`` returned.
+            counts: Whether to take over the sums, as the first of several processes does. The others take the names
+                alone, because ``add_up`` needs the same names in all of them.
+        """
+        self._sums = {name: value if counts else torch.zeros_like(value) for name, value in state["sums"].items()}
+        self._num_images = state["num_images"] if counts else 0
 
 
 class AnomalyDetectionModule(pl.LightningModule):
@@ -72,10 +124,10 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     Args:
         network: Any method; a module that is an ``AnomalyNetwork``.
-        loss: Maps prediction and truth to the loss and its terms; ``None`` where nothing is trained.
+        loss: Maps prediction and truth to the loss and its terms; ``None`` for scoring only.
         optimizer: Makes the optimiser of the trainable parameters.
         schedule: Makes the learning-rate schedule, stepped once an epoch.
-        category_names: Whether the network is told a category in words, or as the dataset spells it.
+        category_names: Whether the network gets a category in words, or as the dataset spells it.
     """
 
     def __init__(
@@ -97,7 +149,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._means = EpochMeans()
         self._target = ""
         self._references: tuple[AnomalyBatch, ...] = ()
-        # Only the adapters are in checkpoints; on_load_checkpoint demands that they are all there and nothing else.
+        # Checkpoints hold only the adapters; on_load_checkpoint checks that they are complete.
         self.strict_loading = False
 
     @property
@@ -106,28 +158,28 @@ class AnomalyDetectionModule(pl.LightningModule):
         return self.network.shots if isinstance(self.network, FewShotNetwork) else 0
 
     def score_next(self, dataset: str, metrics: DatasetMetrics, references: Sequence[AnomalyBatch] = ()) -> None:
-        """Name the target dataset that the next test run scores.
+        """Set the target dataset that the next test run scores.
 
         Args:
             dataset: Name under which metrics are logged.
             metrics: Fresh metrics of that dataset.
-            references: ``shots`` normal images of each of its categories, where the network looks at any.
+            references: ``shots`` normal images of each category, for a few-shot network.
 
         Raises:
-            ValueError: If two categories have references and go by the same name.
+            ValueError: If the network is told the same name for two categories that have references.
         """
         names = [self._names(batch)[0] for batch in references]
         if len(set(names)) < len(names):
             msg = (
-                f"Categories with reference images must go by names of their own, got {names} for {dataset!r}. "
-                f"Set module.category_names=raw, or score one at a time with dataset.categories."
+                f"Categories with reference images must have different names, got {names} for {dataset!r}. "
+                f"Set module.category_names=raw, or score one category at a time with dataset.categories."
             )
             raise ValueError(msg)
         self._target, self.metrics, self.results, self._references = dataset, metrics, (), tuple(references)
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
         """Score a batch."""
-        if batch.tapped:  # the first half of the network's own forward was done before
+        if batch.tapped:  # the feature cache holds the first half of the forward
             return self.network.score(batch.tapped, self._names(batch))
         return self.network(batch.pictures, self._names(batch))
 
@@ -138,27 +190,24 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Return the loss of one batch, and its prediction for the figures."""
         assert self._loss is not None, "training needs a loss"
         prediction = self(batch)
-        # Scores that are no numbers would be refused inside the loss with words that name no image.
+        # The loss would refuse NaN scores with a message that names no image.
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
         terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
         self._refuse_divergence(terms.total, batch)
         share = batch.share or Share(own=len(batch.samples), whole=len(batch.samples))
-        # DDP takes the mean over processes. So weighted, it is the mean over images, however they are spread.
+        # DDP takes the mean over processes. With this weight it is the mean over images, however they are spread.
         weight = self.trainer.world_size * share.own / share.whole
-        self._log_training(terms, weight, share)
-        return {"loss": weight * terms.total, "prediction": prediction}
-
-    def _log_training(self, terms: LossTerms, weight: float, share: Share) -> None:
-        # At once and not by sync_dist: the progress bar, which only one process has, would ask for sums by itself.
+        # Not sync_dist: the progress bar, which only the first process has, would wait for the others' sums.
         mean = self.trainer.strategy.reduce(weight * terms.total.detach(), reduce_op="mean")
         self.log(LOSS_STEP, mean, prog_bar=True, on_step=True, on_epoch=False, batch_size=share.whole)
         names = {name: LOSS_EPOCH if name == "total" else f"{LOSS}_{name}" for name in terms._fields}
         values = {names[name]: value for name, value in terms._asdict().items()}
         rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
         self._means.add(values | {LEARNING_RATE: rate}, share.own)
+        return {"loss": weight * terms.total, "prediction": prediction}
 
     def on_train_epoch_start(self) -> None:
-        """Begin the means of an epoch; one that goes on in the middle does not come here."""
+        """Restart the means; Lightning does not call this for an epoch resumed in its middle."""
         self._means.restart()
 
     def on_train_epoch_end(self) -> None:
@@ -175,19 +224,19 @@ class AnomalyDetectionModule(pl.LightningModule):
             return
         images = ", ".join(str(sample.image_path) for sample in batch.samples)
         msg = (
-            f"The loss must stay a finite number, got {value.item()} in epoch {self.current_epoch} on {images}. "
-            f"Lower optimizer.lr or set trainer.gradient_clip_val; the checkpoint of the last whole epoch is kept."
+            f"The loss became {value.item()} in epoch {self.current_epoch + 1} on {images}. "
+            f"Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
         )
         raise TrainingDivergedError(msg)
 
     def on_test_start(self) -> None:
-        """Let the network look at the references, once it lies where it will score."""
-        with self.trainer.precision_plugin.test_step_context():  # as the targets will be
+        """Show the references to the network, now that it is on its device."""
+        with self.trainer.precision_plugin.test_step_context():  # the precision of scoring
             for batch in self._references:
                 self.network.observe(batch.pictures.to(self.device), self._names(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
-        """Score one batch of a target dataset; nothing where it only stands in for one."""
+        """Score one batch of a target dataset; ``None`` for a batch that only keeps processes in step."""
         assert self.metrics is not None, "score_next() names the target first"
         if not batch.counts:
             return None
@@ -230,12 +279,12 @@ class AnomalyDetectionModule(pl.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Demand all of what learns, and nothing else."""
+        """Check that the checkpoint holds exactly what learns."""
         differing = self._saved_names() ^ checkpoint["state_dict"].keys()
         if differing:
             msg = (
-                f"A resumed training must find exactly its own weights, got {len(differing)} that are missing or "
-                f"unknown, for example {sorted(differing)[0]}. Choose another run_dir and train anew."
+                f"The checkpoint to resume from must hold exactly this network's weights; {len(differing)} are missing "
+                f"or unknown, for example {sorted(differing)[0]}. Choose another run_dir and train from the start."
             )
             raise ValueError(msg)
         if "means" in checkpoint:

@@ -185,7 +185,7 @@ def test_pictures_stand_under_the_heading_of_their_dataset_and_training_comes_la
         "b",
         "The images with the highest scores of all.",
         "Training",
-        "Losses and learning rate over the epochs, which count from 0.",
+        "Losses and learning rate over the epochs.",
         "First training batch of epoch 2.",
     ]
 

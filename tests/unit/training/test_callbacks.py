@@ -1,9 +1,16 @@
+import logging
+import re
+import sys
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from afr_clip.metrics.protocol import DatasetMetrics
-from afr_clip.training.callbacks import ForEachPrediction, ForFirstBatchOfEpoch
+from afr_clip.training import callbacks
+from afr_clip.training.callbacks import EpochBar, ForEachPrediction, ForFirstBatchOfEpoch, ProgressLog, show_progress
 from helpers.tiny import random_batch
 
 
@@ -49,7 +56,7 @@ def test_every_prediction_is_handed_to_every_sink_in_order(run, scored, kind, nu
 
 @pytest.mark.parametrize(
     ("every", "max_epochs", "expected"),
-    [(1, 3, [0, 1, 2]), (2, 4, [0, 2, 3]), (2, 5, [0, 2, 4]), (10, 3, [0, 2]), (10, 1, [0])],
+    [(1, 3, [1, 2, 3]), (2, 4, [1, 3, 4]), (2, 5, [1, 3, 5]), (10, 3, [1, 3]), (10, 1, [1])],
 )
 def test_the_first_batch_of_every_nth_epoch_and_of_the_last_is_shown(
     make_module, fit, batches, every, max_epochs, expected
@@ -71,3 +78,70 @@ def test_what_is_shown_is_what_the_loss_saw(make_module, fit, batches):
     fit(make_module(), batches, callbacks=[ForFirstBatchOfEpoch(lambda *given: seen.append(given), 1)])
     torch.testing.assert_close(seen[0][2], expected.anomaly_map.detach())
     torch.testing.assert_close(seen[0][3], expected.image_score.detach())
+
+
+def test_the_bar_counts_epochs_from_one_up_to_how_many_there_are():
+    bar = EpochBar()
+    bar._trainer = SimpleNamespace(max_epochs=3)
+    assert [bar._get_train_description(epoch) for epoch in range(3)] == ["Epoch 1 of 3", "Epoch 2 of 3", "Epoch 3 of 3"]
+
+
+@pytest.mark.parametrize(("is_terminal", "expected"), [(True, EpochBar), (False, ProgressLog)])
+def test_progress_is_a_bar_on_a_terminal_and_log_lines_elsewhere(monkeypatch, is_terminal, expected):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    assert type(show_progress()) is expected
+
+
+def logged(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == callbacks.__name__]
+
+
+@pytest.fixture
+def lines(make_module, fit, batches, caplog, monkeypatch):
+    """Train two epochs of two batches; return the log lines, times and rates replaced by N."""
+
+    def train(interval: float) -> list[str]:
+        monkeypatch.setattr(callbacks, "LOG_INTERVAL", interval)
+        with caplog.at_level(logging.INFO, logger=callbacks.__name__):
+            fit(make_module(), batches, max_epochs=2, enable_progress_bar=True, callbacks=[ProgressLog()])
+        return [re.sub(r"\d+[.:][\d.:]+", "N", line) for line in logged(caplog)]
+
+    return train
+
+
+def test_without_a_terminal_every_epoch_is_a_line_with_loss_rate_and_time_left(lines):
+    assert lines(1e9) == [f"Epoch {epoch} of 2: loss N, N images/s, N left" for epoch in (1, 2)]
+
+
+def test_a_long_epoch_is_logged_once_an_interval(lines):
+    within = [f"Epoch {epoch} of 2, batch 1 of 2: loss N, N images/s, N left" for epoch in (1, 2)]
+    whole = [f"Epoch {epoch} of 2: loss N, N images/s, N left" for epoch in (1, 2)]
+    assert lines(0.0) == [within[0], whole[0], within[1], whole[1]]
+
+
+def test_only_the_first_process_logs_progress(lines, monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", False)
+    assert lines(0.0) == []
+
+
+def test_rate_and_time_left_are_those_of_the_batches_so_far(caplog, monkeypatch):
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(clock))
+    progress = ProgressLog()
+    progress._num_batches, progress._num_images = 2, 5
+    with caplog.at_level(logging.INFO, logger=callbacks.__name__):
+        progress._log("Epoch 1 of 3: loss 0.2500", 30)
+    assert caplog.messages == ["Epoch 1 of 3: loss 0.2500, 0.5 images/s, 0:02:30 left"]
+
+
+@pytest.mark.parametrize("kind", ["test", "predict"])
+def test_scoring_is_logged_once_an_interval(make_module, make_trainer, caplog, monkeypatch, kind):
+    monkeypatch.setattr(callbacks, "LOG_INTERVAL", 0)
+    module, batch = make_module(), random_batch(2, seed=5)
+    module.score_next("noise", DatasetMetrics(["a"] * 2, [False, True]))
+    trainer = make_trainer(enable_progress_bar=True, callbacks=[ProgressLog()])
+    with caplog.at_level(logging.INFO, logger=callbacks.__name__):
+        options = {"return_predictions": False} if kind == "predict" else {"verbose": False}
+        getattr(trainer, kind)(module, DataLoader([batch], batch_size=None), **options)
+    (message,) = logged(caplog)
+    assert re.fullmatch(r"Scored batch 1 of 1, [\d.]+ images/s, 0:00:00 left", message)

@@ -12,7 +12,7 @@ from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.training.module import AnomalyDetectionModule, TrainingDivergedError
+from afr_clip.training.module import AnomalyDetectionModule, EpochMeans, TrainingDivergedError
 from afr_clip.training.schedule import constant
 from helpers.tiny import random_batch, tiny_network
 
@@ -91,7 +91,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_epoch_and_images(f
         return terms._replace(total=terms.total * broken) if len(calls) == 4 else terms
 
     module = AnomalyDetectionModule(tiny_network(towers), loss, partial(torch.optim.Adam, lr=1e-3), constant)
-    sentence = rf"finite number, got {broken} in epoch 1 on 0\.png, 1\.png\. Lower optimizer\.lr or set trainer\.grad"
+    sentence = rf"loss became {broken} in epoch 2 on 0\.png, 1\.png\. Lower optimizer\.lr or set trainer\.grad"
     with pytest.raises(TrainingDivergedError, match=sentence):
         fit(module, batches, max_epochs=3)
     assert len(calls) == 4
@@ -214,7 +214,7 @@ def test_references_of_two_categories_need_two_names(towers, batches):
     AnomalyDetectionModule(Looks(tiny_network(towers)), category_names=CategoryNames.raw).score_next(
         "noise", metrics, references
     )
-    with pytest.raises(ValueError, match=r"must go by names of their own, got \['part', 'part'\] for 'noise'"):
+    with pytest.raises(ValueError, match=r"must have different names, got \['part', 'part'\] for 'noise'"):
         AnomalyDetectionModule(Looks(tiny_network(towers))).score_next("noise", metrics, references)
 
 
@@ -246,3 +246,54 @@ def test_a_batch_that_stands_in_is_not_scored(make_module):
     module.score_next("noise", DatasetMetrics(["a"], [True]))
     assert module.test_step(batch, 0) is None
     assert module.metrics.image[0].times_seen.item() == 0
+
+
+BATCHES = [(0.1, 3), (0.7, 3), (2.5, 3), (0.3, 1)]
+
+
+def added(means: EpochMeans, batches: list[tuple[float, int]]) -> EpochMeans:
+    for value, num_images in batches:
+        means.add({"loss": torch.tensor(value), "lr": torch.tensor(0.5)}, num_images)
+    return means
+
+
+def test_every_image_counts_once():
+    means = added(EpochMeans(), BATCHES).compute()
+    torch.testing.assert_close(means["loss"], torch.tensor((0.1 * 3 + 0.7 * 3 + 2.5 * 3 + 0.3) / 10))
+    assert (list(means), means["lr"].item()) == (["loss", "lr"], 0.5)
+
+
+def test_an_epoch_in_two_parts_has_the_mean_of_one_to_the_last_bit():
+    first, second = added(EpochMeans(), BATCHES[:2]), EpochMeans()
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(added(second, BATCHES[2:]).compute()["loss"], added(EpochMeans(), BATCHES).compute()["loss"])
+
+
+def test_a_process_whose_sums_another_one_took_over_still_adds_up_the_same_names():
+    first, other = added(EpochMeans(), BATCHES[:2]), EpochMeans()
+    other.load_state_dict(first.state_dict(), counts=False)
+    added_up: list[torch.Tensor] = []
+    state = other.state_dict(lambda value: added_up.append(value) or value)
+    assert (list(state["sums"]), len(added_up), state["num_images"]) == (["loss", "lr"], 3, 0)
+    assert all(value == 0 for value in added_up)
+
+
+def test_a_new_epoch_knows_nothing_of_the_one_before():
+    means = added(EpochMeans(), BATCHES)
+    means.restart()
+    assert means.compute() == {}
+    assert added(means, [(4.0, 2)]).compute()["loss"] == 4
+
+
+def test_what_is_kept_does_not_grow_with_what_follows():
+    means = added(EpochMeans(), BATCHES[:1])
+    state = means.state_dict()
+    added(means, BATCHES[1:])
+    assert (state["num_images"], state["sums"]["loss"].item()) == (3, torch.tensor(0.1).mul(3).item())
+
+
+def test_several_processes_have_the_mean_over_all_their_images():
+    here = added(EpochMeans(), [(1.0, 3)])
+    there = {"loss": torch.tensor(5.0), "lr": torch.tensor(0.5)}
+    totals = iter([here.state_dict()["sums"]["loss"] + there["loss"], torch.tensor(2.0), *[torch.tensor(4.0)] * 2])
+    assert here.compute(lambda value: next(totals))["loss"].item() == 2

@@ -227,7 +227,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> bool:
         for row in csv.DictReader(file):
             if row["metric"].startswith("train/") and not row["metric"].endswith("_step"):
                 curves[row["metric"].removeprefix("train/").removesuffix("_epoch")].append(
-                    (float(row["epoch"]), float(row["value"]))
+                    (float(row["epoch"]) + 1, float(row["value"]))  # people count epochs from 1
                 )
     if not curves:
         return False

@@ -202,5 +202,5 @@ def test_curves_are_the_means_of_the_epochs(tmp_path, monkeypatch):
     assert draw_curves(tmp_path / "figures" / "curves.png", tmp_path / "metrics.csv") is True
     assert size_of(tmp_path / "figures" / "curves.png") == (900, 350)
     losses, rate = ({line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in curves["axes"])
-    assert losses == {"loss": [[0, 1], [1, 0.5], [2, 1 / 3]], "loss_dice": [[0, 0.5], [1, 0.5], [2, 0.5]]}
-    assert rate == {"lr": [[0, 0.1], [1, 0.1], [2, 0.1]]}
+    assert losses == {"loss": [[1, 1], [2, 0.5], [3, 1 / 3]], "loss_dice": [[1, 0.5], [2, 0.5], [3, 0.5]]}
+    assert rate == {"lr": [[1, 0.1], [2, 0.1], [3, 0.1]]}

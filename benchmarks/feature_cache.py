@@ -25,8 +25,8 @@ from afr_clip.config.assemble import build
 from afr_clip.config.methods import settings_node
 from afr_clip.config.schema import register
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
+from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.data.feed.feature_cache import FeatureRequest, TappedSample, open_features
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.run.parts import build_module, data_settings, dataset_spec
 from afr_clip.training.module import AnomalyDetectionModule

@@ -129,7 +129,7 @@ def test_what_was_predicted_before_a_broken_photograph_is_kept(run, tmp_path, ca
     (photographs / "c.png").write_bytes((photographs / "b.png").read_bytes()[:60])
     assert run("predict", f"images={photographs}", "category=bolt", f"run_dir={predicted}", "data.num_workers=0",
                "data.eval_batch_size=1") == 1  # fmt: skip
-    assert f"{photographs / 'c.png'} must be an intact image file" in capsys.readouterr().err
+    assert f"{photographs / 'c.png'} is not a valid image file" in capsys.readouterr().err
     assert [row["image"] for row in rows(predicted / "scores.csv")] == [
         str(photographs / n) for n in ("a.png", "b.png")
     ]

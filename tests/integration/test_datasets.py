@@ -74,7 +74,7 @@ def test_a_whole_dataset_is_complete_and_sound(run, tmp_path, capsys):
 def test_check_of_a_dataset_that_is_not_there_says_where_it_was_looked_for(run, tmp_path, capsys):
     assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: Dataset 'btad' needs a folder with */test inside. Looked for")
+    assert said.startswith("error: Dataset 'btad' needs a folder that contains */test. Searched")
     assert said.count("\n") == 1
 
 

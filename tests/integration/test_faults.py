@@ -132,9 +132,9 @@ def test_the_same_name_with_other_weights_is_refused(sentence, trained, unseen, 
 
 def test_what_was_trained_on_is_never_scored(sentence, run, small, trained, auxiliary, tmp_path):
     same = [f"checkpoint={trained}", "dataset=folder", f"dataset.root={auxiliary}", "data.num_workers=0"]
-    assert "both must name their categories" in sentence(1, "evaluate", *same, f"run_dir={tmp_path / 'a'}")
+    assert "their categories must be given" in sentence(1, "evaluate", *same, f"run_dir={tmp_path / 'a'}")
     renamed = [*same, "dataset.categories=[bolt]", "dataset.name=else"]
-    assert "both must name their categories" in sentence(1, "evaluate", *renamed, f"run_dir={tmp_path / 'b'}")
+    assert "their categories must be given" in sentence(1, "evaluate", *renamed, f"run_dir={tmp_path / 'b'}")
     part = tmp_path / "part"
     assert run("train", *small, "dataset.categories=[bolt]", "trainer.max_epochs=1", f"run_dir={part}") == 0
     other = [f"checkpoint={part}", *same[1:], "dataset.name=generated", "dataset.categories=[tile]"]

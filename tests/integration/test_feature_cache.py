@@ -103,7 +103,7 @@ def test_a_filling_that_is_stopped_goes_on(run, small, tmp_path, taps, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(CLIPBackbone, "tap", failing)
         assert run("train", *small, f"run_dir={tmp_path / 'r'}") == 1
-    assert "The feature cache must be written to" in capsys.readouterr().err
+    assert "Cannot write the feature cache to" in capsys.readouterr().err
     taps.clear()
     assert run("train", *small, f"run_dir={tmp_path / 'r'}") == 0
     assert sum(taps) == 8

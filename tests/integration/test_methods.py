@@ -76,4 +76,4 @@ def test_winclip_looks_at_as_many_normal_images_as_asked(run, unseen, tmp_path):
 def test_more_shots_than_normal_images_are_one_sentence(run, unseen, tmp_path, capsys):
     target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", f"run_dir={tmp_path / 'run'}"]
     assert run("evaluate", *chosen("winclip"), "module.network.shots=4", *target) == 1
-    assert "must have 4 normal images in the train split" in capsys.readouterr().err
+    assert "4 shots need 4 normal images of each category in the train split" in capsys.readouterr().err

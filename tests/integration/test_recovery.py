@@ -28,7 +28,7 @@ def test_a_dataset_that_vanishes_is_named_and_its_return_is_enough(
     code, said, overrides = disturbed((1, 1), lambda: root.rename(away), *data)
     assert code == 1
     assert f"{root}/" in said
-    assert "must exist, but there is no such file. Was it moved since the run began?" in said
+    assert "does not exist. Was it moved after the run began?" in said
     assert last_epochs(tmp_path / "run") == 1
     away.rename(root)
     assert_goes_on(overrides)

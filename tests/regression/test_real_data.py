@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from afr_clip.data.disk.decode import decode_image, decode_mask
-from afr_clip.data.disk.digest import content_digest, count_vanished_defects
 from afr_clip.data.disk.layouts import dataset_row
-from afr_clip.data.disk.loaded import load_dataset
-from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.loaded import content_digest, load_dataset
+from afr_clip.data.disk.pixels import SampleReader, count_vanished_defects
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import MissingDataError
 from afr_clip.data.feed.cache import open_cache

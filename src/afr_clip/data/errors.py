@@ -1,14 +1,11 @@
-"""What goes wrong with files on disk, said in one sentence that names the file."""
+"""Errors about files on disk; the message is one sentence that names the file."""
 
 
 class DataError(ValueError):
-    """A dataset on disk is not as it must be.
+    """A dataset on disk is missing, incomplete or damaged.
 
-    PyTorch rebuilds an exception of a loader's worker from its printed traceback. What stands before the sentence is
-    cut off again here, so the user reads the same words whatever ``num_workers`` is.
-
-    Args:
-        sentence: What must hold, what came, what to do.
+    PyTorch rebuilds the exception of a loading process from its printed traceback. The part before the sentence is cut
+    off here, so that the message is the same for any ``num_workers``.
 
     Example:
         >>> printed = "Caught DataError in DataLoader worker process 0. [...] "
@@ -22,4 +19,4 @@ class DataError(ValueError):
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """A file or folder of a dataset is not where it must be."""
+    """A file or folder of a dataset is missing."""

@@ -1,4 +1,4 @@
-"""A progress bar for what may take long, silent for what does not."""
+"""Progress bars for work that may take long."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +16,14 @@ Item = TypeVar("Item")
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr once the work has taken ``PATIENCE`` seconds.
-
-    Where stderr is not a terminal nothing is shown.
+    """Show a bar on stderr once the work has taken ``PATIENCE`` seconds, if stderr is a terminal.
 
     Args:
         what: The bar's label.
-        total: How much there is to do.
+        total: Total amount of work.
 
     Yields:
-        To be called with how much of it is done.
+        A function to call with the amount that is done.
 
     Example:
         >>> with progress_bar("Reading", total=2) as reached:
@@ -49,14 +47,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
-    """Iterate over items under a progress bar.
-
-    Args:
-        items: What is worked through.
-        what: The bar's label.
-
-    Yields:
-        The items, in order.
+    """Iterate over items under a progress bar with the label ``what``.
 
     Example:
         >>> list(tracked("abc", "Spelling"))

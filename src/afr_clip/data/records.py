@@ -1,4 +1,4 @@
-"""What travels from the disk to the model: one record per image, one frozen batch per step."""
+"""What is passed from the disk to the model: one record per image, one frozen batch per step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,15 +14,13 @@ class AnomalySample:
     """One image of a dataset, before anything is decoded.
 
     Attributes:
-        dataset: Name under which results are reported, for example ``"mvtec_ad"``.
+        dataset: The name that results are reported under, for example ``"mvtec_ad"``.
         category: Object or texture kind as the dataset spells it, for example ``"metal_nut"``.
         defect_type: Folder or label of the condition, for example ``"good"`` or ``"scratch"``.
-        image_path: The image file.
-        mask_path: The ground-truth mask file; ``None`` for normal images and for datasets without masks.
+        mask_path: The ground-truth mask; ``None`` for normal images and for datasets without masks.
         is_anomalous: Image-level truth.
         prompt_name: The category in words for prompts, for example ``"metal nut"``.
-        name: What is written for the image is called by it; no other of its category and type has the same. Empty takes
-            the file's own name without suffix.
+        name: Name of the image's output files, unique within its category and type; defaults to the stem of the file.
     """
 
     dataset: str
@@ -40,11 +38,11 @@ class AnomalySample:
 
 @dataclass(frozen=True)
 class Share:
-    """What one process has of a batch that several processes work on.
+    """The part of a batch that one of several processes works on.
 
     Attributes:
-        own: How many of its images; 0 where there is none left for it, and a stand-in that does not count fills in.
-        whole: How many images all processes have.
+        own: Number of images of this process; 0 if it has only a stand-in that does not count.
+        whole: Number of images of all processes.
     """
 
     own: int
@@ -53,17 +51,17 @@ class Share:
 
 @dataclass(frozen=True)
 class AnomalyBatch:
-    """What one step sees; the axes are ``B`` images of ``H x W`` pixels.
+    """What one step sees: ``B`` images of ``H x W`` pixels.
 
     Attributes:
-        image: Normalised RGB images, float32; ``None`` where ``tapped`` stands in for them.
+        image: Normalised RGB images; ``None`` if ``tapped`` replaces them.
         mask: Pixel truth; all ``False`` for normal images and where ``has_mask`` is ``False``.
         has_mask: Whether pixel truth is known for the image (always so for normal images of a dataset with masks).
         is_anomalous: Image-level truth.
         index: Position of each image in the dataset's list of samples.
-        samples: The records the tensors were decoded from, one per image.
-        tapped: What a frozen image tower gave for the images, from the feature cache; empty without one.
-        share: What they are of the batch of all processes; ``None`` where nothing is shared.
+        samples: The record of each image.
+        tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
+        share: This process's part of a batch of several processes; ``None`` for a single process.
     """
 
     image: Float[Tensor, "batch 3 height width"] | None
@@ -77,12 +75,12 @@ class AnomalyBatch:
 
     @property
     def counts(self) -> bool:
-        """Whether its images count, or stand in for none."""
+        """Whether its images count, or are only a stand-in."""
         return self.share is None or self.share.own > 0
 
     @property
     def pictures(self) -> Float[Tensor, "batch 3 height width"]:
-        """The images, for whoever cannot do without them."""
+        """The images, which must be there."""
         assert self.image is not None, "AnomalyDataModule.pictured() reads the images of a batch without them"
         return self.image
 

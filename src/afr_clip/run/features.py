@@ -12,8 +12,8 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 
+from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.data.feed.feature_cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.progress import progress_bar
 from afr_clip.processes.together import in_turn
 from afr_clip.run.parts import Run

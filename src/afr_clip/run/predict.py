@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afr_clip.config.restore import output_dir
 from afr_clip.data.disk.decode import decode_image
-from afr_clip.data.disk.photographs import list_photographs
+from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.processes.stopping import interruptible

@@ -1,28 +1,34 @@
-"""The table of datasets: one row each, read by one reader.
-
-A new dataset is a new row. Nothing else in the project knows a dataset by its name.
-"""
+"""The table of datasets: one row each. A new dataset is a new row; no other code knows a dataset by name."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from afr_clip.data.disk.listing import MetaJsonLayout
 from afr_clip.data.disk.rows.industrial import INDUSTRIAL
 from afr_clip.data.disk.rows.medical import MEDICAL
-from afr_clip.data.disk.rows.own import OWN
-from afr_clip.data.disk.rows.row import DatasetRow
+from afr_clip.data.disk.rows.row import EQUAL_NAMES_TREE, DatasetRow, Domain
 from afr_clip.data.errors import DataError
+
+_FOLDER_OF_ONE_CATEGORY = replace(
+    EQUAL_NAMES_TREE,
+    marker="test/*",
+    image="{split}/{type}/{stem}",
+    masks=("ground_truth/{type}/{stem}_mask", "ground_truth/{type}/{stem}"),
+    fixed={"category": "{root}"},
+)
+
+OWN = (
+    DatasetRow("folder", "", Domain.OWN, folders=(), layouts=(_FOLDER_OF_ONE_CATEGORY, EQUAL_NAMES_TREE)),
+    DatasetRow("meta_json", "", Domain.OWN, folders=(), layouts=(MetaJsonLayout(),)),
+)
+"""Layouts for your own data; the root must be given."""
 
 DATASETS: Mapping[str, DatasetRow] = {row.name: row for row in (*INDUSTRIAL, *MEDICAL, *OWN)}
 """Every dataset that can be read, by name."""
 
 
 def dataset_row(layout: str) -> DatasetRow:
-    """Look up a dataset.
-
-    Args:
-        layout: Its name.
-
-    Returns:
-        The row.
+    """Look up a dataset by name.
 
     Raises:
         DataError: If there is no such row.
@@ -34,24 +40,14 @@ def dataset_row(layout: str) -> DatasetRow:
     if layout not in DATASETS:
         msg = (
             f"layout must be one of {sorted(DATASETS)}, got {layout!r}. "
-            f"Images of your own in MVTec AD's folders are read with 'folder'."
+            f"Use 'folder' for your own images in MVTec AD's folder structure."
         )
         raise DataError(msg)
     return DATASETS[layout]
 
 
 def title_of(name: str, layout: str) -> str:
-    """Say what a dataset is called in tables.
-
-    Args:
-        name: What results are reported under.
-        layout: The dataset's row.
-
-    Returns:
-        The row's title; the name itself where it is the user's own, or the row has no title.
-
-    Raises:
-        DataError: If there is no such row.
+    """Return a dataset's title for tables: the row's title, or the name itself if the user chose another name.
 
     Example:
         >>> title_of("mvtec_ad", "mvtec_ad"), title_of("my_parts", "mvtec_ad")
@@ -62,17 +58,7 @@ def title_of(name: str, layout: str) -> str:
 
 
 def prompt_name(layout: str, category: str) -> str:
-    """Say a category the way a prompt should.
-
-    Args:
-        layout: The dataset's row.
-        category: The category as the dataset spells it.
-
-    Returns:
-        The row's own word for it, or the category with spaces.
-
-    Raises:
-        DataError: If there is no such row.
+    """Return the words for a category in prompts: the row's own, or the category with spaces.
 
     Example:
         >>> prompt_name("mvtec_ad", "metal_nut")

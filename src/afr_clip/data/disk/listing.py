@@ -1,32 +1,42 @@
-"""Two ways in which a dataset lists its images: by the names of files in folders, and by a table."""
+"""Three ways in which a dataset names its images: by its folders, by a CSV table, and by a ``meta.json``."""
 
 import csv
+import glob
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Any
 
 from afr_clip.data.disk.decode import decode_mask
-from afr_clip.data.disk.templates import field_names, field_values, match_files, split_suffix
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
 GOOD, DEFECT = "good", "defect"
-"""Types of the images of a layout that tells them by their masks."""
+"""Defect types in layouts where only the masks tell normal from anomalous images."""
+
+META_JSON = "meta.json"
+META_JSON_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
+
+FieldValues = tuple[tuple[str, str], ...]
+"""The fields of a path template and their values in one path; usable as a key."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One listed image, before anybody asks whether the listing makes sense.
+    """One listed image, before the listing is checked.
 
     Attributes:
         category: Object or texture kind.
         defect_type: Folder or label of the condition.
         is_anomalous: Image-level truth.
         image: Where the image should be.
-        mask: The mask found for it, if any.
+        mask: The mask that was found for it.
         mask_names: Where a mask was looked for, relative to the root.
     """
 
@@ -43,9 +53,9 @@ class Listing:
     """What one split of a dataset holds.
 
     Attributes:
-        entries: The images, in no promised order.
+        entries: The images, in no particular order.
         has_masks: Whether the dataset comes with ground truth at all.
-        masks: Every mask file that belongs to the listing, paired or not.
+        masks: Every mask file of the split, paired with an image or not.
     """
 
     entries: tuple[Entry, ...]
@@ -53,32 +63,8 @@ class Listing:
     masks: frozenset[Path] = frozenset()
 
 
-@runtime_checkable
-class Layout(Protocol):
-    """A form in which a dataset is found on a disk."""
-
-    @property
-    def marker(self) -> str:
-        """Glob pattern whose presence below a root tells this layout."""
-        ...
-
-    @property
-    def where(self) -> str:
-        """Where images are named, for errors."""
-        ...
-
-    @property
-    def promises_masks(self) -> bool:
-        """Whether ground truth belongs to this form."""
-        ...
-
-    def listing(self, root: Path, split: str) -> Listing:
-        """List one split below a root."""
-        ...
-
-
 class Truth(Enum):
-    """What tells whether an image of a tree is anomalous."""
+    """What decides whether an image of a tree is anomalous."""
 
     TYPE = "its type"
     MASK_FILE = "whether it has a mask"
@@ -89,17 +75,17 @@ class Truth(Enum):
 class TreeLayout:
     """Folders and file names say everything.
 
-    Templates are paths below the root as ``match_files`` takes them. A tree whose images have types tells them apart by
-    ``{type}``, all have ``{stem}``; other fields are ``category``, ``split``, and whatever images and masks share.
+    Templates are paths below the root as ``match_files`` takes them. All have a ``{stem}``; other fields are
+    ``category``, ``split``, ``type``, and any that images and masks share.
 
     Attributes:
-        marker: Glob pattern whose presence below a root tells this layout.
+        marker: Glob pattern that identifies this layout below a root.
         image: Template of the images.
-        masks: Templates of the masks; the first that a file answers to is taken. None means that there are no masks.
+        masks: Templates of the masks; the first one with a matching file wins. Empty means that there are no masks.
         normal_types: Types that are not anomalous, in lower case.
-        types: The only types that count; empty lets every folder count.
-        fixed: Values of fields that ``image`` lacks; ``{root}`` in them stands for the root folder's own name.
-        truth: What tells whether an image is anomalous.
+        types: The only types that are read; empty reads every folder.
+        fixed: Values of fields that ``image`` lacks; ``{root}`` in them is replaced by the name of the root folder.
+        truth: What decides whether an image is anomalous.
     """
 
     marker: str
@@ -112,26 +98,19 @@ class TreeLayout:
 
     @property
     def where(self) -> str:
-        """The template of the images."""
+        """Where the images are named, for messages."""
         return self.image
 
     @property
     def promises_masks(self) -> bool:
-        """Whether there are templates of masks."""
+        """Whether ground truth belongs to this layout."""
         return bool(self.masks)
 
     def listing(self, root: Path, split: str) -> Listing:
-        """List one split below a root.
-
-        Args:
-            root: The dataset's folder.
-            split: For example ``"test"``.
-
-        Returns:
-            All categories; masks paired with images by name.
+        """List one split, with all categories; masks are paired with images by name.
 
         Raises:
-            DataError: If two files differ only in their suffix, or a mask that must tell the truth cannot be decoded.
+            DataError: If two files differ only in their suffix, or a mask that decides the truth cannot be decoded.
         """
         fixed = {name: value.format(root=root.resolve().name) for name, value in self.fixed.items()}
         if fixed.get("split", split) != split:
@@ -151,8 +130,12 @@ class TreeLayout:
         if self.truth is Truth.TYPE:
             defect_type = values["type"]
             is_anomalous = defect_type.lower() not in self.normal_types
+        elif self.truth is Truth.MASK_FILE:
+            is_anomalous = mask is not None
+            defect_type = DEFECT if is_anomalous else GOOD
         else:
-            is_anomalous = self._is_marked(mask)
+            # An image without its mask counts as anomalous, and is then refused because the mask is missing.
+            is_anomalous = mask is None or bool(decode_mask(mask).any())
             defect_type = DEFECT if is_anomalous else GOOD
         return Entry(
             category=values["category"],
@@ -163,14 +146,8 @@ class TreeLayout:
             mask_names=tuple(f"{split_suffix(template)[0].format(**values)}.*" for template in self.masks),
         )
 
-    def _is_marked(self, mask: Path | None) -> bool:
-        if self.truth is Truth.MASK_FILE:
-            return mask is not None
-        # Without its mask nothing is known of an image; as an anomalous one it is refused for lack of it.
-        return mask is None or bool(decode_mask(mask).any())
-
     def _has_masks(self, root: Path) -> bool:
-        """Tell whether any ground-truth folder exists, be it empty."""
+        """Whether any ground-truth folder exists, even an empty one."""
         folders = (re.sub(r"(/\{\w+\})+$", "", template.rpartition("/")[0]) for template in self.masks)
         patterns = (re.sub(r"\{\w+\}", "*", folder) for folder in folders)
         return any(path.is_dir() for pattern in patterns for path in (root.glob(pattern) if pattern else (root,)))
@@ -184,14 +161,10 @@ class TableLayout:
 
     Attributes:
         table: The CSV below the root.
-        image: Path of the image.
-        category: The category.
-        split: The split.
-        type: The condition.
         normal_types: Types that are not anomalous, in lower case.
         mask: Path of the mask; empty for a table without masks.
-        type_names: What the values of ``type`` are called; then others are refused. Empty takes any value as it is.
-        marker: Glob pattern whose presence below a root tells this layout; empty stands for the table.
+        type_names: Names for the values of ``type``; other values are refused. Empty takes the values as they are.
+        marker: Glob pattern that identifies this layout below a root; defaults to the table.
     """
 
     table: str
@@ -209,7 +182,7 @@ class TableLayout:
 
     @property
     def where(self) -> str:
-        """The table."""
+        """Where the images are named, for messages."""
         return self.table
 
     @property
@@ -218,22 +191,26 @@ class TableLayout:
         return bool(self.mask)
 
     def listing(self, root: Path, split: str) -> Listing:
-        """List one split of the table.
-
-        Args:
-            root: The dataset's folder.
-            split: For example ``"test"``.
-
-        Returns:
-            All categories; whether the files exist is not looked at, except for masks.
+        """List one split of the table; only masks are looked for on disk.
 
         Raises:
             MissingDataError: If there is no table.
-            DataError: If the table lacks a column that a template names, or holds a type that has no name.
+            DataError: If the table lacks a column that a template names, or holds a type without a name.
         """
         rows = [row for row in self._rows(root / self.table) if self.split.format_map(row) == split]
-        entries = tuple(self._entry(root, row) for row in rows)
-        return Listing(entries, has_masks=any(any(entry.mask_names) for entry in entries))
+        entries = []
+        for row in rows:
+            image, label = self.image.format_map(row), self.type.format_map(row)
+            if self.type_names and label not in self.type_names:
+                msg = (
+                    f"{root / self.table} must label every image with one of {sorted(self.type_names)}, got {label!r} "
+                    f"for {image}. Restore the original."
+                )
+                raise DataError(msg)
+            label = self.type_names.get(label, label)
+            category, is_anomalous = self.category.format_map(row), label.lower() not in self.normal_types
+            entries.append(_named_entry(root, category, label, is_anomalous, image, self.mask.format_map(row)))
+        return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
         try:
@@ -241,7 +218,7 @@ class TableLayout:
                 # Some headers have a space after each comma.
                 rows = list(csv.DictReader(file, skipinitialspace=True, restval=""))
         except FileNotFoundError as error:
-            msg = f"{path} must say what the images show, but there is no such file. Restore the original."
+            msg = f"The table {path} is missing; it lists the images and their labels. Restore the original."
             raise MissingDataError(msg) from error
         templates = (self.image, self.mask, self.category, self.split, self.type)
         needed = {name for template in templates for name in field_names(template)}
@@ -251,24 +228,162 @@ class TableLayout:
             raise DataError(msg)
         return rows
 
-    def _entry(self, root: Path, row: Mapping[str, str]) -> Entry:
-        image, mask_name = self.image.format_map(row), self.mask.format_map(row)
-        label, mask = self._label(root, row), root / mask_name
-        return Entry(
-            category=self.category.format_map(row),
-            defect_type=label,
-            is_anomalous=label.lower() not in self.normal_types,
-            image=root / image,
-            mask=mask if mask_name and mask.is_file() else None,
-            mask_names=(mask_name,) if mask_name else (),
-        )
 
-    def _label(self, root: Path, row: Mapping[str, str]) -> str:
-        value = self.type.format_map(row)
-        if self.type_names and value not in self.type_names:
+@dataclass(frozen=True)
+class MetaJsonLayout:
+    """One ``meta.json`` names every image, as in AnomalyCLIP and related projects; paths are relative to its folder.
+
+    .. code-block:: json
+
+        {"test": {"bottle": [{"img_path": "bottle/test/broken/000.png", "cls_name": "bottle", "specie_name": "broken",
+                              "mask_path": "bottle/ground_truth/broken/000.png", "anomaly": 1}]}}
+    """
+
+    marker: str = META_JSON
+
+    @property
+    def where(self) -> str:
+        """Where the images are named, for messages."""
+        return self.marker
+
+    @property
+    def promises_masks(self) -> bool:
+        """Whether it may name masks."""
+        return True
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """List one split; only masks are looked for on disk.
+
+        Upper and lower case of the split do not matter, because some generators write ``Test``.
+
+        Raises:
+            MissingDataError: If there is no such file.
+            DataError: If the file does not have the format above.
+        """
+        path = root / self.marker
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            msg = f"{path} is missing; it lists the images and their labels. Set dataset.root=DIR to its folder."
+            raise MissingDataError(msg) from error
+        except ValueError as error:
+            msg = f"{path} is not valid JSON ({error}). Generate it again."
+            raise DataError(msg) from error
+        if not isinstance(content, dict):
             msg = (
-                f"{root / self.table} must label every image with one of {sorted(self.type_names)}, got {value!r} for "
-                f"{self.image.format_map(row)}. Restore the original."
+                f"{path} must hold an object with one key per split, got a {type(content).__name__}. Generate it again."
             )
             raise DataError(msg)
-        return self.type_names.get(value, value)
+        categories: Any = next((found for name, found in content.items() if name.lower() == split), {})
+        entries = []
+        for item in _meta_json_items(path, categories):
+            is_anomalous = item["anomaly"] == 1
+            label = item["specie_name"] or (DEFECT if is_anomalous else GOOD)
+            entry = _named_entry(root, item["cls_name"], label, is_anomalous, item["img_path"], item["mask_path"])
+            entries.append(entry)
+        return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
+
+
+Layout = TreeLayout | TableLayout | MetaJsonLayout
+"""How a dataset lies on disk."""
+
+
+def _meta_json_items(path: Path, categories: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON
+    groups = categories.values() if isinstance(categories, dict) else [categories]
+    for item in (item for group in groups for item in (group if isinstance(group, list) else [group])):
+        has_keys = isinstance(item, dict) and set(META_JSON_KEYS) <= item.keys() and item["anomaly"] in (0, 1)
+        if not has_keys or not all(isinstance(item[key], str) for key in META_JSON_KEYS[:4]):
+            msg = (
+                f"Every image in {path} must have the keys {', '.join(META_JSON_KEYS)}, where anomaly is 0 or 1 and "
+                f"the others are strings, got {json.dumps(item)[:200]}. Generate the file again."
+            )
+            raise DataError(msg)
+        yield item
+
+
+def _named_entry(root: Path, category: str, label: str, is_anomalous: bool, image: str, mask_name: str) -> Entry:
+    mask = root / mask_name
+    return Entry(
+        category=category,
+        defect_type=label,
+        is_anomalous=is_anomalous,
+        image=root / image,
+        mask=mask if mask_name and mask.is_file() else None,
+        mask_names=(mask_name,) if mask_name else (),
+    )
+
+
+def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[FieldValues, Path]:
+    """Find the image files below a root whose paths follow a template.
+
+    Hidden files, ``__MACOSX`` folders and files without an image suffix are skipped.
+
+    Args:
+        root: Where the template starts.
+        template: For example ``"{category}/{split}/{type}/{stem}"``. Without a suffix it matches every kind of image.
+            ``{stem:[0-9]+}`` matches only names that fit the regular expression.
+        known: Fields whose value is given; the others match any name.
+
+    Returns:
+        The files by the values of the template's fields, ordered by path.
+
+    Raises:
+        DataError: If two files differ only in their suffix.
+    """
+    stem, suffix = split_suffix(template)
+    shape = re.compile(_filled(stem, known, re.escape, lambda name, form: f"(?P<{name}>{form or '[^/]+'})"))
+    pattern = _filled(stem, known, glob.escape, lambda name, form: "*")
+    found: dict[FieldValues, Path] = {}
+    for path in sorted(root.glob(f"{pattern}.*")):
+        match = shape.fullmatch(path.relative_to(root).with_suffix("").as_posix())
+        if match and is_image(path, root) and path.suffix.lower() in (suffix or IMAGE_SUFFIXES):
+            key = field_values(stem, {**known, **match.groupdict()})
+            if key in found:
+                msg = (
+                    f"Two images in one folder must not share a name, got {found[key]} and {path.name}. "
+                    f"Masks are paired by name, so rename or remove one of them."
+                )
+                raise DataError(msg)
+            found[key] = path
+    return found
+
+
+def split_suffix(template: str) -> tuple[str, frozenset[str]]:
+    """Split a template into its stem and the image suffixes it asks for, in lower case; none means any.
+
+    Example:
+        >>> split_suffix("Imgs/{stem}.jpg"), split_suffix("Imgs/{stem}")
+        (('Imgs/{stem}', frozenset({'.jpg'})), ('Imgs/{stem}', frozenset()))
+    """
+    suffix = PurePosixPath(template).suffix
+    if suffix.lower() in IMAGE_SUFFIXES:
+        return template.removesuffix(suffix), frozenset({suffix.lower()})
+    return template, frozenset()
+
+
+def field_names(template: str) -> tuple[str, ...]:
+    """Return the fields of a template, in order."""
+    return tuple(name for _, name, _, _ in Formatter().parse(template) if name)
+
+
+def field_values(template: str, values: Mapping[str, str]) -> FieldValues:
+    """Return the values of a template's fields, as a key."""
+    return tuple((name, values[name]) for name in field_names(template))
+
+
+def _filled(
+    template: str, known: Mapping[str, str], escape: Callable[[str], str], unknown: Callable[[str, str], str]
+) -> str:
+    """Turn a template into a pattern; ``unknown`` makes the pattern of a field from its name and format."""
+    parts = []
+    for literal, name, form, _ in Formatter().parse(template):
+        parts.append(escape(literal))
+        if name:
+            parts.append(escape(known[name]) if name in known else unknown(name, form or ""))
+    return "".join(parts)
+
+
+def is_image(path: Path, root: Path) -> bool:
+    """Tell whether a file has an image suffix, and no part of its path below the root is hidden or ``__MACOSX``."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

@@ -9,32 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afr_clip.data.disk.layouts import dataset_row, prompt_name
-from afr_clip.data.disk.listing import Entry, Layout, Listing
+from afr_clip.data.disk.listing import IMAGE_SUFFIXES, Entry, Layout, Listing
 from afr_clip.data.disk.rows.row import DatasetRow
-from afr_clip.data.disk.templates import IMAGE_SUFFIXES
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.records import AnomalySample
 
 logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 3
-"""How many of many wrong files an error names."""
+"""Number of files that an error names at most."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Which images are wanted, and where they may be.
+    """Which images to read, and where they may be.
 
     Attributes:
-        name: What results are reported under.
-        layout: The row of ``afr_clip.data.disk.layouts`` that tells how the files lie.
-        root: The dataset's folder; ``None`` looks for the row's public names below ``data_dir``.
-        categories: The categories wanted; ``None`` for all.
+        name: The name that results are reported under.
+        layout: The row of ``afr_clip.data.disk.layouts`` that describes the files.
+        root: The dataset's folder; ``None`` looks for the row's public folder names below ``data_dir``.
+        categories: The categories to read; ``None`` for all.
         split: For example ``"test"``.
-        data_dir: The folder that holds datasets; not needed where ``root`` is given.
+        data_dir: The folder that holds datasets; not needed if ``root`` is given.
 
     Raises:
-        DataError: If ``categories`` is there but empty.
+        DataError: If ``categories`` is empty.
     """
 
     name: str
@@ -51,45 +50,43 @@ class DatasetSpec:
         if self.categories is not None:
             object.__setattr__(self, "categories", tuple(self.categories))
             if not self.categories:
-                msg = f"categories of dataset {self.name!r} must name at least one, got none. Leave them out for all."
+                msg = (
+                    f"categories of dataset {self.name!r} must not be empty. Leave the key out to read all categories."
+                )
                 raise DataError(msg)
 
 
 def find_root(spec: DatasetSpec) -> Path:
-    """Find a dataset's folder.
-
-    Args:
-        spec: The dataset.
-
-    Returns:
-        ``spec.root``, or the first of the row's public folders that is there and looks right.
+    """Find a dataset's folder: ``spec.root``, or the first of the row's public folders that fits.
 
     Raises:
-        MissingDataError: If there is no such folder; the message lists where it was looked for.
+        MissingDataError: If there is no such folder; the message lists the places that were searched.
         DataError: If the layout is unknown.
     """
     row = dataset_row(spec.layout)
-    candidates = _candidates(spec, row)
+    candidates = [spec.root] if spec.root is not None else []
+    if spec.root is None and spec.data_dir is not None:
+        candidates = [spec.data_dir / folder for folder in row.folders]
     for root in candidates:
         if layout_at(root, row) is not None:
             return root
     markers = " or ".join(dict.fromkeys(layout.marker for layout in row.layouts))
-    looked_for = ", ".join(f"{root} ({_state(root)})" for root in candidates) or "nowhere: no folder was named"
+    states = (f"{root} ({'exists, but holds other files' if root.is_dir() else 'missing'})" for root in candidates)
+    searched = f"Searched {', '.join(states)}." if candidates else "No folder was given."
     how = "dataset.root=DIR"
     if row.folders:
         how = f"data_dir=DIR or AFR_CLIP_DATA_DIR to the folder above {row.folders[0]}, or {how} to the dataset itself"
-    msg = f"Dataset {spec.name!r} needs a folder with {markers} inside. Looked for {looked_for}. Set {how}."
+    msg = f"Dataset {spec.name!r} needs a folder that contains {markers}. {searched} Set {how}."
     raise MissingDataError(msg)
 
 
+def layout_at(root: Path, row: DatasetRow) -> Layout | None:
+    """Return the first of a row's layouts that a folder has, or ``None``."""
+    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
+
+
 def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
-    """List a dataset's samples, each anomalous one with its mask if the dataset has masks.
-
-    Args:
-        spec: The dataset.
-
-    Returns:
-        Samples ordered by category, defect type and file name.
+    """List a dataset's samples, ordered by category, defect type and file name.
 
     Raises:
         MissingDataError: If the root, a listed image or the mask of an anomalous image is missing, or if there are
@@ -99,59 +96,52 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
     Example:
         >>> read_samples(DatasetSpec("mine", "folder", root=Path("nowhere")))
         Traceback (most recent call last):
-        afr_clip.data.errors.MissingDataError: Dataset 'mine' needs a folder with ... Looked for nowhere (missing). ...
+        afr_clip.data.errors.MissingDataError: Dataset 'mine' needs a folder ... Searched nowhere (missing). ...
     """
     root = find_root(spec)
     listing, entries = list_entries(spec, root)
-    _require_images(entries, spec)
+    missing = [entry.image for entry in entries if not entry.image.is_file()]
+    if missing:
+        msg = (
+            f"Every listed image of dataset {spec.name!r} must be on disk, but {len(missing)} of {len(entries)} are "
+            f"missing; the first is {missing[0]}. Unpack the archive again, or choose other categories."
+        )
+        raise MissingDataError(msg)
     _check_masks(entries, listing, root)
-    names = _names(entries, root)
-    return sorted(
-        (_sample(entry, spec, name) for entry, name in zip(entries, names, strict=True)),
-        key=lambda sample: (sample.category, sample.defect_type, sample.image_path.name, sample.image_path),
-    )
+    samples = [
+        AnomalySample(
+            dataset=spec.name,
+            category=entry.category,
+            defect_type=entry.defect_type,
+            image_path=entry.image,
+            mask_path=entry.mask if entry.is_anomalous else None,
+            is_anomalous=entry.is_anomalous,
+            prompt_name=prompt_name(spec.layout, entry.category),
+            name=name,
+        )
+        for entry, name in zip(entries, _names(entries, root), strict=True)
+    ]
+    return sorted(samples, key=lambda one: (one.category, one.defect_type, one.image_path.name, one.image_path))
 
 
 def list_entries(spec: DatasetSpec, root: Path) -> tuple[Listing, list[Entry]]:
-    """List a dataset without asking whether its files are there and fit together.
+    """List a dataset without checking that its files exist and fit together.
 
     Args:
         spec: The dataset.
         root: Its folder, as ``find_root`` found it.
 
     Returns:
-        The whole split, and those of its entries that belong to the wanted categories.
+        The whole split, and its entries in the chosen categories.
 
     Raises:
         MissingDataError: If the file that names the images is missing.
-        DataError: If the listing makes no sense, is empty, lacks a wanted category, or leads out of ``root``.
+        DataError: If the listing is malformed, is empty, lacks a chosen category, or points outside ``root``.
     """
     layout = layout_at(root, dataset_row(spec.layout))
-    assert layout is not None, "find_root returns only roots that hold a known layout"
+    assert layout is not None, "find_root returns only roots with a known layout"
     listing = layout.listing(root, spec.split)
-    entries = _choose(listing.entries, spec, root, layout)
-    _refuse_escapes(entries, spec, root)
-    return listing, entries
-
-
-def layout_at(root: Path, row: DatasetRow) -> Layout | None:
-    """Tell in which of a row's forms a folder holds its dataset; ``None`` if in none."""
-    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
-
-
-def _candidates(spec: DatasetSpec, row: DatasetRow) -> list[Path]:
-    if spec.root is not None:
-        return [spec.root]
-    return [spec.data_dir / folder for folder in row.folders] if spec.data_dir is not None else []
-
-
-def _state(root: Path) -> str:
-    return "present, but other files" if root.is_dir() else "missing"
-
-
-def _choose(entries: Sequence[Entry], spec: DatasetSpec, root: Path, layout: Layout) -> list[Entry]:
-    """Keep the wanted categories."""
-    present = sorted({entry.category for entry in entries})
+    present = sorted({entry.category for entry in listing.entries})
     if not present:
         msg = (
             f"Split {spec.split!r} of dataset {spec.name!r} must hold images, but {root} has none at {layout.where} "
@@ -166,30 +156,31 @@ def _choose(entries: Sequence[Entry], spec: DatasetSpec, root: Path, layout: Lay
                 f"Choose from {', '.join(nearest)}."
             )
             raise DataError(msg)
-    return [entry for entry in entries if spec.categories is None or entry.category in spec.categories]
-
-
-def _require_images(entries: Sequence[Entry], spec: DatasetSpec) -> None:
-    missing = [entry.image for entry in entries if not entry.image.is_file()]
-    if missing:
-        msg = (
-            f"Every listed image of dataset {spec.name!r} must be on disk, but {len(missing)} of {len(entries)} are "
-            f"missing; the first is {missing[0]}. Unpack the archive again, or choose categories that are there."
-        )
-        raise MissingDataError(msg)
+    entries = [one for one in listing.entries if spec.categories is None or one.category in spec.categories]
+    _refuse_escapes(entries, spec, root)
+    return listing, entries
 
 
 def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None:
     anomalous = [entry for entry in entries if entry.is_anomalous]
-    if anomalous:
-        _say_what_can_be_scored(root, has_normal=len(anomalous) < len(entries), has_masks=listing.has_masks)
+    has_normal = len(anomalous) < len(entries)
+    if anomalous and not has_normal and not listing.has_masks:
+        msg = (
+            f"A dataset needs normal images or masks, but {root} has only anomalous images and no masks. "
+            f"Unpack the rest of the dataset into the same folder."
+        )
+        raise MissingDataError(msg)
+    if anomalous and not listing.has_masks:
+        logger.warning("%s has no ground truth: only image-level results can be computed.", root)
+    if anomalous and not has_normal:
+        logger.warning("%s has no normal images: only pixel-level results can be computed.", root)
     if not listing.has_masks:
         return
     bare = [entry for entry in anomalous if entry.mask is None]
     if bare:
         shown = "; ".join(f"{entry.image} (expected {' or '.join(entry.mask_names)})" for entry in bare[:NUM_SHOWN])
         msg = (
-            f"Every anomalous image must have a mask of its own name below {root}, but {len(bare)} of {len(anomalous)} "
+            f"Every anomalous image must have a mask below {root}, but {len(bare)} of {len(anomalous)} "
             f"have none: {shown}{'; ...' if len(bare) > NUM_SHOWN else ''}. Add the masks or remove the images."
         )
         raise MissingDataError(msg)
@@ -198,33 +189,22 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
         logger.warning("%d masks below %s belong to no image; the first is %s.", len(stray), root, stray[0])
 
 
-def _say_what_can_be_scored(root: Path, *, has_normal: bool, has_masks: bool) -> None:
-    if not has_normal and not has_masks:
-        msg = (
-            f"A dataset must have normal images or masks to compare with, but {root} has only anomalous images and no "
-            f"masks. Unpack the rest of it beside them."
-        )
-        raise MissingDataError(msg)
-    if not has_masks:
-        logger.warning("%s has no ground truth: only image-level results can be computed.", root)
-    if not has_normal:
-        logger.warning("%s has no normal images: only pixel-level results can be computed.", root)
-
-
 def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> None:
-    """Refuse names that would lead out of a folder: results are written under them, and files are read by them."""
+    # Results are written to folders of these names, and files are read from these paths.
     for name in {spec.name, *(e.category for e in entries), *(e.defect_type for e in entries)}:
         if name in {"", ".", ".."} or "/" in name or "\\" in name:
-            msg = f"Datasets, categories and defect types must be plain names, got {name!r} in {root}. Rename it."
+            msg = (
+                f"Names of datasets, categories and defect types must not be paths, got {name!r} in {root}. Rename it."
+            )
             raise DataError(msg)
     for path in (path for entry in entries for path in (entry.image, entry.mask) if path is not None):
         if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
-            msg = f"Files of a dataset must lie below {root}, and {path} does not. Correct the table that names it."
+            msg = f"Files of a dataset must lie below {root}, but {path} does not. Correct the table that names it."
             raise DataError(msg)
 
 
 def _names(entries: Sequence[Entry], root: Path) -> list[str]:
-    """Name what is written for each image: by the stem of its file, or by its whole path where others have the stem."""
+    """Name each image's output files: by its stem, or by its path if other images of its category have that stem."""
     keys = [(entry.category, entry.defect_type, entry.image.stem) for entry in entries]
     num_alike = Counter(keys)
     names = [
@@ -236,21 +216,8 @@ def _names(entries: Sequence[Entry], root: Path) -> list[str]:
         other = taken.setdefault((category, defect_type, name), entry.image)
         if other != entry.image:
             msg = (
-                f"Images of one category and type must have names of their own, got {other} and {entry.image}. "
+                f"Images of one category and type must have different names, got {other} and {entry.image}. "
                 f"Rename one of them."
             )
             raise DataError(msg)
     return names
-
-
-def _sample(entry: Entry, spec: DatasetSpec, name: str) -> AnomalySample:
-    return AnomalySample(
-        dataset=spec.name,
-        category=entry.category,
-        defect_type=entry.defect_type,
-        image_path=entry.image,
-        mask_path=entry.mask if entry.is_anomalous else None,
-        is_anomalous=entry.is_anomalous,
-        prompt_name=prompt_name(spec.layout, entry.category),
-        name=name,
-    )

@@ -1,4 +1,4 @@
-"""What a model was trained on is never what it is scored on."""
+"""The leak guard: a model is never scored on what it was trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.errors import DataError
 
 HASH_DIGITS = 16
-"""Leading hex digits of an image's SHA-256 that a checkpoint remembers; 64 bits tell any two photographs apart."""
+"""Leading hex digits of an image's SHA-256 in a checkpoint; 64 bits are enough to tell photographs apart."""
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a checkpoint remembers of its auxiliary dataset.
+    """What a checkpoint stores about its auxiliary dataset.
 
     Attributes:
         name: Name of the dataset.
         root: Its folder, resolved.
-        categories: The categories that were named; ``None`` where all were taken.
+        categories: The chosen categories; ``None`` for all.
         images: Leading digits of the SHA-256 of every image.
     """
 
@@ -29,7 +29,7 @@ class TrainedOn:
 
     @classmethod
     def of(cls, auxiliary: LoadedDataset) -> "TrainedOn":
-        """Describe a dataset that is trained on."""
+        """Describe an auxiliary dataset."""
         images = frozenset(sha256[:HASH_DIGITS] for sha256 in auxiliary.digest.images)
         return cls(auxiliary.spec.name, str(auxiliary.root.resolve()), auxiliary.spec.categories, images)
 
@@ -46,15 +46,10 @@ class TrainedOn:
 
 
 def refuse_overlap(trained_on: TrainedOn, target: LoadedDataset) -> None:
-    """Make sure that a target holds nothing a model was trained on.
-
-    Args:
-        trained_on: The auxiliary dataset.
-        target: What is to be scored.
+    """Make sure that a target shares nothing with the auxiliary dataset.
 
     Raises:
-        DataError: If both have the same name or folder and do not name disjoint categories, or if they share an image
-            file.
+        DataError: If both have the same name or folder without disjoint categories, or share an image file.
     """
     if trained_on.name == target.spec.name:
         _require_disjoint_categories(trained_on, target, f"name {target.spec.name!r}")
@@ -67,9 +62,8 @@ def refuse_overlap(trained_on: TrainedOn, target: LoadedDataset) -> None:
     ]
     if shared:
         msg = (
-            f"Auxiliary dataset {trained_on.name!r} and target {target.spec.name!r} must share no image, but "
-            f"{len(shared)} files are the same; the first is {shared[0].image_path}. "
-            f"Choose another target, or categories that do not overlap."
+            f"Auxiliary dataset {trained_on.name!r} and target {target.spec.name!r} share {len(shared)} image files; "
+            f"the first is {shared[0].image_path}. Choose another target, or categories that do not overlap."
         )
         raise DataError(msg)
 
@@ -78,8 +72,8 @@ def _require_disjoint_categories(trained_on: TrainedOn, target: LoadedDataset, s
     before, now = trained_on.categories, target.spec.categories
     if before is None or now is None or set(before) & set(now):
         msg = (
-            f"Auxiliary dataset and target share the {shared}, so both must name their categories and have none in "
-            f"common, got {_named(before)} and {_named(now)}. Set dataset.categories, or choose another target."
+            f"Auxiliary dataset and target share the {shared}, so their categories must be given and must not overlap, "
+            f"got {_named(before)} and {_named(now)}. Set dataset.categories, or choose another target."
         )
         raise DataError(msg)
 

@@ -1,179 +1,145 @@
-"""Resized pixels on disk: decoded once, then read as a memory map by every worker and every run.
-
-One folder per dataset, size and content. It appears under its name only when it is complete.
-"""
+"""What is kept on disk between epochs and runs: resized pixels, and the output of a frozen image tower."""
 
 import hashlib
 import json
-import logging
 import re
-import shutil
-import tempfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import PIL
 import torch
 import torchvision
-from numpy.typing import DTypeLike, NDArray
+from jaxtyping import Bool
+from torch import Tensor
 
-from afr_clip.data.disk.digest import DatasetDigest
+from afr_clip.data.disk.loaded import DatasetDigest
 from afr_clip.data.disk.pixels import Pixels, SampleReader
 from afr_clip.data.errors import DataError
+from afr_clip.data.feed.store import Record, Store, StoreRequest, open_store
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
 
-logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
-IMAGES, MASKS, INDEX = "images.npy", "masks.npy", "index.json"
-CHUNK = 1 << 24
-"""Bytes read at a time while a file is checked."""
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class PixelCache:
-    """A complete cache folder; each process maps its files when it first reads.
+    """Images and masks of a dataset at the model's input size."""
 
-    Attributes:
-        folder: Where the files are.
-    """
-
-    folder: Path
-
-    def __getstate__(self) -> dict[str, Path]:
-        return {"folder": self.folder}  # a pickled map would carry every pixel to the worker
-
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__dict__.update(state)
-
-    @cached_property
-    def _images(self) -> NDArray[np.uint8]:
-        return np.load(self.folder / IMAGES, mmap_mode="r")
-
-    @cached_property
-    def _masks(self) -> NDArray[np.bool_]:
-        return np.load(self.folder / MASKS, mmap_mode="r")
+    store: Store
 
     def read(self, index: int) -> Pixels:
-        """Read one sample.
-
-        Args:
-            index: Position in the list of samples that the cache was opened for.
-
-        Returns:
-            A copy of its pixels, equal to what ``SampleReader.read`` returns.
-        """
-        return Pixels(
-            image=torch.from_numpy(np.array(self._images[index])),
-            mask=torch.from_numpy(np.array(self._masks[index])),
-        )
+        """Read one sample; its pixels equal what ``SampleReader.read`` returns."""
+        record = self.store.read(index)
+        return Pixels(torch.from_numpy(record["image"]), torch.from_numpy(record["mask"]))
 
 
 def open_cache(
     samples: Sequence[AnomalySample], reader: SampleReader, digest: DatasetDigest, directory: Path
 ) -> PixelCache:
-    """Open the cache of a dataset; build it first if it is absent, damaged, or of other files.
+    """Open the pixel cache of a dataset; fill it first if it is absent or damaged.
 
     Args:
-        samples: The dataset, in its order.
+        samples: The dataset.
         reader: Decodes and resizes.
-        digest: The content of the samples' files.
-        directory: Where caches are kept; made if absent.
-
-    Returns:
-        The cache.
+        digest: Hashes of the samples' files.
+        directory: The folder of all caches; made if absent.
 
     Raises:
         DataError: If a sample cannot be decoded, or the cache cannot be written.
     """
-    key = _key(reader, digest)
+    # Everything that decides a pixel: the files, the size, the threshold, and the packages that decode and resize.
+    versions = (FORMAT_VERSION, torch.__version__, torchvision.__version__, PIL.__version__)
+    parts = (*versions, *reader.size, reader.mask_threshold, digest.images, digest.masks)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     height, width = reader.size
     dataset = re.sub(r"[^\w.-]", "_", samples[0].dataset)
     folder = directory / f"{dataset}-{height}x{width}-{key[:16]}"
-    if not _is_intact(folder, key):
-        logger.info("Building the image cache %s.", folder)
-        _build(samples, reader, folder, key)
-    return PixelCache(folder)
 
-
-def _key(reader: SampleReader, digest: DatasetDigest) -> str:
-    """Hash everything that decides a pixel: the files, the size, the threshold, and who decodes and resizes."""
-    versions = (FORMAT_VERSION, torch.__version__, torchvision.__version__, PIL.__version__)
-    parts = (*versions, *reader.size, reader.mask_threshold, digest.images, digest.masks)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _is_intact(folder: Path, key: str) -> bool:
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return bool(index["key"] == key and index["crc32"] == _checksums(folder))
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
-def _build(samples: Sequence[AnomalySample], reader: SampleReader, folder: Path, key: str) -> None:
-    directory = folder.parent
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=directory) as scratch:
-            unfinished = Path(scratch) / folder.name
-            unfinished.mkdir()
-            _write_pixels(samples, reader, unfinished)
-            index = {"key": key, "num_samples": len(samples), "crc32": _checksums(unfinished)}
-            (unfinished / INDEX).write_text(json.dumps(index), encoding="utf-8")
-            _install(unfinished, folder, key)
-    except DataError:
-        raise
-    except OSError as error:
-        need = len(samples) * 4 * reader.size[0] * reader.size[1] / 1e6
-        msg = (
-            f"The image cache needs {need:.1f} MB in {directory}, but writing it failed: {error}. "
-            f"Free some space, set cache_dir=DIR, or run with data.cache=false."
-        )
-        raise DataError(msg) from error
-
-
-def _install(unfinished: Path, folder: Path, key: str) -> None:
-    """Give a finished cache its name, unless another process was faster."""
-    if folder.exists() and not _is_intact(folder, key):
-        shutil.rmtree(folder)
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not _is_intact(folder, key):
-            raise
-
-
-def _write_pixels(samples: Sequence[AnomalySample], reader: SampleReader, folder: Path) -> None:
-    # Plain writes, because a full disk under a writable memory map kills the process without a word.
-    size = tuple(reader.size)
-    with (folder / IMAGES).open("wb") as images, (folder / MASKS).open("wb") as masks:
-        _write_header(images, np.uint8, (len(samples), 3, *size))
-        _write_header(masks, np.bool_, (len(samples), *size))
-        for sample in tracked(samples, "Caching images"):
+    def compute(start: int) -> Iterator[Record]:
+        for sample in tracked(samples[start:], "Caching images"):
             pixels = reader.read(sample)
-            images.write(pixels.image.numpy().tobytes())
-            masks.write(pixels.mask.numpy().tobytes())
+            yield {"image": pixels.image.numpy(), "mask": pixels.mask.numpy()}
+
+    advice = "Free some space, set cache_dir=DIR, or run with data.cache=false."
+    request = StoreRequest(folder, key, len(samples), "image cache", advice, is_costly=False)
+    return PixelCache(open_store(request, compute))
 
 
-def _write_header(file: BinaryIO, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+@dataclass(frozen=True)
+class TappedSample:
+    """What the image tower gives for one image, with its truth.
+
+    Attributes:
+        mask: Pixel truth at the model's input size.
+        tapped: The tower's tensors, without a batch axis.
+    """
+
+    mask: Bool[Tensor, "height width"]
+    tapped: tuple[Tensor, ...]
 
 
-def _checksums(folder: Path) -> dict[str, int]:
-    return {name: _crc32(folder / name) for name in (IMAGES, MASKS)}
+@dataclass(frozen=True)
+class FeatureRequest:
+    """The feature cache that is wanted.
+
+    Attributes:
+        folder: Its folder when it is complete.
+        key: Hash of everything that decides a record.
+        num_samples: Number of records.
+        dtype: Type of the tensors on disk, ``float32`` or ``float16``; they are read as float32.
+    """
+
+    folder: Path
+    key: str
+    num_samples: int
+    dtype: str
 
 
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
+@dataclass(frozen=True)
+class FeatureCache:
+    """What the image tower gives for each image of a dataset."""
+
+    store: Store
+
+    def read(self, index: int) -> TappedSample:
+        """Read one sample.
+
+        Raises:
+            DataError: If the record is damaged.
+        """
+        mask, *tapped = self.store.read(index).values()
+        return TappedSample(torch.from_numpy(mask), tuple(torch.from_numpy(one.astype(np.float32)) for one in tapped))
+
+
+def open_features(request: FeatureRequest, compute: Callable[[int], Iterable[TappedSample]]) -> FeatureCache:
+    """Open a feature cache; fill it first if it is absent. One process fills it while the others wait.
+
+    Args:
+        request: The cache.
+        compute: Yields the samples from a position on, in order.
+
+    Raises:
+        DataError: If the cache cannot be written, or a value is not finite in ``dtype``.
+    """
+
+    def records(start: int) -> Iterator[Record]:
+        for sample in compute(start):
+            with np.errstate(over="ignore"):  # checked below
+                tapped = [tensor.float().cpu().numpy().astype(request.dtype) for tensor in sample.tapped]
+            if not all(np.isfinite(one).all() for one in tapped):
+                msg = (
+                    f"The image tower gives values that are not finite in {request.dtype}. "
+                    f"Set data.feature_dtype=float32 or data.feature_cache=false."
+                )
+                raise DataError(msg)
+            yield {"mask": sample.mask.cpu().numpy(), **{f"tapped_{i}": one for i, one in enumerate(tapped)}}
+
+    advice = (
+        "Free some space and run again, which resumes; or set cache_dir=DIR, data.feature_dtype=float16 or "
+        "data.feature_cache=false."
+    )
+    wanted = StoreRequest(request.folder, request.key, request.num_samples, "feature cache", advice, is_costly=True)
+    return FeatureCache(open_store(wanted, records))

@@ -11,18 +11,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from afr_clip.data.disk.digest import count_vanished_defects
 from afr_clip.data.disk.layouts import dataset_row
-from afr_clip.data.disk.loaded import LoadedDataset
-from afr_clip.data.disk.pixels import SampleReader
-from afr_clip.data.disk.references import choose_references
+from afr_clip.data.disk.loaded import LoadedDataset, choose_references
+from afr_clip.data.disk.pixels import SampleReader, count_vanished_defects
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
-from afr_clip.data.feed.augment import build_augmentation
-from afr_clip.data.feed.cache import open_cache
+from afr_clip.data.feed.augment import Mosaic, build_augmentation
+from afr_clip.data.feed.cache import FeatureCache, open_cache
 from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, collate
-from afr_clip.data.feed.feature_cache import FeatureCache
-from afr_clip.data.feed.mosaic import Mosaic
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.feed.workers import LoadingProcesses, explain_loss
 from afr_clip.data.records import AnomalyBatch
@@ -36,18 +32,18 @@ class DataSettings:
 
     Attributes:
         image_size: Height and width of the model's input in pixels.
-        mean: Per-channel mean that the backbone expects.
-        std: Per-channel standard deviation, likewise.
-        batch_size: Images per training step, of all processes.
+        mean: Mean of each channel that the backbone expects.
+        std: Standard deviation of each channel.
+        batch_size: Images per training step of all processes together.
         num_workers: Loading processes; 0 loads in the main process.
-        seed: The run's seed: order of training and augmentation.
+        seed: The run's seed; decides the order of training and the augmentation.
         augment: Whether training images are augmented.
-        mosaic: Share of training images that become a collage of four of their category.
-        cache: Whether resized pixels are kept on disk.
-        cache_dir: Where; needed with ``cache``.
+        mosaic: Share of training images that become a collage of four images of their category.
+        cache: Whether resized pixels are kept on disk, in ``cache_dir``.
+        cache_dir: The folder of all caches.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
-        process: The number of this process, from 0.
-        num_processes: How many processes share the data.
+        process: Index of this process, from 0.
+        num_processes: Number of processes that share the data.
 
     Raises:
         ValueError: If a number is out of range, or ``cache`` lacks its folder.
@@ -79,9 +75,9 @@ class DataSettings:
         self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
         self._require(self.num_workers >= 0, "num_workers", "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
-        self._require(0 <= self.process < self.num_processes, "process", "one of the processes")
+        self._require(0 <= self.process < self.num_processes, "process", "from 0 to data.num_processes - 1")
         self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
-        self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder where data.cache=true")
+        self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder if data.cache=true")
 
     def _require(self, holds: bool, name: str, what: str) -> None:
         if not holds:
@@ -93,19 +89,18 @@ class AnomalyDataModule(LightningDataModule):
     """The auxiliary dataset and the targets of one run, kept apart.
 
     Args:
-        auxiliary: The dataset to train on; ``None`` where nothing is trained.
-        targets: The datasets to score, each under a name of its own.
+        auxiliary: The dataset to train on, if any.
+        targets: The datasets to score.
         settings: How images are prepared and fed.
 
     Attributes:
-        auxiliary: As given.
-        targets: As given, by name.
-        features: What a frozen image tower gave for the auxiliary dataset; set before training, it is read in the place
-            of the images.
+        targets: The datasets to score, by name.
+        features: What the frozen image tower gives for the auxiliary dataset; if set before training, it is read
+            instead of the images.
 
     Raises:
-        DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target shares images with it, or
-            could do so because it has the same name or folder and not both name disjoint categories.
+        DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target may share images with it
+            (``refuse_overlap``).
     """
 
     def __init__(
@@ -114,7 +109,7 @@ class AnomalyDataModule(LightningDataModule):
         super().__init__()
         names = [target.spec.name for target in targets]
         if len(set(names)) < len(names):
-            msg = f"Results are reported by name, so targets must have different names, got {names}. Rename one."
+            msg = f"Targets must have different names, because results are reported by name, got {names}. Rename one."
             raise DataError(msg)
         if auxiliary is not None:
             _require_masks(auxiliary)
@@ -133,46 +128,36 @@ class AnomalyDataModule(LightningDataModule):
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation that images are normalised with."""
+        """Mean and standard deviation of each channel for normalising."""
         return self._settings.mean, self._settings.std
 
     def train_dataloader(self) -> DataLoader[AnomalyItem]:
-        """Load the auxiliary dataset, shuffled anew each epoch.
-
-        Returns:
-            Batches of the whole dataset, or this process's part of each; the last may be smaller.
+        """Load this process's part of each batch of the auxiliary dataset, in a new order each epoch.
 
         Raises:
             DataError: If there is no auxiliary dataset.
         """
         if self.auxiliary is None:
-            msg = "Training needs an auxiliary dataset, got none. Choose one, for example dataset=visa."
+            msg = "Training needs an auxiliary dataset. Choose one, for example dataset=visa."
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, training=True)
         sampler = EpochSampler(len(dataset), self._settings.seed)
         settings = self._settings
         if self.trainer is not None:
-            # Lightning starts the first epoch's loading before it calls set_epoch, also where a training is resumed.
+            # Lightning starts loading the first epoch before it calls set_epoch, also when training is resumed.
             loop = self.trainer.fit_loop
             progress = loop.epoch_progress.current.state_dict()
             sampler.set_epoch(progress["processed"])
-            if progress["ready"] > progress["processed"]:  # stopped in the middle of that epoch
+            if progress["ready"] > progress["processed"]:  # interrupted in the middle of that epoch
                 num_batches = loop.epoch_loop.batch_progress.current.completed
                 sampler.skip(progress["processed"], num_batches * settings.batch_size)
         batches = TrainingBatches(sampler, settings.batch_size, settings.process, settings.num_processes)
-        # Training starts its workers once; a target is read once, and its workers must not outlive it.
+        # Training starts its workers once. A target is read only once, and its workers must not outlive it.
         return self._loader(dataset, batch_sampler=batches, persistent_workers=settings.num_workers > 0)
 
     def auxiliary_in_order(self, start: int = 0) -> DataLoader[AnomalyItem]:
-        """Load the images of the auxiliary dataset in the order of its samples, as they are.
-
-        Args:
-            start: First sample.
-
-        Returns:
-            Batches of the samples from there on.
-        """
-        assert self.auxiliary is not None, "whoever asks for it has one"
+        """Load the auxiliary dataset in the order of its samples from ``start`` on, without augmentation."""
+        assert self.auxiliary is not None, "only training asks for it"
         dataset = self._dataset(self.auxiliary, training=False)
         return self._loader(
             dataset,
@@ -181,14 +166,7 @@ class AnomalyDataModule(LightningDataModule):
         )
 
     def pictured(self, batch: AnomalyBatch) -> AnomalyBatch:
-        """Read the images of a training batch that came from the feature cache without them.
-
-        Args:
-            batch: A batch of the auxiliary dataset.
-
-        Returns:
-            The batch with its images, where it is.
-        """
+        """Add the images to a training batch that was read from the feature cache."""
         if batch.image is not None:
             return batch
         assert self.auxiliary is not None, "the batch came from it"
@@ -197,13 +175,7 @@ class AnomalyDataModule(LightningDataModule):
         return replace(batch, image=images.to(batch.mask.device))
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
-        """Load one target in the order of its samples.
-
-        Args:
-            name: Under which the target is reported.
-
-        Returns:
-            Batches of the whole dataset, or those of them that fall to this process; the last may be smaller.
+        """Load this process's batches of one target, in the order of its samples.
 
         Raises:
             DataError: If there is no such target.
@@ -220,14 +192,11 @@ class AnomalyDataModule(LightningDataModule):
         return [self.target_dataloader(name) for name in self.targets]
 
     def reference_batches(self, name: str, shots: int) -> list[AnomalyBatch]:
-        """Read normal images of each category of a target, as its own images are read.
+        """Read a few normal images of each category of a target: one batch per category that is scored.
 
         Args:
-            name: Under which the target is reported.
-            shots: Images of each category; the run's seed decides which.
-
-        Returns:
-            One batch for each category that is scored.
+            name: Name of the target.
+            shots: Images of each category; the run's seed decides the choice.
 
         Raises:
             DataError: If there is no such target, it has no such images, or a file cannot be decoded.
@@ -238,13 +207,7 @@ class AnomalyDataModule(LightningDataModule):
         return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
 
     def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
-        """Count the defects that have no pixel left at the model's input size, and log where there are any.
-
-        Args:
-            dataset: The auxiliary dataset or a target.
-
-        Returns:
-            Number of 8-connected defects per category that has masks.
+        """Count the 8-connected defects per category that have no pixel left at the model's input size; warn of any.
 
         Raises:
             DataError: If a mask cannot be decoded.
@@ -257,49 +220,37 @@ class AnomalyDataModule(LightningDataModule):
         vanished = {category: count.num_vanished for category, count in counts.items()}
         if total := sum(vanished.values()):
             categories = ", ".join(category for category, number in vanished.items() if number)
-            say = "%s: %d small defects have no pixel left at input size (%s); the manifest counts them by category."
-            logger.warning(say, name, total, categories)
+            message = "%s: %d small defects have no pixel left at input size (%s); the manifest lists them by category."
+            logger.warning(message, name, total, categories)
         return vanished
 
     @contextmanager
     def naming_lost_images(self) -> Iterator[None]:
-        """Say which image was being read where a loading process is lost inside the block.
-
-        Yields:
-            Nothing.
+        """Name the image that was being read if a loading process is lost inside the block.
 
         Raises:
-            LostWorkerError: If one is.
+            LostWorkerError: If a loading process is lost.
         """
         try:
             yield
-        except RuntimeError as error:  # which PyTorch raises wherever the main process just is
+        except RuntimeError as error:  # PyTorch raises it at any point of the main process
             explained = explain_loss(error, self._loading)
             if explained is None:
                 raise
             raise explained from error
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
-        """Move a batch; Lightning's own way would write into the frozen dataclass.
-
-        Args:
-            batch: What a loader gave.
-            device: Where the model is.
-            dataloader_idx: Which loader.
-
-        Returns:
-            The batch on ``device``.
-        """
+        """Move a batch; Lightning's own method would assign to the frozen dataclass."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def _target(self, name: str) -> LoadedDataset:
         if name not in self.targets:
-            msg = f"Target must be one of {sorted(self.targets)}, got {name!r}. Add it to the targets of the run."
+            msg = f"The target must be one of {sorted(self.targets)}, got {name!r}. Add it to the targets of the run."
             raise DataError(msg)
         return self.targets[name]
 
     def reader(self, loaded: LoadedDataset) -> SampleReader:
-        """Say how a dataset's images and masks are read."""
+        """Return what decodes and resizes a dataset's images and masks."""
         return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
 
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
@@ -332,7 +283,7 @@ def _require_masks(auxiliary: LoadedDataset) -> None:
     bare = [sample for sample in auxiliary.samples if sample.is_anomalous and sample.mask_path is None]
     if bare or not auxiliary.digest.num_masks:
         msg = (
-            f"An auxiliary dataset must have anomalous images, each with a mask, but {auxiliary.root} has "
+            f"An auxiliary dataset needs anomalous images with a mask each, but {auxiliary.root} has "
             f"{auxiliary.digest.num_masks} masks for {auxiliary.digest.num_anomalous} anomalous images"
             f"{f'; {bare[0].image_path} has none' if bare else ''}. Train on another dataset or split."
         )

@@ -4,33 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from afr_clip.data.disk.pixels import Pixels, SampleReader
-from afr_clip.data.feed.augment import Augmentation
-from afr_clip.data.feed.cache import PixelCache
-from afr_clip.data.feed.feature_cache import FeatureCache
-from afr_clip.data.feed.mosaic import Mosaic, collage
+from afr_clip.data.feed.augment import Augmentation, Mosaic, collage
+from afr_clip.data.feed.cache import FeatureCache, PixelCache
 from afr_clip.data.feed.sampler import Draw
-from afr_clip.data.feed.transforms import normalise
 from afr_clip.data.records import AnomalyBatch, AnomalySample, Share
 
 
 @dataclass(frozen=True)
 class AnomalyItem:
-    """One image of a batch.
-
-    Attributes:
-        image: Normalised RGB; ``None`` where ``tapped`` stands in for it.
-        mask: Pixel truth.
-        has_mask: Whether pixel truth is known.
-        index: Position in the dataset.
-        sample: The record it was read from.
-        tapped: What a frozen image tower gave for it.
-        share: What the process has of the batch that it is drawn for; ``None`` where nothing is shared.
-    """
+    """One image of a batch; the attributes are those of ``AnomalyBatch``, without the batch axis."""
 
     image: Float32[Tensor, "3 height width"] | None
     mask: Bool[Tensor, "height width"]
@@ -45,24 +32,23 @@ class AnomalyDataset(Dataset[AnomalyItem]):
     """Samples as the model sees them.
 
     Args:
-        samples: What to read.
+        samples: The records to read.
         reader: Decodes and resizes.
-        mean: Per-channel mean that images are normalised with.
-        std: Per-channel standard deviation, likewise.
+        mean: Mean of each channel for normalising.
+        std: Standard deviation of each channel.
         cache: Resized pixels of the same samples; ``None`` decodes the files each time.
-        augmentation: Applied to each draw; then items are asked for by ``(index, draw_seed)``.
-        mosaic: Puts a collage in the place of some draws, likewise.
-        features: What a frozen image tower gave for the same samples; then no image is decoded.
+        augmentation: Applied to each image; items are then asked for by ``(index, draw_seed)``.
+        mosaic: Replaces some images by a collage, likewise.
+        features: What the frozen image tower gives for the same samples; no image is decoded then.
 
     Attributes:
-        samples: As given.
         on_read: Called with the index of each image before it is read.
 
     Raises:
-        ValueError: If ``features`` stand in for images that change with each draw.
+        ValueError: If ``features`` are combined with an augmentation.
     """
 
-    def __init__(  # noqa: PLR0913 - two caches and two augmentations, each of which may be absent
+    def __init__(  # noqa: PLR0913 - two caches and two augmentations, all optional
         self,
         samples: Sequence[AnomalySample],
         reader: SampleReader,
@@ -75,10 +61,10 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         features: FeatureCache | None = None,
     ) -> None:
         if features is not None and (augmentation is not None or mosaic is not None):
-            msg = "Features must be of images that stay as they are, got an augmentation. Leave one of them out."
+            msg = "Cached features need images that do not change, got an augmentation. Leave one of them out."
             raise ValueError(msg)
         self.samples = tuple(samples)
-        self.on_read: Callable[[int], None] = _unheard
+        self.on_read: Callable[[int], None] = _ignore
         self._reader = reader
         self._mean, self._std = tuple(mean), tuple(std)
         self._cache = cache
@@ -95,11 +81,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         """Read one image.
 
         Args:
-            key: The index, ``(index, draw_seed)`` as ``EpochSampler`` gives it, or what a batch of several processes
-                asks for.
-
-        Returns:
-            The image with its truth.
+            key: The index, ``(index, draw_seed)`` from ``EpochSampler``, or a ``Draw`` where processes share a batch.
 
         Raises:
             DataError: If a file cannot be decoded, or image and mask differ in size.
@@ -138,19 +120,26 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         return sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known)
 
 
-def _unheard(index: int) -> None:
-    """Do nothing; a lambda could not be sent to another process."""
+def _ignore(index: int) -> None:
+    """Do nothing; a lambda could not be pickled for another process."""
+
+
+def normalise(
+    image: UInt8[Tensor, "3 height width"], mean: Sequence[float], std: Sequence[float]
+) -> Float32[Tensor, "3 height width"]:
+    """Return ``(image / 255 - mean) / std`` per channel.
+
+    Example:
+        >>> normalise(torch.full((3, 1, 1), 255, dtype=torch.uint8), [0.5] * 3, [0.25] * 3).flatten()
+        tensor([2., 2., 2.])
+    """
+    per_channel = (3, 1, 1)
+    scaled = image.to(torch.float32).div_(255)
+    return scaled.sub_(torch.tensor(mean).view(per_channel)).div_(torch.tensor(std).view(per_channel))
 
 
 def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
-    """Stack items into a batch.
-
-    Args:
-        items: At least one, all of one size.
-
-    Returns:
-        The batch, in the order of the items.
-    """
+    """Stack items of one size into a batch, in order."""
     images = [item.image for item in items if item.image is not None]
     return AnomalyBatch(
         image=torch.stack(images) if images else None,  # (B, 3, H, W)

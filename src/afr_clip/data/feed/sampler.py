@@ -1,6 +1,6 @@
-"""The order of training, and who gets which images where several processes share a dataset.
+"""The order of training, and how several processes share a dataset.
 
-Order and augmentation hang on the run's seed alone, never on the number of processes or loading workers.
+Order and augmentation depend on the run's seed alone, not on the number of processes or loading workers.
 """
 
 import math
@@ -14,13 +14,7 @@ from afr_clip.data.records import Share
 
 
 class Draw(NamedTuple):
-    """One image that a batch asks a dataset for.
-
-    Attributes:
-        position: In the dataset.
-        seed: Of its augmentation; ``None`` where nothing is drawn.
-        share: What the process has of the batch.
-    """
+    """One image of a batch: its position in the dataset, the seed of its augmentation, and the process's share."""
 
     position: int
     seed: int | None
@@ -30,12 +24,8 @@ class Draw(NamedTuple):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yield every index once per epoch, each with the seed of its augmentation.
 
-    Order and seeds depend on (seed, epoch) and (seed, epoch, index), not on any generator's past. So they are the same
-    for any number of workers, and a run resumed at an epoch continues as if it had never stopped.
-
-    Args:
-        num_samples: Length of the dataset.
-        seed: The run's seed, not negative.
+    Order and seeds depend on (seed, epoch) and (seed, epoch, index) alone, not on a generator's state. They are
+    therefore the same for any number of workers, and in a resumed run.
 
     Example:
         >>> sampler = EpochSampler(num_samples=3, seed=0)
@@ -55,20 +45,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._seen: tuple[int, int] = (0, 0)
 
     def skip(self, epoch: int, num_samples: int) -> None:
-        """Leave out what a training had seen of an epoch when it was stopped there.
-
-        Args:
-            epoch: Counted from 0; the others are whole.
-            num_samples: How many of its indices, from the first.
-        """
+        """Skip the first ``num_samples`` indices of one epoch (counted from 0), in which training was interrupted."""
         self._seen = (epoch, num_samples)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each one.
-
-        Args:
-            epoch: Counted from 0.
-        """
+        """Choose the epoch, counted from 0; Lightning calls this before each one."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -82,20 +63,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainingBatches(Sampler[list[Draw]]):
-    """Cut each batch of an epoch into one part per process, as equal as can be.
+    """Split each batch of an epoch into one part per process, as equal as possible.
 
-    The batch is that of one process, so all processes together make the same optimiser step. In a last batch with fewer
-    images than processes some get none; they draw its first image as a stand-in that does not count, because every
-    process must take part in the step.
+    The batches are those of a single process, so all processes together make the same optimiser step. If the last batch
+    has fewer images than processes, some get none. They draw its first image as a stand-in that does not count, because
+    every process must take part in the step.
 
     Args:
-        order: Of the whole dataset; its epoch is set by Lightning.
-        batch_size: Images of all processes.
-        process: The number of this one.
-        num_processes: How many there are.
+        order: The order of the whole dataset.
+        batch_size: Images of all processes together.
+        process: Index of this process.
+        num_processes: Number of processes.
 
     Attributes:
-        sampler: The order; Lightning looks for it under this name.
+        sampler: The order; Lightning looks for it under this name to set its epoch.
 
     Example:
         >>> order = EpochSampler(num_samples=5, seed=0)
@@ -123,16 +104,10 @@ class TrainingBatches(Sampler[list[Draw]]):
 
 
 class TargetBatches(Sampler[list[Draw]]):
-    """Deal the batches of a dataset that is scored out to the processes, in turn.
+    """Distribute the batches of a target over the processes, in turn.
 
-    They are the batches of one process, whole, because the last bits of a score may hang on which images share a batch.
-    No image is dealt twice. A process that gets no batch draws the first image as a stand-in that does not count.
-
-    Args:
-        num_samples: Length of the dataset.
-        batch_size: Images of a batch.
-        process: The number of this one.
-        num_processes: How many there are.
+    The batches are those of a single process, because the last bits of a score may depend on which images share a
+    batch. A process without a batch draws the first image as a stand-in that does not count.
 
     Example:
         >>> [[draw.position for draw in batch] for batch in TargetBatches(7, 2, process=1, num_processes=2)]
@@ -155,15 +130,7 @@ class TargetBatches(Sampler[list[Draw]]):
 
 
 def part_of(num_images: int, process: int, num_processes: int) -> range:
-    """Choose the images of a batch that a process works on.
-
-    Args:
-        num_images: Of the batch.
-        process: The number of the process.
-        num_processes: How many there are.
-
-    Returns:
-        Their places in the batch; the parts of all processes are the batch, and differ by one image at most.
+    """Return the positions in a batch that a process works on; the parts differ by one image at most.
 
     Example:
         >>> [list(part_of(5, process, num_processes=3)) for process in range(3)]
@@ -175,14 +142,5 @@ def part_of(num_images: int, process: int, num_processes: int) -> range:
 
 
 def draw_seed(seed: int, epoch: int, index: int) -> int:
-    """Derive the seed of one augmentation.
-
-    Args:
-        seed: The run's seed.
-        epoch: Counted from 0.
-        index: Position of the image in its dataset.
-
-    Returns:
-        A number of 32 bits that differs between epochs, indices and runs.
-    """
+    """Derive the 32-bit seed of one image's augmentation in one epoch."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])

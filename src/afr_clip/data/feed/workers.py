@@ -1,4 +1,4 @@
-"""Loading processes: signals that are not meant for them pass by, and what one was reading outlives it."""
+"""Loading processes: they ignore stop signals, and if one is lost, the image that it was reading is known."""
 
 import multiprocessing
 import os
@@ -16,26 +16,26 @@ from afr_clip.data.records import AnomalySample
 from afr_clip.processes.signals import STOP_SIGNALS
 
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) (?P<how>[^.]*)")
-"""How PyTorch says that loading processes are gone."""
+"""PyTorch's message for lost loading processes."""
 
 
 class LostWorkerError(DataError):
-    """A loading process that ended before its work did."""
+    """A loading process ended unexpectedly."""
 
 
 class Watched(Protocol):
-    """A dataset that says which image it is about to read."""
+    """A dataset that reports each image before it reads it."""
 
     on_read: Callable[[int], None]
 
 
 class LoadingProcesses:
-    """What the loading processes of one loader are reading, in memory that they share with the main process.
+    """What each loading process of a loader is reading, in memory that they share with the main process.
 
-    Called at the start of each of them, as ``worker_init_fn``.
+    An instance is the loader's ``worker_init_fn``: each process calls it when it starts.
 
     Args:
-        num_workers: How many there are.
+        num_workers: Number of processes.
         samples: The images of their dataset, which is ``Watched``.
     """
 
@@ -45,24 +45,16 @@ class LoadingProcesses:
         self._samples = tuple(samples)
 
     def __call__(self, worker: int) -> None:
-        """Prepare the process that this is called in.
-
-        Args:
-            worker: Its number among those of the loader.
-        """
+        """Prepare the current process, which is number ``worker`` of the loader."""
         info = get_worker_info()
         assert info is not None, "called in a loading process"
         dataset = cast("Watched", info.dataset)
         self._pids[worker] = os.getpid()
         dataset.on_read = partial(self._note, worker)
-        _let_stop_signals_pass()
+        _ignore_stop_signals()
 
     def last_read_by(self, pid: int) -> AnomalySample | None:
-        """Return the image that a process began to read last; ``None`` if it read none or is not of this loader.
-
-        Args:
-            pid: Its number in the system.
-        """
+        """Return the image that a process read last; ``None`` if it read none or belongs to another loader."""
         for worker, index in enumerate(self._reading):
             if self._pids[worker] == pid and index >= 0:
                 return self._samples[index]
@@ -73,16 +65,16 @@ class LoadingProcesses:
 
 
 def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> LostWorkerError | None:
-    """Say which image a lost process was reading.
+    """Turn PyTorch's error about a lost process into one that names the image it was reading.
 
     Args:
-        error: What PyTorch raised.
-        loaders: Of the run, the latest last.
+        error: The error that PyTorch raised.
+        loaders: The loaders of the run, the latest last.
 
     Returns:
-        The sentence as an error; ``None`` where something else went wrong.
+        The new error; ``None`` if ``error`` is about something else.
     """
-    # That a process exited unexpectedly is raised from how it did, where PyTorch knows both.
+    # PyTorch raises "exited unexpectedly" from the error that says how, if it knows.
     lost = _LOST.search(str(error.__cause__)) or _LOST.search(str(error))
     if lost is None:
         return None
@@ -90,27 +82,25 @@ def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> Lo
     read = [loader.last_read_by(pid) for loader in reversed(loaders) for pid in pids]
     images = ", ".join(str(sample.image_path) for sample in read if sample is not None) or "none"
     msg = (
-        f"Loading processes must outlive the run, but process {lost['pids']} {lost['how'].strip()}. The last image it "
-        f"began to read: {images}. If memory ran out lower data.num_workers; if the image breaks its decoder, copy it "
-        f"again from its source."
+        f"A loading process was lost: process {lost['pids']} {lost['how'].strip()}. The last image it began to read: "
+        f"{images}. If memory ran out, lower data.num_workers; if the image crashes its decoder, copy it again from "
+        f"its source."
     )
     return LostWorkerError(msg)
 
 
-def _let_stop_signals_pass() -> None:
-    """Ignore what asks the run to stop: it reaches whole groups of processes, and the main one decides what to do.
-
-    SIGTERM is also how the main process ends a loading process that does not end by itself, so it counts from there.
-    """
+def _ignore_stop_signals() -> None:
+    # Signals reach whole process groups, and the main process decides what to do. It also ends loading processes by
+    # SIGTERM if they do not end on their own, so SIGTERM counts when it comes from there.
     for signum in STOP_SIGNALS:
         if signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM stays deadly
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_parent_says_so, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_on_sigterm_of, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_parent_says_so(parent: int) -> None:
+def _end_on_sigterm_of(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from afr_clip.data.disk.decode import decode_image, decode_mask
 from afr_clip.data.disk.layouts import dataset_row
-from afr_clip.data.disk.listing import Entry, Listing
+from afr_clip.data.disk.listing import Entry, Listing, is_image
+from afr_clip.data.disk.pixels import count_vanished, resize_mask
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries
 from afr_clip.data.disk.rows.row import Count, DatasetRow
-from afr_clip.data.disk.templates import is_image
 from afr_clip.data.errors import DataError
-from afr_clip.data.feed.transforms import count_vanished, resize_mask
 from afr_clip.data.progress import tracked
 
 INPUT_SIZE = 518

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from afr_clip.data.disk.decode import decode_image, decode_mask
 from afr_clip.data.disk.layouts import dataset_row
-from afr_clip.data.disk.meta_json import FILE
+from afr_clip.data.disk.listing import META_JSON
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_samples
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
@@ -50,7 +50,7 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
                 for sample in tracked(listed, f"Writing the {split} split"):
                     item = _write_sample(sample, split, unfinished, threshold)
                     content[split].setdefault(sample.category, []).append(item)
-            (unfinished / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            (unfinished / META_JSON).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             unfinished.rename(target)
     except DataError:
         raise

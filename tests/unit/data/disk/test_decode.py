@@ -78,7 +78,7 @@ def test_transparent_palettes_keep_their_colours(tmp_path):
 @pytest.mark.parametrize("values", [np.full((2, 2), 0.5, np.float32), np.full((2, 2), 70000, np.int32)])
 def test_pixels_without_a_known_range_are_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=r"x\.tif must be an intact image file, but cannot be decoded"):
+    with pytest.raises(DataError, match=r"x\.tif is not a valid image file"):
         decode_image(tmp_path / "x.tif")
 
 
@@ -89,36 +89,36 @@ class TestBadFiles:
         path = tmp_path / f"a b.{kind}"
         colours().save(path, kind)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(DataError, match=rf"a b\.{kind} must be an intact image file"):
+        with pytest.raises(DataError, match=rf"a b\.{kind} is not a valid image file"):
             decode(path)
 
     def test_an_empty_file_is_named(self, tmp_path, decode):
         (tmp_path / "x.png").touch()
-        with pytest.raises(DataError, match=r"x\.png must hold an image, but the file is empty"):
+        with pytest.raises(DataError, match=r"x\.png is empty"):
             decode(tmp_path / "x.png")
 
     def test_text_is_no_image(self, tmp_path, decode):
         (tmp_path / "x.png").write_text("<html>404</html>")
-        with pytest.raises(DataError, match=r"x\.png must be an intact image file.*of no known format"):
+        with pytest.raises(DataError, match=r"x\.png is not a valid image file \(its format is unknown"):
             decode(tmp_path / "x.png")
 
     def test_an_image_without_pixels_is_refused(self, tmp_path, decode):
         (tmp_path / "x.png").write_bytes(png_bytes(0, 5, 8, 0, b""))
-        with pytest.raises(DataError, match=r"x\.png must be an intact image file"):
+        with pytest.raises(DataError, match=r"x\.png is not a valid image file"):
             decode(tmp_path / "x.png")
 
     @pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns of the first and refuses the second
     def test_a_decompression_bomb_is_refused(self, tmp_path, decode, side):
         (tmp_path / "x.png").write_bytes(png_bytes(side, side, 8, 0, b""))
-        with pytest.raises(DataError, match=r"x\.png must have at most \d+ pixels to be opened safely"):
+        with pytest.raises(DataError, match=r"x\.png has more than \d+ pixels"):
             decode(tmp_path / "x.png")
 
     def test_an_absent_file_is_named(self, tmp_path, decode):
-        with pytest.raises(MissingDataError, match=r"x\.png must exist"):
+        with pytest.raises(MissingDataError, match=r"x\.png does not exist"):
             decode(tmp_path / "x.png")
 
     def test_a_folder_is_no_file(self, tmp_path, decode):
-        with pytest.raises(DataError, match="must be readable, but reading it failed"):
+        with pytest.raises(DataError, match="Cannot read "):
             decode(tmp_path)
 
 
@@ -167,13 +167,13 @@ def test_such_a_tiff_cut_short_is_named_not_filled_with_black(tmp_path, kept):
     colours_tagged_as_grey(tmp_path / "x.tif")
     content = (tmp_path / "x.tif").read_bytes()
     (tmp_path / "x.tif").write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(DataError, match=r"x\.tif must be an intact image file"):
+    with pytest.raises(DataError, match=r"x\.tif is not a valid image file"):
         decode_image(tmp_path / "x.tif")
 
 
 def test_other_tiffs_unknown_to_pillow_are_refused_not_guessed(tmp_path):
     colours_tagged_as_grey(tmp_path / "x.tif", compression="zlib")
-    with pytest.raises(DataError, match=r"x\.tif must be .* cannot be decoded \(its kind of TIFF is not known\)"):
+    with pytest.raises(DataError, match=r"x\.tif is not a valid image file \(this kind of TIFF is not supported\)"):
         decode_image(tmp_path / "x.tif")
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afr_clip.data.disk.listing import TableLayout, TreeLayout, Truth
+from afr_clip.data.disk.listing import MetaJsonLayout, TableLayout, TreeLayout, Truth, match_files
+from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
+from helpers.official import OFFICIAL
+from helpers.trees import write_mvtec_tree
 
 
 def touch(root: Path, *names: str) -> None:
@@ -109,7 +113,7 @@ def test_a_table_is_its_own_marker_unless_the_layout_has_another():
 
 
 def test_a_lost_table_is_named(tmp_path):
-    with pytest.raises(MissingDataError, match=r"labels\.csv must say what the images show"):
+    with pytest.raises(MissingDataError, match=r"labels\.csv is missing"):
         HEAD_CT.listing(tmp_path, "test")
 
 
@@ -175,3 +179,142 @@ def test_a_flat_folder_holds_images_and_masks(tmp_path):
         ("2.tiff", "p2.tiff"),
     ]
     assert listing.has_masks
+
+
+def found(root: Path, template: str) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in match_files(root, template, {}).values()]
+
+
+def test_stray_files_are_passed_over(tmp_path):
+    touch(tmp_path, "a/1.png", "a/Thumbs.db", "a/.DS_Store", "a/._1.png", "a/notes.txt", "__MACOSX/1.png", ".git/1.png")
+    (tmp_path / "a" / "folder.png").mkdir()
+    assert list(match_files(tmp_path, "{category}/{stem}", {}).values()) == [tmp_path / "a/1.png"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "Jpeg", "BMP", "tif", "TIFF", "webp"])
+def test_suffixes_in_any_case_are_images(tmp_path, suffix):
+    touch(tmp_path, f"a/1.{suffix}")
+    assert match_files(tmp_path, "{category}/{stem}", {}) == {
+        (("category", "a"), ("stem", "1")): tmp_path / f"a/1.{suffix}"
+    }
+
+
+def test_names_may_hold_spaces_dots_and_glob_characters(tmp_path):
+    touch(tmp_path, "my [set]/te*st/v1.2 final.tar.png")
+    found = match_files(tmp_path, "{category}/{split}/{stem}", {"category": "my [set]", "split": "te*st"})
+    assert [dict(key)["stem"] for key in found] == ["v1.2 final.tar"]
+
+
+def test_one_name_with_two_suffixes_is_refused(tmp_path):
+    touch(tmp_path, "a/001.jpg", "a/001.png")
+    with pytest.raises(DataError, match=r"must not share a name, got .*001\.jpg and 001\.png"):
+        match_files(tmp_path, "{category}/{stem}", {})
+
+
+def test_a_suffix_in_a_template_is_demanded_in_any_case(tmp_path):
+    touch(tmp_path, "a/1.jpg", "a/1.png", "a/2.JPG", "a/3.jpeg")
+    assert found(tmp_path, "a/{stem}.jpg") == ["a/1.jpg", "a/2.JPG"]
+
+
+def test_a_field_may_have_a_form(tmp_path):
+    touch(tmp_path, "kos01/Part1.jpg", "kos01/Part1_label.bmp", "kos1x/Part1.jpg", "readme/Part1.jpg")
+    assert found(tmp_path, "{item:kos[0-9]+}/{stem:Part[0-9]+}") == ["kos01/Part1.jpg"]
+
+
+LAYOUT = MetaJsonLayout()
+
+
+def item(**changes: object) -> dict[str, object]:
+    return {
+        "img_path": "bolt/1.png", "mask_path": "", "cls_name": "bolt", "specie_name": "good", "anomaly": 0, **changes
+    }  # fmt: skip
+
+
+def write(root: Path, content: object) -> Path:
+    (root / "meta.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_tree_of_the_family_reads_as_the_tree_it_was_made_from(tmp_path):
+    counts = {"bottle": (2, 3), "metal_nut": (1, 2)}
+    own = read_samples(DatasetSpec("own", "meta_json", root=OFFICIAL["meta_json"](tmp_path / "a", counts)))
+    assert [(s.category, s.is_anomalous, s.mask_path is None) for s in own] == [
+        (s.category, s.is_anomalous, s.mask_path is None)
+        for s in read_samples(DatasetSpec("own", "mvtec_ad", root=tmp_path / "a"))
+    ]
+    assert {sample.prompt_name for sample in own} == {"bottle", "metal nut"}
+
+
+def test_truth_is_what_the_file_says_not_what_the_folder_is_called(tmp_path):
+    write_mvtec_tree(tmp_path, ("bolt",))
+    items = [item(img_path="bolt/test/good/000.png"), item(img_path="bolt/test/good/001.png", anomaly=1)]
+    listing = LAYOUT.listing(write(tmp_path, {"test": {"bolt": items}}), "test")
+    assert [entry.is_anomalous for entry in listing.entries] == [False, True]
+    assert not listing.has_masks
+
+
+@pytest.mark.parametrize("split", ["test", "Test", "TEST"])
+def test_splits_are_found_in_any_case(tmp_path, split):
+    assert len(LAYOUT.listing(write(tmp_path, {split: {"bolt": [item()]}}), "test").entries) == 1
+
+
+def test_an_unnamed_species_is_named_after_its_truth(tmp_path):
+    items = [item(specie_name=""), item(specie_name="", anomaly=1)]
+    entries = LAYOUT.listing(write(tmp_path, {"test": {"bolt": items}}), "test").entries
+    assert [entry.defect_type for entry in entries] == ["good", "defect"]
+
+
+def test_a_mask_that_is_a_folder_is_no_mask(tmp_path):
+    root = write(tmp_path, {"test": {"bolt": [item(anomaly=1, mask_path="masks")]}})
+    (root / "masks").mkdir()
+    (entry,) = LAYOUT.listing(root, "test").entries
+    assert (entry.mask, entry.mask_names) == (None, ("masks",))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"anomaly": 2}, {"anomaly": None}, {"img_path": None}, {"cls_name": 7}, {"mask_path": 0}]
+)
+def test_an_item_of_another_form_is_refused_and_shown(tmp_path, wrong):
+    with pytest.raises(DataError, match=r"must have the keys img_path, .*, got .*bolt.*Generate"):
+        LAYOUT.listing(write(tmp_path, {"test": {"bolt": [item(), item(**wrong)]}}), "test")
+
+
+@pytest.mark.parametrize("content", [[], {"test": {"bolt": [3]}}, {"test": [3]}, {"test": {"bolt": {"a": 1}}}])
+def test_a_file_of_another_shape_is_refused(tmp_path, content):
+    with pytest.raises(DataError, match="Generate"):
+        LAYOUT.listing(write(tmp_path, content), "test")
+
+
+def test_a_file_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "meta.json").write_text("{")
+    with pytest.raises(DataError, match="is not valid JSON"):
+        LAYOUT.listing(tmp_path, "test")
+
+
+def test_a_lost_file_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"meta\.json is missing"):
+        LAYOUT.listing(tmp_path, "test")
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path):
+    root = write(tmp_path, {"test": {"bolt": [item(img_path="../secret.png")]}})
+    with pytest.raises(DataError, match="must lie below"):
+        read_samples(DatasetSpec("own", "meta_json", root=root))
+
+
+def named(tmp_path: Path, *paths: str) -> list[str]:
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    write(tmp_path, {"test": {"bolt": [item(img_path=path) for path in paths]}})
+    return [sample.name for sample in read_samples(DatasetSpec("own", "meta_json", root=tmp_path))]
+
+
+def test_images_of_one_stem_are_named_by_their_paths(tmp_path):
+    assert named(tmp_path, "a/x/0.png", "b/x/0.png", "1.png") == ["a_x_0", "b_x_0", "1"]
+
+
+@pytest.mark.parametrize("other", ["x/0.jpg", "x_0.png"])
+def test_images_that_would_be_written_under_one_name_are_refused(tmp_path, other):
+    with pytest.raises(DataError, match=r"must have different names, got .*0\.png and .*\. Rename one"):
+        named(tmp_path, "x/0.png", "y/0.png", other)

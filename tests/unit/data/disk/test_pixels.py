@@ -1,11 +1,15 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
+from torch.testing import assert_close
 
-from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.pixels import SampleReader, count_vanished, count_vanished_defects, resize_image, resize_mask
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.errors import DataError
-from afr_clip.data.feed.transforms import resize_image, resize_mask
 from helpers.trees import write_mvtec_tree
 
 
@@ -40,3 +44,93 @@ def test_the_threshold_reaches_the_mask(samples):
         mask.point(lambda value: value // 2).save(bad.mask_path)  # 127: anomalous unless the threshold says otherwise
     assert SampleReader((32, 32)).read(bad).mask.any()
     assert not SampleReader((32, 32), mask_threshold=128).read(bad).mask.any()
+
+
+sides = st.integers(1, 70)
+
+
+@pytest.mark.parametrize("size", [(30, 44), (63, 79), (64, 20), (5, 80), (64, 80)])
+def test_images_resize_as_pillow_does_within_one_grey_level(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    expected = np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    resized = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    assert resized.dtype == torch.uint8
+    assert_close(resized.int(), torch.from_numpy(expected).permute(2, 0, 1).int(), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("size", [(97, 120), (64, 260), (200, 50), (518, 518)])
+def test_smooth_images_resize_nearly_as_pillow_does_when_they_grow(size):
+    rows, columns = np.mgrid[:64, :80]
+    wave = 128 + 100 * np.sin(rows / 7)[..., None] * np.cos(columns[..., None] / np.array([3, 5, 9]))
+    pixels = wave.astype(np.uint8)
+    expected = np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    resized = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    difference = (resized.int() - torch.from_numpy(expected).permute(2, 0, 1).int()).abs()
+    assert difference.max() <= 2  # both filters work in fixed point, torchvision's with fewer bits
+    assert (difference > 1).float().mean() < 1e-4
+
+
+def test_overshoot_is_clamped_not_wrapped():
+    edge = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    edge[:, :, 4:] = 255
+    resized = resize_image(edge, (8, 32))
+    assert (resized[:, :, :12] < 64).all()
+    assert (resized[:, :, -12:] > 191).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(old=st.tuples(sides, sides), new=st.tuples(sides, sides), seed=st.integers(0, 9))
+def test_masks_resize_exactly_as_pillow_does(old, new, seed):
+    mask = np.random.default_rng(seed).random(old) < 0.3
+    expected = np.array(Image.fromarray(mask.astype(np.uint8) * 255).resize((new[1], new[0]), Image.Resampling.NEAREST))
+    resized = resize_mask(torch.from_numpy(mask), new)
+    assert resized.dtype == torch.bool
+    assert resized.shape == new
+    assert_close(resized, torch.from_numpy(expected == 255))
+
+
+def test_a_one_pixel_defect_may_vanish_and_is_counted():
+    mask = torch.zeros(40, 60, dtype=torch.bool)
+    mask[0, 0] = True
+    mask[20:30, 30:50] = True
+    resized = resize_mask(mask, (10, 10))
+    assert resized.any()
+    assert count_vanished(mask, resized) == 1
+    assert count_vanished(mask, resize_mask(mask, (40, 60))) == 0
+
+
+def test_diagonal_neighbours_are_one_defect():
+    mask = torch.eye(8, dtype=torch.bool)
+    assert count_vanished(mask, resize_mask(mask, (4, 4))) == 0
+    mask[4, 4] = False  # two defects now, and both keep a pixel
+    assert count_vanished(mask, resize_mask(mask, (4, 4))) == 0
+    assert count_vanished(mask, torch.zeros(4, 4, dtype=torch.bool)) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(old=st.tuples(sides, sides), new=st.tuples(sides, sides), seed=st.integers(0, 99))
+def test_vanished_defects_match_a_loop_over_regions(old, new, seed):
+    mask = np.random.default_rng(seed).random(old) < 0.1
+    regions, num_regions = ndimage.label(mask, np.ones((3, 3)))
+    survivors = sum(
+        bool(resize_mask(torch.from_numpy(regions == region), new).any()) for region in range(1, num_regions + 1)
+    )
+    truth = torch.from_numpy(mask)
+    assert count_vanished(truth, resize_mask(truth, new)) == num_regions - survivors
+
+
+def read(root):
+    return read_samples(DatasetSpec("toy", "mvtec_ad", root=root))
+
+
+def test_vanished_and_empty_masks_are_counted_per_category(tmp_path):
+    write_mvtec_tree(tmp_path, size=(96, 80))
+    tiny = np.zeros((96, 80), dtype=np.uint8)
+    Image.fromarray(tiny).save(tmp_path / "tile/ground_truth/spot/001_mask.png")
+    tiny[0, 0] = tiny[95, 79] = 255
+    Image.fromarray(tiny).save(tmp_path / "bolt/ground_truth/spot/001_mask.png")
+    counts = count_vanished_defects(read(tmp_path), SampleReader(size=(24, 20)))
+    assert {category: (c.num_masks, c.num_empty, c.num_vanished) for category, c in counts.items()} == {
+        "bolt": (4, 0, 2),
+        "tile": (4, 1, 0),
+    }

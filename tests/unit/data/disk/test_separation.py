@@ -35,7 +35,7 @@ def test_the_same_name_or_folder_needs_disjoint_categories(load):
     named = TrainedOn.of(load("a", "one", 0, ("bolt",)))
     refuse_overlap(named, load("a", "one", 0, ("tile",)))
     for target in (load("a", "two", 1), load("b", "one", 0), load("a", "one", 0, ("bolt", "tile"))):
-        with pytest.raises(DataError, match="both must name their categories"):
+        with pytest.raises(DataError, match="their categories must be given"):
             refuse_overlap(named, target)
     with pytest.raises(DataError, match=r"got all and \['tile'\]"):
         refuse_overlap(TrainedOn.of(load("a", "one", 0)), load("a", "one", 0, ("tile",)))
@@ -45,5 +45,5 @@ def test_one_shared_image_under_another_name_is_enough(load, tmp_path):
     trained_on = TrainedOn.of(load("a", "one", 0))
     load("b", "two", 1)
     shutil.copy(tmp_path / "one/bolt/test/good/000.png", tmp_path / "two/tile/test/good/renamed.png")
-    with pytest.raises(DataError, match=r"1 files are the same; the first is .*renamed\.png"):
+    with pytest.raises(DataError, match=r"share 1 image files; the first is .*renamed\.png"):
         refuse_overlap(trained_on, load("b", "two", 1))

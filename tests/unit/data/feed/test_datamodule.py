@@ -76,7 +76,7 @@ def test_the_cache_changes_nothing(roots, tmp_path):
     plain, cached = make(roots), make(roots, cache=True, cache_dir=tmp_path / "cache", num_workers=1)
     assert_same(epoch(plain.train_dataloader()), epoch(cached.train_dataloader()))
     assert_same(epoch(plain.target_dataloader("mvtec_ad")), epoch(cached.target_dataloader("mvtec_ad")))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -86,7 +86,7 @@ def test_a_truncated_image_is_named_whatever_process_reads_it(roots, num_workers
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(DataError) as caught:
         list(module.target_dataloader("mvtec_ad"))
-    assert str(caught.value).startswith(f"{broken} must be an intact image file, but cannot be decoded")
+    assert str(caught.value).startswith(f"{broken} is not a valid image file")
     assert "Traceback" not in str(caught.value)
 
 
@@ -167,7 +167,7 @@ def test_an_image_in_both_datasets_is_refused_whatever_it_is_called(roots):
     assert module.auxiliary is not None
     source = module.auxiliary.samples[0].image_path
     shutil.copy(source, roots[1] / "bolt/test/good/other name.jpg")
-    with pytest.raises(DataError, match=r"1 files are the same; the first is .*other name\.jpg"):
+    with pytest.raises(DataError, match=r"share 1 image files; the first is .*other name\.jpg"):
         make(roots)
 
 
@@ -180,7 +180,7 @@ def test_one_dataset_cannot_be_both_unless_its_categories_are_divided(roots, of_
     elsewhere = write_mvtec_tree(roots[1].with_name("elsewhere"), seed=9)
     name, root = ("mvtec_ad", elsewhere) if is_named_alike else ("other", roots[1] / ".." / "mvtec")
     target = DatasetSpec(name, "mvtec_ad", root=root, categories=of_target)
-    with pytest.raises(DataError, match="so both must name their categories and have none in common"):
+    with pytest.raises(DataError, match="so their categories must be given and must not overlap"):
         AnomalyDataModule(load_dataset(auxiliary), [load_dataset(target)], DataSettings(**SETTINGS))
 
 
@@ -193,16 +193,16 @@ def test_divided_categories_are_fine(roots):
 
 def test_names_of_targets_must_differ(roots):
     target = load_dataset(DatasetSpec("toy", "mvtec_ad", root=roots[1]))
-    with pytest.raises(DataError, match=r"must have different names, got \['toy', 'toy'\]"):
+    with pytest.raises(DataError, match=r"must have different names, .* got \['toy', 'toy'\]"):
         AnomalyDataModule(None, [target, target], DataSettings(**SETTINGS))
 
 
 def test_loaders_that_do_not_exist_say_so(roots):
     target = load_dataset(DatasetSpec("toy", "mvtec_ad", root=roots[1]))
     module = AnomalyDataModule(None, [target], DataSettings(**SETTINGS))
-    with pytest.raises(DataError, match="needs an auxiliary dataset, got none"):
+    with pytest.raises(DataError, match="needs an auxiliary dataset"):
         module.train_dataloader()
-    with pytest.raises(DataError, match=r"Target must be one of \['toy'\], got 'tyo'"):
+    with pytest.raises(DataError, match=r"The target must be one of \['toy'\], got 'tyo'"):
         module.target_dataloader("tyo")
 
 
@@ -224,7 +224,7 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 
 
 def test_a_cache_needs_a_folder():
-    with pytest.raises(ValueError, match=r"data\.cache_dir must be a folder where data\.cache=true, got None"):
+    with pytest.raises(ValueError, match=r"data\.cache_dir must be a folder if data\.cache=true, got None"):
         DataSettings(**SETTINGS, cache=True)
 
 

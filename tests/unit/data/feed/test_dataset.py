@@ -9,8 +9,7 @@ from torch.testing import assert_close
 from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.feed.augment import build_augmentation
-from afr_clip.data.feed.dataset import AnomalyDataset, collate
-from afr_clip.data.feed.transforms import normalise
+from afr_clip.data.feed.dataset import AnomalyDataset, collate, normalise
 from helpers.trees import write_mvtec_tree, write_visa_tree
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -71,3 +70,12 @@ def test_augmentation_follows_the_draw_and_needs_one(tmp_path):
 def test_without_augmentation_the_draw_does_not_matter(tmp_path):
     dataset = make_dataset(write_mvtec_tree(tmp_path))
     assert torch.equal(dataset[3, 1].image, dataset[3].image)
+
+
+def test_normalising_follows_the_formula_per_channel():
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 4)
+    mean, std = [0.1, 0.2, 0.5], [0.5, 0.25, 2.0]
+    expected = torch.tensor([-0.2, 0.0, 0.25]).view(3, 1, 1).expand(3, 2, 4)
+    normalised = normalise(image, mean, std)
+    assert normalised.dtype == torch.float32
+    assert_close(normalised, expected)

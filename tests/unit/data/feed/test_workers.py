@@ -41,7 +41,7 @@ def test_what_a_process_read_last_is_known_after_its_end_and_stop_signals_pass_i
     explained = explain_loss(lost(pids[1]), [LoadingProcesses(1, SAMPLES), loading])
     assert isinstance(explained, LostWorkerError)
     assert str(explained).startswith(
-        f"Loading processes must outlive the run, but process {pids[1]} is killed by signal: Killed. The last image it "
+        f"A loading process was lost: process {pids[1]} is killed by signal: Killed. The last image it "
         f"began to read: 3.png."
     )
 

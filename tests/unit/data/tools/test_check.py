@@ -106,7 +106,7 @@ def test_a_mask_that_cannot_be_decoded_is_named(tree, form):
     spec = tree(form)
     mask = plant_broken_mask(pairs(spec))
     if TOLD_BY_MASK.get(form) is Truth.MASK_PIXELS:
-        with pytest.raises(DataError, match=f"{mask.name} must be an intact image file"):
+        with pytest.raises(DataError, match=f"{mask.name} is not a valid image file"):
             check_dataset(spec)
     else:
         assert named(faults(spec), "cannot be decoded", mask.name)

@@ -76,6 +76,6 @@ def test_nothing_is_overwritten_and_nothing_is_left_half(tmp_path):
         write_meta_json(spec, tmp_path / "there")
     mask = next(s.mask_path for s in read_samples(spec) if s.mask_path)
     mask.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="must be an intact image file"):
+    with pytest.raises(DataError, match="is not a valid image file"):
         write_meta_json(spec, tmp_path / "half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["btad", "there"]

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from afr_clip.data.disk.listing import TableLayout, TreeLayout, Truth
-from afr_clip.data.disk.rows.forms import EQUAL_NAMES_TREE, MVTEC_TREE
-from afr_clip.data.disk.rows.row import Count, DatasetRow, Domain, Provenance
+from afr_clip.data.disk.rows.row import EQUAL_NAMES_TREE, MVTEC_TREE, Count, DatasetRow, Domain, Provenance
 
 MVTEC_AD = DatasetRow(
     name="mvtec_ad",

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from afr_clip.data.disk.listing import TableLayout, TreeLayout
-from afr_clip.data.disk.rows.forms import BRAIN_SCANS, POLYPS
-from afr_clip.data.disk.rows.row import Count, DatasetRow, Domain, Provenance
+from afr_clip.data.disk.rows.row import BRAIN_SCANS, POLYPS, Count, DatasetRow, Domain, Provenance
 
 _POLYP_BUNDLE = "https://figshare.com/articles/figure/Polyp_DataSet_zip/21221579"
 _KAGGLE = "Sign in to Kaggle and download the archive."

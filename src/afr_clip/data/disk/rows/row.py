@@ -1,20 +1,47 @@
-"""What is known of a dataset before it is read."""
+"""What is known about a dataset before it is read, and the layouts that several datasets share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from afr_clip.data.disk.listing import Layout
+from afr_clip.data.disk.listing import Layout, TreeLayout
+
+MVTEC_TREE = TreeLayout(
+    marker="*/test",
+    image="{category}/{split}/{type}/{stem}",
+    masks=("{category}/ground_truth/{type}/{stem}_mask",),
+)
+"""MVTec AD's layout, which many datasets follow."""
+
+EQUAL_NAMES_TREE = TreeLayout(
+    marker="*/test",
+    image="{category}/{split}/{type}/{stem}",
+    masks=("{category}/ground_truth/{type}/{stem}_mask", "{category}/ground_truth/{type}/{stem}"),
+    normal_types=("good", "ok", "normal"),
+)
+"""The same, but masks may also have the names of their images."""
+
+POLYPS = TreeLayout(
+    marker="images",
+    image="images/{stem}",
+    masks=("masks/{stem}",),
+    fixed={"category": "colon", "type": "polyp", "split": "test"},
+)
+"""Images and masks of equal names in two folders, as polyp datasets are shared; every image shows a polyp."""
+
+BRAIN_SCANS = TreeLayout(
+    marker="yes",
+    image="{type}/{stem}",
+    normal_types=("no",),
+    types=("no", "yes"),
+    fixed={"category": "brain", "split": "test"},
+)
+"""Scans without and with a tumour. Other folders hold copies, or images without a known truth."""
 
 
 class Count(NamedTuple):
-    """Numbers of test images.
-
-    Attributes:
-        normal: Without a defect.
-        anomalous: With one.
-    """
+    """Numbers of normal and of anomalous test images."""
 
     normal: int
     anomalous: int
@@ -37,8 +64,8 @@ class Provenance:
         steps: How to get it, in order.
         licence: As its owner states it, or that none is stated.
         citation: Whom to cite.
-        archives: SHA-256 of its archives, by file name, where it is known.
-        notes: What to know before its numbers are compared with other people's.
+        archives: SHA-256 of its archives, by file name, where known.
+        notes: What to know before comparing results with published ones.
     """
 
     source: str
@@ -51,19 +78,19 @@ class Provenance:
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """How one dataset lies on a disk.
+    """How one dataset lies on disk.
 
     Attributes:
         name: The row's key.
-        title: What it is called in tables; empty for a folder of the user's own.
+        title: The name in tables; empty for your own data.
         domain: Where its pictures come from.
-        folders: Names that its folder goes by below the data directory; none if the user must name the root.
-        layouts: The forms in which it is found; the first whose marker is present is used.
-        mask_threshold: Least 8-bit mask value that counts as anomalous; ``None`` for any value but 0 (128 in a JPEG).
-        prompt_names: What a category is called in prompts, where that is not its name with spaces for underscores.
+        folders: Folder names it is known by below the data directory; empty if the root must be given.
+        layouts: The layouts it is found in; the first one whose marker is present is used.
+        mask_threshold: Lowest 8-bit mask value that is anomalous; ``None`` for any value but 0 (128 in a JPEG).
+        prompt_names: Words for categories in prompts, where they are not the name with spaces for underscores.
         counts: Published numbers of test images by category; empty where only the total is known.
-        total: The same over all categories; ``None`` where nothing is published.
-        provenance: Where it comes from; ``None`` for a form that anybody's data may have.
+        total: The published numbers over all categories; ``None`` where nothing is published.
+        provenance: Where it comes from; ``None`` for layouts of your own data.
     """
 
     name: str

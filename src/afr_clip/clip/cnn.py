@@ -9,23 +9,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from afr_clip.clip.efficientnet import fold_batch_norms, from_published_names, trim
-from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import CNNSettings
-from afr_clip.clip.weights import load_exactly, read_state_dict, weight_path
+from afr_clip.clip.weights import hub_or_cache, load_exactly, read_state_dict, weight_path
 
-OWN_NORMALISATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""ImageNet's, for networks that do not say what they were trained with."""
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Normalisation assumed for networks that do not state their own."""
 
 
 class FrozenCNN(nn.Module):
-    """Global average of chosen stages of a frozen CNN.
+    """Chosen stages of a frozen CNN, as maps or as their global average.
 
-    Takes the images that the CLIP towers take and renormalises them, so that a batch carries one image, not two. The
-    maps of the last images are remembered: where the CNN is the patch embedding of the image tower too, it runs once.
+    Takes images normalised for the CLIP towers and renormalises them, so that a batch carries one image, not two.
 
     Args:
         network: A timm model made with ``features_only=True``.
-        mean: Per-channel mean the images were normalised with.
+        mean: Per-channel mean that the images were normalised with.
         std: Per-channel standard deviation, likewise.
 
     Attributes:
@@ -42,10 +40,9 @@ class FrozenCNN(nn.Module):
         self.shift: Tensor
         clip_mean, clip_std = torch.tensor(mean), torch.tensor(std)
         published = getattr(network, "pretrained_cfg", {})
-        own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in OWN_NORMALISATION.items())
+        own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in IMAGENET.items())
         self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
-        self._last: tuple[Tensor, torch.dtype | None, tuple[Tensor, ...]] | None = None
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenCNN":
@@ -53,18 +50,23 @@ class FrozenCNN(nn.Module):
         return super().train(mode=False)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature_dim"]:
-        """Pool the chosen stages of each image into one vector, without a graph.
+        """Pool the chosen stages of each image into one vector, without a graph."""
+        return self.pool(self.maps(image))
 
-        Args:
-            image: Normalised as the CLIP towers take it.
+    def maps(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        """Compute the maps of the chosen stages, without a graph: per stage ``(B, C, h, w)``, each of its own size."""
+        with torch.no_grad():
+            # The CPU's convolutions are fastest with channels last, and no value changes.
+            own = (image * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+            return tuple(self.network(own))
 
-        Returns:
-            The stages' averages, one behind the other.
+    def pool(self, maps: Sequence[Tensor]) -> Float[Tensor, "batch feature_dim"]:
+        """Average each stage over its positions and concatenate the averages.
 
         Raises:
-            ValueError: If the network lays its features out in another way than channels first.
+            ValueError: If the network's features are not channels first.
         """
-        pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in self.maps(image)], dim=1)
+        pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)
         if pooled.shape[1] != self.feature_dim:
             msg = (
                 f"The CNN must give feature maps of {self.feature_dim} channels in front of height and width, got "
@@ -73,45 +75,17 @@ class FrozenCNN(nn.Module):
             raise ValueError(msg)
         return pooled
 
-    def maps(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """Compute the maps of the chosen stages, without a graph.
-
-        Args:
-            image: Normalised as the CLIP towers take it.
-
-        Returns:
-            Per stage ``(B, C, h, w)``, each with a size of its own.
-        """
-        kind = image.device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        if self._last is not None and self._last[1] == precision and _same(self._last[0], image):
-            return self._last[2]
-        with torch.no_grad():
-            # Channels last is what the CPU's convolutions are fastest with, and changes no value.
-            own = (image * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
-            stages = tuple(self.network(own))
-            # A copy: the caller may change the image in place, and inference tensors keep no count of changes.
-            self._last = (image.detach().clone(), precision, stages)
-        return stages
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
-
 
 def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float]) -> FrozenCNN:
-    """Build the CNN with the weights the settings name.
+    """Build the CNN with the weights that the settings name.
 
     Args:
         settings: Architecture, weights and stages.
-        mean: Per-channel mean the images are normalised with.
+        mean: Per-channel mean that the images are normalised with.
         std: Per-channel standard deviation, likewise.
 
-    Returns:
-        The frozen CNN.
-
     Raises:
-        FileNotFoundError: If the weights are neither in a file nor to be downloaded.
+        FileNotFoundError: If there is no weight file and the weights cannot be downloaded.
         ValueError: If timm does not know the architecture, or the file belongs to another.
     """
     if settings.architecture not in timm.list_models():
@@ -122,7 +96,7 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
         raise ValueError(msg)
     download = settings.pretrained and settings.weights is None and not settings.random_weights
     try:
-        # The seed fixes random weights, and is without effect where weights are loaded.
+        # The seed fixes random weights; loaded weights overwrite them.
         with torch.random.fork_rng(devices=[]), hub_or_cache():
             torch.manual_seed(0)
             network = timm.create_model(
@@ -138,15 +112,11 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
         raise FileNotFoundError(msg) from error
     if settings.weights is not None:
         path = weight_path(settings.weights)
-        load_exactly(network, _of_stages(network, from_published_names(read_state_dict(path))), path)
+        state, own = from_published_names(read_state_dict(path)), network.state_dict()
+        if own.keys() <= state.keys():
+            # A published file also holds the classifier and the later stages, which features_only drops.
+            state = {name: state[name] for name in own}
+        load_exactly(network, state, path)
     network.eval()
     fold_batch_norms(network)
     return FrozenCNN(network, mean, std)
-
-
-def _of_stages(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # features_only drops the classifier and the stages behind the last one asked for; a published file still has them.
-    own = network.state_dict()
-    if own.keys() <= state.keys():
-        return {name: state[name] for name in own}
-    return state

@@ -1,4 +1,4 @@
-"""Faster forms of what open_clip's blocks are made of: the same functions of the same weights."""
+"""Faster forms of the parts of open_clip's blocks: the same functions of the same weights."""
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,10 @@ class FusedAttention(nn.Module):
     counts. The parameters are adopted, not copied, under their old names.
 
     Args:
-        attention: The module to stand in for; batch first, with one input projection for query, key and value.
+        attention: The module to replace; batch first, with one input projection for query, key and value.
 
     Raises:
-        ValueError: If ``attention`` is not batch first or projects query, key and value apart.
+        ValueError: If ``attention`` is not batch first or has separate projections.
 
     Example:
         >>> import torch
@@ -54,17 +54,14 @@ class FusedAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Float[Tensor, "tokens tokens"] | Float[Tensor, "batch_heads tokens tokens"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], None]:
-        """Attend; the signature is the one open_clip's blocks call.
+        """Attend; the signature is the one that open_clip's blocks call, and ``None`` stands for the weights.
 
         Args:
             query: The tokens; ``key`` and ``value`` must be the same tensor.
             key: See ``query``.
             value: See ``query``.
-            need_weights: Must be ``False``: the fused kernel has no weights to return.
+            need_weights: Must be ``False``: the fused kernel returns no weights.
             attn_mask: Added to the attention logits, for example the causal mask of the text tower.
-
-        Returns:
-            The attended tokens, and ``None`` in place of the weights.
 
         Raises:
             ValueError: If asked for cross-attention or for weights.
@@ -82,27 +79,16 @@ class FusedAttention(nn.Module):
     def by_value(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         r"""Attend by how alike the values are, with the same weights and the same output projection.
 
+        Each token attends most to itself and to tokens of the same content. The input is normalised by the block.
+
         .. math:: \mathrm{softmax}(V V^T / \sqrt{d})\, V \qquad \text{AnomalyCLIP, arXiv:2310.18961}
-
-        Args:
-            tokens: The tokens, normalised as the block normalises them.
-
-        Returns:
-            The attended tokens: each looks most at itself and at what carries the same content.
         """
         dim = tokens.shape[-1]
         (v,) = self._heads(F.linear(tokens, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]))
         return self._joined(F.scaled_dot_product_attention(v, v, v))
 
     def of_first(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
-        """Compute what the first token alone attends to; the others are looked at, but do not look themselves.
-
-        Args:
-            tokens: The tokens, normalised as the block normalises them.
-
-        Returns:
-            The first of the attended tokens.
-        """
+        """Compute the first of the attended tokens alone; the input is normalised by the block."""
         dim = tokens.shape[-1]
         (q,) = self._heads(F.linear(tokens[:, :1], self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
         k, v = self._heads(F.linear(tokens, self.in_proj_weight[dim:], self.in_proj_bias[dim:]))
@@ -114,14 +100,13 @@ class FusedAttention(nn.Module):
         return projected.unflatten(-1, (-1, self.num_heads, head_dim)).permute(2, 0, 3, 1, 4)
 
     def _joined(self, attended: Float[Tensor, "batch heads tokens head_dim"]) -> Float[Tensor, "batch tokens dim"]:
-        """Put the heads side by side again and project them."""
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class LeanQuickGELU(nn.Module):
     r"""QuickGELU, ``x * sigmoid(1.702 x)``, with one temporary instead of three.
 
-    At 1370 tokens of width 4096 a temporary is 22 MB, and fetching its memory costs more than the arithmetic. Where a
+    At 1370 tokens of width 4096 a temporary is 22 MB, and allocating it costs more than the arithmetic. Where a
     gradient is needed the ordinary form is used.
 
     Example:
@@ -131,21 +116,14 @@ class LeanQuickGELU(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Apply the activation; ``x`` itself is left alone."""
+        """Apply the activation; ``x`` itself does not change."""
         if torch.is_grad_enabled() and x.requires_grad:
             return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
         return (QUICK_GELU_SLOPE * x).sigmoid_().mul_(x)
 
 
 def fuse(tower: nn.Module) -> int:
-    """Replace attention and QuickGELU below a module by the faster forms of this file.
-
-    Args:
-        tower: The module to change in place.
-
-    Returns:
-        How many modules were replaced.
-    """
+    """Replace attention and QuickGELU below a module, in place; returns how many modules were replaced."""
     found = [
         (parent, name, child)
         for parent in tower.modules()

@@ -1,10 +1,9 @@
-"""Build a backbone from its settings: architecture, weights, activation, input size."""
+"""Build the towers from their settings: architecture, weights, activation, input size."""
 
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Any
 
 import open_clip
 import torch
@@ -12,10 +11,9 @@ from torch import nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
-from afr_clip.clip.hub import hub_or_cache
 from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
-from afr_clip.clip.weights import fingerprint, load_clip_weights, weight_path
+from afr_clip.clip.weights import fingerprint, hub_or_cache, load_clip_weights, weight_path
 
 logger = logging.getLogger(__name__)
 
@@ -41,28 +39,45 @@ class Towers:
 
 
 def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
-    """Build the frozen towers with the weights the settings name.
+    """Build the frozen towers with the weights that the settings name.
 
     Args:
         settings: Architecture, weights, activation and input size.
-        needs_cnn: Whether the method reads the CNN; its weights are not asked for otherwise.
-
-    Returns:
-        The towers, in eval mode and frozen.
+        needs_cnn: Whether the method reads the CNN. Without it, only a stem loads the CNN's weights.
 
     Raises:
-        FileNotFoundError: If weights are neither in a file nor to be downloaded.
+        FileNotFoundError: If there is no weight file and the weights cannot be downloaded.
         ValueError: If open_clip does not know the architecture, the activation contradicts it, the file belongs to
             another architecture, or the input size is no multiple of the patch size.
     """
     check_architecture(settings)
-    clip = _create(settings)
-    needs_cnn = needs_cnn or settings.cnn_stem
-    preprocessing = clip.visual.preprocess_cfg
-    cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"]) if needs_cnn else None
-    view = PatchView(cnn, clip.visual.patch_size[0]) if cnn is not None and settings.cnn_stem else None
-    if view is not None:
-        # The seed fixes random weights, and is without effect where weights are loaded.
+    download = _tag_to_download(settings)
+    # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
+    seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
+    try:
+        with seeded, hub_or_cache():
+            if settings.random_weights:
+                torch.manual_seed(0)
+            clip = open_clip.create_model(
+                settings.architecture, pretrained=download, force_image_size=settings.image_size, pretrained_text=False
+            )
+    except (OSError, RuntimeError) as error:
+        if download is None:
+            raise
+        source = open_clip.get_pretrained_url(settings.architecture, download) or "its page on the model hub"
+        msg = (
+            f"The weights {download!r} of {settings.architecture} must be downloaded once, and could not be "
+            f"({type(error).__name__}). Fetch {source} where there is a network, then pass backbone.weights=PATH."
+        )
+        raise FileNotFoundError(msg) from error
+
+    cnn = view = stem = None
+    if needs_cnn or settings.cnn_stem:
+        preprocessing = clip.visual.preprocess_cfg
+        cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"])
+    if cnn is not None and settings.cnn_stem:
+        view = PatchView(cnn, clip.visual.patch_size[0])
+        # The seed fixes random weights; loaded weights overwrite them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             clip.visual.conv1 = PatchEmbedding(view.channels, clip.visual.conv1.out_channels)
@@ -70,32 +85,24 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
         load_clip_weights(clip, weight_path(settings.weights))
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
-    stem = None
-    if view is not None:
+    if view is not None:  # only now: weight files hold the embedding and not the CNN
         stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
     backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, stem)
     return Towers(settings, backbone, cnn)
 
 
-def _register_own_architectures() -> None:
-    with as_file(files("afr_clip.clip") / "architectures") as folder:
-        open_clip.add_model_config(folder)
-
-
 def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
     """Check settings against what open_clip knows, before anything is built.
 
-    Args:
-        settings: Architecture, weights, activation and input size.
-
     Returns:
-        The blocks that will be read out.
+        The blocks that will be read out, counted from 1.
 
     Raises:
         ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size
             is no multiple of the patch size.
     """
-    _register_own_architectures()
+    with as_file(files("afr_clip.clip") / "architectures") as folder:
+        open_clip.add_model_config(folder)
     config = open_clip.get_model_config(settings.architecture)
     if config is None:
         msg = (
@@ -104,15 +111,24 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
         )
         raise ValueError(msg)
     has_quick_gelu = bool(config.get("quick_gelu", False))
-    trained_with = _tag_has_quick_gelu(settings) if _tag_to_download(settings) else settings.quick_gelu
-    wanted = settings.quick_gelu != settings.other_activation
-    if trained_with != settings.quick_gelu or has_quick_gelu != wanted:
+    trained_with = settings.quick_gelu
+    if _tag_to_download(settings):
+        tag = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
+        if not tag:
+            known = ", ".join(open_clip.list_pretrained_tags_by_model(settings.architecture))
+            msg = (
+                f"backbone.pretrained must name published weights of {settings.architecture} ({known}), "
+                f"got {settings.pretrained!r}. Choose one of them, or pass backbone.weights=PATH."
+            )
+            raise ValueError(msg)
+        trained_with = bool(tag.get("quick_gelu", False))
+    if trained_with != settings.quick_gelu or has_quick_gelu != (settings.quick_gelu != settings.other_activation):
         must = "another than" if settings.other_activation else "the one"
         msg = (
             f"The activation must be {must} the weights were trained with: {settings.architecture} has "
             f"quick_gelu={has_quick_gelu}, the weights have quick_gelu={trained_with}, backbone.quick_gelu is "
-            f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu, unless "
-            f"backbone.other_activation=true says that another is meant."
+            f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu. Set "
+            f"backbone.other_activation=true to run weights with another activation on purpose."
         )
         raise ValueError(msg)
     patch = config["vision_cfg"].get("patch_size")
@@ -128,37 +144,3 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
 
 def _tag_to_download(settings: BackboneSettings) -> str | None:
     return settings.pretrained if settings.weights is None and not settings.random_weights else None
-
-
-def _tag_has_quick_gelu(settings: BackboneSettings) -> bool:
-    tag = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
-    if not tag:
-        known = ", ".join(open_clip.list_pretrained_tags_by_model(settings.architecture))
-        msg = (
-            f"backbone.pretrained must name published weights of {settings.architecture} ({known}), "
-            f"got {settings.pretrained!r}. Choose one of them, or pass backbone.weights=PATH."
-        )
-        raise ValueError(msg)
-    return bool(tag.get("quick_gelu", False))
-
-
-def _create(settings: BackboneSettings) -> Any:  # noqa: ANN401 - open_clip's models share no type
-    download = _tag_to_download(settings)
-    # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
-    seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
-    try:
-        with seeded, hub_or_cache():
-            if settings.random_weights:
-                torch.manual_seed(0)
-            return open_clip.create_model(
-                settings.architecture, pretrained=download, force_image_size=settings.image_size, pretrained_text=False
-            )
-    except (OSError, RuntimeError) as error:
-        if download is None:
-            raise
-        source = open_clip.get_pretrained_url(settings.architecture, download) or "its page on the model hub"
-        msg = (
-            f"The weights {download!r} of {settings.architecture} must be downloaded once, and could not be "
-            f"({type(error).__name__}). Fetch {source} where there is a network, then pass backbone.weights=PATH."
-        )
-        raise FileNotFoundError(msg) from error

@@ -1,6 +1,6 @@
-"""A CNN in the place of CLIP's patch embedding, for towers too small to learn edges and textures themselves."""
+"""A CNN in place of CLIP's patch embedding, for towers too small to learn edges and textures themselves."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,10 @@ LEAST_DEVIATION = 1e-3
 
 
 class PatchEmbedding(nn.Module):
-    """Normalise what a CNN sees at every position, and mix it with what is around it to a token of the tower's width.
+    """Normalise the CNN's channels at every position, and mix each with its neighbours to a token.
 
     Args:
-        channels: Channels of what is seen.
+        channels: Input channels.
         width: Width ``D_v`` of the tower's tokens.
 
     Example:
@@ -43,24 +43,24 @@ class PatchEmbedding(nn.Module):
             nn.GELU(),
         )
 
-    def forward(self, seen: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
+    def forward(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
         """Embed what has one position per patch."""
-        return self.embedded(self.normalised(seen))
+        return self.embedded(self.normalised(view))
 
-    def normalised(self, seen: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+    def normalised(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
         """Bring each channel to about zero mean and unit deviation."""
-        return (seen - self.mean[:, None, None]) / self.std[:, None, None]
+        return (view - self.mean[:, None, None]) / self.std[:, None, None]
 
     def embedded(self, normalised: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Embed what is normalised already."""
+        """Embed what is already normalised."""
         return cast("Tensor", self.mix(self.project(normalised)))
 
 
 class PatchView(nn.Module):
     """See each patch as the CNN's maps, and as how rare it is in its own image.
 
-    Finer stages are averaged over the patch, coarser ones interpolated. What is damaged is often no more than what the
-    rest of the picture does not show, and that no single patch can tell.
+    Finer stages are averaged over the patch, coarser ones interpolated. A defect is often just what the rest of the
+    picture does not show, and no single patch can tell that.
 
     Args:
         cnn: The frozen CNN.
@@ -77,26 +77,48 @@ class PatchView(nn.Module):
         self.channels: int = cnn.feature_dim + 2 * len(cnn.stage_dims)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
-        """Look at images normalised as the CLIP towers take them, without a graph."""
-        grid_size = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
+        """View images normalised for the CLIP towers, without a graph."""
+        return self.of_maps(self.cnn.maps(image), *image.shape[-2:])
+
+    def of_maps(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch channels h w"]:
+        """View the CNN's maps of images of ``height x width`` pixels, without a graph."""
         with torch.no_grad():
-            maps = [aligned(stage, grid_size) for stage in self.cnn.maps(image)]
-            rare = torch.stack([rarity(stage) for stage in maps], dim=1)
-            return torch.cat([*maps, rare, _within_image(rare)], dim=1)
+            on_grid = [aligned(stage, (height // self.patch_size, width // self.patch_size)) for stage in maps]
+            rare = torch.stack([rarity(stage) for stage in on_grid], dim=1)
+            return torch.cat([*on_grid, rare, _within_image(rare)], dim=1)
+
+
+class Seen(NamedTuple):
+    """What the stem made of images.
+
+    Attributes:
+        maps: The CNN's maps, one per stage and each of its own size.
+        view: The normalised view of each patch.
+        patches: Its embedding, which takes the place of CLIP's own.
+    """
+
+    maps: tuple[Tensor, ...]
+    view: Float[Tensor, "batch channels h w"]
+    patches: Float[Tensor, "batch token_dim h w"]
+
+    def tokens(self) -> Float[Tensor, "batch tokens stem_dim"]:
+        """Put view and embedding side by side, one token per patch.
+
+        In the class token's place stands each channel's largest value over the patches.
+        """
+        patches = torch.cat([self.view, self.patches], dim=1).flatten(2).transpose(1, 2)
+        return torch.cat([patches.amax(dim=1, keepdim=True), patches], dim=1)
 
 
 class Stem(nn.Module):
-    """A CNN in the place of CLIP's patch embedding.
-
-    What was made of the last images is remembered as long as the CNN remembers them: the tower and what its taps carry
-    ask for the same.
+    """A CNN in place of CLIP's patch embedding.
 
     Args:
         view: What is seen of each patch.
-        embedding: Makes tokens of it.
+        embedding: Turns it into tokens.
 
     Attributes:
-        dim: Width of what ``tokens`` gives: all that is seen, and the tower's width.
+        dim: Width of ``Seen.tokens``: the view's channels and the tower's width.
     """
 
     def __init__(self, view: PatchView, embedding: PatchEmbedding) -> None:
@@ -104,32 +126,17 @@ class Stem(nn.Module):
         self.view = view
         self.embedding = embedding
         self.dim: int = view.channels + embedding.project.out_channels
-        self._last: tuple[tuple[Tensor, ...], Tensor, Tensor] | None = None
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch token_dim h w"]:
-        """Embed the patches of images normalised as the CLIP towers take them, without a graph."""
-        return self._look(image)[1]
+        """Embed the patches of images, as CLIP's own patch embedding does."""
+        return self.see(image).patches
 
-    def tokens(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens stem_dim"]:
-        """Return what was seen and how it was embedded, as tokens beside the tower's: a small tower forgets detail.
-
-        Args:
-            image: Any size that the tower takes.
-
-        Returns:
-            A token per patch, and in the class token's place each channel's largest value over the patches.
-        """
+    def see(self, image: Float[Tensor, "batch 3 height width"]) -> Seen:
+        """Run the CNN once over images normalised for the CLIP towers, without a graph."""
+        maps = self.view.cnn.maps(image)
         with torch.no_grad():
-            patches = torch.cat(self._look(image), dim=1).flatten(2).transpose(1, 2)
-            return torch.cat([patches.amax(dim=1, keepdim=True), patches], dim=1)
-
-    def _look(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        stages = self.view.cnn.maps(image)
-        if self._last is None or self._last[0] is not stages:
-            with torch.no_grad():
-                normalised = self.embedding.normalised(self.view(image))  # the CNN remembers its maps
-                self._last = (stages, normalised, self.embedding.embedded(normalised))
-        return self._last[1], self._last[2]
+            view = self.embedding.normalised(self.view.of_maps(maps, *image.shape[-2:]))
+            return Seen(maps, view, self.embedding.embedded(view))
 
 
 def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:
@@ -151,7 +158,8 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
     positions = _within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
     distances = torch.cdist(positions, positions)
     kept = max(2, round(NEIGHBOUR_SHARE * distances.shape[-1]))
-    nearest = distances.topk(1 + kept, dim=-1, largest=False, sorted=False).values  # its own distance, 0, among them
+    # One more than is kept: the distance of a position to itself, 0, is among them.
+    nearest = distances.topk(1 + kept, dim=-1, largest=False, sorted=False).values
     return (nearest.sum(dim=-1) / (kept * maps.shape[1] ** 0.5)).unflatten(1, maps.shape[-2:])
 
 
@@ -163,12 +171,7 @@ def _within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "b
 def aligned(
     maps: Float[Tensor, "batch channels rows columns"], grid_size: tuple[int, int]
 ) -> Float[Tensor, "batch channels h w"]:
-    """Average or interpolate maps to a grid.
-
-    Args:
-        maps: Maps of any size.
-        grid_size: Wanted ``(h, w)``.
-    """
+    """Average finer maps to a grid ``(h, w)``, interpolate coarser ones."""
     if maps.shape[-2:] == grid_size:
         return maps
     if maps.shape[-2] > grid_size[0]:

@@ -1,24 +1,28 @@
-"""Text embeddings of categories: computed once per backbone, prompts and category."""
+"""The text tower: fixed embeddings of categories, and the tower opened up for learned words."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from open_clip.model import CLIP
+from open_clip.transformer import text_global_pool
 from torch import Tensor
 
+from afr_clip.clip.backbone import BeforeBlock, CLIPBackbone
 from afr_clip.prompts.ensemble import PromptSettings, expand
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
 
 class CategoryEmbeddings(NamedTuple):
-    """Text embeddings of the categories of a batch.
+    """Text embeddings of the category of each image in a batch.
 
     Attributes:
-        stateless: One per image; names the category and says nothing of its condition.
-        stateful: The normal (index 0) and abnormal (index 1) pair of each image.
+        stateless: Names the category and leaves its condition open.
+        stateful: The normal (index 0) and abnormal (index 1) pair.
     """
 
     stateless: Float[Tensor, "batch dim"]
@@ -32,11 +36,8 @@ def encode_ensemble(
 
     Args:
         encode_text: Embeds sentences.
-        sentences: The ensemble; one sentence is an ensemble too.
-        normalise_first: Without it the embeddings enter the mean as long as they are.
-
-    Returns:
-        Each embedding normalised, their mean, normalised again.
+        sentences: The ensemble, of one sentence or more.
+        normalise_first: Whether each embedding is normalised before the mean.
 
     Example:
         >>> pair = lambda sentences: torch.tensor([[3.0, 0.0], [0.0, 2.0]])
@@ -49,19 +50,19 @@ def encode_ensemble(
 def ensemble_mean(
     embeddings: Float[Tensor, "*rows sentences dim"], *, normalise_first: bool = True
 ) -> Float[Tensor, "*rows dim"]:
-    """Take the mean of an ensemble's embeddings, each normalised before unless told otherwise, and normalise it."""
+    """Average an ensemble's embeddings, each normalised unless told otherwise, and normalise the mean."""
     return F.normalize((F.normalize(embeddings, dim=-1) if normalise_first else embeddings).mean(dim=-2), dim=-1)
 
 
 class TextEmbeddings:
     """The stateless and stateful embeddings of categories, each computed once and kept.
 
-    They depend on the backbone, the prompts and the category only. They are neither parameters nor buffers: a process
-    keeps those of the categories it meets, which need not be those of another process.
+    They depend only on the backbone, the prompts and the category. They are neither parameters nor buffers, because
+    each process keeps those of the categories that it meets.
 
     Args:
         encode_text: The text tower.
-        prompts: Which sentences.
+        prompts: Templates and states.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
     """
 
@@ -72,14 +73,7 @@ class TextEmbeddings:
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, categories: Sequence[str], device: torch.device) -> CategoryEmbeddings:
-        """Look up the embeddings of each image's category, computing the ones not seen before.
-
-        Args:
-            categories: One category in words per image.
-            device: Where they are needed.
-
-        Returns:
-            The embeddings, one row per image.
+        """Look up the embeddings of each image's category in words, computing the ones not seen before.
 
         Raises:
             ValueError: If a category is blank.
@@ -92,10 +86,90 @@ class TextEmbeddings:
         return CategoryEmbeddings(stateless=rows[:, 0], stateful=rows[:, 1:])
 
     def _embed(self, category: str) -> Float[Tensor, "3 dim"]:
-        said = expand(self._prompts, category)
-        # A normal tensor also where scoring runs in inference mode, so that training may use it later.
+        sentences = expand(self._prompts, category)
+        # A normal tensor even where scoring runs in inference mode, so that training can use it later.
         with torch.inference_mode(mode=False), torch.no_grad():
-            kinds = (said.stateless, said.normal, said.abnormal)
+            kinds = (sentences.stateless, sentences.normal, sentences.abnormal)
             return torch.stack(
                 [encode_ensemble(self._encode_text, kind, normalise_first=self._normalise_first) for kind in kinds]
             )
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences as the text tower reads them, before position embeddings are added.
+
+    Attributes:
+        embeddings: One embedding per position: start-of-text, the words, end-of-text, padding.
+        ends: The position at which each sentence is read out: its end-of-text.
+    """
+
+    embeddings: Float[Tensor, "sentences positions width"]
+    ends: Int[Tensor, " sentences"]
+
+    def repeated(self, times: int) -> "Words":
+        """Repeat all sentences: all of the first image, then all of the second, and so on."""
+        return Words(self.embeddings.repeat(times, 1, 1), self.ends.repeat(times))
+
+
+class TextTower:
+    """Run a backbone's frozen text tower from word embeddings, with a gradient to learned ones among them.
+
+    With the words of the vocabulary the result is the backbone's own ``encode_text``. Which words are learned, and in
+    front of which blocks some are overwritten, is up to the method. It is no module: it has no weights of its own and
+    follows its backbone from device to device.
+
+    Args:
+        backbone: The backbone whose text tower is run.
+
+    Attributes:
+        depth: Number of blocks.
+        width: Width of the tower's tokens (768 for ViT-L/14).
+
+    Raises:
+        ValueError: If the backbone's model is not open_clip's own ``CLIP``, or its text tower is not causal.
+    """
+
+    def __init__(self, backbone: CLIPBackbone) -> None:
+        clip = backbone.clip
+        if not isinstance(clip, CLIP) or clip.attn_mask is None:
+            msg = (
+                f"The text tower must be that of open_clip's own CLIP with its causal mask, got {type(clip).__name__} "
+                f"with other parts. Choose a standard architecture, for example ViT-L-14-336-quickgelu."
+            )
+            raise ValueError(msg)
+        self._backbone = backbone
+        self.depth: int = len(clip.transformer.resblocks)
+        self.width: int = clip.transformer.width
+
+    def look_up(self, sentences: Sequence[str]) -> Words:
+        """Look up the word embeddings of sentences, without a graph and usable in later training."""
+        clip = self._backbone.clip
+        with torch.inference_mode(mode=False), torch.no_grad():
+            ids = self._backbone.tokenize(sentences)
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+            ends = text_global_pool(
+                positions, ids, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None)
+            )
+            return Words(clip.token_embedding(ids), ends)
+
+    def encode(self, words: Words, before_block: BeforeBlock | None = None) -> Float[Tensor, "sentences embed_dim"]:
+        """Embed sentences given by their word embeddings; the result is float32 and not normalised.
+
+        Args:
+            words: Looked-up words, some of them perhaps exchanged for learned ones.
+            before_block: May overwrite positions in front of a block, not add any. It gets the positions up to the last
+                end-of-text; the causal mask hides all later ones, so they are not computed.
+        """
+        clip = self._backbone.clip
+        num_positions = int(words.ends.max()) + 1
+        causal_mask = clip.attn_mask[:num_positions, :num_positions]
+        tokens = words.embeddings[:, :num_positions] + clip.positional_embedding[:num_positions]
+        for number, block in enumerate(clip.transformer.resblocks, start=1):
+            if before_block is not None:
+                tokens = before_block(number, tokens)
+            tokens = block(tokens, attn_mask=causal_mask)
+        at_end = clip.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), words.ends])  # (S, width)
+        projection = clip.text_projection
+        embeddings = projection(at_end) if isinstance(projection, torch.nn.Linear) else at_end @ projection
+        return embeddings.float()

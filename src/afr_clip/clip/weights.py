@@ -1,34 +1,67 @@
-"""Weight files: read without unpickling code, fitted to a model, recognised again by their content."""
+"""Weights: where they come from, how files are read without running code, and how they fit a model."""
 
 import hashlib
+import logging
+import re
+import socket
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
+from re import Pattern
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub import constants
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+PACKAGED = "package:"
+"""Prefix of a weight file inside an installed Python package."""
+
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that describe the model instead of being weights."""
 
+RESIZED = "visual.positional_embedding"
+"""Interpolated to the input size; its last bits depend on the machine."""
 
-PACKAGED = "package:"
-"""Marks a weight file that an installed Python package carries."""
+NOTHING = re.compile("(?!)")
+"""Matches no name."""
+
+
+@contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Let open_clip and timm fetch weights, without a minute of retries where there is no network.
+
+    Looks the hub's name up once; without an answer, only the local cache is searched. Silences the libraries' own error
+    logs, because the caller raises one error that says what is missing.
+    """
+    was_offline, was_disabled = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+    reachable = True
+    if not getproxies():  # a proxy resolves names itself
+        try:
+            socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname or "", 443)
+        except OSError:
+            reachable = False
+    constants.HF_HUB_OFFLINE = was_offline or not reachable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(was_disabled)
+        constants.HF_HUB_OFFLINE = was_offline
 
 
 def weight_path(weights: str) -> Path:
-    """Find a weight file.
+    """Find a weight file; whether it exists is seen when it is read.
 
     Args:
         weights: A path, or ``package:NAME/PATH`` for a file inside the installed package ``NAME``.
-
-    Returns:
-        The path; whether a file lies there is seen when it is read.
 
     Raises:
         FileNotFoundError: If the package is not installed.
@@ -51,11 +84,11 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     """Read the tensors of a weight file.
 
     Takes safetensors, state dicts saved by ``torch.save`` (bare or under a name), and OpenAI's TorchScript archives.
-    Nothing is unpickled but tensors and plain containers.
+    Unpickles only tensors and plain containers.
 
     Args:
         path: The file.
-        entry: The name under which the state dict may lie.
+        entry: The name under which the file may keep its state dict.
 
     Returns:
         The tensors by name, on the CPU, in float32 where they are floating point.
@@ -65,10 +98,16 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
         ValueError: If the file holds no such weights.
     """
     if not path.is_file():
-        msg = f"A weight file must lie at {path}, found none. Check the path given as weights=PATH."
+        msg = f"There is no weight file at {path}. Check the path given as weights=PATH."
         raise FileNotFoundError(msg)
+    content: object
     try:
-        content = _read_any(path)
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        elif _is_torchscript(path):
+            content = torch.jit.load(str(path), map_location="cpu").state_dict()
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         msg = (
             f"{path} must hold weights as safetensors, a plain state dict or OpenAI's TorchScript archive, and could "
@@ -78,18 +117,10 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
         content = content[entry]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        msg = f"{path} must map names to tensors, got something else. Save the model's state_dict() alone."
+        msg = f"{path} must map names to tensors, got something else. Save only the model's state_dict()."
         raise ValueError(msg)
-    state = {name.removeprefix("module."): value for name, value in content.items() if name not in _NOT_WEIGHTS}
+    state = {name.removeprefix("module."): value for name, value in content.items() if name not in NOT_WEIGHTS}
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def _read_any(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    if _is_torchscript(path):
-        return torch.jit.load(str(path), map_location="cpu").state_dict()
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -100,59 +131,56 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def load_clip_weights(clip: nn.Module, path: Path) -> None:
-    """Load a local CLIP weight file into a model of the same architecture.
+    """Load a local weight file into an open_clip model of the same architecture.
 
     Position embeddings of another grid are resized bicubically with antialiasing, as open_clip does.
-
-    Args:
-        clip: The open_clip model.
-        path: The file.
 
     Raises:
         ValueError: If the file belongs to another architecture.
     """
     state = read_state_dict(path)
-    _resize_position_embeddings(state, clip)
+    # A file of another width would fail inside the resize with a shape error; load_exactly explains it better.
+    if RESIZED in state and state[RESIZED].shape[-1] == clip.get_parameter(RESIZED).shape[-1]:
+        resize_pos_embed(state, clip)
+    resize_text_pos_embed(state, clip)
     load_exactly(clip, state, path)
 
 
-def _resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module) -> None:
-    # A file of another width fails inside the resize with a shape error of its own; the exact load names it better.
-    name = "visual.positional_embedding"
-    if name in state and state[name].shape[-1] == clip.get_parameter(name).shape[-1]:
-        resize_pos_embed(state, clip)
-    resize_text_pos_embed(state, clip)
-
-
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict that must fit a module name by name and shape by shape.
-
-    Args:
-        module: Where the tensors go.
-        state: The tensors.
-        path: Where they came from, for the message.
+    """Load the state dict read from ``path``, which must fit the module name by name and shape by shape.
 
     Raises:
         ValueError: If a name is missing, unexpected, or of another shape.
     """
     advice = "Choose the backbone the file was made for."
-    require_fit(module.state_dict(), state, path, "the chosen architecture", advice)
+    _require_fit(module.state_dict(), state, path, "the chosen architecture", advice)
     module.load_state_dict(state)
 
 
-def require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, owner: str, advice: str) -> None:
-    """Check that tensors fit others name by name and shape by shape.
+def fill_from_release(
+    ours: Mapping[str, Tensor], path: Path, *, entry: str = "state_dict", unused: Pattern[str] = NOTHING
+) -> None:
+    """Copy the weights that a method's authors released into the tensors they belong to.
 
     Args:
-        own: Where they are to go.
-        state: The tensors.
-        path: Where they came from, for the message.
-        owner: Whose they are to be, for the message.
-        advice: What to do otherwise, for the message.
+        ours: Where each tensor of the file goes, by the name it has there: parameters, or views of parts of them.
+        path: The released file.
+        entry: The name under which the file may keep its tensors.
+        unused: Names of tensors that published files hold without using them; they may be missing.
 
     Raises:
-        ValueError: If a name is missing, unexpected, or of another shape.
+        FileNotFoundError: If there is no such file.
+        ValueError: If a name is missing, unexpected, or of another shape; nothing is copied then.
     """
+    state = {name: value for name, value in read_state_dict(path, entry).items() if not unused.fullmatch(name)}
+    advice = "Pass the file as its authors published it, and the backbone and module settings it was made for."
+    _require_fit(ours, state, path, "the chosen method", advice)
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(state[name])
+
+
+def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, owner: str, advice: str) -> None:
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     reshaped = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
@@ -165,18 +193,10 @@ def require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Pa
         raise ValueError(msg)
 
 
-RESIZED = "visual.positional_embedding"
-"""Interpolated to the input size, whose last bits depend on the machine."""
-
-
 def fingerprint(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters and buffers as they were loaded, names included.
+    """Return the SHA-256 of a module's parameters and buffers, names included.
 
-    Args:
-        module: The module.
-
-    Returns:
-        The same digits on every machine; position embeddings stay out, because they are resized after loading.
+    It is the same on every machine: position embeddings, which are resized after loading, stay out.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

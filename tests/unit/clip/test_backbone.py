@@ -152,6 +152,7 @@ def test_checkpointed_blocks_run_again_on_the_way_back_and_only_those_a_gradient
 def test_without_prompts_the_tower_makes_no_graph_and_keeps_nothing(towers, image):
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        taps = towers.backbone.carry(towers.backbone.tap(image), image)
+        embedded = towers.backbone.embed(image)
+        taps = towers.backbone.carry(towers.backbone.tap(embedded), embedded)
     assert all(tap.grad_fn is None and not tap.requires_grad for tap in taps)
     assert kept == []

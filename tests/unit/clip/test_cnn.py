@@ -53,40 +53,7 @@ def test_the_pooled_feature_is_the_mean_of_the_maps():
     torch.testing.assert_close(cnn(image), torch.cat([stage.mean(dim=(2, 3)) for stage in cnn.maps(image)], dim=1))
 
 
-@pytest.mark.parametrize("inference", [False, True])
-def test_the_last_image_is_looked_at_once(inference):
-    cnn, calls = load_cnn(CNN, MEAN, STD), []
-    cnn.network.register_forward_hook(lambda *_: calls.append(1))
-    with torch.inference_mode(inference):
-        image = torch.randn(1, 3, 64, 64)
-        first = cnn.maps(image)
-        cnn(image)
-        assert (cnn.maps(image), len(calls)) == (first, 1)
-        cnn.maps(torch.randn(1, 3, 64, 64))
-        assert len(calls) == 2
-        torch.testing.assert_close(cnn.maps(image), first)  # the one before the last is not remembered
-        assert len(calls) == 3
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_an_image_changed_in_place_is_looked_at_again(inference):
-    cnn = load_cnn(CNN, MEAN, STD)
-    with torch.inference_mode(inference):
-        image = torch.randn(1, 3, 64, 64)
-        before = cnn(image)
-        image[..., 16:] *= -1
-        assert not torch.allclose(cnn(image), before)
-        torch.testing.assert_close(cnn(image), load_cnn(CNN, MEAN, STD)(image))
-
-
-def test_an_image_of_another_precision_is_looked_at_again():
-    cnn = load_cnn(CNN, MEAN, STD).double()
-    image = torch.randn(1, 3, 64, 64)
-    cnn.maps(image.double())
-    assert cnn.float().maps(image)[0].dtype == torch.float32
-
-
-def test_maps_remembered_from_inference_serve_training():
+def test_features_from_inference_serve_training():
     cnn = load_cnn(CNN, MEAN, STD)
     image, head = torch.randn(1, 3, 64, 64), nn.Linear(cnn.feature_dim, 1)
     with torch.inference_mode():
@@ -101,10 +68,3 @@ def test_a_network_in_use_can_be_copied_and_pickled():
     expected = cnn(image)
     for twin in (copy.deepcopy(cnn), pickle.loads(pickle.dumps(cnn))):
         torch.testing.assert_close(twin(image), expected)
-
-
-def test_what_was_seen_in_half_precision_is_not_given_again_in_full(towers):
-    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(7))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert towers.cnn.maps(image)[0].dtype == torch.bfloat16
-    assert towers.cnn.maps(image)[0].dtype == torch.float32

@@ -10,12 +10,14 @@ import yaml
 from safetensors.torch import save_file
 
 from afr_clip.cli.command import config_dir
-from afr_clip.clip import hub
+from afr_clip.clip import weights
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import aligned
 from afr_clip.clip.weights import fingerprint, read_state_dict
-from helpers.tiny import CNN, TINY, tiny_network, tiny_towers
+from afr_clip.config.methods import method_names
+from helpers.methods import build_on_four_blocks
+from helpers.tiny import CNN, TINY, tiny_towers
 
 STEMMED = replace(
     TINY,
@@ -39,7 +41,7 @@ def no_network(monkeypatch, tmp_path):
         raise OSError
 
     monkeypatch.setattr(socket, "getaddrinfo", nothing)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights.constants, "HF_HUB_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bare", "nested", "data_parallel"])
@@ -112,7 +114,7 @@ def test_a_damaged_and_a_missing_file_are_named(tmp_path):
     path.write_bytes(b"not weights")
     with pytest.raises(ValueError, match=r"damaged\.safetensors must hold weights"):
         read_state_dict(path)
-    with pytest.raises(FileNotFoundError, match=r"missing\.pt, found none"):
+    with pytest.raises(FileNotFoundError, match=r"There is no weight file at .*missing\.pt"):
         read_state_dict(tmp_path / "missing.pt")
 
 
@@ -246,12 +248,13 @@ def test_a_tower_over_a_cnn_is_tapped_at_four_of_its_eight_blocks(stemmed):
 
 def test_every_tap_carries_what_the_stem_saw_and_the_last_norm_leaves_it_alone(stemmed):
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    taps = stemmed.backbone.tap(image)
-    first, *_, last = stemmed.backbone.carry(taps, image)
+    embedded = stemmed.backbone.embed(image)
+    taps = stemmed.backbone.tap(embedded)
+    first, *_, last = stemmed.backbone.carry(taps, embedded)
     assert first.shape[-1] == stemmed.backbone.tap_dim == 128 + 182 + 128
     assert torch.equal(first[..., :128], taps[0])
     assert torch.equal(first[..., 128:], last[..., 128:])
-    assert torch.equal(last[..., 128:], stemmed.backbone.stem.tokens(image))
+    assert torch.equal(last[..., 128:], embedded.seen.tokens())
     normed = stemmed.backbone.ln_post(last)
     assert torch.equal(normed[..., 128:], last[..., 128:])
     torch.testing.assert_close(normed[..., :128], stemmed.backbone.clip.visual.ln_post(last[..., :128]))
@@ -261,7 +264,8 @@ def test_a_tower_over_a_cnn_takes_larger_images(stemmed):
     larger = load_towers(replace(STEMMED, image_size=320), needs_cnn=False)
     assert (stemmed.backbone.grid_size, larger.backbone.grid_size) == ((20, 20), (40, 40))
     image = torch.randn(1, 3, 320, 320)
-    (*_, last) = larger.backbone.carry(larger.backbone.tap(image), image)
+    embedded = larger.backbone.embed(image)
+    (*_, last) = larger.backbone.carry(larger.backbone.tap(embedded), embedded)
     assert last.shape == (1, 1 + 40 * 40, stemmed.backbone.tap_dim)
 
 
@@ -274,16 +278,20 @@ def test_random_weights_of_a_tower_over_a_cnn_are_the_same_every_time(stemmed):
     assert again.fingerprint() == stemmed.fingerprint()
 
 
-def test_the_cnn_runs_once_although_stem_and_self_prompting_read_it(stemmed):
-    network = tiny_network(stemmed)
-    calls = []
-    spy = stemmed.cnn.network.register_forward_hook(lambda *_: calls.append(1))
+@pytest.mark.parametrize("method", method_names())
+def test_the_cnn_runs_once_for_each_batch_whatever_reads_it(stemmed, method):
+    network, calls = build_on_four_blocks(method, stemmed), []
+    parts = (stemmed.cnn.network, stemmed.backbone.stem.embedding.mix)
+    spies = [part.register_forward_hook(lambda *_, part=part: calls.append(part)) for part in parts]
+    image = torch.randn(2, 3, 160, 160)
     try:
-        for number in (1, 2):
-            network(torch.randn(2, 3, 160, 160), ["carpet", "screw"])
-            assert len(calls) == number
+        for _ in range(2):  # the same images again: nothing is remembered
+            calls.clear()
+            network(image, ["carpet", "screw"])
+            assert calls == [*parts]
     finally:
-        spy.remove()
+        for spy in spies:
+            spy.remove()
 
 
 def test_stem_and_self_prompting_read_the_same_maps(stemmed):

@@ -162,27 +162,20 @@ def test_a_view_is_the_maps_and_how_rare_each_patch_is_at_every_stage():
 
 def test_tokens_are_what_is_seen_and_its_embedding_with_their_largest_values_in_front():
     whole, image = stem(), noise(2, 3, 64, 96)
-    seen = whole.tokens(image)
+    seen = whole.see(image)
+    tokens = seen.tokens()
     assert whole.dim == 182 + 4
-    assert seen.shape == (2, 1 + 8 * 12, whole.dim)
-    torch.testing.assert_close(seen[:, 1:, :182], ((whole.view(image) - 0.5) / 2).flatten(2).transpose(1, 2))
-    torch.testing.assert_close(seen[:, 1:, 182:], whole(image).flatten(2).transpose(1, 2))
-    torch.testing.assert_close(seen[:, 0], seen[:, 1:].amax(dim=1))
-    assert not seen.requires_grad
+    assert tokens.shape == (2, 1 + 8 * 12, whole.dim)
+    torch.testing.assert_close(tokens[:, 1:, :182], ((whole.view(image) - 0.5) / 2).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(tokens[:, 1:, 182:], whole(image).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(tokens[:, 0], tokens[:, 1:].amax(dim=1))
+    assert not tokens.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(seen.maps, whole.view.cnn.maps(image), strict=True))
 
 
-def test_other_images_are_not_taken_for_the_last_ones():
-    whole, first, second = stem(), noise(1, 3, 64, 64), noise(1, 3, 64, 64).flip(-1)
-    kept = whole(first)
-    assert not torch.equal(whole(second), kept)
-    assert torch.equal(whole.tokens(first)[:, 1:, 182:], kept.flatten(2).transpose(1, 2))
-    assert whole(noise(1, 3, 80, 64)).shape[-2:] == (10, 8)
-
-
-def test_what_was_made_of_the_last_images_is_made_once():
-    whole, image, calls = stem(), noise(1, 3, 64, 64), []
-    whole.embedding.mix.register_forward_hook(lambda *_: calls.append(1))
-    for number in (1, 2):
-        whole(image * number)
-        whole.tokens(image * number)
-        assert len(calls) == number
+def test_nothing_of_the_last_images_is_remembered():
+    whole, image = stem(), noise(1, 3, 64, 64)
+    before = whole(image)
+    image[..., 16:] *= -1  # in place
+    assert not torch.equal(whole(image), before)
+    assert torch.equal(whole(image), stem()(image))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text_tower import TextTower, Words
+from afr_clip.clip.text import TextTower, Words
 from helpers.tiny import tiny_towers
 
 SENTENCES = [

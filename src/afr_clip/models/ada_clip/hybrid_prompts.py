@@ -16,15 +16,15 @@ FIRST_OVERWRITTEN_BLOCK = 2
 class HybridPrompts(nn.Module):
     r"""Make the prompt tokens of one tower: a static prompt of each block plus a dynamic prompt of the image.
 
-    Static prompts say what holds for anomalies everywhere, dynamic ones adapt to the image at hand. The dynamic prompt
-    is made once and is the same in front of every block.
+    Static prompts learn what anomalies have in common everywhere, dynamic ones adapt to the image at hand. The dynamic
+    prompt is the same in front of every block.
 
     .. math:: P_i = P^S_i + P^D, \quad P^D = \mathrm{Concat}([\mathrm{Linear}_k(F)]_{k=1}^{K}), \quad i = 1, \dots, J
 
     Note:
         The ``K`` linear layers are held as one layer of ``K`` times the width, and the static prompts of all blocks as
-        one tensor; the functions are the same. The text tower never looks at the static prompt of its first block,
-        which is counted among AdaCLIP's parameters all the same.
+        one tensor; the functions are the same. The text tower never uses the static prompt of its first block, which
+        still counts among AdaCLIP's parameters.
 
     Args:
         embed_dim: Width of the image embedding ``F``.
@@ -43,30 +43,20 @@ class HybridPrompts(nn.Module):
         self.dynamic = nn.Linear(embed_dim, length * width)
 
     def forward(self, image_embedding: Float[Tensor, "batch embed_dim"]) -> Float[Tensor, "batch depth length width"]:
-        """Make the prompts of each image.
-
-        Args:
-            image_embedding: CLIP's own embedding of the image, not normalised.
-
-        Returns:
-            Per image and block, counted from the first, the prompt tokens.
-        """
+        """Make the prompts of each image from CLIP's own embedding of it, not normalised."""
         _, length, width = self.static.shape
         return self.dynamic(image_embedding).unflatten(-1, (1, length, width)) + self.static
 
 
 def behind_patches(prompts: Float[Tensor, "batch depth length width"], num_tokens: int) -> BeforeBlock:
-    """Make the seam of the image tower: prompts stand behind the patches.
+    """Put prompts behind the patches of the image tower.
 
-    They are appended in front of block 1, without position embeddings, and exchanged in front of blocks 2 to ``J``;
-    from then on they flow through. No patch is lost.
+    They are appended in front of block 1, without position embeddings, and replaced in front of blocks 2 to ``J``;
+    later blocks see the last ones. No patch is lost.
 
     Args:
         prompts: The prompts of each image.
         num_tokens: How many tokens are the image's own (class token and patches).
-
-    Returns:
-        What ``CLIPBackbone.tap`` calls in front of every block.
     """
 
     def before_block(number: int, tokens: Tensor) -> Tensor:
@@ -78,16 +68,7 @@ def behind_patches(prompts: Float[Tensor, "batch depth length width"], num_token
 
 
 def over_first_words(prompts: Float[Tensor, "sentences depth length width"]) -> BeforeBlock:
-    """Make the seam of the text tower: prompts take the place of the first words.
-
-    Positions 1 to ``K``, behind the start of the text, are overwritten in front of blocks 2 to ``J``.
-
-    Args:
-        prompts: The prompts of each sentence.
-
-    Returns:
-        What ``TextTower.encode`` calls in front of every block.
-    """
+    """Overwrite the first words of each sentence, positions 1 to ``K``, in front of blocks 2 to ``J``."""
     _, depth, length, _ = prompts.shape
 
     def before_block(number: int, tokens: Tensor) -> Tensor:

@@ -7,23 +7,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
-from afr_clip.clip.text import ensemble_mean
-from afr_clip.clip.text_tower import TextTower, Words
+from afr_clip.clip.text import TextTower, Words, ensemble_mean
 from afr_clip.models.ada_clip.hybrid_prompts import over_first_words
 from afr_clip.prompts.ensemble import PromptSettings, expand
 
 ROWS_PER_PASS = 192
-"""Most rows (images times sentences) per forward pass of the text tower, one image at least; bounds memory."""
+"""Most rows (images times sentences) per forward pass of the text tower, at least one image; bounds memory."""
 
 
 class PromptedText:
     """The normal and abnormal embedding of each image's category, under the prompts of that image.
 
-    What the sentences say is looked up once per category. It holds no weights of its own.
+    The words of each category are looked up once and kept. It has no weights of its own.
 
     Args:
         backbone: The backbone whose text tower reads.
-        prompts: Which sentences.
+        prompts: Templates and states.
 
     Attributes:
         tower: The text tower.
@@ -37,14 +36,7 @@ class PromptedText:
     def __call__(
         self, category: Sequence[str], prompts: Float[Tensor, "batch depth length width"]
     ) -> Float[Tensor, "batch 2 dim"]:
-        """Embed the sentences of each image's category.
-
-        Args:
-            category: One category in words per image.
-            prompts: The prompts of each image.
-
-        Returns:
-            The stateful pair of each image, normal first.
+        """Embed the sentences of each image's category under the prompts of the image, normal first.
 
         Raises:
             ValueError: If a category is blank, or the prompts would overwrite the end of a sentence.
@@ -71,17 +63,17 @@ class PromptedText:
             rows = images.repeat_interleave(num_sentences, dim=0)
             embeddings = self.tower.encode(words.repeated(len(images)), over_first_words(rows))
             parts.append(embeddings.unflatten(0, (len(images), num_sentences)))
-        said = torch.cat(parts)  # (images, sentences, D)
-        return torch.stack([ensemble_mean(said[:, :num_normal]), ensemble_mean(said[:, num_normal:])], dim=1)
+        embedded = torch.cat(parts)  # (images, sentences, D)
+        return torch.stack([ensemble_mean(embedded[:, :num_normal]), ensemble_mean(embedded[:, num_normal:])], dim=1)
 
     def _words(self, name: str, device: torch.device) -> tuple[Words, int]:
         """Look up the sentences of a category, and how many of them are normal."""
         key = (name, device)
         if key not in self._known:
-            said = expand(self._prompts, name.replace("-", " "))  # as released; underscores are left to the caller
-            words = self.tower.look_up([*said.normal, *said.abnormal])
-            # Padding behind the last end is never read. A normal tensor also where scoring runs in inference mode.
+            sentences = expand(self._prompts, name.replace("-", " "))  # as released; callers replace underscores
+            words = self.tower.look_up([*sentences.normal, *sentences.abnormal])
+            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
             with torch.inference_mode(mode=False):
                 words = Words(words.embeddings[:, : int(words.ends.max()) + 1].clone(), words.ends)
-            self._known[key] = (words, len(said.normal))
+            self._known[key] = (words, len(sentences.normal))
         return self._known[key]

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from afr_clip.clip.backbone import BeforeBlock, CLIPBackbone
+from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
+from afr_clip.clip.text import TextEmbeddings
 from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
 from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt
@@ -29,17 +29,13 @@ from afr_clip.prompts.ensemble import PromptSettings
 class AFRCLIP(nn.Module):
     r"""Detect anomalies of categories never seen, by comparing rectified text with stateful text.
 
-    One image goes one way: taps of the frozen ViT (with self prompting in front of chosen blocks), a linear adapter
-    per stage (Eq. 1), MPFA on the patches, CMFR, text-on-text similarity, mean over the stages. The text embeddings
-    pass one linear adapter (Eq. 2).
-
     .. math::
         F_v = \mathrm{Linear}(\mathrm{Encoder}_v(I)), \quad
         F_t^{\{n,a,s\}} = \mathrm{Linear}(\mathrm{Encoder}_t(T^{\{n,a,s\}})) \qquad \text{Eqs. (1)-(2), AFR-CLIP}
 
     Args:
         towers: The frozen networks.
-        prompts: Which sentences.
+        prompts: Templates and states.
         cmfr: Rectification; without it the adapted tokens themselves are compared with the text.
         self_prompting: Prompt tokens in the image tower.
         scoring: Temperature, image score, smoothing.
@@ -51,7 +47,7 @@ class AFRCLIP(nn.Module):
     """
 
     TRAINABLE = ("visual_adapters", "text_adapter", "cmfr", "self_prompting", "log_temperature")
-    """The parts that learn; everything else is frozen."""
+    """The parts that learn; all others are frozen."""
 
     def __init__(
         self,
@@ -76,7 +72,15 @@ class AFRCLIP(nn.Module):
             CrossModalFeatureRectification(dim, cmfr.inner_dim, cmfr.kernel_size, symmetric=cmfr.symmetric)
             for _ in range((1 if cmfr.shared else num_stages) if cmfr.enabled else 0)
         )
-        self.self_prompting = self._build_self_prompting(self_prompting) if self_prompting.is_active else None
+        self.self_prompting: SelfPrompting | None = None
+        if self_prompting.is_active:
+            self.self_prompting = SelfPrompting(
+                cnn_dim=self.cnn.feature_dim if self.cnn is not None else 0,
+                token_dim=self.backbone.token_dim,
+                num_prompts=self_prompting.num_prompts,
+                image_prompt=self_prompting.image_prompt,
+                shared_prompt=self_prompting.shared_prompt,
+            )
         self._prompted_blocks = prompted_blocks(self_prompting.stages, self.backbone.tap_layers)
         self._placement = self_prompting.placement
         self._scoring = scoring
@@ -84,33 +88,8 @@ class AFRCLIP(nn.Module):
         log_temperature = torch.tensor(scoring.temperature).log()
         self.log_temperature = nn.Parameter(log_temperature) if scoring.learnable_temperature else None
 
-    def _build_self_prompting(self, settings: SelfPromptingSettings) -> SelfPrompting:
-        return SelfPrompting(
-            cnn_dim=self.cnn.feature_dim if self.cnn is not None else 0,
-            token_dim=self.backbone.token_dim,
-            num_prompts=settings.num_prompts,
-            image_prompt=settings.image_prompt,
-            shared_prompt=settings.shared_prompt,
-        )
-
-    def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: the adapters, never the towers."""
-        return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}
-
-    @property
-    def temperature(self) -> float | Tensor:
-        """What the cosines are divided by."""
-        return self._scoring.temperature if self.log_temperature is None else self.log_temperature.exp()
-
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score images of named categories.
-
-        Args:
-            image: Normalised images of the backbone's input size.
-            category: What each image shows, in words, for example ``"metal nut"``.
-
-        Returns:
-            The anomaly map at input size, the image score and the maps of the stages.
+        """Score normalised images of the backbone's input size, each with its category in words.
 
         Raises:
             ValueError: If there is not one category per image.
@@ -118,77 +97,63 @@ class AFRCLIP(nn.Module):
         require_one_name_each(image, category)
         return self.score(self.tapped(image), category)
 
-    @property
-    def tapped_from(self) -> str:
-        """What ``tapped`` reads out, for whoever keeps it."""
-        return f"taps after blocks {list(self.backbone.tap_layers)}"
-
     def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens tap_dim"], ...]:
-        """Read out the image tower; without self prompting it makes no graph, and gives the same in every epoch.
+        """Run the prompted image tower; per stage returns the class token and the patch tokens."""
+        embedded = self.backbone.embed(image)
+        num_tokens, prompt = embedded.tokens.shape[1], None
+        if self.self_prompting is not None:
+            feature = image.new_empty(image.shape[0], 0)
+            if self.cnn is not None:
+                # A tower over the CNN has run it already.
+                maps = self.cnn.maps(image) if embedded.seen is None else embedded.seen.maps
+                feature = self.cnn.pool(maps)
+            prompt = self.self_prompting(feature)  # (B, K, D_v), Eqs. (15)-(16)
 
-        Args:
-            image: Normalised images of the backbone's input size.
+        def before_block(number: int, tokens: Tensor) -> Tensor:
+            if prompt is not None and number in self._prompted_blocks:
+                return place_prompt(tokens, prompt, num_tokens, self._placement)  # Eqs. (17)-(18)
+            return tokens[:, :num_tokens]  # an appended prompt ends with its stage
 
-        Returns:
-            Per stage the class token and the patch tokens, with what the stem saw behind their channels.
-        """
-        return self.backbone.carry(self.backbone.tap(image, self._prompt_seam(image)), image)
+        return self.backbone.carry(self.backbone.tap(embedded, before_block), embedded)
 
     def score(
         self, tapped: tuple[Float[Tensor, "batch tokens tap_dim"], ...], category: Sequence[str]
     ) -> AnomalyPrediction:
-        """Score what was read out of the image tower.
-
-        Args:
-            tapped: As ``tapped`` returns it.
-            category: What each image shows, in words.
-
-        Returns:
-            As ``forward``.
-        """
-        text = self._adapt_text(self.text(category, tapped[0].device))
-        stages = [self._score_stage(stage, tokens, text) for stage, tokens in enumerate(tapped)]
+        """Score what ``tapped`` returned."""
+        grid_size, size = self.backbone.grid_size, (self.backbone.image_size, self.backbone.image_size)
+        text = self.text(category, tapped[0].device)
+        stateless, stateful = self.text_adapter(text.stateless), self.text_adapter(text.stateful)  # Eq. (2)
+        stages = []
+        for stage, tokens in enumerate(tapped):
+            normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
+            adapted = self.visual_adapters[stage](normed)  # (B, 1 + N, D), Eq. (1)
+            class_token, patch_tokens = adapted[:, :1], self.mpfa(adapted[:, 1:], grid_size)
+            if self.cmfr:
+                cmfr = self.cmfr[stage % len(self.cmfr)]
+                class_token = cmfr(class_token, stateless, (1, 1))
+                patch_tokens = cmfr(patch_tokens, stateless, grid_size)
+            with torch.autocast(tokens.device.type, enabled=False):
+                rectified = torch.cat([class_token, patch_tokens], dim=1).float()
+                similarity = text_on_text_similarity(rectified, stateful.float())
+                stages.append(anomaly_probability(similarity, self.temperature))
         probability = torch.stack(stages, dim=1)  # (B, L, 1 + N)
-        layer_maps = probability[:, :, 1:].reshape(*probability.shape[:2], *self.backbone.grid_size)
+        layer_maps = probability[:, :, 1:].unflatten(-1, grid_size)
         # The final result is the mean over the stages, as the paper says below its Eq. (18).
+        anomaly_map = smooth_map(upsample_map(layer_maps.mean(dim=1), size), self._scoring.smoothing_sigma)
         class_token_score = probability[:, :, 0].mean(dim=1)
-        anomaly_map = upsample_map(layer_maps.mean(dim=1), (self.backbone.image_size, self.backbone.image_size))
-        anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
 
-    def _adapt_text(self, text: CategoryEmbeddings) -> CategoryEmbeddings:
-        return CategoryEmbeddings(self.text_adapter(text.stateless), self.text_adapter(text.stateful))
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out; only where nothing that learns changes it, without self prompting."""
+        return f"taps after blocks {list(self.backbone.tap_layers)}"
 
-    def _prompt_seam(self, image: Tensor) -> BeforeBlock | None:
-        """Make the function that puts this batch's prompt in front of the prompted blocks (Eqs. 15-18)."""
-        if self.self_prompting is None:
-            return None
-        feature = self.cnn(image) if self.cnn is not None else image.new_empty(image.shape[0], 0)
-        prompt = self.self_prompting(feature)
-        num_tokens = 1 + self.backbone.grid_size[0] * self.backbone.grid_size[1]
+    @property
+    def temperature(self) -> float | Tensor:
+        """What the cosines are divided by."""
+        return self._scoring.temperature if self.log_temperature is None else self.log_temperature.exp()
 
-        def before_block(number: int, tokens: Tensor) -> Tensor:
-            if number in self._prompted_blocks:
-                return place_prompt(tokens, prompt, num_tokens, self._placement)
-            return tokens[:, :num_tokens]  # an appended prompt ends with its stage
-
-        return before_block
-
-    def _score_stage(
-        self, stage: int, tokens: Float[Tensor, "batch tokens tap_dim"], text: CategoryEmbeddings
-    ) -> Float[Tensor, "batch tokens"]:
-        """Turn the tokens of one tap layer into probabilities, the class token's first."""
-        if self._tap_ln_post:
-            tokens = self.backbone.ln_post(tokens)
-        adapted = self.visual_adapters[stage](tokens)  # (B, 1 + N, D), Eq. (1)
-        class_token, patch_tokens = adapted[:, :1], adapted[:, 1:]
-        patch_tokens = self.mpfa(patch_tokens, self.backbone.grid_size)
-        if self.cmfr:
-            cmfr = self.cmfr[stage % len(self.cmfr)]
-            class_token = cmfr(class_token, text.stateless, (1, 1))
-            patch_tokens = cmfr(patch_tokens, text.stateless, self.backbone.grid_size)
-        with torch.autocast(tokens.device.type, enabled=False):
-            rectified = torch.cat([class_token, patch_tokens], dim=1).float()
-            similarity = text_on_text_similarity(rectified, text.stateful.float())
-            return anomaly_probability(similarity, self.temperature)
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: the adapters, never the towers."""
+        return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}

@@ -1,34 +1,46 @@
 """The two sentences whose words are learned."""
 
+import re
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from afr_clip.clip.text_tower import TextTower, Words
+from afr_clip.clip.text import TextTower, Words
 from afr_clip.models.anomaly_clip.settings import FIRST_DEEP_BLOCK, PromptLearnerSettings
 
 SENTENCES = ("object.", "damaged object.")
-"""What stands behind the learned words, normal first: the same for whatever an image shows."""
+"""What follows the learned words, normal first: the same whatever an image shows."""
 
 PLACEHOLDER = "X"
 """One token of CLIP's vocabulary; a learned word takes its place."""
 
 OTHER_POSITIONS = 5
-"""What the longer sentence needs beside the learned words: start-of-text, two words, the full stop, end-of-text."""
+"""What the longer sentence needs in addition to the learned words: start-of-text, two words, full stop, end-of-text."""
 
 INITIAL_STD = 0.02
 """Standard deviation of the learned tokens before training, as in the published code."""
+
+ENTRY = "prompt_learner"
+"""Where a released file (zqhang/AnomalyCLIP, ``checkpoints/*/epoch_15.pth``) keeps its tensors."""
+
+UNUSED = re.compile(
+    r"compound_prompt_projections\.\d+\.(weight|bias)"  # layers that no forward pass ever used
+    r"|token_(prefix|suffix)_(pos|neg)"  # CLIP's own embeddings of the words that are not learned
+    r"|tokenized_prompts_(pos|neg)"  # the ids of the two sentences
+)
+"""What a released file holds in addition to what was learned."""
 
 
 class PromptLearner(nn.Module):
     """Learn one normal and one abnormal sentence for all objects.
 
     Each sentence is a number of learned words and then ``object.`` or ``damaged object.``. In front of later text
-    blocks the first of the learned words are overwritten by tokens learned for that block alone, the same in both
-    sentences, so that the sentences are refined on their way through the frozen text tower.
+    blocks the first of the learned words are overwritten by tokens learned for that block, the same in both sentences,
+    so that the sentences are refined on their way through the frozen text tower.
 
     Note:
-        The paper's text puts the deep tokens beside the words; the published code, and this, overwrites words with
+        In the paper's text the deep tokens stand next to the words; the published code, and this, overwrites words with
         them. The published code rounds them to half precision where it inserts them; here they stay float32.
 
     Args:
@@ -40,7 +52,7 @@ class PromptLearner(nn.Module):
         deep: The deep tokens, block by block.
 
     Raises:
-        ValueError: If the sentences are longer than what the tower reads.
+        ValueError: If the sentences are longer than the tower's context.
     """
 
     def __init__(self, tower: TextTower, settings: PromptLearnerSettings) -> None:
@@ -66,19 +78,21 @@ class PromptLearner(nn.Module):
         self.register_buffer("ends", words.ends, persistent=False)
 
     def forward(self) -> Float[Tensor, "2 embed_dim"]:
-        """Embed the normal and the abnormal sentence.
-
-        Returns:
-            Their embeddings, not normalised.
-        """
+        """Embed the normal and the abnormal sentence; the embeddings are not normalised."""
         behind = 1 + self.context.shape[1]  # start-of-text stands before the learned words
         embeddings = torch.cat([self.words[:, :1], self.context, self.words[:, behind:]], dim=1)
-        return self._tower.encode(Words(embeddings, self.ends), self._overwrite)
 
-    def _overwrite(self, number: int, tokens: Tensor) -> Tensor:
-        """Put a block's deep tokens in the place of the first learned words."""
-        index = number - FIRST_DEEP_BLOCK
-        if not 0 <= index < len(self.deep):
-            return tokens
-        deep = self.deep[index].to(tokens.dtype).expand(len(tokens), -1, -1)  # (2, deep tokens, width)
-        return torch.cat([tokens[:, :1], deep, tokens[:, 1 + deep.shape[1] :]], dim=1)
+        def overwrite(number: int, tokens: Tensor) -> Tensor:
+            index = number - FIRST_DEEP_BLOCK
+            if not 0 <= index < len(self.deep):
+                return tokens
+            deep = self.deep[index].to(tokens.dtype).expand(len(tokens), -1, -1)  # (2, deep tokens, width)
+            return torch.cat([tokens[:, :1], deep, tokens[:, 1 + deep.shape[1] :]], dim=1)
+
+        return self._tower.encode(Words(embeddings, self.ends), overwrite)
+
+    def released_tensors(self) -> dict[str, Tensor]:
+        """Return views of what is learned by the released names: 10 tensors with the published numbers of tokens."""
+        normal, abnormal = self.context.detach()[:, None, None]  # (1, 1, words, width) each, as released
+        blocks = {f"compound_prompts_text.{index}": tokens for index, tokens in enumerate(self.deep.detach())}
+        return {"ctx_pos": normal, "ctx_neg": abnormal} | blocks

@@ -25,8 +25,8 @@ from afr_clip.prompts.ensemble import PromptSettings
 class AprilGAN(nn.Module):
     r"""Compare linearly adapted patch tokens of several taps with a prompt ensemble (Chen et al., arXiv:2305.17382).
 
-    A tap's tokens come raw from the residual stream, without CLIP's final layer norm and projection, in whose place one
-    trained linear layer stands. The similarities are brought to input size before the softmax, not after it.
+    A trained linear layer per tap takes the place of CLIP's final layer norm and projection. The similarities are
+    brought to input size before the softmax, not after it.
 
     .. math::
         M = \frac{1}{L} \sum_{l=1}^{L} \mathrm{softmax}(\mathrm{Bilin}(100 \cos(W_l F_l + b_l, F_t^{\{n,a\}})))_a
@@ -39,8 +39,8 @@ class AprilGAN(nn.Module):
         a threshold are the same, and the map stays a probability.
 
     Args:
-        towers: The frozen networks. The published weights stand on plain GELU, ``backbone=vit_l_14_336_gelu``.
-        prompts: Which sentences.
+        towers: The frozen networks. The published weights need plain GELU, ``backbone=vit_l_14_336_gelu``.
+        prompts: Templates and states.
         scoring: Temperature (0.01 is the factor 100), image score, smoothing.
     """
 
@@ -53,19 +53,8 @@ class AprilGAN(nn.Module):
         )
         self._scoring = scoring
 
-    def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: the linear layers."""
-        return {name for name, _ in self.named_parameters() if name.startswith("adapters.")}
-
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score images of named categories.
-
-        Args:
-            image: Normalised images of the backbone's input size.
-            category: What each image shows.
-
-        Returns:
-            The mean of the taps' maps, the image score, and each tap's map on the grid and at input size.
+        """Score normalised images of the backbone's input size, each with its category in words.
 
         Raises:
             ValueError: If there is not one category per image.
@@ -73,47 +62,37 @@ class AprilGAN(nn.Module):
         require_one_name_each(image, category)
         return self.score(self.tapped(image), category)
 
-    @property
-    def tapped_from(self) -> str:
-        """What ``tapped`` reads out, for whoever keeps it."""
-        return f"taps after blocks {list(self.backbone.tap_layers)}, class token of the last block"
-
     def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ _"], ...]:
-        """Read out the image tower, which nothing that learns changes.
-
-        Args:
-            image: Normalised images of the backbone's input size.
-
-        Returns:
-            The tokens of every tap, and last the class token after the last block.
-        """
+        """Read out the frozen image tower: the tokens of every tap, then the class token after the last block."""
+        embedded = self.backbone.embed(image)
         layers = sorted({*self.backbone.tap_layers, self.backbone.depth})
-        tokens = dict(zip(layers, self.backbone.tap(image, layers=layers), strict=True))
-        taps = self.backbone.carry([tokens[layer] for layer in self.backbone.tap_layers], image)
+        tokens = dict(zip(layers, self.backbone.tap(embedded, layers=layers), strict=True))
+        taps = self.backbone.carry([tokens[layer] for layer in self.backbone.tap_layers], embedded)
         return (*taps, tokens[self.backbone.depth][:, :1])
 
     def score(self, tapped: tuple[Float[Tensor, "batch _ _"], ...], category: Sequence[str]) -> AnomalyPrediction:
-        """Score what was read out of the image tower.
-
-        Args:
-            tapped: As ``tapped`` returns it.
-            category: What each image shows.
-
-        Returns:
-            As ``forward``.
-        """
+        """Score what ``tapped`` returned; each tap's map is trained on its own."""
         *taps, last = tapped
+        grid_size, size = self.backbone.grid_size, (self.backbone.image_size, self.backbone.image_size)
         stateful = self.text(category, last.device).stateful
-        size = (self.backbone.image_size, self.backbone.image_size)
         adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
         class_token = self.backbone.project(last)
         with torch.autocast(last.device.type, enabled=False):
             similarities = [text_on_text_similarity(patches.float(), stateful) for patches in adapted]
             margin = abnormal_margin(torch.stack(similarities, dim=1), self._scoring.temperature)  # (B, L, N)
-            margin = margin.unflatten(-1, self.backbone.grid_size)
+            margin = margin.unflatten(-1, grid_size)
             trained_maps = upsample_map(margin, size, align_corners=True).sigmoid()
             similarity = text_on_text_similarity(class_token.float(), stateful)
             class_token_score = anomaly_probability(similarity, self._scoring.temperature)[:, 0]
         anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, margin.sigmoid(), trained_maps)
+
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out."""
+        return f"taps after blocks {list(self.backbone.tap_layers)}, class token of the last block"
+
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: the linear layers."""
+        return {name for name, _ in self.named_parameters() if name.startswith("adapters.")}

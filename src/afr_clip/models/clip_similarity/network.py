@@ -1,4 +1,4 @@
-"""The plainest reference as a network: CLIP's own embeddings compared with its own text."""
+"""The simplest reference as a network: CLIP's own embeddings compared with its own text."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ from afr_clip.prompts.ensemble import PromptSettings
 class CLIPSimilarity(nn.Module):
     r"""Compare every token of the last block with a normal and an abnormal sentence; nothing is trained.
 
-    What a method adds to CLIP is what it gains over this. The class token passes ``ln_post`` and the projection, which
-    makes it CLIP's own image embedding; the patch tokens pass the same, although CLIP never trained them for it.
+    ``ln_post`` and the projection make the class token CLIP's own image embedding; the patch tokens pass the same,
+    although CLIP never trained them for it.
 
     .. math:: P_i = \mathrm{softmax}(\cos(\mathrm{Proj}(\mathrm{LN}(v_i)), F_t^{\{n,a\}}) / \tau)_a
 
     Args:
         towers: The frozen networks.
-        prompts: Which sentences.
+        prompts: Templates and states.
         scoring: Temperature, image score, smoothing.
     """
 
@@ -41,19 +41,8 @@ class CLIPSimilarity(nn.Module):
         self.text = TextEmbeddings(self.backbone.encode_text, prompts)
         self._scoring = scoring
 
-    def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: none."""
-        return set()
-
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score images of named categories.
-
-        Args:
-            image: Normalised images of the backbone's input size.
-            category: What each image shows.
-
-        Returns:
-            The map at input size and on the grid, and the image score.
+        """Score normalised images of the backbone's input size, each with its category in words.
 
         Raises:
             ValueError: If there is not one category per image.
@@ -64,9 +53,13 @@ class CLIPSimilarity(nn.Module):
         embedded = self.backbone.project(tokens)
         with torch.autocast(image.device.type, enabled=False):
             similarity = text_on_text_similarity(embedded.float(), stateful)
-            probability = anomaly_probability(similarity, self._scoring.temperature)
+            probability = anomaly_probability(similarity, self._scoring.temperature)  # (B, 1 + N)
         layer_maps = probability[:, None, 1:].unflatten(-1, self.backbone.grid_size)
         anomaly_map = upsample_map(layer_maps[:, 0], (image.shape[-2], image.shape[-1]))
         anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
         image_score = combine_image_score(probability[:, 0], anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
+
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: none."""
+        return set()

@@ -18,22 +18,21 @@ from afr_clip.models.scoring import (
     upsample_map,
 )
 from afr_clip.models.scoring_settings import ScoringSettings
-from afr_clip.models.winclip.aggregation import aggregate_windows, harmonic_mean
 from afr_clip.models.winclip.references import Features, ReferenceBank
 from afr_clip.models.winclip.settings import check_window_sizes
-from afr_clip.models.winclip.windows import encode_windows, window_positions
+from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, harmonic_mean, window_positions
 from afr_clip.prompts.ensemble import PromptSettings
 
 
 class WinCLIP(nn.Module):
     r"""Compare an image and all its small windows with prompt ensembles (Jeong et al., CVPR 2023, arXiv:2303.14814).
 
-    CLIP's class token says what an image shows as a whole. Shown one window at a time, CLIP says it of each window, and
-    so where the anomaly is. A patch gets the harmonic mean over all windows that show it, and the map is the harmonic
+    CLIP's class token says what an image shows as a whole. Shown one window at a time, it says so of each window, and
+    thus where the anomaly is. A patch gets the harmonic mean over all windows that show it, and the map is the harmonic
     mean over the window sizes and the image score. Nothing is trained: there are 0 trainable parameters.
 
-    With ``shots`` (WinCLIP+) normal images of the category are looked at first; how unlike the nearest of them the
-    patches and windows are makes a second map. Map and image score are the means of both:
+    With ``shots`` (WinCLIP+) the network first observes normal images of the category. The distance of patches and
+    windows to the nearest of them makes a second map; map and image score are the means of both:
 
     .. math::
         M = \tfrac{1}{2} (M_{text} + M_{ref}), \qquad
@@ -42,12 +41,12 @@ class WinCLIP(nn.Module):
     Note:
         There is no official code. Where the paper leaves a choice open, the default is that of the public
         re-implementation that comes closest to its numbers: sentences are averaged before they are normalised
-        (``normalise_first=False``), cosines are divided by 0.07, nothing is smoothed. Its list of templates has 21
-        lines and says one of them twice; the default here is the list of 22, ``PromptStyle.winclip_21`` is the other.
+        (``normalise_first=False``), cosines are divided by 0.07, nothing is smoothed. Its list of 21 templates has one
+        twice; the default here is the list of 22, ``PromptStyle.winclip_21`` is the other.
 
     Args:
         towers: The frozen networks.
-        prompts: Which sentences.
+        prompts: Templates and states.
         scoring: Temperature, image score, smoothing.
         window_sizes: Sides of the windows in patches.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
@@ -69,25 +68,15 @@ class WinCLIP(nn.Module):
     ) -> None:
         super().__init__()
         check_window_sizes(window_sizes)
-        for size in window_sizes:
-            window_positions(towers.backbone.grid_size, size)
         self.backbone: CLIPBackbone = towers.backbone
         self.text = TextEmbeddings(self.backbone.encode_text, prompts, normalise_first=normalise_first)
         self.shots = shots
         self._references = ReferenceBank()
-        self._window_sizes = tuple(window_sizes)
+        self._windows = {size: window_positions(self.backbone.grid_size, size) for size in window_sizes}
         self._scoring = scoring
 
-    def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: none."""
-        return set()
-
     def observe(self, image: Float[Tensor, "shots 3 height width"], category: str) -> None:
-        """Look at the reference images of a category, in place of any that were there.
-
-        Args:
-            image: Normal images of the backbone's input size.
-            category: As ``forward`` will name it.
+        """Remember normal images of a category, as ``forward`` will name it, instead of any before.
 
         Raises:
             ValueError: If there are more or fewer images than ``shots``.
@@ -98,32 +87,38 @@ class WinCLIP(nn.Module):
                 f"Set module.network.shots to their number."
             )
             raise ValueError(msg)
-        _, features = self._look(image)
+        _, features = self._encode(image)
         self._references.remember(category, features)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score images of named categories.
+        """Score normalised images of the backbone's input size, each with its category in words.
 
-        Args:
-            image: Normalised images of the backbone's input size.
-            category: What each image shows.
-
-        Returns:
-            The anomaly map at input size, the image score, and the maps of the scales: one per window size, the image
-            score as a map, and with ``shots`` those of patches and windows against the references.
+        The layer maps are those of the scales: one per window size, the image score as a map, and with ``shots`` those
+        of patches and windows against the references.
 
         Raises:
             ValueError: If there is not one category per image, or one has no references where there must be some.
         """
         require_one_name_each(image, category)
-        class_embedding, features = self._look(image)
+        grid_size = self.backbone.grid_size
+        class_embedding, features = self._encode(image)
+
+        def window_maps(scores: Sequence[Tensor]) -> list[Tensor]:
+            return [aggregate_windows(s, grid_size, size) for s, size in zip(scores, self._windows, strict=True)]
+
         with torch.autocast(image.device.type, enabled=False):
-            by_text = self._against_text(class_embedding, features, category)
-            scale_maps, grid_map, image_score = by_text, harmonic_mean(by_text), by_text[:, -1, 0, 0]
+            stateful = self.text(category, image.device).stateful.float()
+            whole, *by_window = (
+                anomaly_probability(text_on_text_similarity(embeddings, stateful), self._scoring.temperature)
+                for embeddings in (class_embedding, *features[1:])
+            )
+            scale_maps = torch.stack([*window_maps(by_window), whole[..., None].expand(-1, *grid_size)], dim=1)
+            grid_map, image_score = harmonic_mean(scale_maps), whole[:, 0]
             if self.shots:
-                by_reference = self._against_references(features, category)
+                by_patch, *by_window = self._references.association(features, category)
+                by_reference = torch.stack([by_patch.unflatten(1, grid_size), *window_maps(by_window)], dim=1)
                 reference_map = by_reference.mean(dim=1)
-                scale_maps = torch.cat([by_text, by_reference], dim=1)
+                scale_maps = torch.cat([scale_maps, by_reference], dim=1)
                 grid_map = (grid_map + reference_map) / 2
                 image_score = (image_score + reference_map.amax(dim=(1, 2))) / 2
             anomaly_map = upsample_map(grid_map, (image.shape[-2], image.shape[-1]))
@@ -131,32 +126,17 @@ class WinCLIP(nn.Module):
             image_score = combine_image_score(image_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, scale_maps, trained_maps=anomaly_map[:, None])
 
-    def _look(self, image: Tensor) -> tuple[Float[Tensor, "batch 1 dim"], Features]:
-        """Encode images once: the class embedding, and the features of every scale, in float32."""
-        tokens, windows = encode_windows(self.backbone, image, self._window_sizes)
-        patch_tokens = self.backbone.ln_post(tokens[:, 1:])
-        features = tuple(scale.float() for scale in (patch_tokens, *windows))
+    def _encode(self, image: Tensor) -> tuple[Float[Tensor, "batch 1 dim"], Features]:
+        """Encode images once, in float32: the class embedding, then the features of patches and of each window size."""
+        embedded = self.backbone.embed(image)
+        (tokens,) = self.backbone.tap(embedded, layers=(self.backbone.depth,))
+        windows = [
+            embed_windows(self.backbone, embedded.tokens, positions.to(image.device))
+            for positions in self._windows.values()
+        ]
+        features = tuple(scale.float() for scale in (self.backbone.ln_post(tokens[:, 1:]), *windows))
         return self.backbone.project(tokens[:, :1]).float(), features
 
-    def _against_text(
-        self, class_embedding: Tensor, features: Features, category: Sequence[str]
-    ) -> Float[Tensor, "batch scales h w"]:
-        """Score every window size, and the image as a whole in the last map."""
-        stateful = self.text(category, class_embedding.device).stateful.float()
-        image_score, *of_windows = (
-            anomaly_probability(text_on_text_similarity(seen, stateful), self._scoring.temperature)
-            for seen in (class_embedding, *features[1:])
-        )
-        whole = image_score[..., None].expand(-1, *self.backbone.grid_size)
-        return torch.stack([*self._window_maps(of_windows), whole], dim=1)
-
-    def _against_references(self, features: Features, category: Sequence[str]) -> Float[Tensor, "batch scales h w"]:
-        """Score the patches, and every window size, by how unlike the references they are."""
-        of_patches, *of_windows = self._references.association(features, category)
-        return torch.stack([of_patches.unflatten(1, self.backbone.grid_size), *self._window_maps(of_windows)], dim=1)
-
-    def _window_maps(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        return [
-            aggregate_windows(of_windows, self.backbone.grid_size, size)
-            for of_windows, size in zip(scores, self._window_sizes, strict=True)
-        ]
+    def trainable_parameter_names(self) -> set[str]:
+        """Name the parameters that learn: none."""
+        return set()

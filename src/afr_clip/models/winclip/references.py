@@ -1,4 +1,4 @@
-"""What few-shot WinCLIP remembers of normal images, and how unlike them an image is."""
+"""The normal images that few-shot WinCLIP remembers, and how unlike them an image is."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,18 @@ Features = tuple[Tensor, ...]
 class ReferenceBank:
     """Features of normal images by category.
 
-    They are neither parameters nor buffers: they belong to the dataset that is scored, not to the network.
+    They are neither parameters nor buffers, because they belong to the dataset and not to the network.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, Features] = {}
 
     def remember(self, category: str, features: Features) -> None:
-        """Take the features of a category's reference images in place of any that were there.
-
-        Args:
-            category: As it will be named when its images are scored.
-            features: Of all its reference images.
-        """
+        """Keep the features of all reference images of a category, instead of any before."""
         self._known[category] = tuple(F.normalize(scale.flatten(0, 1), dim=-1) for scale in features)
 
     def association(self, features: Features, categories: Sequence[str]) -> Features:
-        """Say of every position how unlike the nearest position of its category's references it is.
-
-        Args:
-            features: Of the images to score.
-            categories: One for each image.
+        """Measure how unlike each position of an image is to the references of the image's category.
 
         Returns:
             At every scale ``(B, positions)``, in [0, 1]; 0 where a reference shows the same.
@@ -61,7 +52,7 @@ class ReferenceBank:
 def association_score(
     seen: Float[Tensor, "positions dim"], references: Float[Tensor, "references dim"]
 ) -> Float[Tensor, " positions"]:
-    r"""Say how unlike the nearest reference each position is.
+    r"""Measure the distance of each position of an image to the nearest reference.
 
     .. math:: M_w = \tfrac{1}{2} \big( 1 - \max_{r \in R} \cos(F_w, r) \big)
         \qquad \text{reference association, WinCLIP}
@@ -69,9 +60,6 @@ def association_score(
     Args:
         seen: Features of one image at one scale.
         references: Unit features of the reference images at that scale.
-
-    Returns:
-        Scores in [0, 1].
 
     Example:
         >>> association_score(torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), torch.tensor([[1.0, 0.0]]))

@@ -1,9 +1,7 @@
-"""CLIP's own embedding of small windows of an image, many windows in one pass."""
-
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+"""Windows of an image: CLIP's own embedding of each, and from their scores to a map."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,51 +12,12 @@ TOKENS_PER_PASS = 1280
 """Tokens of all windows in one pass: enough to keep matrix products busy, few enough to stay in a CPU's cache."""
 
 
-class WindowedImage(NamedTuple):
-    """What the image tower makes of whole images and of their windows.
-
-    Attributes:
-        tokens: Class token and patch tokens after the last block, neither normalised nor projected.
-        windows: Per window size one embedding for each window, row by row, in the shared space; not normalised.
-    """
-
-    tokens: Float[Tensor, "batch tokens token_dim"]
-    windows: tuple[Float[Tensor, "batch windows embed_dim"], ...]
-
-
-def encode_windows(
-    backbone: CLIPBackbone, image: Float[Tensor, "batch 3 height width"], sizes: Sequence[int]
-) -> WindowedImage:
-    """Run the image tower over images and over every square window of their patches.
+def window_positions(grid_size: tuple[int, int], size: int) -> Int[Tensor, "windows tokens"]:
+    """List the tokens that every window shows.
 
     A window is an image of which nothing else is shown: the tower sees the class token and the window's patch tokens
-    with the position embeddings that they have in the whole image.
-
-    Args:
-        backbone: The frozen towers.
-        image: Normalised images of the backbone's input size.
-        sizes: Sides of the windows in patches; windows of one size overlap, one starts at every patch where it fits.
-
-    Returns:
-        Tokens of the images, embeddings of the windows.
-
-    Raises:
-        ValueError: If a window does not fit the patch grid, or the image has another size than the tower was built for.
-    """
-    embedded: list[Tensor] = []
-
-    def keep(number: int, tokens: Tensor) -> Tensor:
-        if number == 1:
-            embedded.append(tokens)
-        return tokens
-
-    positions = [window_positions(backbone.grid_size, size).to(image.device) for size in sizes]
-    (tokens,) = backbone.tap(image, keep, layers=(backbone.depth,))
-    return WindowedImage(tokens, tuple(embed_windows(backbone, embedded[0], of_size) for of_size in positions))
-
-
-def window_positions(grid_size: tuple[int, int], size: int) -> Int[Tensor, "windows tokens"]:
-    """Say which tokens every window shows.
+    with the position embeddings that they have in the whole image. Windows overlap; one starts at every patch where it
+    fits.
 
     Args:
         grid_size: Patches ``(h, w)`` of an image.
@@ -91,12 +50,12 @@ def embed_windows(
     tokens: Float[Tensor, "batch tokens token_dim"],
     positions: Int[Tensor, "windows shown"],
 ) -> Float[Tensor, "batch windows embed_dim"]:
-    """Embed windows of images of which each shows some tokens, many in one pass.
+    """Embed windows of images, many in one pass.
 
     Args:
         backbone: The frozen towers.
         tokens: What the first block of the image tower sees of whole images.
-        positions: Which of the tokens every window shows; the class token comes first.
+        positions: The tokens that every window shows; the class token comes first.
 
     Returns:
         The class token of every window after the last block, in the shared space; not normalised.
@@ -104,17 +63,54 @@ def embed_windows(
     num_images, (*blocks, last) = tokens.shape[0], backbone.clip.visual.transformer.resblocks
     embeddings = []
     for part in positions.split(max(1, TOKENS_PER_PASS // (num_images * positions.shape[1]))):
-        seen = tokens[:, part].flatten(0, 1)  # (B * windows, 1 + k * k, D_v)
+        shown = tokens[:, part].flatten(0, 1)  # (B * windows, 1 + k * k, D_v)
         for block in blocks:
-            seen = block(seen)
-        embeddings.append(backbone.project(_class_token_after(last, seen)).unflatten(0, (num_images, -1)))
+            shown = block(shown)
+        if isinstance(last.attn, FusedAttention):
+            # The class token alone: the last block's patches are not read.
+            class_token = shown[:, 0] + last.ls_1(last.attn.of_first(last.ln_1(shown)))
+            class_token = class_token + last.ls_2(last.mlp(last.ln_2(class_token)))
+        else:
+            class_token = last(shown)[:, 0]
+        embeddings.append(backbone.project(class_token).unflatten(0, (num_images, -1)))
     return torch.cat(embeddings, dim=1)
 
 
-def _class_token_after(block: Any, tokens: Float[Tensor, "rows tokens token_dim"]) -> Float[Tensor, "rows token_dim"]:  # noqa: ANN401 - open_clip's blocks share no type
-    """Compute the class token alone that a block returns: the last one's patches are read by nobody."""
-    if not isinstance(block.attn, FusedAttention):
-        return block(tokens)[:, 0]
-    normed = block.ln_1(tokens)
-    class_token = tokens[:, 0] + block.ls_1(block.attn.of_first(normed))
-    return class_token + block.ls_2(block.mlp(block.ln_2(class_token)))
+def aggregate_windows(
+    scores: Float[Tensor, "batch windows"], grid_size: tuple[int, int], size: int
+) -> Float[Tensor, "batch grid_height grid_width"]:
+    r"""Give every patch the harmonic mean of the scores of all windows that show it.
+
+    A patch is anomalous where no window that shows it looks normal: one low score pulls a harmonic mean down.
+
+    .. math:: \bar{M}_{ij} = \Big( \tfrac{1}{|W_{ij}|} \sum_{w \in W_{ij}} M_w^{-1} \Big)^{-1}
+        \qquad \text{harmonic aggregation of windows, WinCLIP}
+
+    Args:
+        scores: One score in [0, 1] for each window, row by row; a score of 0 makes every patch of the window 0.
+        grid_size: Patches ``(h, w)`` of an image.
+        size: Side of a window in patches.
+
+    Example:
+        >>> aggregate_windows(torch.tensor([[0.5, 0.25]]), grid_size=(2, 3), size=2)[0, 0]
+        tensor([0.5000, 0.3333, 0.2500])
+    """
+    inverse = 1 / scores.unflatten(1, (grid_size[0] - size + 1, grid_size[1] - size + 1))
+    # A patch is shown by the windows that start at it or up to size - 1 patches above and left of it.
+    inverse_sum, num_windows = (
+        F.avg_pool2d(F.pad(maps, [size - 1] * 4), size, stride=1, divisor_override=1)
+        for maps in (inverse, torch.ones_like(inverse[:1]))
+    )
+    return num_windows / inverse_sum
+
+
+def harmonic_mean(
+    maps: Float[Tensor, "batch scales grid_height grid_width"],
+) -> Float[Tensor, "batch grid_height grid_width"]:
+    """Combine the maps of all scales, with scores in [0, 1]; 0 where one of them is 0.
+
+    Example:
+        >>> harmonic_mean(torch.tensor([0.5, 0.5, 0.25]).view(1, 3, 1, 1))
+        tensor([[[0.3750]]])
+    """
+    return maps.shape[1] / (1 / maps).sum(dim=1)

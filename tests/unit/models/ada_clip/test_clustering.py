@@ -3,7 +3,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch.testing import assert_close
 
-from afr_clip.models.ada_clip.clustering import cluster, seeds
+from afr_clip.models.ada_clip.fusion import cluster, seeds
 from helpers.naive_ada_clip import naive_clusters, naive_seeds
 
 

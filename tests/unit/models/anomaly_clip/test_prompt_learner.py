@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.clip.text_tower import TextTower
+from afr_clip.clip.text import TextTower
 from afr_clip.models.anomaly_clip.prompt_learner import PromptLearner
 from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings
 from helpers.naive_anomaly_clip import naive_learned_sentence

@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.models.winclip.windows import encode_windows
 from helpers.methods import build_method
 from helpers.naive import naive_probability, naive_similarity, naive_upsampling
-from helpers.naive_methods import naive_association, naive_window_aggregation
+from helpers.naive_methods import naive_association, naive_window_aggregation, naive_window_embeddings
 from helpers.tiny import random_batch
 
 NAMES = ("metal_nut", "screw")
@@ -28,11 +27,16 @@ def few_shot(towers, *overrides: str) -> torch.nn.Module:
     return network
 
 
+def embedded_windows(towers, image: torch.Tensor) -> list[torch.Tensor]:
+    """Per image the embeddings of its windows of sizes 2 and 3, one window at a time."""
+    visual = towers.backbone.clip.visual
+    return [torch.stack([naive_window_embeddings(visual, one, size) for one in image]) for size in (2, 3)]
+
+
 def naive_text_maps(network, towers, image: torch.Tensor) -> list[torch.Tensor]:
     """Per image the maps of window sizes 2 and 3 and the image score as a map, from loops."""
     stateful = network.text(NAMES, image.device).stateful
-    encoded = encode_windows(towers.backbone, image, [2, 3])
-    scored = [encoded.windows[0], encoded.windows[1], towers.backbone.clip.encode_image(image)[:, None]]
+    scored = [*embedded_windows(towers, image), towers.backbone.clip.encode_image(image)[:, None]]
     of_size_2, of_size_3, whole = (naive_probability(naive_similarity(seen, stateful), 0.07) for seen in scored)
     return [
         torch.stack(
@@ -64,8 +68,8 @@ def test_few_shot_map_and_score_are_the_means_with_those_of_the_references(tower
     for i, maps in enumerate(naive_text_maps(network, towers, image)):
         scales = []
         for shown in (image[i : i + 1], references(seed=9 + i)):
-            encoded = encode_windows(towers.backbone, shown, [2, 3])
-            scales.append((towers.backbone.ln_post(encoded.tokens[:, 1:]), *encoded.windows))
+            (tokens,) = towers.backbone.tap(shown, layers=(4,))
+            scales.append((towers.backbone.ln_post(tokens[:, 1:]), *embedded_windows(towers, shown)))
         of_patches, of_size_2, of_size_3 = (
             naive_association(seen[0], known.flatten(0, 1)) for seen, known in zip(*scales, strict=True)
         )

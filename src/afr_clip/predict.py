@@ -3,10 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from afr_clip.cli.command import config_dir, ends_in_a_sentence, run_command
+from afr_clip.cli.command import config_dir, ends_in_a_sentence, run_command, start_processes
 from afr_clip.config.schema import register
 from afr_clip.config.validate import validate
-from afr_clip.processes.launch import launch
 
 register()
 
@@ -16,7 +15,7 @@ register()
 def main(config: DictConfig) -> None:
     """Check the composed config, then predict."""
     validate(config)
-    launch(config, "afr_clip.predict")
+    start_processes(config, "afr_clip.predict")
     # Loading torch takes seconds, and a wrong config should not wait for it.
     from afr_clip.run.predict import predict  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves, says so, and goes on from there as if nothing had happened."""
+"""A run that is asked to stop saves, says so, and resumes from there as if nothing had happened."""
 
 import os
 import signal
@@ -113,7 +113,7 @@ def test_a_requeued_job_goes_on_by_itself(disturbed, run, tmp_path, whole, scont
     assert_goes_on(overrides)  # and finished it is not done again
 
 
-@pytest.mark.parametrize(("requeue", "words"), [("true", "scontrol says no such job"), ("false", None)])
+@pytest.mark.parametrize(("requeue", "words"), [("true", "could not be requeued: no such job"), ("false", None)])
 def test_a_job_is_requeued_only_where_asked_and_a_failure_is_said(disturbed, scontrol, tmp_path, requeue, words):
     asked = scontrol(code=1)
     assert disturbed((0, 0), partial(send, signal.SIGTERM), f"requeue={requeue}")[0] == EXIT_STOPPED
@@ -164,14 +164,14 @@ def send_when_loading(*_: object) -> None:
 def test_a_training_is_stopped_while_it_loads(run, small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("afr_clip.run.train.load_dataset", send_when_loading)
     assert run("train", *small, f"run_dir={tmp_path / 'r'}") == EXIT_STOPPED
-    assert "error: Stopped by SIGUSR1. Files written so far are whole" in capsys.readouterr().err
+    assert "error: Stopped by SIGUSR1. Files written so far are complete" in capsys.readouterr().err
 
 
 def test_an_evaluation_that_is_stopped_is_interrupted(run, whole, unseen, tmp_path, capsys, monkeypatch):
     data = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0", f"checkpoint={whole()}"]
     monkeypatch.setattr("afr_clip.run.evaluate.load_dataset", send_when_loading)
     assert run("evaluate", *data, f"run_dir={tmp_path / 'r'}") == 1
-    assert "error: Interrupted. Files written so far are whole" in capsys.readouterr().err
+    assert "error: Interrupted. Files written so far are complete" in capsys.readouterr().err
 
 
 def test_a_signal_to_the_whole_group_does_not_kill_the_loading_processes(small, tmp_path):

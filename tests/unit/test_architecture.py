@@ -38,7 +38,7 @@ SETTINGS = (
 SHARED = ("files", "processes.place", "processes.signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
 
-HIGH = ("cli", "run", "sweep", "processes", "commands")
+HIGH = ("cli", "run", "sweep", "commands")
 
 MAY_IMPORT = {
     "config": (*SETTINGS, "afr_clip.prompts"),
@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "models": ("afr_clip.clip", "afr_clip.prompts"),
     "clip": ("afr_clip.prompts",),
     "reports": ("afr_clip.data.records", "afr_clip.metrics"),
+    "processes": ("afr_clip.reports.record.run_folder",),
     "prompts": (),
     "losses": (),
     "metrics": (),
@@ -58,7 +59,7 @@ ONLY_IN = {
     "timm": {"clip"},
     "hydra": {"config", *HIGH},
     "omegaconf": {"config", *HIGH},
-    "lightning": {"training", "data", *HIGH},
+    "lightning": {"training", "data", "processes", *HIGH},
     "wandb": {"training"},
     "wandb_workspaces": {"reports"},
     "mlflow": {"training"},
@@ -145,6 +146,8 @@ def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
         ("afr_clip.config.schema", "from afr_clip.models.scoring import X", "afr_clip.models.scoring"),
         ("afr_clip.config.schema", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
         ("afr_clip.reports.pictures.maps", "from afr_clip.data.feed.dataset import X", "afr_clip.data.feed.dataset"),
+        ("afr_clip.processes.launch", "from omegaconf import DictConfig", "omegaconf"),
+        ("afr_clip.processes.launch", "from afr_clip.cli.command import X", "afr_clip.cli.command"),
         ("afr_clip.train", "import timm", "timm"),
         ("afr_clip.files", "import torch", "torch"),
         ("afr_clip.files", "from afr_clip.data.errors import DataError", "afr_clip.data.errors"),

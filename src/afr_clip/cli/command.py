@@ -11,15 +11,17 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from afr_clip.config.validate import ConfigError, MissingKeyError
+from afr_clip.processes.launch import World, launch
 from afr_clip.processes.place import adopt_srun, is_first, place
-from afr_clip.processes.signals import EXIT_STOPPED, Stopped
+from afr_clip.processes.signals import EXIT_STOPPED, INTERRUPTED, LOST, SpokenExit, Stopped, end_with
 
 EXIT_ERROR = 1
 EXIT_BAD_COMMAND_LINE = 2
@@ -30,16 +32,8 @@ DEBUG_SWITCH = "--debug"
 DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
 """Switch and variable show the traceback behind an error's sentence."""
 
-INTERRUPTED = "Interrupted. Files written so far are whole; a training goes on with the same command and resume=true."
-
 WORKER_TERMINATED = "is killed by signal: Terminated"
 """What PyTorch says where SIGTERM reached the loading processes first."""
-
-SENTENCE_FILE = "AFR_CLIP_SENTENCE_FILE"
-"""Names the file in which one of several processes says why it failed, for the one that says it to the user."""
-
-LOST = "Another process of the run has ended"
-"""How a process begins that failed only because another one did."""
 
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "TCPStore")
 """What is said by libraries that carry data between processes, when the other end is gone."""
@@ -73,10 +67,6 @@ class CommandLine(argparse.ArgumentParser):
         raise CommandLineError(msg)
 
 
-class SpokenExit(SystemExit):
-    """An exit whose sentence has been said."""
-
-
 def config_dir() -> str:
     """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -99,6 +89,30 @@ def run_command(main: Callable[[], None]) -> None:
     if not is_first():
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good; the first process speaks
     ends_in_a_sentence(main)()
+
+
+_OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
+"""How overrides begin that are for the typed command only, not for the processes it starts."""
+
+
+def start_processes(config: DictConfig, command: str) -> bool:
+    """Start the processes of a run if it has several and this is none of them; see `launch`.
+
+    Args:
+        config: The validated config.
+        command: The module that is run, for example ``afr_clip.train``.
+    """
+    world = World(int(config.trainer.devices), config.trainer.num_nodes, bool(config.run_dir))
+    return launch(command, retyped(HydraConfig.get()), world)
+
+
+def retyped(hydra: Any) -> list[str]:  # noqa: ANN401 - Hydra's own config
+    """Return the arguments that repeat a command for one run in the folder that was chosen."""
+    folder = str(hydra.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
+    typed = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    searched = [argument for path in typed for argument in ("--config-dir", path)]
+    for_hydra = [override for override in hydra.overrides.hydra if not override.lstrip("+~").startswith(_OF_THE_TYPED)]
+    return [*searched, *hydra.overrides.task, *for_hydra, f"hydra.run.dir='{folder}'"]
 
 
 def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -198,21 +212,3 @@ def _suggest(error: OmegaConfBaseException) -> str:
         return f". Write +{error.full_key}=VALUE to add it."
     near = get_close_matches(str(error.key), [str(key) for key in parent], n=1)
     return f". Did you mean {near[0]}?" if near else f". Known here: {', '.join(map(str, parent))}."
-
-
-def end_with(sentence: str, code: int) -> NoReturn:
-    """End this process with a sentence, said to the user or to the process that watches over this one.
-
-    Args:
-        sentence: What went wrong.
-        code: The exit code.
-
-    Raises:
-        SpokenExit: Always.
-    """
-    told = os.environ.get(SENTENCE_FILE)
-    if told is None:
-        sys.stderr.write(f"error: {sentence}\n")
-    else:
-        Path(told).write_text(sentence, encoding="utf-8")
-    raise SpokenExit(code)

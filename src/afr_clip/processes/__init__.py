@@ -1,1 +1,1 @@
-"""Which process of a run this is, how processes start and meet, and what stops them."""
+"""Which process of a run this is, how the processes start and meet, and what stops them."""

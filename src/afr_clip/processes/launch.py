@@ -1,8 +1,12 @@
-"""Start the processes of a run, and let them end as one.
+"""Start the processes of a run, and end them together.
 
-The command that is typed starts one process for each of ``trainer.devices`` and only watches over them. Each gets the
-same overrides, the run folder as it was decided once, and its place by environment, in torchrun's words. So nothing
-hangs on the moment at which a process composes its config, and each job of a multirun is processes of its own.
+The typed command starts one process per ``trainer.devices`` and only watches over them. Each gets the same overrides,
+the run folder that was chosen once, and its place in the environment variables of torchrun.
+
+torch's elastic launcher (`torch.distributed.launcher`, tried with torch 2.14) does not do here. Told to stop by SIGTERM
+it exits with 1 and a traceback where the processes said 75 and saved; SIGUSR1 and SIGKILL end it and leave the
+processes running; it kills processes that save for more than 30 s; and it cannot tell a process that failed from one
+that only lost its peer to SIGKILL.
 """
 
 import os
@@ -10,97 +14,108 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from afr_clip.cli.command import INTERRUPTED, LOST, SENTENCE_FILE, end_with
-from afr_clip.config.validate import ConfigError
 from afr_clip.processes.place import place
-from afr_clip.processes.signals import EXIT_STOPPED, STOP_SIGNALS
+from afr_clip.processes.signals import (
+    EXIT_STOPPED,
+    INTERRUPTED,
+    LOST,
+    SENTENCE_FILE,
+    STOP_SIGNALS,
+    end_with,
+    hand_on,
+    listening,
+    start_child,
+    watch_parent,
+)
 
 RENDEZVOUS = "AFR_CLIP_RENDEZVOUS"
-"""Names the file by which processes of one machine find each other."""
+"""Environment variable with the file through which the processes of one machine find each other."""
 
-PARENT = "AFR_CLIP_PARENT"
-"""Names a pipe that ends when the command that was typed does."""
-
-GLANCE = 0.1
-"""Seconds between two looks at the processes."""
+POLL_SECONDS = 0.1
 
 GRACE = 10.0
-"""Seconds a process has to end by itself once another one failed, and again once it was told to."""
+"""Seconds a process has to end by itself after another one failed, and again after SIGTERM."""
 
 SAVING = 120.0
-"""Seconds instead of these where the other one was stopped: what is being saved gets finished."""
+"""Seconds it has instead if the other one was stopped: it may still be saving."""
 
 FORWARDED = (*STOP_SIGNALS, signal.SIGINT)
-"""Signals that the processes get too."""
-
-_OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
-"""How overrides begin that are not for the processes."""
 
 
-def launch(config: DictConfig, command: str) -> bool:
-    """Start the processes of a run, if it has several and this is none of them, and wait until all have ended.
+class LaunchError(ValueError):
+    """A run that asks for other processes than were started, or lacks what several machines must share."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes a run asks for.
+
+    Attributes:
+        devices: On each machine.
+        num_nodes: Machines.
+        has_run_dir: Whether ``run_dir`` was given, so that processes started one by one share it.
+    """
+
+    devices: int
+    num_nodes: int = 1
+    has_run_dir: bool = False
+
+    @property
+    def size(self) -> int:
+        """All processes."""
+        return self.devices * self.num_nodes
+
+
+def launch(command: str, arguments: Sequence[str], world: World) -> bool:
+    """Start the processes of a run, unless it has only one or this is one of them, and wait until all have ended.
 
     Args:
-        config: The validated config.
-        command: The module that is run, for example ``afr_clip.train``.
+        command: The module to run, for example ``afr_clip.train``.
+        arguments: What to type after it.
+        world: The processes.
 
     Returns:
-        Whether they were started, and so everything is done.
+        Whether processes were started, and so everything is done.
 
     Raises:
-        ConfigError: If the config asks for another number of processes than were started, or lacks what several
-            machines must share.
-        SystemExit: If one of them failed; its sentence has been said.
+        LaunchError: If the run cannot have these processes.
+        SystemExit: If a process failed; its error has been reported.
     """
-    num_local, num_nodes = int(config.trainer.devices), config.trainer.num_nodes
-    faults = list(_faults(config, num_local * num_nodes, os.environ))
+    watch_parent()
+    faults = list(_faults(world, os.environ))
     if faults:
-        raise ConfigError(" ".join(faults))
-    if "RANK" in os.environ:
-        _end_with_parent()
-    if "RANK" in os.environ or num_local * num_nodes == 1:
+        raise LaunchError(" ".join(faults))
+    if "RANK" in os.environ or world.size == 1:
         return False
-    watched, held = os.pipe()  # ends for whoever watches it when this process ends, however it does
     with tempfile.TemporaryDirectory(prefix="afr_clip-") as scratch:
-        try:
-            _watch(_start(config, command, Path(scratch), watched))
-        finally:
-            os.close(watched)
-            os.close(held)
+        _watch(_start(command, arguments, world, Path(scratch)))
     return True
 
 
-def _faults(config: DictConfig, num_processes: int, environment: Mapping[str, str]) -> Iterator[str]:
-    asked = f"trainer.devices={config.trainer.devices} trainer.num_nodes={config.trainer.num_nodes}"
+def _faults(world: World, environment: Mapping[str, str]) -> Iterator[str]:
+    asked = f"trainer.devices={world.devices} trainer.num_nodes={world.num_nodes}"
     is_started = "RANK" in environment
-    if is_started and place(environment).world_size != num_processes:
+    if is_started and place(environment).world_size != world.size:
         yield (
             f"trainer.devices times trainer.num_nodes must be the number of processes that were started, "
-            f"{place(environment).world_size}, got {asked}. Type both as they were started."
+            f"{place(environment).world_size}, got {asked}. Give both as they were started."
         )
-    composes_alone = (is_started and PARENT not in environment) or config.trainer.num_nodes > 1
-    if num_processes > 1 and composes_alone and not config.run_dir:
+    composes_alone = (is_started and SENTENCE_FILE not in environment) or world.num_nodes > 1
+    if world.size > 1 and composes_alone and not world.has_run_dir:
         yield (
             "run_dir must be given where processes are started one by one or on several machines, because they share "
-            "one folder, got none. Add run_dir=DIR to the command."
+            "one folder. Add run_dir=DIR to the command."
         )
     missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
-    if config.trainer.num_nodes > 1 and not is_started and missing:
+    if world.num_nodes > 1 and not is_started and missing:
         yield (
-            f"A run on {config.trainer.num_nodes} machines must find NODE_RANK, MASTER_ADDR and MASTER_PORT in its "
-            f"environment, got no {', '.join(missing)}. Set them on each machine, or start the command with torchrun "
-            f"or srun."
+            f"A run on {world.num_nodes} machines needs NODE_RANK, MASTER_ADDR and MASTER_PORT in its environment, "
+            f"got no {', '.join(missing)}. Set them on each machine, or start the command with torchrun or srun."
         )
 
 
@@ -111,11 +126,11 @@ class Member:
     Attributes:
         rank: Its number in the run.
         process: The process.
-        sentence_file: Where it says why it failed.
+        sentence_file: Where it leaves its error.
     """
 
     rank: int
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes]"
     sentence_file: Path
 
     @property
@@ -131,127 +146,75 @@ class Member:
             return INTERRUPTED
         if self.code is not None and self.code < 0:
             return (
-                f"Process {self.rank} of the run was killed by signal {-self.code}. Signal 9 is how a machine that "
-                f"runs out of memory ends a process: lower data.batch_size or trainer.devices."
+                f"Process {self.rank} of the run was killed by signal {-self.code}. A machine that runs out of memory "
+                f"kills processes with signal 9: lower data.batch_size or trainer.devices."
             )
         return f"Process {self.rank} of the run ended with code {self.code}. Run again with --debug."
 
 
-def _start(config: DictConfig, command: str, scratch: Path, watched: int) -> list[Member]:
-    num_local = int(config.trainer.devices)
-    node = int(os.environ.get("NODE_RANK", "0")) if config.trainer.num_nodes > 1 else 0
-    arguments = [sys.executable, "-m", command, *_arguments(HydraConfig.get())]
+def _start(command: str, arguments: Sequence[str], world: World, scratch: Path) -> list[Member]:
+    node = int(os.environ["NODE_RANK"]) if world.num_nodes > 1 else 0
+    shared = {"WORLD_SIZE": str(world.size), "NODE_RANK": str(node)}
+    if world.num_nodes == 1:
+        shared[RENDEZVOUS] = str(scratch / "rendezvous")
+    if "OMP_NUM_THREADS" not in os.environ:
+        shared["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // world.devices))
     members = []
-    for local_rank in range(num_local):
-        rank = node * num_local + local_rank
+    for local_rank in range(world.devices):
+        rank = node * world.devices + local_rank
         sentence_file = scratch / f"sentence_{rank}"
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(local_rank),
-            "WORLD_SIZE": str(num_local * config.trainer.num_nodes),
-            "NODE_RANK": str(node),
-            SENTENCE_FILE: str(sentence_file),
-            PARENT: str(watched),
-        }
-        if config.trainer.num_nodes == 1:
-            environment[RENDEZVOUS] = str(scratch / "rendezvous")
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_local)))
-        process = subprocess.Popen(
-            arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+        own = {"RANK": str(rank), "LOCAL_RANK": str(local_rank), SENTENCE_FILE: str(sentence_file)}
+        process = start_child(
+            [sys.executable, "-m", command, *arguments],
+            shared | own,
+            at_death=signal.SIGKILL,  # it may hang in a collective, and must not write to the run folder any more
             stdout=None if rank == 0 else subprocess.DEVNULL,
-            pass_fds=(watched,),
-            start_new_session=True,  # Ctrl-C reaches them once, through this process
         )
         members.append(Member(rank, process, sentence_file))
     return members
 
 
-def _arguments(hydra: Any) -> list[str]:  # noqa: ANN401 - Hydra's own config
-    """Say again what was typed, for one run in the folder that was decided."""
-    folder = str(hydra.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
-    typed = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    searched = [argument for path in typed for argument in ("--config-dir", path)]
-    for_hydra = [override for override in hydra.overrides.hydra if not override.lstrip("+~").startswith(_OF_THE_TYPED)]
-    return [*searched, *hydra.overrides.task, *for_hydra, f"hydra.run.dir='{folder}'"]
-
-
 def _watch(members: Sequence[Member]) -> None:
-    """Wait until all have ended; where one fails, end the others and say why."""
-    with _forwarding(members) as hand_on:
+    """Wait until all have ended; if one fails, end the others and report why."""
+    received: list[int] = []
+
+    def forward(signum: int, _frame: object) -> None:
+        received.append(signum)
+        _send(members, signum)
+
+    with listening(forward, FORWARDED) as before:
         while all(member.code in (None, 0) for member in members):
             if all(member.code == 0 for member in members):
                 return
-            time.sleep(GLANCE)
+            time.sleep(POLL_SECONDS)
         failed = _cause(members)
-        sentence, code = failed.sentence(), failed.code
-        _end(members, SAVING if code == EXIT_STOPPED else GRACE)
-        hand_on()
-    end_with(sentence, code if code is not None and code > 0 else 1)
+        sentence, code = failed.sentence(), failed.code or 1
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            _send(members, signum)
+            _wait(lambda: all(m.code is not None for m in members), SAVING if code == EXIT_STOPPED else GRACE)
+        if received:
+            hand_on(received[0], before)
+    end_with(sentence, code if code > 0 else 1)
 
 
 def _cause(members: Sequence[Member]) -> Member:
-    """Choose the process that failed by itself; others may only have lost their peers, and may say so first."""
-    deadline = time.monotonic() + GRACE
-    while True:
-        failed = [member for member in members if member.code not in (None, 0)]
-        by_itself = [member for member in failed if not member.sentence().startswith(LOST)]
-        if by_itself or all(m.code is not None for m in members) or time.monotonic() > deadline:
-            return (by_itself or failed)[0]
-        time.sleep(GLANCE)
+    """Choose the process that failed by itself; others may only have lost their peers, and may report that first."""
+
+    def failed() -> list[Member]:
+        ended = [member for member in members if member.code not in (None, 0)]
+        return [member for member in ended if not member.sentence().startswith(LOST)]
+
+    _wait(lambda: bool(failed()) or all(member.code is not None for member in members), GRACE)
+    return (failed() or [member for member in members if member.code not in (None, 0)])[0]
 
 
-def _end(members: Sequence[Member], patience: float) -> None:
-    for send in (signal.SIGTERM, signal.SIGKILL):
-        for member in members:
-            if member.code is None:
-                member.process.send_signal(send)
-        deadline = time.monotonic() + patience
-        while any(member.code is None for member in members) and time.monotonic() < deadline:
-            time.sleep(GLANCE)
+def _send(members: Sequence[Member], signum: int) -> None:
+    for member in members:
+        if member.code is None:
+            member.process.send_signal(signum)
 
 
-@contextmanager
-def _forwarding(members: Sequence[Member]) -> Iterator[Callable[[], None]]:
-    """Hand signals on to the processes, which know what to do about them; yields what hands them to whoever was asked.
-
-    Whoever listened to a signal before, submitit for one, gets it when the processes have saved everything and ended.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        for member in members:
-            if member.code is None:
-                member.process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-
-    def hand_on() -> None:
-        for number in received[:1]:
-            handler = before[signal.Signals(number)]
-            if callable(handler) and number in STOP_SIGNALS:
-                handler(number, None)
-
-    try:
-        yield hand_on
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_with_parent() -> None:
-    """Let this process be killed when the command that started it is; otherwise it would go on in the run folder."""
-    watched = os.environ.get(PARENT)
-    if watched is None:
-        return
-
-    def wait() -> None:
-        os.read(int(watched), 1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True, name="parent").start()
+def _wait(until: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)

@@ -5,18 +5,15 @@ import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-FIRST_PORT, NUM_PORTS = 20000, 10000
-"""Where the processes of a SLURM job meet: a port by job number, out of what users may open."""
-
 
 @dataclass(frozen=True)
 class Place:
     """A process among those of its run.
 
     Attributes:
-        rank: Its number, from 0.
-        world_size: How many there are.
-        local_rank: Its number among those of its machine.
+        rank: From 0, in the whole run.
+        world_size: Processes of the run.
+        local_rank: From 0, on this machine.
     """
 
     rank: int = 0
@@ -25,18 +22,12 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+        """Whether this process writes and prints for all."""
         return self.rank == 0
 
 
 def place(environment: Mapping[str, str] | None = None) -> Place:
-    """Read off the environment which process this is.
-
-    Args:
-        environment: As torchrun and our own launcher set it; this process's own unless given.
-
-    Returns:
-        Its place; the only process where nothing is said.
+    """Read which process this is from an environment, by default its own, as torchrun and `launch` set it.
 
     Example:
         >>> place({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
@@ -44,50 +35,43 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         >>> place({}).is_first
         True
     """
-    said = os.environ if environment is None else environment
-    if "RANK" not in said or "WORLD_SIZE" not in said:
+    given = os.environ if environment is None else environment
+    if "RANK" not in given or "WORLD_SIZE" not in given:
         return Place()
-    return Place(int(said["RANK"]), int(said["WORLD_SIZE"]), int(said.get("LOCAL_RANK", "0")))
+    return Place(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given.get("LOCAL_RANK", "0")))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks for all of its run."""
+    """Whether this process writes and prints for all of its run."""
     return place().is_first
 
 
 def adopt_srun(environment: MutableMapping[str, str]) -> None:
-    """Say in torchrun's words what ``srun`` says in SLURM's, where it started several processes.
-
-    Args:
-        environment: Is added to; left alone where it says so already, and in a job step of one process.
+    """Add torchrun's variables where ``srun`` started several processes; variables that exist stay.
 
     Example:
         >>> step = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_NODEID": "1"}
-        >>> adopt_srun(step | {}) is None
-        True
+        >>> adopt_srun(step)
+        >>> step["RANK"], step["WORLD_SIZE"]
+        ('2', '4')
     """
     if "RANK" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         return
-    said = {
+    found = {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "NODE_RANK": environment["SLURM_NODEID"],
         "MASTER_ADDR": first_host(environment.get("SLURM_STEP_NODELIST", "127.0.0.1")),
-        "MASTER_PORT": str(FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % NUM_PORTS),
+        # A port that users may open and that differs between jobs.
+        "MASTER_PORT": str(20000 + int(environment.get("SLURM_JOB_ID", "0")) % 10000),
     }
-    for name, value in said.items():
+    for name, value in found.items():
         environment.setdefault(name, value)
 
 
 def first_host(nodes: str) -> str:
-    """Name the first machine of a SLURM node list.
-
-    Args:
-        nodes: For example ``node[07-09,12],other3``.
-
-    Returns:
-        Its host name.
+    """Return the first machine of a SLURM node list.
 
     Example:
         >>> first_host("node[07-09,12],other3"), first_host("a1,a2")

@@ -1,27 +1,68 @@
-"""Signals that ask a run to stop, and how it ends then."""
+"""What happens when a run is asked to stop, and how a process ends.
 
+Schedulers send SIGTERM, SIGUSR1 or SIGUSR2 before they take a machine away. What each part does:
+
+* A training finishes its step, saves and stops (`stopping.StopWhenAsked`), or at once while it loads (`stoppable`).
+* Evaluate and predict cannot resume: `interruptible` ends them as Ctrl-C does.
+* The process that watches over several others forwards the signal to them (`launch`).
+* A sweep asks its cells to save and waits for them (`sweep.cells`).
+* Loading processes ignore the signals; their main process decides (`data.feed.workers`).
+* A process that loses the one that started it, even to SIGKILL, is sent a signal itself (`start_child`).
+
+Only the standard library is needed here, so every room may import it.
+"""
+
+import functools
+import logging
+import os
 import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from afr_clip.processes.place import is_first
+
+logger = logging.getLogger(__name__)
 
 EXIT_STOPPED = 75
-"""Stopped by a signal with everything saved: the same command with ``resume=true`` goes on (EX_TEMPFAIL)."""
+"""Exit code of a run that was stopped by a signal and has saved everything (EX_TEMPFAIL)."""
 
 STOP_SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)  # Windows has one
+    if hasattr(signal, name)  # Windows has only SIGTERM
 )
-"""What schedulers send before they take a machine away. Ctrl-C is a person's, and ends a run at once."""
+"""Signals that ask to stop. Ctrl-C is not among them: it ends a run at once."""
+
+INTERRUPTED = "Interrupted. Files written so far are complete; resume a training with the same command and resume=true."
+
+LOST = "Another process of the run has ended"
+"""Start of the sentence of a process that failed only because another one did."""
+
+SENTENCE_FILE = "AFR_CLIP_SENTENCE_FILE"
+"""Environment variable with the file in which a process leaves its error for the one that watches over it."""
+
+PARENT = "AFR_CLIP_PARENT"
+"""Environment variable ``FD:SIGNAL``: a pipe that closes when the parent ends, and the signal to send then."""
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+class SpokenExit(SystemExit):
+    """An exit whose error has already been reported."""
 
 
 class Stopped(SystemExit):
-    """A run that was asked to stop, and has.
+    """A run stopped because a signal asked it to.
 
     Args:
-        signum: The signal that asked.
-        saved: A sentence that says up to where everything is saved.
-
-    Attributes:
-        signum: As given.
+        signum: The signal.
+        saved: A sentence saying up to where everything is saved.
     """
 
     def __init__(self, signum: int, saved: str) -> None:
@@ -30,6 +71,156 @@ class Stopped(SystemExit):
         self._saved = saved
 
     def __str__(self) -> str:
-        """Say what asked, what is saved, and how to go on."""
-        how = "The same command goes on from there, with resume=true where it is a single training."
+        """Say which signal came, what is saved, and how to resume."""
+        how = "Run the same command again to resume, with resume=true for a single training."
         return f"Stopped by {self.signum.name}. {self._saved} {how}"
+
+
+def end_with(sentence: str, code: int) -> NoReturn:
+    """End this process with an error, reported to the user or to the process that watches over this one.
+
+    Raises:
+        SpokenExit: Always.
+    """
+    report = os.environ.get(SENTENCE_FILE)
+    if report is None:
+        sys.stderr.write(f"error: {sentence}\n")
+    else:
+        Path(report).write_text(sentence, encoding="utf-8")
+    raise SpokenExit(code)
+
+
+def listen(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> dict[int, Any]:
+    """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing.
+
+    Returns:
+        The earlier handlers by signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {int(signum): signal.signal(signum, handler) for signum in signums}
+
+
+@contextmanager
+def listening(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> Iterator[dict[int, Any]]:
+    """Handle signals inside the block; yields the earlier handlers, which are restored afterwards."""
+    before = listen(handler, signums)
+    try:
+        yield before
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
+
+
+def hand_on(signum: int, before: Mapping[int, Any]) -> None:
+    """Call the earlier handler of a signal, submitit's for example, now that everything is saved."""
+    if signum in STOP_SIGNALS and callable(before.get(signum)):
+        before[signum](signum, None)
+
+
+@contextmanager
+def stoppable(
+    saved: str = "Files written so far are complete.",
+    *,
+    requeue: bool = False,
+    signums: Sequence[int] = STOP_SIGNALS,
+) -> Iterator[None]:
+    """Turn a signal into `Stopped`. An earlier handler is called once everything is saved.
+
+    Args:
+        saved: What `Stopped` says if the signal comes in this block; a nested listener may say something better.
+        requeue: Whether SLURM is told to start this job again.
+        signums: The signals.
+    """
+
+    def stop(signum: int, _frame: FrameType | None) -> NoReturn:
+        raise Stopped(signum, saved)
+
+    with listening(stop, signums) as before:
+        try:
+            yield
+        except Stopped as stopped:
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)  # one signal is enough
+            if requeue:
+                _requeue_job()
+            if stopped.signum in STOP_SIGNALS and callable(before.get(stopped.signum)):
+                logger.warning("%s", stopped)  # the earlier handler may end the process
+            hand_on(stopped.signum, before)
+            raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a command that cannot be resumed end at a signal as it does at Ctrl-C."""
+    with listening(signal.default_int_handler):
+        yield
+
+
+def was_requeued() -> bool:
+    """Whether SLURM started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def _requeue_job() -> None:
+    if not is_first() or "SUBMITIT_EXECUTOR" in os.environ:  # submitit requeues its own jobs
+        return
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        logger.warning("requeue=true has no effect: this is not a SLURM job (SLURM_JOB_ID is not set).")
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True)
+        failure = done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
+    except OSError as error:
+        failure = str(error)
+    if failure is None:
+        logger.warning("SLURM job %s is requeued and will resume automatically.", job)
+    else:
+        logger.warning("SLURM job %s could not be requeued: %s. Submit it again.", job, failure)
+
+
+@functools.cache
+def _lifeline() -> int:
+    # Only this process holds the writing end, so a child reads the end of the file when this process ends, however.
+    return os.pipe()[0]
+
+
+def start_child(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    at_death: signal.Signals,
+    **options: Any,  # noqa: ANN401
+) -> "subprocess.Popen[bytes]":
+    """Start a command that does not outlive this process.
+
+    Args:
+        arguments: The command; it must call `watch_parent`.
+        environment: Variables added to those of this process.
+        at_death: The signal it sends itself when this process has ended, even if that was killed.
+        options: Further ones of ``subprocess.Popen``.
+    """
+    return subprocess.Popen(
+        arguments,
+        env={**os.environ, **environment, PARENT: f"{_lifeline()}:{int(at_death)}"},
+        stdin=subprocess.DEVNULL,
+        pass_fds=(_lifeline(),),
+        start_new_session=True,  # Ctrl-C reaches it once, through this process
+        **options,
+    )
+
+
+def watch_parent() -> None:
+    """Where `start_child` started this process, send it the agreed signal once the parent has ended."""
+    agreed = os.environ.pop(PARENT, None)
+    if agreed is None:
+        return
+    pipe, signum = map(int, agreed.split(":"))
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()

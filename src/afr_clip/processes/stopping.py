@@ -1,118 +1,88 @@
-"""What a command does with signals that ask it to stop: save, hand on, and have itself started again."""
+"""Stop a training or a scoring where nothing is lost, and decide whether a run resumes."""
 
-import logging
-import os
 import signal
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig
+import lightning.pytorch as pl
 
-from afr_clip.processes.signals import STOP_SIGNALS, Stopped
+from afr_clip.processes.signals import Stopped, listen, was_requeued
 from afr_clip.reports.record.run_folder import holds_run
 
-logger = logging.getLogger(__name__)
 
-BETWEEN = "Files written so far are whole, and what was finished before is saved."
-"""What is said of a run that was neither training nor scoring when it was stopped."""
-
-
-@contextmanager
-def stoppable(config: DictConfig) -> Iterator[None]:
-    """Let a training be stopped by a signal wherever it is, and requeue its SLURM job where that is wanted.
-
-    Whoever listened to the signal before, submitit for one, gets it afterwards, when everything is saved.
-
-    Args:
-        config: Its ``requeue`` is read.
-
-    Yields:
-        Nothing. While a network is run over data its ``StopWhenAsked`` listens instead.
-
-    Raises:
-        Stopped: If a signal came.
-    """
-    with listening(_stop) as before:
-        try:
-            yield
-        except Stopped as stopped:
-            for signum in before:
-                signal.signal(signum, signal.SIG_IGN)  # one is enough
-            if config.requeue:
-                _requeue_job()
-            hand_on = before.get(stopped.signum)
-            if callable(hand_on):
-                logger.warning("%s", stopped)
-                hand_on(stopped.signum, None)
-            raise
+def resumes(folder: Path, *, resume: bool, requeue: bool) -> bool:
+    """Whether a run continues the one in its folder: ``resume=true`` was given, or SLURM requeued its job."""
+    return resume or (requeue and was_requeued() and holds_run(folder))
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let a command that cannot be continued end at such a signal as it does at Ctrl-C, in one sentence."""
-    with listening(signal.default_int_handler):
-        yield
+class StopWhenAsked(pl.Callback):
+    """Note signals that ask to stop, and stop at the next point where nothing is lost.
 
-
-Handler = Callable[[int, FrameType | None], object]
-
-
-@contextmanager
-def listening(handler: Handler) -> Iterator[dict[int, object]]:
-    """Handle the signals that ask to stop, and give them back.
+    A training stops before the first batch of the next optimiser step and resumes from there bit for bit; all its
+    processes stop at the same step, whichever got the signal. Scoring stops after a batch. Signals after the first
+    change nothing, so saving is never interrupted.
 
     Args:
-        handler: Called at each.
-
-    Yields:
-        Who handled them before, by signal; nobody outside the main thread, where Python lets nobody listen.
+        save: Saves the state of the training; ``None`` saves nothing.
     """
-    signals = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = {signum: signal.signal(signum, handler) for signum in signals}
-    try:
-        yield dict(before)
-    finally:
-        for signum, earlier in before.items():
-            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
 
+    # Lightning installs its own handlers after `setup` and restores the earlier ones at the end. They would stop in
+    # the middle of accumulated gradients, or requeue a SLURM job by other rules, so these here replace them.
 
-def goes_on(config: DictConfig, folder: Path) -> bool:
-    """Whether a run continues the one in its folder: it was told so, or SLURM has requeued its job.
+    def __init__(self, save: Callable[[pl.Trainer], object] | None = None) -> None:
+        self._save = save
+        self._received: int | None = None
 
-    Args:
-        config: Its ``resume`` and ``requeue`` are read.
-        folder: The run folder.
-    """
-    is_requeued = config.requeue and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
-    return bool(config.resume or (is_requeued and holds_run(folder)))
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen."""
+        listen(self._note)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen; stop if a signal came since the last batch, while metrics were computed for example."""
+        listen(self._note)
+        self._stop_scoring()
 
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(signum, BETWEEN)
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between two epochs; the first was saved when it ended."""
+        if self._is_asked(trainer):
+            done = trainer.current_epoch
+            self._stop(f"Everything up to the end of epoch {done} is saved." if done else "Nothing was trained yet.")
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop between two steps."""
+        if batch_idx == 0 or batch_idx % trainer.accumulate_grad_batches or not self._is_asked(trainer):
+            return  # gradients accumulated over several batches are in no checkpoint
+        if self._save is not None:
+            # This batch was fetched but not trained on. Count it as not begun.
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            for tracker in (progress.current, progress.total):
+                tracker.ready = tracker.completed
+            progress.is_last_batch = False
+            self._save(trainer)
+        self._stop(f"Everything up to step {trainer.global_step}, in epoch {trainer.current_epoch + 1}, is saved.")
 
-def _requeue_job() -> None:
-    """Have SLURM start the job again, by one of its processes; where submitit does so by itself it is left to it."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if getattr(rank_zero_only, "rank", 0) != 0 or "SUBMITIT_EXECUTOR" in os.environ:
-        return
-    if job is None:
-        logger.warning("requeue=true has no effect here, because this is no SLURM job (SLURM_JOB_ID is not set).")
-        return
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    try:
-        done = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True)
-        failure = done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
-    except OSError as error:
-        failure = str(error)
-    if failure is None:
-        logger.warning("SLURM job %s is requeued; it goes on by itself.", job)
-    else:
-        logger.warning("SLURM job %s could not be requeued: scontrol says %s. Submit it again.", job, failure)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after the last epoch."""
+        if self._is_asked(trainer):
+            self._stop("The training is finished and saved.")
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop after a scored batch, each process on its own: they need not score equally many."""
+        self._stop_scoring()
+
+    def _stop_scoring(self) -> None:
+        if self._received is not None:
+            self._stop("The training and the targets scored before are saved; scoring of the current one starts again.")
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._received = self._received or signum
+
+    def _is_asked(self, trainer: pl.Trainer) -> bool:
+        return bool(trainer.strategy.reduce_boolean_decision(self._received is not None, all=False))
+
+    def _stop(self, saved: str) -> None:
+        raise Stopped(self._received or signal.SIGTERM, saved)  # the signal may have come to another process

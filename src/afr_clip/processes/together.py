@@ -1,4 +1,4 @@
-"""What the processes of a run do together: meet, decide, agree, hand over. A single process does each by itself."""
+"""What the processes of a run do together. A single process does each by itself."""
 
 import atexit
 import os
@@ -15,28 +15,24 @@ from afr_clip.processes.launch import RENDEZVOUS
 from afr_clip.processes.place import is_first, place
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for another, which may have a dataset to draw or a cache to build meanwhile."""
+"""How long a process waits for another, which may be drawing a dataset or building a cache."""
 
 Value = TypeVar("Value")
 
 
 class DisagreementError(ValueError):
-    """Processes of one run that met different files."""
+    """Processes of one run read different files."""
 
 
 class StartedProcesses(LightningEnvironment):
-    """Processes that were started by others than Lightning, and go by one environment for all trainers of a command."""
+    """Processes that Lightning did not start, in an environment shared by all trainers of a command."""
 
     def teardown(self) -> None:
-        """Leave the environment as it is; Lightning would take the number of processes out of it."""
+        """Keep the environment; Lightning would remove the number of processes from it."""
 
 
 def meet(accelerator: str) -> None:
-    """Let the processes of a run find each other, once.
-
-    Args:
-        accelerator: Lightning's; tensors on GPUs travel by NCCL, all others by gloo.
-    """
+    """Connect the processes of a run, once. GPUs exchange tensors over NCCL, everything else over gloo."""
     here = place()
     if here.world_size == 1 or distributed.is_initialized():
         return
@@ -55,14 +51,7 @@ def meet(accelerator: str) -> None:
 
 
 def from_first(decide: Callable[[], Value]) -> Value:
-    """Let the first process decide for all.
-
-    Args:
-        decide: Called in the first process only; its value must be fit for pickling.
-
-    Returns:
-        What it decided, in every process.
-    """
+    """Call a function in the first process only and return its value, which must pickle, in all."""
     if place().world_size == 1:
         return decide()
     values = [decide() if is_first() else None]
@@ -72,9 +61,9 @@ def from_first(decide: Callable[[], Value]) -> Value:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Run a block in the first process, then in the first ones of the other machines, then in the others.
+    """Run a block in the first process, then in the first one of each other machine, then in the rest.
 
-    So each finds on disk what was made there before it, whether machines share their disks or not.
+    So each finds what an earlier one wrote, whether the machines share their disks or not.
     """
     here = place()
     turn = 0 if here.is_first else 1 if here.local_rank == 0 else 2
@@ -87,10 +76,10 @@ def in_turn() -> Iterator[None]:
 
 
 def require_same(values: dict[str, str]) -> None:
-    """Make sure that all processes met the same data and weights; on several machines they may lie on several disks.
+    """Check that all processes read the same data and weights; several machines may have several disks.
 
     Args:
-        values: SHA-256 by what it is of.
+        values: SHA-256 by name.
 
     Raises:
         DisagreementError: If a process has another value than the first one.
@@ -100,27 +89,19 @@ def require_same(values: dict[str, str]) -> None:
         return
     everyones: list[Any] = [None] * here.world_size
     distributed.all_gather_object(everyones, values)
+    first = everyones[0]
     for rank, others in enumerate(everyones):
-        differing = sorted(
-            key for key in everyones[0].keys() | others.keys() if everyones[0].get(key) != others.get(key)
-        )
+        differing = sorted(key for key in first.keys() | others.keys() if first.get(key) != others.get(key))
         if differing:
             msg = (
-                f"All processes of a run must meet the same files, but process {rank} has another {differing[0]} than "
-                f"process 0. Give every machine the same data and weights."
+                f"All processes of a run must read the same files, but {differing[0]} of process {rank} differs from "
+                f"that of process 0. Give every machine the same data and weights."
             )
             raise DisagreementError(msg)
 
 
 def gathered(value: Value) -> list[Value]:
-    """Hand something small over to the first process.
-
-    Args:
-        value: Of this process; fit for pickling.
-
-    Returns:
-        Those of all processes, in their order, in the first one; nothing in the others.
-    """
+    """Return the values of all processes in order, in the first process; an empty list in the others."""
     here = place()
     if here.world_size == 1:
         return [value]

@@ -14,7 +14,7 @@ from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.models.method_settings import MethodSettings
-from afr_clip.processes.stopping import interruptible
+from afr_clip.processes.signals import interruptible
 from afr_clip.processes.together import require_same
 from afr_clip.run.parts import (
     Run,

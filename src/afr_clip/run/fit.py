@@ -20,6 +20,7 @@ from afr_clip.data.disk.separation import TrainedOn
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.processes.place import is_first
+from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
@@ -42,7 +43,6 @@ from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
-from afr_clip.training.stopping import StopWhenAsked
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _fit(
     # What becomes known until the first epoch ends, as the precision, is in the checkpoint too.
     manifest = ChainMap({"trained_on": TrainedOn.of(data.auxiliary).as_plain()}, run.manifest)
     writer = CheckpointWriter(run.folder / "checkpoints", manifest)
-    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer)]
+    callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer.save_progress)]
     if config.data.feature_cache:
         callbacks.append(FeatureCaching(config, run, data))
     if config.num_figures:

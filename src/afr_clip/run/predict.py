@@ -17,7 +17,7 @@ from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.processes.stopping import interruptible
+from afr_clip.processes.signals import interruptible
 from afr_clip.reports.pictures.maps import save_map
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.tables import ImageRow, write_scores

@@ -8,7 +8,8 @@ from afr_clip.config.assemble import compose_target
 from afr_clip.config.restore import output_dir
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
-from afr_clip.processes.stopping import goes_on, stoppable
+from afr_clip.processes.signals import stoppable
+from afr_clip.processes.stopping import resumes
 from afr_clip.processes.together import from_first, meet, require_same
 from afr_clip.run.fit import RunData, train_and_score
 from afr_clip.run.parts import check_model, dataset_spec, describe, finish_run, start_run
@@ -22,7 +23,7 @@ def train(config: DictConfig) -> None:
         config: The composed and validated config.
     """
     check_model(config)
-    with stoppable(config):
+    with stoppable(requeue=config.requeue):
         _train(config, Path(output_dir()))
 
 
@@ -32,7 +33,7 @@ def _train(config: DictConfig, folder: Path) -> None:
         page = train_legs(config, folder)
         finish_run(folder, page)
         return
-    config.resume = from_first(lambda: goes_on(config, folder))
+    config.resume = from_first(lambda: resumes(folder, resume=config.resume, requeue=config.requeue))
     run = start_run(config, folder, resume=config.resume)
     auxiliary = load_dataset(dataset_spec(config.dataset, config))
     targets = _load_targets(config)

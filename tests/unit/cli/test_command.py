@@ -4,14 +4,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import errors
 
 from afr_clip.cli import command
-from afr_clip.cli.command import INTERRUPTED, config_dir, describe, ends_in_a_sentence, run_command
+from afr_clip.cli.command import config_dir, describe, ends_in_a_sentence, retyped, run_command
 from afr_clip.config.validate import ConfigError, MissingKeyError, validate
-from afr_clip.processes.signals import Stopped
+from afr_clip.processes.signals import INTERRUPTED, Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +227,16 @@ def test_an_ordinary_exit_stays_as_it_is():
     with pytest.raises(SystemExit) as end:
         command.ends_in_a_sentence(lambda: sys.exit(3))()
     assert end.value.code == 3
+
+
+def test_processes_get_what_was_typed_and_the_folder_that_was_chosen():
+    sources = [SimpleNamespace(provider="main", path="conf"), SimpleNamespace(provider="command-line", path="mine")]
+    typed = SimpleNamespace(
+        task=["seed=1", "dataset.categories=[a,b]"],
+        hydra=["hydra.mode=MULTIRUN", "hydra.sweep.dir=x", "hydra/launcher=ray", "hydra.verbose=true"],
+    )
+    runtime = SimpleNamespace(output_dir="runs/it's/0", config_sources=sources)
+    assert retyped(SimpleNamespace(runtime=runtime, overrides=typed)) == [
+        *("--config-dir", "mine", "seed=1", "dataset.categories=[a,b]", "hydra.verbose=true"),
+        r"hydra.run.dir='runs/it\'s/0'",
+    ]

@@ -3,66 +3,43 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
-from afr_clip.cli.command import LOST, SpokenExit
-from afr_clip.processes.launch import Member, _arguments, _faults, _watch
-
-
-def asked(devices: int = 1, num_nodes: int = 1, run_dir: str | None = "run"):
-    return OmegaConf.create({"trainer": {"devices": devices, "num_nodes": num_nodes}, "run_dir": run_dir})
-
-
-def faults(config, environment: dict[str, str]) -> list[str]:
-    return list(_faults(config, config.trainer.devices * config.trainer.num_nodes, environment))
-
+from afr_clip.processes.launch import Member, World, _faults, _watch
+from afr_clip.processes.signals import LOST, SENTENCE_FILE, SpokenExit
 
 MEETING = {"NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 STARTED = {"RANK": "1", "WORLD_SIZE": "4"}
 
 
 @pytest.mark.parametrize(
-    ("config", "environment"),
+    ("world", "environment"),
     [
-        (asked(run_dir=None), {}),
-        (asked(devices=2, run_dir=None), {}),
-        (asked(devices=2, num_nodes=2), MEETING),
-        (asked(devices=2, num_nodes=2), STARTED),
-        (asked(devices=4), STARTED),
+        (World(1), {}),
+        (World(2), {}),
+        (World(2, num_nodes=2, has_run_dir=True), MEETING),
+        (World(2, num_nodes=2, has_run_dir=True), STARTED),
+        (World(4, has_run_dir=True), STARTED),
+        (World(4), STARTED | {SENTENCE_FILE: "by launch itself"}),
     ],
 )
-def test_what_was_asked_for_can_be_started(config, environment):
-    assert faults(config, environment) == []
+def test_what_was_asked_for_can_be_started(world, environment):
+    assert list(_faults(world, environment)) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "environment", "sentence"),
+    ("world", "environment", "sentence"),
     [
-        (asked(), STARTED, "must be the number of processes that were started, 4, got trainer.devices=1"),
-        (asked(devices=4, run_dir=None), STARTED, "run_dir must be given where processes are started one by one"),
-        (asked(num_nodes=2, run_dir=None), MEETING, "run_dir must be given where processes are started one by one"),
-        (asked(num_nodes=2), {"NODE_RANK": "0"}, "got no MASTER_ADDR, MASTER_PORT"),
+        (World(1), STARTED, "must be the number of processes that were started, 4, got trainer.devices=1"),
+        (World(4), STARTED, "run_dir must be given where processes are started one by one"),
+        (World(1, num_nodes=2), MEETING, "run_dir must be given where processes are started one by one"),
+        (World(1, num_nodes=2, has_run_dir=True), {"NODE_RANK": "0"}, "got no MASTER_ADDR, MASTER_PORT"),
     ],
 )
-def test_what_cannot_be_started_is_said(config, environment, sentence):
-    (fault,) = faults(config, environment)
+def test_what_cannot_be_started_is_said(world, environment, sentence):
+    (fault,) = _faults(world, environment)
     assert sentence in fault
-
-
-def test_processes_get_what_was_typed_and_the_folder_that_was_decided():
-    sources = [SimpleNamespace(provider="main", path="conf"), SimpleNamespace(provider="command-line", path="mine")]
-    typed = SimpleNamespace(
-        task=["seed=1", "dataset.categories=[a,b]"],
-        hydra=["hydra.mode=MULTIRUN", "hydra.sweep.dir=x", "hydra/launcher=ray", "hydra.verbose=true"],
-    )
-    runtime = SimpleNamespace(output_dir="runs/it's/0", config_sources=sources)
-    assert _arguments(SimpleNamespace(runtime=runtime, overrides=typed)) == [
-        *("--config-dir", "mine", "seed=1", "dataset.categories=[a,b]", "hydra.verbose=true"),
-        r"hydra.run.dir='runs/it\'s/0'",
-    ]
 
 
 def member(rank: int, tmp_path: Path, source: str, sentence: str | None = None) -> Member:

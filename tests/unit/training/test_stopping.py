@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from afr_clip.processes.signals import STOP_SIGNALS, Stopped
+from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.training.checkpoint import RESUME, CheckpointWriter
-from afr_clip.training.stopping import StopWhenAsked
 from helpers.tiny import random_batch
 
 
@@ -32,7 +32,7 @@ def asked(make_module, fit, four_batches, tmp_path):
 
         module.training_step = asking
         with pytest.raises(Stopped) as stopped:
-            fit(module, four_batches, max_epochs=2, callbacks=[writer, StopWhenAsked(writer)], **changes)
+            fit(module, four_batches, max_epochs=2, callbacks=[writer, StopWhenAsked(writer.save_progress)], **changes)
         return stopped.value
 
     return train
@@ -86,45 +86,41 @@ class Elsewhere(pl.Callback):
 def test_a_process_stops_with_the_others_when_one_of_them_is_asked(make_module, fit, four_batches, tmp_path):
     elsewhere = Elsewhere()
     with pytest.raises(Stopped, match="step 2, in epoch 1"):
-        fit(make_module(), four_batches, callbacks=[StopWhenAsked(CheckpointWriter(tmp_path, {})), elsewhere])
+        fit(
+            make_module(),
+            four_batches,
+            callbacks=[StopWhenAsked(CheckpointWriter(tmp_path, {}).save_progress), elsewhere],
+        )
     assert elsewhere.seen == [(False, False)] * 3
     assert (tmp_path / RESUME).exists()
 
 
-class Launcher:
-    """Started the other processes."""
-
-    def __init__(self) -> None:
-        self.passed_on: list[int] = []
-
-    def kill(self, signum: int) -> None:
-        self.passed_on.append(signum)
-
-
-def test_processes_that_were_started_from_here_are_asked_once(make_trainer, make_module):
-    launcher, stop, trainer = Launcher(), StopWhenAsked(), make_trainer()
-    trainer.strategy._launcher = launcher
+@pytest.fixture
+def given_back():
     before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("given_back")
+def test_scoring_stops_after_a_batch(make_trainer, make_module):
+    stop, trainer = StopWhenAsked(), make_trainer()
     stop.on_test_start(trainer, make_module())
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-    assert launcher.passed_on == [signal.SIGUSR1]
-    with pytest.raises(Stopped, match="the targets scored before are saved"):
+    with pytest.raises(Stopped, match=r"by SIGUSR1.*the targets scored before are saved"):
         stop.on_test_batch_end(trainer)
 
 
+@pytest.mark.usefixtures("given_back")
 def test_who_is_asked_while_metrics_are_computed_stops_before_the_next_target(make_trainer, make_module):
     stop, trainer, module = StopWhenAsked(), make_trainer(), make_module()
-    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
     stop.on_test_start(trainer, module)
     stop.on_test_batch_end(trainer)  # the last one
     os.kill(os.getpid(), signal.SIGUSR1)
     with pytest.raises(Stopped, match="the targets scored before are saved"):
         stop.on_test_start(trainer, module)
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 def test_outside_the_main_thread_nobody_listens(make_trainer, make_module):

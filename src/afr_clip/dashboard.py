@@ -1,4 +1,4 @@
-"""`python -m afr_clip.dashboard`: upload runs to Weights & Biases, make them anew from files, build dashboards."""
+"""Upload runs to Weights & Biases, rebuild them from their files, build workspace and report."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from afr_clip.cli.command import CommandLine, run_command
 
 
 def main() -> None:
-    """Read the command line and run one of the three."""
+    """Run one of the three subcommands."""
     chosen = build_parser().parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
     from afr_clip.cli import dashboard  # noqa: PLC0415
@@ -26,23 +26,25 @@ def main() -> None:
 
 
 def build_parser() -> CommandLine:
-    """Say what can be typed."""
+    """Define the command line."""
     runs, where = CommandLine(add_help=False), CommandLine(add_help=False)
     runs.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
-    where.add_argument("--project", help="another project than the runs name")
-    where.add_argument("--entity", help="user or team; by default the one who is logged in")
+    where.add_argument("--project", help="project to use instead of the runs' own")
+    where.add_argument("--entity", help="user or team (default: yours)")
     parser = CommandLine(prog="python -m afr_clip.dashboard", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="sync | rebuild | build")
-    sync = verbs.add_parser("sync", parents=[runs, where], help="upload what was logged offline in and below folders")
-    sync.add_argument("--from-files", action="store_true", help="the same as rebuild")
-    verbs.add_parser("rebuild", parents=[runs, where], help="make runs anew from what is in their folders")
-    build = verbs.add_parser("build", help="make workspace and report")
-    build.add_argument("--project", required=True, help="the project whose runs they show")
-    build.add_argument("--entity", help="user or team; by default the one who is logged in")
-    build.add_argument("--datasets", nargs="+", metavar="NAME", help="target datasets; by default the paper's")
-    build.add_argument("--groups", nargs="+", metavar="NAME", help="groups of runs, each an ablation table")
+    sync = verbs.add_parser(
+        "sync", parents=[runs, where], help="upload runs that were logged offline, in and below the folders"
+    )
+    sync.add_argument("--from-files", action="store_true", help="same as rebuild")
+    verbs.add_parser("rebuild", parents=[runs, where], help="create the W&B runs again from the files in their folders")
+    build = verbs.add_parser("build", help="build workspace and report")
+    build.add_argument("--project", required=True, help="project whose runs they show")
+    build.add_argument("--entity", help="user or team (default: yours)")
+    build.add_argument("--datasets", nargs="+", metavar="NAME", help="target datasets (default: the paper's)")
+    build.add_argument("--groups", nargs="+", metavar="NAME", help="groups of runs, one for each ablation table")
     build.add_argument("--searched", nargs="+", metavar="KEY", help="config keys that a search varies")
-    build.add_argument("--out", type=Path, metavar="DIR", help="write their JSON here instead of saving them there")
+    build.add_argument("--out", type=Path, metavar="DIR", help="write their JSON here instead of saving them at W&B")
     return parser
 
 

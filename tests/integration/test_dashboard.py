@@ -124,13 +124,13 @@ def test_a_killed_run_goes_on_in_its_run_and_is_made_anew_from_its_files(run, re
 
     assert run("dashboard", "rebuild", str(folder)) == 0
     assert id_of(folder) != run_id
-    assert capsys.readouterr().out.splitlines()[-1] == f"{folder} ({id_of(folder)}): made anew"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folder} ({id_of(folder)}): rebuilt"
     anew = ReadBack(folder, id_of(folder))
     _holds_what_the_dashboards_use(anew, id_of(folder), num_pieces=1)
     _values_are_those_of_the_record(anew)
     _files_are_there(anew)
     # Nothing is missing, not even the picture of the first epoch, which W&B lost with the killed process.
-    assert keys_of(anew) >= keys_of(read_back) | {"figures/training/epoch_0000._type"}
+    assert keys_of(anew) >= keys_of(read_back) | {"figures/training/epoch_0001._type"}
     assert [old.is_superseded for old in find_offline_runs([folder])] == [found != id_of(folder) for found in
                                                                           sorted((run_id, id_of(folder)))]  # fmt: skip
 
@@ -187,7 +187,7 @@ def _values_are_those_of_the_record(read_back: ReadBack) -> None:
     assert {key: read_back.last(key) for key in last} == pytest.approx(last)
     # What W&B lost with the killed process is there all the same, and the last value is the summary.
     epochs = {item["epoch"] for item in read_back.history if "train/loss_epoch" in item}
-    assert epochs == {float(row["epoch"]) for row in rows if row["metric"] == "train/loss_epoch"} == {0, 1}
+    assert epochs == {float(row["epoch"]) + 1 for row in rows if row["metric"] == "train/loss_epoch"} == {1, 2}
     summary = read_offline_summary(read_back.pieces[-1])["summary"]
     assert {key: summary[key] for key in last} == pytest.approx(last)
     results = json.loads((read_back.folder / "results.json").read_text())["results"]

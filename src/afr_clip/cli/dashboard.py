@@ -1,14 +1,14 @@
-"""What `python -m afr_clip.dashboard` does: upload offline runs, make runs anew from their files, build dashboards."""
+"""`python -m afr_clip.dashboard`: upload offline runs, rebuild runs from their files, build workspace and report."""
 
 import json
-import logging
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +21,32 @@ from afr_clip.reports.dashboards.build import build_report, build_workspace, wri
 from afr_clip.reports.dashboards.settings import DashboardSettings
 from afr_clip.run.mirrors import facts_of, read_manifest, read_published
 from afr_clip.training.loggers.metrics_csv import read_metrics
-from afr_clip.training.loggers.mirror import keep_id, kept_id, new_id
-from afr_clip.training.loggers.wandb import RUN_ID, WandbMirror, default_entity, has_api_key, reaches_server
+from afr_clip.training.loggers.mirror import Mirror, Picture, read_id, write_id
+from afr_clip.training.loggers.wandb import RUN_ID, Wandb, default_entity, has_api_key, reaches_server
 
-logger = logging.getLogger(__name__)
-
-STILL = 60.0
-"""Seconds without a change after which a piece that never ended belongs to a run that was killed."""
+KILLED_AFTER = 60.0
+"""Seconds without a change after which an unfinished offline run counts as killed."""
 
 
 class DashboardError(ValueError):
-    """Something that Weights & Biases cannot be asked for, or did not do."""
+    """Weights & Biases is missing something, or refused a request."""
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """A run that was logged offline, in one piece for every time that it was started.
+    """A run that was logged offline.
 
     Attributes:
         folder: The run folder.
         run_id: Its id at Weights & Biases.
-        pieces: The files, in the order they were written.
-        is_superseded: Whether the folder's run has another id by now, because it was made anew.
+        pieces: A file for each time it was started, in that order.
+        is_superseded: Whether the run folder has another id by now, because the run was rebuilt.
     """
 
     folder: Path
     run_id: str
     pieces: tuple[Path, ...]
     is_superseded: bool
-
-    @property
-    def pending(self) -> list[Path]:
-        """The pieces that are not marked as uploaded."""
-        return [piece for piece in self.pieces if not is_uploaded(piece)]
 
 
 def is_uploaded(piece: Path) -> bool:
@@ -62,27 +55,17 @@ def is_uploaded(piece: Path) -> bool:
 
 
 def require_key() -> None:
-    """Make sure that there is an API key.
-
-    Raises:
-        DashboardError: If there is none.
-    """
+    """Raise ``DashboardError`` if there is no API key."""
     if not has_api_key():
         msg = (
-            "Uploading needs an API key of Weights & Biases, and there is none. Set WANDB_API_KEY or run wandb login; "
-            "what the dashboards are made of stays in the run folders."
+            "Uploading needs an API key of Weights & Biases, but none is set. Set WANDB_API_KEY or run wandb login. "
+            "Until then, the run folders keep everything."
         )
         raise DashboardError(msg)
 
 
 def find_offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:
-    """Find what was logged offline in and below folders.
-
-    Args:
-        folders: Run folders, or folders that hold some.
-
-    Returns:
-        One entry per run folder and id.
+    """Find what was logged offline in and below folders: one entry per run folder and id.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -90,29 +73,32 @@ def find_offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:
     """
     found: dict[tuple[Path, str], set[Path]] = defaultdict(set)
     for folder in folders:
-        _require_folder(folder)
+        if not folder.is_dir():
+            msg = f"{folder} is not a directory. Pass run folders, or a folder that contains run folders."
+            raise FileNotFoundError(msg)
         for piece in folder.resolve().rglob("wandb/offline-run-*/run-*.wandb"):
             found[piece.parents[2], piece.stem.removeprefix("run-")].add(piece)
     if not found:
         msg = (
-            f"{folders[0]} must hold runs that were logged offline (RUN/wandb/offline-run-*), and holds none. "
-            f"Train with logger=wandb, or make the runs from their folders: python -m afr_clip.dashboard rebuild RUN."
+            f"{folders[0]} contains no runs that were logged offline (RUN/wandb/offline-run-*). "
+            f"Train with logger=wandb, or create the W&B runs from the folders: "
+            f"python -m afr_clip.dashboard rebuild RUN."
         )
         raise DashboardError(msg)
     return [
-        # The names of the pieces begin with the time they were begun.
-        OfflineRun(folder, run_id, tuple(sorted(pieces)), kept_id(folder / RUN_ID) not in {run_id, None})
+        # The names of the pieces begin with their starting times.
+        OfflineRun(folder, run_id, tuple(sorted(pieces)), read_id(folder / RUN_ID) not in {run_id, None})
         for (folder, run_id), pieces in sorted(found.items())
     ]
 
 
 def sync(folders: Sequence[Path], project: str | None, entity: str | None) -> bool:
-    """Upload what was logged offline, and say of every run what became of it.
+    """Upload what was logged offline, and print the outcome for every run.
 
     Args:
-        folders: Run folders, or folders that hold some.
-        project: Another project than the one each run names.
-        entity: Another user or team.
+        folders: Run folders, or folders that contain some.
+        project: Replaces the project of each run.
+        entity: Replaces its user or team.
 
     Returns:
         Whether everything is uploaded now.
@@ -120,66 +106,50 @@ def sync(folders: Sequence[Path], project: str | None, entity: str | None) -> bo
     runs = find_offline_runs(folders)
     require_key()
     if not reaches_server():
-        msg = "Uploading needs a network, and the server of Weights & Biases does not answer. Run again when it does."
+        msg = "Uploading needs a network, but the server of Weights & Biases does not answer. Try again later."
         raise DashboardError(msg)
     outcomes = []
     for run in runs:
-        is_up, said = _upload(run, project, entity)
+        is_up, outcome = _upload(run, project, entity)
         outcomes.append(is_up)
-        sys.stdout.write(f"{run.folder} ({run.run_id}): {said}\n")
+        sys.stdout.write(f"{run.folder} ({run.run_id}): {outcome}\n")
     return all(outcomes)
 
 
 def _upload(run: OfflineRun, project: str | None, entity: str | None) -> tuple[bool, str]:
-    pending = run.pending
     if run.is_superseded:
-        return True, "left out, the run was made anew under another id"
-    if not pending:
-        return True, "was uploaded before"
-    states = {piece: state_of(piece) for piece in pending}
+        return True, "skipped, because the run was rebuilt under another id"
+    states = {piece: state_of(piece) for piece in run.pieces if not is_uploaded(piece)}
+    if not states:
+        return True, "already uploaded"
     if "running" in states.values():
-        return False, "is still running; upload it when it has ended"
-    pending, empty = [p for p in pending if states[p] != "empty"], list(states.values()).count("empty")
-    said = f"; {empty} hold nothing, because their process was killed early" if empty else ""
+        return False, "still running; upload it when it has finished"
+    pending, empty = [p for p in states if states[p] != "empty"], list(states.values()).count("empty")
+    note = f"; {empty} are empty, because their process was killed early" if empty else ""
     if not pending:
-        return True, f"there is nothing to upload{said}"
+        return True, f"nothing to upload{note}"
     options = [*(["--project", project] if project else []), *(["--entity", entity] if entity else [])]
     environment = {key: value for key, value in os.environ.items() if key not in {"WANDB_MODE", "WANDB_SILENT"}}
-    # All pieces in one call: W&B then puts one behind the other under the id that they share.
+    # All pieces in one call: W&B then appends them to each other under the id that they share.
     command = [sys.executable, "-m", "wandb", "sync", *options, *(str(piece.parent) for piece in pending)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     left = [piece for piece in pending if not is_uploaded(piece)]
     if not left:
-        return True, f"uploaded, {len(pending)} of {len(run.pieces)} pieces{said}"
+        return True, f"uploaded, {len(pending)} of {len(run.pieces)} pieces{note}"
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return False, f"failed, {len(left)} pieces are left: {lines[-1] if lines else 'without a word'}"
+    return False, f"failed, {len(left)} pieces are left: {lines[-1] if lines else 'wandb sync printed nothing'}"
 
 
 def state_of(piece: Path) -> str:
-    """Say what an offline run is: ``running``, ``empty`` where nothing can be read, or ``ended``, however it did.
-
-    Args:
-        piece: A ``run-ID.wandb``.
-
-    Returns:
-        One of the three.
-    """
+    """Return ``running``, ``empty`` where nothing can be read, or ``ended``, whether finished or killed."""
     summary = read_offline_summary(piece)
-    is_still = time.time() - piece.stat().st_mtime > STILL
-    if summary.get("state") != "finished" and not is_still:
+    if summary.get("state") != "finished" and time.time() - piece.stat().st_mtime <= KILLED_AFTER:
         return "running"
     return "ended" if summary.get("run_id") else "empty"
 
 
 def read_offline_summary(piece: Path) -> dict[str, Any]:
-    """Read state, config, tags and last values of an offline run with W&B's own reader.
-
-    Args:
-        piece: A ``run-ID.wandb``.
-
-    Returns:
-        As the reader gives it; nothing where it cannot read the file.
-    """
+    """Read state, config, tags and last values of an offline run with W&B's own reader; nothing if it fails."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(piece)]
     environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -191,50 +161,40 @@ def read_offline_summary(piece: Path) -> dict[str, Any]:
 
 
 def rebuild(folders: Sequence[Path], changed: Mapping[str, str | None]) -> None:
-    """Make the runs of folders anew at Weights & Biases, from the files in the folders alone.
+    """Create the W&B runs of run folders again, under new ids, from the files in the folders alone.
 
     Args:
         folders: Run folders.
-        changed: Project, entity and group, where they are not to be the run's own.
+        changed: Project, entity and group that replace the run's own; ``None`` keeps them.
 
     Raises:
-        DashboardError: If Weights & Biases fails; the folder then keeps the id it had.
+        DashboardError: If Weights & Biases fails; the folder then keeps its earlier id.
     """
     manifests = {folder: read_manifest(folder) for folder in folders}  # before anything is sent
     for folder, manifest in manifests.items():
-        mirror = _rebuilt(folder.resolve(), manifest, changed)
-        heat_maps = (
-            ""
-            if (folder / "heat_maps").is_dir()
-            else "; it has no heat maps, which a run with logger=wandb keeps once a target is scored"
-        )
-        sys.stdout.write(f"{folder} ({mirror}): made anew{heat_maps}\n")
+        run_id = _rebuild(folder.resolve(), manifest, changed)
+        without = "" if (folder / "heat_maps").is_dir() else "; without heat maps, which only logger=wandb writes"
+        sys.stdout.write(f"{folder} ({run_id}): rebuilt{without}\n")
 
 
-def _rebuilt(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, str | None]) -> str:
-    chosen = _wandb_node(manifest) | {key: value for key, value in changed.items() if value is not None}
+def _rebuild(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, str | None]) -> str:
+    own = manifest["config"]["logger"].get("wandb")
+    node: Any = own or plain(OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml"))["wandb"]  # type: ignore[arg-type]
+    chosen = dict(node) | {key: value for key, value in changed.items() if value is not None}
     tags = chosen.pop("tags")
-    before = kept_id(folder / RUN_ID)
-    # W&B never gives an id out again, not even that of a deleted run.
-    run_id = keep_id(folder / RUN_ID, new_id())
-    mirror = WandbMirror(facts_of(folder, manifest, tags), **chosen)
-    for values, step in read_metrics(folder / "metrics.csv"):
-        mirror.log_metrics(values, step)
+    before = read_id(folder / RUN_ID)
+    run_id = write_id(folder / RUN_ID, secrets.token_hex(4))  # W&B never accepts the id of a deleted run again
+    mirror = Mirror(Wandb, facts_of(folder, manifest, tags), list(read_metrics(folder / "metrics.csv")), **chosen)
     for path in sorted((folder / "figures").glob("*/*.png")):
-        mirror.log_picture(figure_key(path.parent.name, path.stem), path)
+        mirror.log_pictures(figure_key(path.parent.name, path.stem), [Picture(path)])
     mirror.publish(read_published(folder))
     mirror.close(succeeded=True)
     if mirror.is_lost:
         if before is not None:
-            keep_id(folder / RUN_ID, before)
-        msg = f"{folder} could not be made anew at Weights & Biases; its id there stays {before}. See the line before."
+            write_id(folder / RUN_ID, before)
+        msg = f"The W&B run of {folder} could not be rebuilt; its id is still {before}. See the warning above."
         raise DashboardError(msg)
     return run_id
-
-
-def _wandb_node(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    own = manifest["config"]["logger"].get("wandb")
-    return dict(own or plain(OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml"))["wandb"])  # type: ignore[arg-type]
 
 
 def datasets_of_the_paper() -> list[str]:
@@ -244,11 +204,7 @@ def datasets_of_the_paper() -> list[str]:
 
 
 def build(settings: DashboardSettings, out: Path | None) -> None:
-    """Build workspace and report, and write or save them.
-
-    Args:
-        settings: What they show.
-        out: Where their JSON goes, without a network; ``None`` saves them at Weights & Biases.
+    """Build workspace and report; write their JSON to ``out``, or save them at Weights & Biases.
 
     Raises:
         DashboardError: If they are to be saved and there is no API key, or Weights & Biases refuses them.
@@ -259,21 +215,11 @@ def build(settings: DashboardSettings, out: Path | None) -> None:
         return
     require_key()
     try:
+        own = replace(settings, entity=settings.entity or default_entity())
         for name, make in (("workspace", build_workspace), ("report", build_report)):
-            built = make(_with_entity(settings))
+            built = make(own)
             built.save()
             sys.stdout.write(f"{name}: {built.url}\n")
     except Exception as error:
-        msg = f"Weights & Biases must take the dashboards, and refused: {error}. Check project, entity and network."
+        msg = f"Weights & Biases refused the dashboards: {error}. Check project, entity and network."
         raise DashboardError(msg) from error
-
-
-def _with_entity(settings: DashboardSettings) -> DashboardSettings:
-    entity = settings.entity or default_entity()
-    return DashboardSettings(settings.project, entity, settings.datasets, settings.tables, settings.searched)
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        msg = f"A run must be a folder, got {folder}, which is none. Pass run folders, or a folder that holds some."
-        raise FileNotFoundError(msg)

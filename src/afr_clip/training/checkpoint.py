@@ -1,4 +1,4 @@
-"""Checkpoints: the trainable weights and the manifest, and apart from them what a resumed training needs."""
+"""Checkpoints: ``last.ckpt`` holds trainable weights and manifest; ``resume.ckpt`` what a resumed training needs."""
 
 import hashlib
 import io
@@ -19,9 +19,12 @@ FORMAT = "afr-clip-adapters-1"
 LAST = "last.ckpt"
 RESUME = "resume.ckpt"
 
+_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
+"""What ``torch.load`` raises for a damaged file."""
+
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used as asked."""
+    """A checkpoint cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Checkpoint:
     Attributes:
         path: Where it was read.
         state_dict: The trainable weights by the network's parameter names.
-        manifest: What was run: config, commit, seed, data, fingerprint of the frozen weights.
+        manifest: Config, commit, seed, data and fingerprint of the frozen weights.
     """
 
     path: Path
@@ -40,9 +43,9 @@ class Checkpoint:
 
 
 class CheckpointWriter(pl.Callback):
-    """After every epoch write ``last.ckpt`` (a few MB to share) and ``resume.ckpt`` (optimiser and progress besides).
+    """Replace ``last.ckpt`` (a few MB, to share) and ``resume.ckpt`` (optimiser and progress too) after every epoch.
 
-    Both are written under another name first, so that a file is either whole or the one before it.
+    Both are replaced atomically: a killed run leaves the new file or the old one, never half a file.
 
     Args:
         folder: The run's ``checkpoints/``.
@@ -56,66 +59,57 @@ class CheckpointWriter(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
-        # resume.ckpt goes last: where only one of them gets written, the epoch is trained and written again.
         if trainer.is_global_zero:
-            self._write_last(pl_module.network, trainer.current_epoch + 1)
+            network = pl_module.network
+            names = network.trainable_parameter_names()
+            weights = {name: p.detach().cpu() for name, p in network.named_parameters() if name in names}
+            manifest = {**self._manifest, "epochs": trainer.current_epoch + 1}
+            # Serialised in memory first, because torch.save does not report a full disk as such.
+            buffer = io.BytesIO()
+            torch.save({"format": FORMAT, "state_dict": weights, "manifest": manifest}, buffer)
+            with written_whole(self._folder / LAST) as unfinished:
+                unfinished.write_bytes(buffer.getvalue())
+        # resume.ckpt goes last: if only last.ckpt gets written, the epoch is trained and written again.
         self.save_progress(trainer)
 
     def save_progress(self, trainer: pl.Trainer) -> None:
-        """Write ``resume.ckpt`` alone, between any two steps; ``last.ckpt`` stays that of the last whole epoch.
-
-        Args:
-            trainer: Of the training.
-        """
+        """Write ``resume.ckpt`` alone, between any two steps; ``last.ckpt`` stays that of the last full epoch."""
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self._folder / RESUME)  # every process takes part, the first one writes
+            trainer.save_checkpoint(self._folder / RESUME)  # all processes take part, only the first one writes
             return
         with written_whole(self._folder / RESUME) as unfinished:
             trainer.save_checkpoint(unfinished)
 
-    def _write_last(self, network: AnomalyNetwork, epochs: int) -> None:
-        names = network.trainable_parameter_names()
-        weights = {name: p.detach().cpu() for name, p in network.named_parameters() if name in names}
-        content = {"format": FORMAT, "state_dict": weights, "manifest": {**self._manifest, "epochs": epochs}}
-        # Serialised in memory first: on a full disk PyTorch's own writer fails with words that do not say so.
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        with written_whole(self._folder / LAST) as unfinished:
-            unfinished.write_bytes(buffer.getvalue())
-
 
 def read_checkpoint(run_or_file: Path) -> Checkpoint:
-    """Read the adapters of a run.
+    """Read the adapters of a run onto the CPU.
 
     Args:
-        run_or_file: A run folder, or the file itself.
-
-    Returns:
-        Weights and manifest, on the CPU.
+        run_or_file: A run folder, or the checkpoint file.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        CheckpointError: If the file is another kind of file.
+        CheckpointError: If the file is not a checkpoint of this package.
     """
     path = run_or_file / "checkpoints" / LAST if run_or_file.is_dir() else run_or_file
     if not path.is_file():
-        msg = f"A checkpoint must lie at {path}, found none. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
+        msg = f"There is no checkpoint at {path}. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
         raise FileNotFoundError(msg)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+    except _UNREADABLE as error:
         content = error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        msg = f"{path} must be a {LAST} written by afr_clip.train, and is something else. Pass the run folder."
+        msg = f"{path} is not a {LAST} written by afr_clip.train, or it is damaged. Pass the run folder."
         raise CheckpointError(msg)
     return Checkpoint(path, content["state_dict"], content["manifest"])
 
 
 def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Put the trained weights into a network built as it was for training.
+    """Copy trained weights into a network that was built as for training.
 
     Args:
-        network: Built, its adapters not yet trained.
+        network: Gets the weights.
         checkpoint: The weights.
         fingerprint: SHA-256 of the network's frozen weights.
 
@@ -126,65 +120,48 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
     trained_on = checkpoint.manifest["backbone"]
     if trained_on["fingerprint"] != fingerprint:
         msg = (
-            f"{checkpoint.path} must meet the frozen weights it was trained on (backbone {trained_on['name']}, "
-            f"{trained_on['fingerprint'][:12]}), got others ({fingerprint[:12]}). Pass the same weights file."
+            f"{checkpoint.path} was trained on other frozen weights (backbone {trained_on['name']}, "
+            f"{trained_on['fingerprint'][:12]}) than those loaded now ({fingerprint[:12]}). Pass the same weights file."
         )
         raise CheckpointError(msg)
-    names = network.trainable_parameter_names()
+    names, saved = network.trainable_parameter_names(), checkpoint.state_dict
     own = {name: parameter for name, parameter in network.named_parameters() if name in names}
-    differing = sorted(own.keys() ^ checkpoint.state_dict.keys())
-    differing += [
-        n for n in own.keys() & checkpoint.state_dict.keys() if own[n].shape != checkpoint.state_dict[n].shape
-    ]
+    differing = sorted(own.keys() ^ saved.keys())
+    differing += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
     if differing:
         msg = (
-            f"{checkpoint.path} must hold exactly the weights of this network, got {len(differing)} that differ, for "
-            f"example {differing[0]}. Leave module.* overrides that change the network out."
+            f"{checkpoint.path} must hold exactly the weights of this network; {len(differing)} differ, for example "
+            f"{differing[0]}. Remove module.* overrides that change the network."
         )
         raise CheckpointError(msg)
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(checkpoint.state_dict[name])
+            parameter.copy_(saved[name])
 
 
 def read_progress(resume: Path) -> int:
-    """Read how many optimiser steps a training had made.
-
-    Args:
-        resume: A ``resume.ckpt``.
-
-    Returns:
-        The number of steps.
+    """Read from a ``resume.ckpt`` how many optimiser steps a training had made.
 
     Raises:
         CheckpointError: If the file is damaged.
     """
     try:
-        # Mapped, not read: the optimiser's state is large, and one number is wanted.
+        # Mapped, not read: the optimiser's state is large, and only one number is needed.
         return int(torch.load(resume, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        msg = f"{resume} must hold the state of a training, and is damaged. Choose another run_dir and train anew."
+    except _UNREADABLE as error:
+        msg = (
+            f"{resume} is damaged, so the training cannot be resumed. Choose another run_dir and train from the start."
+        )
         raise CheckpointError(msg) from error
 
 
 def checkpoint_sha256(folder: Path) -> str | None:
-    """Return the SHA-256 of ``last.ckpt``, which tells the weights of one training from those of any other.
-
-    Args:
-        folder: The run's ``checkpoints/``.
-
-    Returns:
-        Hex digits; ``None`` where no epoch was finished.
-    """
+    """Return the SHA-256 of ``last.ckpt`` in ``checkpoints/``, which identifies the trained weights, if it exists."""
     path = folder / LAST
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def resume_path(folder: Path) -> Path | None:
-    """Return the file a training is continued from, or ``None`` where no epoch was finished.
-
-    Args:
-        folder: The run's ``checkpoints/``.
-    """
+    """Return the ``resume.ckpt`` in ``checkpoints/``, if it exists."""
     path = folder / RESUME
     return path if path.is_file() else None

@@ -10,7 +10,7 @@ from afr_clip.cli.dashboard import DashboardError, datasets_of_the_paper, find_o
 
 @pytest.fixture
 def pieces(tmp_path):
-    """A sweep of two runs: the first was started twice, the second was made anew since."""
+    """A sweep of two runs: the first was started twice, the second was rebuilt since."""
     made = []
     for run, name in (
         ("a", "offline-run-20260102_000000-id1/run-id1.wandb"),
@@ -34,9 +34,9 @@ def test_pieces_of_a_run_are_found_in_the_order_they_were_written(pieces, tmp_pa
 
 
 def test_nothing_to_upload_is_a_sentence(tmp_path):
-    with pytest.raises(DashboardError, match=r"holds none\. Train with logger=wandb"):
+    with pytest.raises(DashboardError, match=r"contains no runs.*Train with logger=wandb"):
         find_offline_runs([tmp_path])
-    with pytest.raises(FileNotFoundError, match="which is none"):
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
         find_offline_runs([tmp_path / "nowhere"])
 
 
@@ -72,8 +72,8 @@ def test_every_run_is_uploaded_once_in_one_call(pieces, tmp_path, uploads, capsy
     assert sync([tmp_path / "sweep"], None, None)
     assert len(calls) == 1
     said = capsys.readouterr().out
-    assert "a (id1): was uploaded before" in said
-    assert "b (old): left out, the run was made anew under another id" in said
+    assert "a (id1): already uploaded" in said
+    assert "b (old): skipped, because the run was rebuilt under another id" in said
 
 
 def test_what_came_since_is_uploaded_alone(pieces, tmp_path, uploads, capsys):
@@ -114,7 +114,7 @@ def test_a_piece_that_does_not_change_any_more_has_ended(pieces, monkeypatch, su
 def test_a_run_that_goes_on_is_left_alone(pieces, tmp_path, uploads, monkeypatch, capsys):
     monkeypatch.setattr(dashboard, "state_of", lambda piece: "running")
     assert not sync([tmp_path / "sweep" / "a"], None, None)
-    assert "is still running" in capsys.readouterr().out
+    assert "still running" in capsys.readouterr().out
     assert uploads[0] == []
 
 
@@ -123,14 +123,14 @@ def test_a_piece_that_holds_nothing_keeps_no_other_from_being_uploaded(pieces, t
     for _ in range(2):
         assert sync([tmp_path / "sweep" / "a"], None, None)
     said = capsys.readouterr().out
-    assert "uploaded, 1 of 2 pieces; 1 hold nothing, because their process was killed early" in said
-    assert "there is nothing to upload; 1 hold nothing" in said
+    assert "uploaded, 1 of 2 pieces; 1 are empty, because their process was killed early" in said
+    assert "nothing to upload; 1 are empty" in said
     assert [call[4:] for call in uploads[0]] == [[str(pieces[0].parent)]]
 
 
 def test_without_a_network_nothing_is_tried(pieces, tmp_path, uploads, monkeypatch):
     monkeypatch.setattr(dashboard, "reaches_server", lambda: False)
-    with pytest.raises(DashboardError, match=r"needs a network.*Run again"):
+    with pytest.raises(DashboardError, match=r"needs a network.*Try again"):
         sync([tmp_path / "sweep"], None, None)
 
 

@@ -1,7 +1,7 @@
-"""The record of a training: a CSV file that only grows."""
+"""metrics.csv, the record of a training: a file that only grows."""
 
 import csv
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,18 @@ from afr_clip.files import written_whole
 from afr_clip.metrics.log_keys import EPOCH
 
 LoggedValues = tuple[dict[str, float], int]
-"""What was logged at one moment, the epoch among it, and the step."""
+"""What was logged at one moment, with the epoch, and the step."""
 
 
 class MetricsCSV(Logger):
-    """Append every logged value to ``metrics.csv`` as ``epoch,step,metric,value``.
+    """Append every logged value to ``metrics.csv`` as ``epoch,step,metric,value``; epochs count from 0.
 
     One row per value keeps the file valid whatever is logged later and wherever a run is killed.
 
     Args:
         path: The file; continued if it exists.
-        drop_from_step: Rows of this and later steps, and those of targets, are dropped first, because a resumed
-            training logs them again.
-        kept_targets: The targets that it does not score again, and whose rows stay.
+        drop_from_step: A resumed training logs these and later steps again, so their rows are dropped first.
+        kept_targets: Targets that a resumed run does not score again; the rows of all others are dropped.
     """
 
     HEADER = ("epoch", "step", "metric", "value")
@@ -39,22 +38,20 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def _restart(self, drop_from_step: int) -> None:
-        kept = self._rows_before(drop_from_step)
+        rows: list[list[str]] = []
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                # A killed run may leave half a line.
+                whole = csv.reader([line for line in file if line.endswith("\n")])
+                rows = [row for row in whole if len(row) == len(self.HEADER)][1:]
+        # Targets are logged at the training's last step, which does not say whether they are scored again.
+        kept = [
+            row
+            for row in rows
+            if (row[2].startswith(self._kept) if row[2].startswith("target/") else int(row[1]) < drop_from_step)
+        ]
         with written_whole(self._path) as unfinished, unfinished.open("w", newline="") as file:
             csv.writer(file).writerows([self.HEADER, *kept])
-
-    def _rows_before(self, step: int) -> list[Sequence[str]]:
-        if not self._path.exists():
-            return []
-        with self._path.open(newline="") as file:
-            whole = [line for line in file if line.endswith("\n")]  # a killed run may leave half a line
-        rows = [row for row in csv.reader(whole) if len(row) == len(self.HEADER)]
-        # Whether a target is scored again does not hang on the step it was logged at, which is the training's last.
-        return [
-            row
-            for row in rows[1:]
-            if (row[2].startswith(self._kept) if row[2].startswith("target/") else int(row[1]) < step)
-        ]
 
     @property
     def name(self) -> str:
@@ -69,10 +66,8 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row per value."""
-        epoch = metrics.get("epoch", "")
-        rows = [
-            (str(epoch), str(step or 0), key, repr(float(value))) for key, value in metrics.items() if key != "epoch"
-        ]
+        epoch = str(metrics.get(EPOCH, ""))
+        rows = [(epoch, str(step or 0), key, repr(float(value))) for key, value in metrics.items() if key != EPOCH]
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerows(rows)
 
@@ -82,26 +77,16 @@ class MetricsCSV(Logger):
 
 
 def read_metrics(path: Path) -> Iterator[LoggedValues]:
-    """Read ``metrics.csv`` as it was logged: the values of one moment together.
-
-    Args:
-        path: The file; it need not exist.
-
-    Yields:
-        Values by name, the epoch among them, and the step.
-    """
+    """Yield what was logged at each moment, from a file that need not exist."""
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:
         for (epoch, step), rows in groupby(csv.DictReader(file), key=lambda row: (row["epoch"], row["step"])):
+            at = {EPOCH: float(epoch)} if epoch else {}
             values: dict[str, float] = {}
             for row in rows:
                 if row["metric"] in values:  # the same value twice is the next moment
-                    yield values | _epoch(epoch), int(step)
+                    yield values | at, int(step)
                     values = {}
                 values[row["metric"]] = float(row["value"])
-            yield values | _epoch(epoch), int(step)
-
-
-def _epoch(epoch: str) -> dict[str, float]:
-    return {EPOCH: float(epoch)} if epoch else {}
+            yield values | at, int(step)

@@ -1,12 +1,12 @@
-"""A mirror of a run somewhere people look; the run folder stays the record, and no mirror can end a run."""
+"""The wrapper around Lightning's loggers: a logger may fail, a run may not. The run folder stays the record."""
 
 import importlib.util
 import logging
-import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,31 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from afr_clip.files import written_whole
-from afr_clip.metrics.log_keys import figure_key, mean_key
-from afr_clip.training.loggers.published import Published
+from afr_clip.metrics.log_keys import EPOCH, figure_key
+from afr_clip.training.loggers.metrics_csv import LoggedValues
 
 logger = logging.getLogger(__name__)
 
-EXTRA = "dashboards"
-"""The extra that installs what mirrors need."""
-
 
 class MissingPackageError(ValueError):
-    """A package that was asked for by a config and is not installed."""
+    """The config asks for a package that is not installed."""
 
 
 def require_package(module: str, wanted_by: str) -> None:
-    """Make sure that an optional package is there, without importing it.
-
-    Args:
-        module: What would be imported.
-        wanted_by: What asked for it, for example ``logger=mlflow``.
-
-    Raises:
-        MissingPackageError: If it is not there.
-    """
+    """Raise ``MissingPackageError`` if an optional package is not installed; does not import it."""
     if importlib.util.find_spec(module) is None:
-        msg = f"{wanted_by} needs the package {module}, which is not installed. Run pip install -e '.[{EXTRA}]'."
+        msg = f"{wanted_by} needs the package {module}, which is not installed. Run pip install -e '.[dashboards]'."
         raise MissingPackageError(msg)
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a mirror knows of a run from its beginning.
+    """What is known of a run when it starts.
 
     Attributes:
         folder: The run folder.
         job_type: The command.
-        config: The resolved config, and what else describes the run; plain values.
+        config: The resolved config and other facts of the run; plain values.
         tags: Labels.
     """
 
@@ -59,157 +48,171 @@ class RunFacts:
     tags: Sequence[str] = ()
 
 
-class Mirror(Logger):
-    """A logger that shows a run somewhere besides its folder.
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file, with the ground truth and the anomaly map of its image where a logger can overlay them.
 
-    It opens with the first thing it is given, in the first of several processes alone. Whatever fails in it is said
-    once; it then takes nothing more, and the run goes on.
-
-    Args:
-        facts: Of the run.
+    Attributes:
+        path: RGB.
+        caption: Shown below the picture.
+        truth: 0 and 255; ``None`` where it is unknown.
+        anomaly_map: From 0 to 255 between ``lowest`` and ``highest``; ``None`` for a picture without overlays.
+        lowest: Anomaly probability that 0 stands for.
+        highest: Anomaly probability that 255 stands for.
     """
 
-    TITLE = ""
-    """What it is called in sentences."""
+    path: Path
+    caption: str | None = None
+    truth: Path | None = None
+    anomaly_map: Path | None = None
+    lowest: float = 0.0
+    highest: float = 1.0
 
-    def __init__(self, facts: RunFacts) -> None:
+
+@dataclass(frozen=True)
+class Published:
+    """What a finished run left in its folder, apart from the curves.
+
+    Attributes:
+        rows: The results under ``table_columns()``; fractions, ``None`` where undefined.
+        means: Macro averages by log key.
+        heat_maps: Images worth looking at, by log key.
+        checkpoint: ``last.ckpt``; ``None`` where nothing was trained.
+        files: ``results.json`` and ``results.csv``.
+        manifest: The finished run's manifest.
+    """
+
+    rows: Sequence[Sequence[str | float | int | None]] = ()
+    means: Mapping[str, float] = field(default_factory=dict)
+    heat_maps: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    files: Sequence[Path] = ()
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Backend(Logger):
+    """What is added to one of Lightning's loggers: pictures and the results of a finished run. Built means open."""
+
+    TITLE = ""
+    ADVICE = ""
+    """Ends the warning about a failure; may hold ``{folder}``."""
+
+    @abstractmethod
+    def log_pictures(self, key: str, pictures: Sequence[Picture]) -> None:
+        """Log pictures under one key."""
+
+    @abstractmethod
+    def publish(self, published: Published) -> None:
+        """Log what a finished run left in its folder."""
+
+    @abstractmethod
+    def close(self, *, succeeded: bool) -> None:
+        """End the run there."""
+
+    @staticmethod
+    def abandon() -> None:
+        """Drop what would fail again when the process exits."""
+
+
+class Mirror(Logger):
+    """Log to a backend until it fails; the first failure is logged once, and the run continues without the backend.
+
+    The backend is opened by the first value or picture, and only in the first of several processes.
+
+    Args:
+        backend: Which of Lightning's loggers.
+        facts: The run.
+        earlier: What was logged before a run was resumed, where the backend wants it again.
+        options: Further arguments of the backend.
+    """
+
+    def __init__(
+        self, backend: type[Backend], facts: RunFacts, earlier: Sequence[LoggedValues] = (), **options: Any
+    ) -> None:
         super().__init__()
-        self._facts = facts
-        self._is_open = False
-        self._is_lost = False
+        make: Callable[..., Backend] = backend
+        self._open = partial(make, facts, **options)
+        self._kind, self._facts, self._earlier = backend, facts, earlier
+        self._backend: Backend | None = None
+        self.is_lost = False
+
+    @property
+    def name(self) -> str:
+        """The backend's title."""
+        return self._kind.TITLE
 
     @property
     def version(self) -> str:
         """The logger's version."""
         return ""
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether something failed, so that nothing more is sent."""
-        return self._is_lost
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send values."""
-        self._attempt(self._send_metrics, metrics, step or 0)
+        """Log values, with epochs counted from 1."""
+        self._attempt(lambda backend: backend.log_metrics(_with_finished_epochs(metrics), step or 0))
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the config is sent when the mirror opens."""
+        """Do nothing: a backend gets the config when it opens."""
 
     @rank_zero_only
-    def log_picture(self, key: str, path: Path, step: int = 0) -> None:
-        """Send a picture.
-
-        Args:
-            key: Its name.
-            path: A PNG file.
-            step: Training step it belongs to.
-        """
-        self._attempt(self._send_picture, key, path, step)
+    def log_pictures(self, key: str, pictures: Sequence[Picture]) -> None:
+        """Log pictures under one key."""
+        self._attempt(lambda backend: backend.log_pictures(key, pictures))
 
     @rank_zero_only
     def publish(self, published: Published) -> None:
-        """Send what a finished run left in its folder.
-
-        Args:
-            published: As it was read.
-        """
-        means = {
-            mean_key(row.dataset, metric): value
-            for row in published.rows
-            if row.is_mean
-            for metric, value in row.values.items()
-            if value is not None
-        }
-        self._attempt(self._publish, published, means)
+        """Log the results, files and checkpoint of a finished run."""
+        self._attempt(lambda backend: backend.publish(published))
 
     @rank_zero_only
     def close(self, *, succeeded: bool) -> None:
-        """End what would otherwise stay open, and swallow what the next run in this process logs.
+        """Close the backend if it was opened."""
+        if self._backend is not None:
+            self._attempt(lambda backend: backend.close(succeeded=succeeded))
+            self._backend = None
 
-        Args:
-            succeeded: Whether the run came to its end.
-        """
-        if self._is_open:
-            self._attempt(self._close, succeeded)
-            self._is_open = False
-
-    def _attempt(self, action: Callable[..., None], *arguments: Any) -> None:
-        if self._is_lost:
+    def _attempt(self, action: Callable[[Backend], None]) -> None:
+        if self.is_lost:
             return
         try:
-            if not self._is_open:
-                self._open()
-                self._is_open = True
-            action(*arguments)
+            if self._backend is None:
+                self._backend = self._open()
+                for values, step in self._earlier:
+                    self._backend.log_metrics(_with_finished_epochs(values), step)
+            action(self._backend)
         except Exception as error:
-            self._is_lost = True
+            self.is_lost = True
+            folder = self._facts.folder
             logger.warning(
-                "%s failed (%s: %s) and gets no more of this run, which goes on: its folder %s stays the record.%s",
-                *(self.TITLE, type(error).__name__, error, self._facts.folder, self._what_to_do()),
+                "Logging to %s failed (%s: %s). The run continues without it; its folder %s holds the full record.%s",
+                *(self.name, type(error).__name__, error, folder, self._kind.ADVICE.format(folder=folder)),
             )
-            with suppress(Exception):  # of what has failed already
-                self._abandon()
-
-    def _what_to_do(self) -> str:
-        return ""
-
-    def _abandon(self) -> None:
-        """Let go of what would fail again when the process ends."""
-
-    @abstractmethod
-    def _open(self) -> None: ...
-
-    @abstractmethod
-    def _send_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
-
-    @abstractmethod
-    def _send_picture(self, key: str, path: Path, step: int) -> None: ...
-
-    @abstractmethod
-    def _publish(self, published: Published, means: Mapping[str, float]) -> None: ...
-
-    @abstractmethod
-    def _close(self, succeeded: bool) -> None: ...
+            with suppress(Exception):
+                self._kind.abandon()
 
 
-def kept_id(path: Path) -> str | None:
-    """Read the id under which a run goes on, or ``None`` where it has none yet.
+def _with_finished_epochs(values: Mapping[str, float]) -> dict[str, float]:
+    """Count epochs as people do: a training value of Lightning's epoch 0 belongs to epoch 1."""
+    is_training = any(key.startswith("train/") for key in values)
+    return {key: value + 1 if key == EPOCH and is_training else value for key, value in values.items()}
 
-    Args:
-        path: A file of the run folder.
-    """
+
+def read_id(path: Path) -> str | None:
+    """Read the id that a run folder has at a backend, or ``None`` where it has none yet."""
     return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
 
 
-def keep_id(path: Path, run_id: str) -> str:
-    """Write the id under which a run goes on, whole.
-
-    Args:
-        path: A file of the run folder.
-        run_id: The id.
-
-    Returns:
-        The id.
-    """
+def write_id(path: Path, run_id: str) -> str:
+    """Write the id under which a resumed run continues at a backend; return it."""
     with written_whole(path) as unfinished:
         unfinished.write_text(f"{run_id}\n", encoding="utf-8")
     return run_id
 
 
-def new_id() -> str:
-    """Make an id that no other run has."""
-    return secrets.token_hex(4)
-
-
 @contextmanager
 def closing_mirrors(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Close the mirrors of a run when it ends, however it ends.
-
-    Args:
-        loggers: All loggers of the run.
-    """
+    """Close the mirrors among the loggers when a run ends, whether it succeeds or fails."""
     succeeded = False
     try:
         yield
@@ -219,27 +222,15 @@ def closing_mirrors(loggers: Sequence[Logger]) -> Iterator[None]:
             mirror.close(succeeded=succeeded)
 
 
-def log_figures(loggers: Sequence[Logger], group: str, paths: Sequence[Path], step: int = 0) -> None:
-    """Send pictures to the mirrors.
-
-    Args:
-        loggers: All loggers of a run.
-        group: Leading part of the key.
-        paths: PNG files; their stems complete the key.
-        step: Training step the pictures belong to.
-    """
+def log_figures(loggers: Sequence[Logger], group: str, paths: Sequence[Path]) -> None:
+    """Log PNG files to the mirrors; group and stem make the key."""
     for mirror in _mirrors(loggers):
         for path in paths:
-            mirror.log_picture(figure_key(group, path.stem), path, step)
+            mirror.log_pictures(figure_key(group, path.stem), [Picture(path)])
 
 
 def publish(loggers: Sequence[Logger], read: Callable[[], Published]) -> None:
-    """Send what a finished run left in its folder to the mirrors.
-
-    Args:
-        loggers: All loggers of the run.
-        read: Reads it; called only where there is a mirror.
-    """
+    """Publish a finished run to the mirrors; it is read only if there is one."""
     mirrors = _mirrors(loggers)
     if mirrors:
         published = read()
@@ -248,7 +239,7 @@ def publish(loggers: Sequence[Logger], read: Callable[[], Published]) -> None:
 
 
 def has_mirror(loggers: Sequence[Logger]) -> bool:
-    """Whether a run is shown anywhere besides its folder."""
+    """Whether there is a mirror among the loggers."""
     return bool(_mirrors(loggers))
 
 

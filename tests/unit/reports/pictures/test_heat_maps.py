@@ -29,19 +29,19 @@ def test_what_is_kept_comes_back_as_it_was(sheets, tmp_path):
     assert {sheet: len(found) for sheet, found in kept.items()} == {"highest": 2, "lowest": 2, "worst_ranked": 2}
     for sheet, panels in sheets.items():
         for panel, files in zip(panels, kept[sheet], strict=True):
-            assert panel.sample.image_path.name in files.caption
-            assert np.array_equal(pixels(files.image), panel.image)
-            assert np.array_equal(pixels(files.truth) > 0, panel.mask)
-            share = pixels(files.anomaly_map).astype(np.float64) / 255
-            found = files.lowest + share * (files.highest - files.lowest)
-            assert np.abs(found - panel.anomaly_map).max() <= (files.highest - files.lowest) / 255
+            assert panel.sample.image_path.name in files["caption"]
+            assert np.array_equal(pixels(files["path"]), panel.image)
+            assert np.array_equal(pixels(files["truth"]) > 0, panel.mask)
+            share = pixels(files["anomaly_map"]).astype(np.float64) / 255
+            found = files["lowest"] + share * (files["highest"] - files["lowest"])
+            assert np.abs(found - panel.anomaly_map).max() <= (files["highest"] - files["lowest"]) / 255
 
 
 def test_all_maps_of_a_dataset_share_one_scale_that_they_fill(sheets, tmp_path):
     write_heat_maps(tmp_path, sheets)
     kept = [files for found in read_heat_maps(tmp_path).values() for files in found]
-    assert len({(files.lowest, files.highest) for files in kept}) == 1
-    values = np.concatenate([pixels(files.anomaly_map).ravel() for files in kept])
+    assert len({(files["lowest"], files["highest"]) for files in kept}) == 1
+    values = np.concatenate([pixels(files["anomaly_map"]).ravel() for files in kept])
     assert (values.min(), values.max()) == (0, 255)
 
 
@@ -51,7 +51,7 @@ def test_a_flat_map_is_the_lowest_step(scored, tmp_path):
     collector(batch, torch.full_like(maps, 0.25), scores)
     write_heat_maps(tmp_path, collector.sheets())
     (files,) = read_heat_maps(tmp_path)["highest"]
-    assert pixels(files.anomaly_map).max() == 0
+    assert pixels(files["anomaly_map"]).max() == 0
 
 
 def test_unknown_truth_is_no_picture(scored, tmp_path):
@@ -60,7 +60,7 @@ def test_unknown_truth_is_no_picture(scored, tmp_path):
     collector(replace(batch, has_mask=torch.tensor([False])), maps, scores)
     write_heat_maps(tmp_path, collector.sheets())
     (files,) = read_heat_maps(tmp_path)["highest"]
-    assert files.truth is None
+    assert files["truth"] is None
     assert not list(tmp_path.glob("*truth*"))
 
 

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afr_clip.metrics.protocol import METRICS
-from afr_clip.training.loggers.mirror import RunFacts
-from afr_clip.training.loggers.published import Published, ResultRow
-from afr_clip.training.loggers.tensorboard import TensorBoardMirror
+from afr_clip.training.loggers.mirror import Mirror, Picture, Published, RunFacts
+from afr_clip.training.loggers.tensorboard import TensorBoard
 
 pytest.importorskip("tensorboard")
 
@@ -22,23 +20,23 @@ def read(tmp_path):
     return events
 
 
-def mirror(folder, drop_from_step: int | None = None) -> TensorBoardMirror:
+def mirror(folder, drop_from_step: int | None = None) -> Mirror:
     facts = RunFacts(folder, "train", {"seed": 3})
-    return TensorBoardMirror(facts, flush_secs=30, drop_from_step=drop_from_step)
+    return Mirror(TensorBoard, facts, flush_secs=30, drop_from_step=drop_from_step)
 
 
 def test_what_is_sent_is_read_back(tmp_path, read):
     Image.fromarray(np.full((4, 6, 3), 7, np.uint8)).save(tmp_path / "highest.png")
     one = mirror(tmp_path)
     one.log_metrics({"train/loss_epoch": 0.5, "epoch": 0}, 3)
-    one.log_picture("figures/visa/highest", tmp_path / "highest.png", 3)
-    values = dict.fromkeys(METRICS, 0.5) | {"pixel_aupro": None}
-    one.publish(Published(rows=[ResultRow("visa", "mean", values, 3, 4, is_mean=True)]))
+    one.log_pictures("figures/visa/highest", [Picture(tmp_path / "highest.png")])
+    row = ["visa", "mean", *[0.5] * 6, None, 3, 4]
+    one.publish(Published(rows=[row], means={"mean/visa/i_auroc": 0.5}))
     one.close(succeeded=True)
     events = read()
     assert [(e.step, e.value) for e in events.Scalars("train/loss_epoch")] == [(3, 0.5)]
     assert events.Scalars("mean/visa/i_auroc")[0].value == 0.5
-    assert "mean/visa/p_aupro" not in events.Tags()["scalars"]
+    assert events.Scalars("epoch")[0].value == 1
     assert (events.Images("figures/visa/highest")[0].height, events.Images("figures/visa/highest")[0].width) == (4, 6)
     (table,) = events.Tensors("results/text_summary")
     assert b"| visa | mean | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 | - | 3 | 4 |" in table.tensor_proto.string_val[0]

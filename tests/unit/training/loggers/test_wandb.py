@@ -1,14 +1,13 @@
-import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from afr_clip.training.loggers import wandb as loggers
-from afr_clip.training.loggers.mirror import RunFacts
-from afr_clip.training.loggers.published import HeatMap, Published
-from afr_clip.training.loggers.wandb import WandbMirror, band_labels, bands, data_dir_in
+from afr_clip.training.loggers.mirror import Mirror, Picture, Published, RunFacts
+from afr_clip.training.loggers.wandb import Wandb, data_dir_in, masks_of
 
 
 @pytest.fixture
@@ -115,13 +114,13 @@ def facts(folder) -> RunFacts:
 
 
 def test_a_run_is_named_after_its_folder_and_lies_in_it(started, tmp_path):
-    mirror = WandbMirror(facts(tmp_path / "my_run"), project="afr-clip", entity="us", group="table3")
+    mirror = Mirror(Wandb, facts(tmp_path / "my_run"), project="afr-clip", entity="us", group="table3")
     mirror.log_metrics({"train/loss_epoch": 0.5, "epoch": 0}, 7)
     mirror.close(succeeded=False)
     (given,), (run,) = started
     settings = given.pop("settings")
     assert (settings.console, settings.git_commit) == ("off", "c0ffee")
-    assert given.pop("id") == (tmp_path / "my_run" / "wandb_run_id").read_text().strip() == mirror.run_id
+    assert given.pop("id") == (tmp_path / "my_run" / "wandb_run_id").read_text().strip()
     assert given.pop("config")["seed"] == 3
     assert given == {
         "dir": str(tmp_path / "my_run"),
@@ -136,12 +135,12 @@ def test_a_run_is_named_after_its_folder_and_lies_in_it(started, tmp_path):
         "entity": "us",
         "group": "table3",
     }
-    assert run.logged == [{"train/loss_epoch": 0.5, "epoch": 0, "trainer/global_step": 7}]
+    assert run.logged == [{"train/loss_epoch": 0.5, "epoch": 1, "trainer/global_step": 7}]
     assert run.finished == [1]
 
 
 def test_values_go_against_epochs_and_steps_not_calls(started, tmp_path):
-    WandbMirror(facts(tmp_path), project="p").log_metrics({}, 0)
+    Mirror(Wandb, facts(tmp_path), project="p").log_metrics({}, 0)
     (run,) = started[1]
     assert run.axes["train/*"] == run.axes["target/*"] == run.axes["mean/*"] == "epoch"
     assert run.axes["train/loss_step"] == "trainer/global_step"
@@ -149,14 +148,14 @@ def test_values_go_against_epochs_and_steps_not_calls(started, tmp_path):
 
 def test_a_resumed_run_sends_what_was_logged_before_first(started, tmp_path):
     earlier = [({"train/loss_epoch": 0.5, "epoch": 0.0}, 3)]
-    WandbMirror(facts(tmp_path), project="p", earlier=earlier).log_metrics({"train/loss_epoch": 0.4, "epoch": 1.0}, 6)
+    Mirror(Wandb, facts(tmp_path), project="p", earlier=earlier).log_metrics({"train/loss_epoch": 0.4, "epoch": 1.0}, 6)
     steps = [values["trainer/global_step"] for values in started[1][0].logged]
     assert steps == [3, 6]
 
 
 def test_a_folder_has_one_run(started, tmp_path):
     for _ in range(2):
-        WandbMirror(facts(tmp_path), project="p").log_metrics({}, 0)
+        Mirror(Wandb, facts(tmp_path), project="p").log_metrics({}, 0)
     first, second = started[0]
     assert first["id"] == second["id"]
 
@@ -168,34 +167,36 @@ def heat_map(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "map.png")
     Image.fromarray((ramp >= 128).astype(np.uint8) * np.uint8(255)).save(tmp_path / "truth.png")
     paths = [tmp_path / f"{name}.png" for name in ("image", "truth", "map")]
-    return HeatMap("said", *paths, lowest=0.25, highest=0.75)
+    return Picture(paths[0], "a caption", *paths[1:], lowest=0.25, highest=0.75)
 
 
 def test_a_map_is_shown_in_equal_steps_of_probability(heat_map):
-    steps = bands(heat_map)
+    masks = masks_of(heat_map)
+    steps, labels = masks["anomaly_map"]["mask_data"], masks["anomaly_map"]["class_labels"]
     assert np.bincount(steps.ravel()).tolist() == [32] * 8
-    assert steps[0, 0] == 0
-    assert steps[-1, -1] == 7
-    labels = band_labels(heat_map)
-    assert labels[0] == "0.250 to 0.312"
-    assert labels[7] == "0.688 to 0.750"
+    assert (steps[0, 0], steps[-1, -1]) == (0, 7)
+    assert (labels[0], labels[7]) == ("0.250 to 0.312", "0.688 to 0.750")
+    assert np.array_equal(masks["truth"]["mask_data"], (np.arange(256) >= 128).reshape(16, 16))
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(0.5, 0.5004), (0.5, 0.5), (0.0, 1.0)])
 def test_steps_have_labels_of_their_own_however_flat_a_map_is(heat_map, lowest, highest):
-    flat = HeatMap("said", heat_map.image, None, heat_map.anomaly_map, lowest, highest)
-    labels = band_labels(flat)
+    masks = masks_of(replace(heat_map, truth=None, lowest=lowest, highest=highest))
+    assert masks.keys() == {"anomaly_map"}
+    labels = masks["anomaly_map"]["class_labels"]
     assert len(labels) == 8
     if lowest < highest:
         assert len(set(labels.values())) == 8
 
 
-def test_truth_and_map_lie_over_the_image(heat_map):
-    image = loggers._image(heat_map)
-    assert image._caption == "said"
-    assert image._masks.keys() == {"truth", "anomaly_map"}
-    unknown = HeatMap("said", heat_map.image, None, heat_map.anomaly_map, 0.0, 1.0)
-    assert loggers._image(unknown)._masks.keys() == {"anomaly_map"}
+def test_a_picture_lies_under_its_truth_and_its_map(started, heat_map, tmp_path):
+    mirror = Mirror(Wandb, facts(tmp_path), project="p")
+    mirror.log_pictures("heat_maps/visa/highest", [heat_map, Picture(heat_map.path)])
+    (logged,) = started[1][0].logged
+    shown, plain = logged["heat_maps/visa/highest"]
+    assert (shown._caption, plain._caption) == ("a caption", None)
+    assert shown._masks.keys() == {"truth", "anomaly_map"}
+    assert not plain._masks
 
 
 def test_files_to_upload_lie_in_the_run_folder_unless_the_user_says_where(monkeypatch, tmp_path):
@@ -217,7 +218,7 @@ def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch
         let_go.append(exit_code)
 
     monkeypatch.setattr(wandb, "teardown", teardown)
-    mirror = WandbMirror(facts(tmp_path), project="p")
+    mirror = Mirror(Wandb, facts(tmp_path), project="p")
     mirror.log_metrics({"a": 1.0}, 0)
 
     def gone(values):
@@ -226,7 +227,7 @@ def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch
     monkeypatch.setattr(started[1][0], "log", gone)
     for step in range(3):
         mirror.log_metrics({"a": 1.0}, step)
-    mirror.publish(Published(manifest=json.loads("{}")))
+    mirror.publish(Published())
     assert mirror.is_lost
     assert let_go == [1]
     (record,) = caplog.records

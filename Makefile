@@ -1,13 +1,13 @@
-# Every target installs what it needs: on a fresh machine `make test` or `make demo` is the first command.
+# Every target installs what it needs, so `make test` or `make demo` can be the first command on a fresh machine.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# A process per core, each with one thread.
+# One process per core, each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types test test-unit test-integration test-regression check smoke demo bench clean
+.PHONY: help install format lint types docs test test-unit test-integration test-regression check smoke demo bench dist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2}'
@@ -39,22 +39,31 @@ test-unit: $(STAMP)  ## Run the unit tests and doctests only
 test-integration: $(STAMP)  ## Run the commands end to end on small trees
 	$(PYTEST) tests/integration
 
-test-regression: $(STAMP)  ## Run what needs real data, published weights or a GPU
+test-regression: $(STAMP)  ## Run the tests that need real data, published weights or a GPU
 	$(PYTEST) tests/regression
 
-check: lint types test  ## Exactly what CI runs
+docs: $(STAMP)  ## Build the documentation into docs/_build/html; warnings are errors, and no network is needed
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs docs/_build/html
+	@echo "page: docs/_build/html/index.html"
+
+check: lint types docs test  ## Exactly what CI runs
 
 smoke: $(STAMP)  ## Train and score a few small drawn pictures, end to end, in under a minute
 	$(BIN)/python -m afr_clip.train experiment=smoke
 
 demo: $(STAMP)  ## Train on drawn pictures, score unseen categories, write heat maps and a page; no download, no data needed
 	$(BIN)/python -m afr_clip.train experiment=demo
-	@echo "With the paper's backbone and data:  python -m afr_clip.train dataset=visa protocol.targets=[mvtec_ad] data_dir=DIR"
+	@echo "With the paper's backbone and data:  afr-clip train dataset=visa protocol.targets=[mvtec_ad] data_dir=DIR"
 
 bench: $(STAMP)  ## Measure pixel metrics and the cost of the forward pass on this machine
 	$(BIN)/python benchmarks/pixel_metrics.py
 	$(BIN)/python benchmarks/forward_cost.py
 
+dist: $(STAMP)  ## Build wheel and sdist into dist/ and check their metadata
+	$(BIN)/pip install --quiet build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:  ## Remove caches and the virtual environment (never outputs/)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist docs/_build docs/reference/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,66 +15,104 @@ from afr_clip.datasets import build_parser
 from afr_clip.report import read_arguments
 
 REPOSITORY = Path(__file__).parents[2]
-DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "experiments").rglob("*.md")])
+PAGES = [path for path in (REPOSITORY / "docs").rglob("*.md") if not {"_build", "generated"} & set(path.parts)]
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *PAGES, *(REPOSITORY / "experiments").rglob("*.md")])
+OURS = r"(?:afr-clip |python -m afr_clip\.)"
+TAKES_A_CONFIG = {"train", "evaluate", "predict", "sweep"}
 
 
-def typed(pattern: str) -> list[list[str]]:
-    """Every line of a shell block that matches, as words without its comment."""
-    blocks = [block for path in DOCUMENTS for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)]
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if re.match(pattern, line)]
+def lines(pattern: str) -> list[str]:
+    """Every line of a shell block that matches, and every such command in a sentence."""
+    found = []
+    for text in [path.read_text() for path in DOCUMENTS]:
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        found += [line for block in blocks for line in block.splitlines() if re.match(pattern, line)]
+        found += [code for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text) if re.match(pattern, code)]
+    return list(dict.fromkeys(found))
 
 
-COMMANDS = typed(r"python -m afr_clip\.")
-REPORTS = [words for words in COMMANDS if words[2] == "afr_clip.report"]
-ON_DATASETS = [words for words in COMMANDS if words[2] == "afr_clip.datasets"]
-ON_DASHBOARDS = [words for words in COMMANDS if words[2] == "afr_clip.dashboard"]
-COMPOSED = [words for words in COMMANDS if words not in [*REPORTS, *ON_DATASETS, *ON_DASHBOARDS]]
-OFFLINE = [words for words in COMMANDS if any("outputs/" in word for word in words)]
+def split(line: str) -> list[str]:
+    """Split a command of ours into its name and its arguments, without the comment."""
+    return shlex.split(re.sub(OURS, "", line, count=1), comments=True)
 
 
+COMMANDS = [split(line) for line in lines(OURS + r"[a-z]+ [^ ]")]
+# test_contributing.py composes the example method.
+COMPOSED = [words for words in COMMANDS if words[0] in TAKES_A_CONFIG and "module=linear_probe" not in words]
+REPORTS = [words for words in COMMANDS if words[0] == "report"]
+ON_DATASETS = [words for words in COMMANDS if words[0] == "datasets" and (len(words) > 2 or words[1] == "list")]
+ON_DASHBOARDS = [words for words in COMMANDS if words[0] == "dashboard"]
+OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(first|second|third)")]
+
+
+def test_every_command_exists():
+    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"report", "datasets", "dashboard"}
+
+
+@pytest.fixture(scope="module")
+def schemas():
+    register()
+
+
+@pytest.mark.usefixtures("schemas")
 @pytest.mark.parametrize("words", COMPOSED, ids=" ".join)
 def test_every_command_composes(words):
-    register()
+    command, *overrides = words
+    if "-m" in overrides:  # plain Hydra's multirun: the first job of it
+        overrides = [word.split(",")[0] for word in overrides if word != "-m"]
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose(words[2].removeprefix("afr_clip."), overrides=words[3:])
-    assert config.task_name == words[2].removeprefix("afr_clip.")
+        config = compose(command, overrides=[word for word in overrides if word != "..."])
+    assert config.task_name == command
 
 
 @pytest.mark.parametrize("words", REPORTS, ids=" ".join)
 def test_every_report_can_be_typed_so(words):
-    assert read_arguments(words[3:]).runs
+    assert read_arguments(words[1:]).runs
 
 
 @pytest.mark.parametrize("words", ON_DATASETS, ids=" ".join)
 def test_every_command_on_datasets_can_be_typed_so(words):
-    assert getattr(build_parser("DIR").parse_args(words[3:]), "name", "btad") in DATASETS
+    typed = [{"NAME": "btad"}.get(word, word) for word in words[1:]]
+    assert getattr(build_parser("DIR").parse_args(typed), "name", "btad") in {*DATASETS, "widgets"}
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)
 def test_every_command_on_dashboards_can_be_typed_so(words):
-    assert dashboard_parser().parse_args(words[3:]).verb == words[3]
+    assert dashboard_parser().parse_args(words[1:]).verb == words[1]
 
 
 def test_every_step_to_a_dataset_can_be_typed_so():
     rows = [row for row in DATASETS.values() if row.provenance is not None]
-    steps = [(row, step.split(", or ")[0]) for row in rows for step in row.provenance.steps if "afr_clip." in step]
+    steps = [(row, step.split(", or ")[0]) for row in rows for step in row.provenance.steps if re.match(OURS, step)]
     assert len(steps) > 10
-    assert all(build_parser("DIR").parse_args(step.split()[3:]).name == row.name for row, step in steps)
+    assert all(build_parser("DIR").parse_args(split(step)[1:]).name == row.name for row, step in steps)
 
 
 def test_every_make_target_and_script_exists():
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    assert {words[1] for words in typed("make ")} <= targets
-    assert all((REPOSITORY / words[1]).is_file() for words in typed(r"python [a-z]+/"))
+    assert {line.split()[1] for line in lines("make ")} <= targets
+    assert all((REPOSITORY / line.split()[1]).is_file() for line in lines(r"python [a-z]+/"))
+
+
+def test_every_link_between_documents_leads_to_a_file():
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert "generated" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_readme_is_read_in_minutes():
+    assert len((REPOSITORY / "README.md").read_bytes()) <= 8192
 
 
 @pytest.mark.data
 def test_the_readmes_offline_commands_run_one_after_the_other(run, data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [words[2] for words in OFFLINE] == ["afr_clip.train", "afr_clip.evaluate", "afr_clip.predict"]
-    for words in OFFLINE:
-        overrides = [word.replace("../shared/data", str(data_dir)) for word in words[3:]]
-        assert run(words[2].removeprefix("afr_clip."), *overrides) == 0
-    assert (tmp_path / "outputs" / "second" / "results.csv").is_file()
-    assert list((tmp_path / "outputs" / "third" / "overlays").rglob("*.jpg"))
+    assert [words[0] for words in OFFLINE] == ["train", "evaluate", "predict"]
+    for command, *overrides in OFFLINE:
+        assert run(command, *(word.replace("../shared/data", str(data_dir)) for word in overrides)) == 0
+    outputs = tmp_path / "outputs"
+    assert (outputs / "second" / "results.csv").is_file()
+    assert list((outputs / "third" / "overlays").rglob("*.jpg"))
+    described = (REPOSITORY / "docs" / "reference" / "run-folder.md").read_text()
+    left = {path.name for folder in ("first", "second", "third") for path in (outputs / folder).iterdir()}
+    assert {name for name in left if name not in described} == set()

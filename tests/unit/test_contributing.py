@@ -1,4 +1,4 @@
-"""The method that CONTRIBUTING.md adds as an example works as it stands there."""
+"""The method that the documentation adds as an example works as it stands there."""
 
 import re
 import sys
@@ -18,8 +18,7 @@ from afr_clip.losses.total import AnomalyLoss
 from helpers import methods
 from helpers.tiny import assert_probabilities, random_batch
 
-DOCUMENT = Path(__file__).parents[2] / "CONTRIBUTING.md"
-_, EXAMPLE = DOCUMENT.read_text(encoding="utf-8").split("## A method of your own")
+EXAMPLE = (Path(__file__).parents[2] / "docs" / "extend" / "method.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"(?<=\n\n)`([\w./]+)`(?:(?!^```).)*^```\w+\n(.*?)^```$", EXAMPLE, re.DOTALL | re.MULTILINE))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, Node, OmegaConf
 from sphinx.pycode import ModuleAnalyzer
 
 import afr_clip
@@ -139,9 +139,9 @@ def config() -> str:
         text += f"## `afr-clip {command}`\n\n" + keys(node, CONF / f"{command}.yaml", own)
     for key in train:
         if is_group(train, key) and key != "module":
-            chosen = {"dataset": "demo", "logger": "all", "schedule": "inverse_epoch"}.get(key)
+            chosen = {"dataset": "demo", "logger": "all", "schedule": "cosine"}.get(key)
             node = composed("train", *([f"{key}={chosen}"] if chosen else []))
-            text += f"## `{key}`\n\n" + (f"Shown for `{key}={chosen}`.\n\n" if chosen and key != "schedule" else "")
+            text += f"## `{key}`\n\n" + (f"Shown for `{key}={chosen}`.\n\n" if chosen else "")
             text += subtree(node[key], key, comments(next((CONF / key).glob(f"{chosen or '*'}.yaml"))))
     text += "## `search`\n\nOnly for `afr-clip sweep`.\n\n" + subtree(
         composed("sweep").search, "search", comments(CONF / "sweep.yaml")
@@ -173,16 +173,16 @@ def subtree(node: DictConfig, path: str, said: Mapping[str, str]) -> str:
     return table(("key", "type", "default", "meaning"), list(walk(node, path, said)))
 
 
-def walk(node: DictConfig, path: str, said: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+def walk(node: DictConfig, path: str, said: Mapping[str, str], within: str = "") -> Iterator[tuple[str, ...]]:
     explained = attributes(OmegaConf.get_type(node))
     for key in node:
         child, name = node._get_node(key), f"{path}.{key}"
         if str(key).startswith("_") or child is None:
             continue
         if isinstance(child, DictConfig) and is_dataclass(OmegaConf.get_type(child)) and not child._is_none():
-            yield from walk(child, name, said)
+            yield from walk(child, name, said, f"{within}{key}.")
         else:
-            yield row(node, key, name, explained.get(str(key)) or said.get(str(key), ""))
+            yield row(node, key, name, said.get(f"{within}{key}") or explained.get(str(key), ""))
 
 
 def row(node: DictConfig, key: Any, name: str, meaning: str) -> tuple[str, ...]:
@@ -198,13 +198,13 @@ def row(node: DictConfig, key: Any, name: str, meaning: str) -> tuple[str, ...]:
 
 
 def shown(value: Any) -> str:
+    while isinstance(value, Node):  # a union holds a node of its own
+        value = value._value()
     if isinstance(value, Enum):
         return value.name
-    return (
-        {None: "null", True: "true", False: "false", "": '""'}.get(value, str(value))
-        if not isinstance(value, int | float) or isinstance(value, bool)
-        else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) or '""'
 
 
 def kind(hint: Any, *, optional: bool) -> str:
@@ -225,9 +225,26 @@ def kind(hint: Any, *, optional: bool) -> str:
 
 
 def comments(file: Path) -> dict[str, str]:
-    """Read the comments behind the keys of a YAML file."""
-    found = re.findall(r"^ *([\w]+):.*?\S +# (.*(?:\n +# .*)*)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return {key: re.sub(r"\n +# ", " ", text) for key, text in found}
+    """Read the comment behind each key of a YAML file, by the key's path."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    path = ""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if key := re.match(r"( *)(\w+):", line):
+            above = [(indent, name) for indent, name in above if indent < len(key[1])] + [(len(key[1]), key[2])]
+            path = ".".join(name for _, name in above)
+        said = re.search(r"(?:^|\s)# (.*)", line)
+        if said and key:
+            found[path] = said[1]
+        elif said and path in found and line.startswith(" "):  # the comment goes on below
+            found[path] += " " + said[1]
+        else:
+            path = path if line.strip() else ""
+    return found
+
+
+def below(said: Mapping[str, str], key: str) -> dict[str, str]:
+    return {path.removeprefix(f"{key}."): text for path, text in said.items()}
 
 
 def attributes(node: Any) -> dict[str, str]:

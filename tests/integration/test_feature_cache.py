@@ -22,13 +22,13 @@ SWITCHED_ON = "data.feature_cache=true"
 def taps(monkeypatch) -> list[int]:
     """The size of every batch of images that the tower is shown."""
     shown: list[int] = []
-    tap = CLIPBackbone.tap
+    embed = CLIPBackbone.embed
 
-    def seen(self: CLIPBackbone, image: torch.Tensor, *arguments: object, **options: object) -> object:
+    def seen(self: CLIPBackbone, image: torch.Tensor) -> object:
         shown.append(len(image))
-        return tap(self, image, *arguments, **options)
+        return embed(self, image)
 
-    monkeypatch.setattr(CLIPBackbone, "tap", seen)
+    monkeypatch.setattr(CLIPBackbone, "embed", seen)
     return shown
 
 
@@ -93,15 +93,15 @@ def test_what_gives_other_features_gets_a_cache_of_its_own(run, small, tmp_path,
 
 def test_a_filling_that_is_stopped_goes_on(run, small, tmp_path, taps, monkeypatch, capsys):
     small = ["ablation=no_sp", *small, SWITCHED_ON, "num_figures=0"]
-    tap = CLIPBackbone.tap
+    embed = CLIPBackbone.embed
 
-    def failing(self: CLIPBackbone, *arguments: object, **options: object) -> object:
+    def failing(self: CLIPBackbone, image: torch.Tensor) -> object:
         if sum(taps) == 8:
             raise OSError(28, "No space left on device")
-        return tap(self, *arguments, **options)
+        return embed(self, image)
 
     with monkeypatch.context() as patched:
-        patched.setattr(CLIPBackbone, "tap", failing)
+        patched.setattr(CLIPBackbone, "embed", failing)
         assert run("train", *small, f"run_dir={tmp_path / 'r'}") == 1
     assert "Cannot write the feature cache to" in capsys.readouterr().err
     taps.clear()

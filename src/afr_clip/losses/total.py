@@ -1,4 +1,4 @@
-"""The weighted sum of the terms."""
+"""The training loss: its terms, each from probabilities to one number, and their weighted sum."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,19 +7,57 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from afr_clip.losses.terms import FOCAL_GAMMA, dice_loss, focal_loss
+FOCAL_GAMMA = 2.0
+"""Focusing exponent of Lin et al. (ICCV 2017), which AFR-CLIP cites."""
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are kept this far from 0 and 1 inside logarithms, so that a saturated map still learns."""
+
+DICE_SMOOTHING = 1.0
+"""Added to both sides of the Dice ratio, so that an empty mask met by an empty map costs nothing."""
+
+
+def focal_loss(
+    probability: Float[Tensor, "*places"], truth: Bool[Tensor, "*places"], gamma: float = FOCAL_GAMMA
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy with less weight on what is already right.
+
+    .. math:: -\mathrm{mean}[(1 - p_t)^\gamma \log p_t], \quad p_t = p \text{ where anomalous}, 1 - p \text{ elsewhere}
+
+    Probabilities are of pixels or of images; ``gamma=0`` is plain cross-entropy.
+
+    Example:
+        >>> half = torch.full((1, 2, 2), 0.5)
+        >>> focal_loss(half, half > 1)  # 0.25 * log 2
+        tensor(0.1733)
+    """
+    right = torch.where(truth, probability, 1 - probability)
+    right = PROBABILITY_FLOOR + (1 - 2 * PROBABILITY_FLOOR) * right  # keeps a gradient where clamping would end it
+    return -((1 - right) ** gamma * right.log()).mean()
+
+
+def dice_loss(
+    anomaly_map: Float[Tensor, "batch height width"], mask: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, ""]:
+    r"""Measure how far map and mask are from covering each other (Milletari et al., 3DV 2016).
+
+    .. math:: 1 - \frac{2 \sum p\,g + 1}{\sum p + \sum g + 1} \text{, per image, then the mean}
+
+    The loss of the complement is that of ``1 - anomaly_map`` and ``~mask``.
+
+    Example:
+        >>> mask = torch.tensor([[[True, False], [False, False]]])
+        >>> dice_loss(mask.float(), mask)
+        tensor(0.)
+    """
+    truth = mask.to(anomaly_map.dtype)
+    overlap = 2 * (anomaly_map * truth).sum(dim=(1, 2)) + DICE_SMOOTHING
+    total = anomaly_map.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) + DICE_SMOOTHING
+    return (1 - overlap / total).mean()
 
 
 class LossTerms(NamedTuple):
-    """A loss and what it is made of; the terms are already weighted.
-
-    Attributes:
-        total: The sum, which is minimised.
-        image: Cross-entropy of the image score, focal if it is focused.
-        focal: Focal loss of the maps, summed over them, as are the next two.
-        dice: Dice loss of the maps.
-        complement: Dice loss of the maps' complements.
-    """
+    """A loss and its weighted terms; the last three are summed over the trained maps."""
 
     total: Float[Tensor, ""]
     image: Float[Tensor, ""]
@@ -32,8 +70,8 @@ class LossTerms(NamedTuple):
 class AnomalyLoss:
     """Image loss + focal + Dice + Dice of the complement, each with its weight; the map terms once per trained map.
 
-    AFR-CLIP never states its loss; it cites these terms. The losses of the methods it is compared with are other
-    weights of the same sum. Everything is computed in float32.
+    AFR-CLIP does not state its loss; it cites these terms. The losses of the compared methods are other weights of the
+    same sum. Everything is computed in float32.
 
     Attributes:
         image_weight: Weight of the image score's cross-entropy.
@@ -67,17 +105,7 @@ class AnomalyLoss:
         mask: Bool[Tensor, "batch height width"],
         is_anomalous: Bool[Tensor, " batch"],
     ) -> LossTerms:
-        """Compute the loss of a batch.
-
-        Args:
-            trained_maps: Per-pixel anomaly probability, as often as the method compares it with the mask.
-            image_score: Image-level anomaly probability.
-            mask: Pixel truth.
-            is_anomalous: Image-level truth.
-
-        Returns:
-            The weighted sum and its terms.
-        """
+        """Compute the loss of a batch; each of the trained maps is compared with the mask."""
         with torch.autocast(trained_maps.device.type, enabled=False):
             maps = trained_maps.float().unbind(dim=1)
             image = self.image_weight * focal_loss(image_score.float(), is_anomalous, self.image_gamma)

@@ -10,13 +10,10 @@ from afr_clip.metrics.functional.curves import auroc, average_precision, f1_max
 
 
 class ImageScores(AdditiveMetric):
-    """The score of every image, gathered from wherever it was computed.
+    """The score of every image, gathered from all processes.
 
-    Each image has its own place, so processes need not see the images in order or in equal numbers; and an image that
-    was left out or scored twice is noticed.
-
-    Args:
-        num_images: How many images there are.
+    Each image has its own place, so that processes may see the images in any order and number, and an image that was
+    left out or scored twice is noticed.
 
     Raises:
         ValueError: If ``num_images`` is not positive.
@@ -44,10 +41,6 @@ class ImageScores(AdditiveMetric):
     def update(self, image_score: Float[Tensor, " batch"], index: Int[Tensor, " batch"]) -> None:
         """Put scores in their places.
 
-        Args:
-            image_score: Image-level anomaly probability.
-            index: Place of each image, from 0.
-
         Raises:
             ValueError: If a score is NaN or lies outside [0, 1], or if an index is out of range.
         """
@@ -58,43 +51,30 @@ class ImageScores(AdditiveMetric):
         self.times_seen.index_add_(0, place, torch.ones_like(place, dtype=torch.int64))
 
     def compute(self) -> Float64[Tensor, " images"]:
-        """Return the scores in order.
-
-        Note:
-            torchmetrics hands back a result of one element without its axis: of a single image, a 0-dim tensor.
-
-        Returns:
-            One score per image.
+        """Return the scores in order; torchmetrics drops the axis of a single one.
 
         Raises:
             ValueError: If an image was never scored, or more than once.
         """
+
+        def seen(times: int) -> str:
+            place = (self.times_seen.clamp(max=2) == times).nonzero().flatten().tolist()
+            return f"{len(place)} (first: index {place[0]})" if place else "0"
+
         if (self.times_seen != 1).any():
             msg = (
-                f"Each of {self.num_images} images must be scored exactly once, got {self._describe(0)} never scored "
-                f"and {self._describe(2)} scored more than once. Evaluate the whole data set, reset between "
+                f"Each of {self.num_images} images must be scored exactly once, got {seen(0)} never scored "
+                f"and {seen(2)} scored more than once. Evaluate the whole data set, reset between "
                 "evaluations, and use a distributed sampler that does not pad with duplicates."
             )
             raise ValueError(msg)
         return self.score
 
-    def _describe(self, times: int) -> str:
-        """How many images were seen so often (2 stands for more than once), and the first of them."""
-        place = (self.times_seen.clamp(max=2) == times).nonzero().flatten().tolist()
-        return f"{len(place)} (first: index {place[0]})" if place else "0"
-
 
 def image_metrics(
     score: Float[Tensor, " images"], is_anomalous: Bool[Tensor, " images"]
 ) -> dict[str, Float64[Tensor, ""]]:
-    """Compute I-AUROC, I-F1max and I-AP exactly.
-
-    Args:
-        score: Image-level anomaly probability.
-        is_anomalous: Image-level truth.
-
-    Returns:
-        ``image_auroc``, ``image_f1_max`` and ``image_ap``, each NaN unless both classes are present.
+    """Compute I-AUROC, I-F1max and I-AP exactly; each is NaN unless both classes are present.
 
     Raises:
         ValueError: If a score is NaN or lies outside [0, 1].
@@ -113,18 +93,7 @@ def image_metrics(
 
 
 def check_index(index: Int[Tensor, " batch"], num_images: int) -> None:
-    """Refuse places that do not exist.
-
-    Args:
-        index: Places of images, from 0.
-        num_images: How many there are.
-
-    Raises:
-        ValueError: If an index is negative or not below ``num_images``.
-
-    Example:
-        >>> check_index(torch.tensor([0, 2]), num_images=3)
-    """
+    """Raise a ``ValueError`` if an index is negative or not below ``num_images``."""
     outside = index[(index < 0) | (index >= num_images)].tolist()
     if outside:
         msg = (

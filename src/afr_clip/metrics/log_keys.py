@@ -1,4 +1,4 @@
-"""The names under which values go on record: what logs them and what shows them agree here."""
+"""The names under which values are logged and shown."""
 
 from collections.abc import Sequence
 
@@ -20,17 +20,11 @@ MEANS = "mean/*"
 RESULTS_TABLE = "results"
 
 SHEETS = ("highest", "lowest", "worst_ranked")
-"""The images of a dataset worth looking at, by why they are."""
+"""The picture sheets of a dataset, by what makes their images worth a look."""
 
 
 def short_name(metric: str) -> str:
-    """Shorten the name of a metric.
-
-    Args:
-        metric: One of ``METRICS``.
-
-    Returns:
-        ``i_auroc`` for ``image_auroc``, ``p_aupro`` for ``pixel_aupro``.
+    """Shorten the name of one of ``METRICS``.
 
     Example:
         >>> short_name("pixel_f1_max")
@@ -46,7 +40,7 @@ def target_key(dataset: str, category: str, metric: str) -> str:
 
 
 def mean_key(dataset: str, metric: str) -> str:
-    """Name a macro average, for example ``mean/visa/i_auroc``; no category is called as it is."""
+    """Name a macro average, for example ``mean/visa/i_auroc``; its group is not the categories'."""
     return f"mean/{dataset}/{short_name(metric)}"
 
 

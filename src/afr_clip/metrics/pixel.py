@@ -17,8 +17,8 @@ class PixelMetrics(AdditiveMetric):
     """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass and about 1.5 MiB of counts.
 
     A test set has some 500 million pixels, too many to keep and sort. Scores are counted in 65,536 bins instead (see
-    `bin_index`); scores that share a bin count as tied. All states are integers, so how the images were batched or
-    spread over processes cannot change a single bit of the result.
+    `bin_index`); scores that share a bin count as tied. All states are integers, so that batches and processes cannot
+    change a single bit of the result.
 
     Example:
         >>> metrics = PixelMetrics()
@@ -41,25 +41,28 @@ class PixelMetrics(AdditiveMetric):
     def update(
         self, anomaly_map: Float32[Tensor, "batch height width"], mask: Bool[Tensor, "batch height width"]
     ) -> None:
-        """Count the pixels of a batch.
-
-        Args:
-            anomaly_map: Per-pixel anomaly probability; the batch may be empty.
-            mask: Pixel truth, on the same device.
+        """Count the pixels of a batch, which may be empty; maps and masks are on the same device.
 
         Raises:
             ValueError: If a score is NaN or lies outside [0, 1]; nothing is counted then.
         """
         check_probabilities("anomaly_map", anomaly_map)
+        device = self.counts.device
         for scores, truth in zip(anomaly_map, mask, strict=True):
-            self._count(bin_index(scores), truth)
+            bins = bin_index(scores)
+            total = torch.bincount(bins.flatten(), minlength=NUM_BINS)
+            if truth.any():
+                anomalous = bins[truth]
+                positives = torch.bincount(anomalous, minlength=NUM_BINS)
+                weights, num_regions = region_weights(truth)
+                self.counts[POSITIVE] += positives.to(device)
+                self.region_weight += torch.zeros_like(total).index_add_(0, anomalous, weights).to(device)
+                self.num_regions += num_regions
+                total -= positives
+            self.counts[NEGATIVE] += total.to(device)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """Evaluate the curves.
-
-        Returns:
-            ``pixel_auroc``, ``pixel_f1_max``, ``pixel_ap`` and ``pixel_aupro``, each NaN unless both normal and
-            anomalous pixels were seen.
+        """Evaluate the curves; each metric is NaN unless both normal and anomalous pixels were seen.
 
         Raises:
             ValueError: If there are more regions than the fixed-point sums can hold.
@@ -67,7 +70,7 @@ class PixelMetrics(AdditiveMetric):
         if self.num_regions > MAX_REGIONS:
             msg = (
                 f"Masks must have at most {MAX_REGIONS} regions together, got {int(self.num_regions)}. "
-                "Masks this scattered are usually noise: look at them, or at how they are thresholded."
+                "Masks this scattered are usually noise: check them and their threshold."
             )
             raise ValueError(msg)
         negatives, positives = self.counts[NEGATIVE], self.counts[POSITIVE]
@@ -77,15 +80,3 @@ class PixelMetrics(AdditiveMetric):
             "pixel_ap": average_precision(negatives, positives),
             "pixel_aupro": aupro(negatives, self.region_weight),
         }
-
-    def _count(self, bins: Tensor, truth: Tensor) -> None:
-        total = torch.bincount(bins.flatten(), minlength=NUM_BINS)
-        if truth.any():
-            anomalous = bins[truth]
-            positives = torch.bincount(anomalous, minlength=NUM_BINS)
-            weights, num_regions = region_weights(truth)
-            self.add_to(self.counts[POSITIVE], positives)
-            self.add_to(self.region_weight, torch.zeros_like(total).index_add_(0, anomalous, weights))
-            self.num_regions += num_regions
-            total -= positives
-        self.add_to(self.counts[NEGATIVE], total)

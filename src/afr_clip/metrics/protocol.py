@@ -23,14 +23,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """The metrics of one category.
-
-    Attributes:
-        category: Object or texture kind.
-        values: One number per metric, by the names in `METRICS`; NaN where undefined.
-        num_normal: Normal images scored.
-        num_anomalous: Anomalous images scored.
-    """
+    """The metrics of one category, by the names in `METRICS` and NaN where undefined; how many images were scored."""
 
     category: str
     values: dict[str, float]
@@ -52,13 +45,8 @@ class MacroAverage(CategoryResult):
 def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
     """Average over categories; each counts once, however many images it has.
 
-    Undefined values are left out, not counted as zero; ``num_defined`` tells how many were not.
-
-    Args:
-        results: One result per category.
-
-    Returns:
-        The mean of each metric, NaN where no category defines it, and the summed numbers of images.
+    Undefined values are left out, not counted as zero. A metric that no category defines is NaN. The numbers of images
+    are summed.
 
     Raises:
         ValueError: If there is no result, or one lacks a metric or has one that is not in `METRICS`.
@@ -70,7 +58,16 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
         >>> mean.values["pixel_aupro"], mean.num_defined["pixel_aupro"], mean.num_anomalous
         (0.75, 2, 6)
     """
-    _check_results(results)
+    if not results:
+        msg = "A macro average must have at least one category, got none. Check that the dataset was evaluated."
+        raise ValueError(msg)
+    for result in results:
+        if set(result.values) != set(METRICS):
+            msg = (
+                f"Every category must have exactly the metrics {', '.join(METRICS)}, got {', '.join(result.values)} "
+                f"for {result.category}. Write NaN for a metric that is undefined."
+            )
+            raise ValueError(msg)
     defined = {name: [r.values[name] for r in results if not math.isnan(r.values[name])] for name in METRICS}
     return MacroAverage(
         category=MEAN,
@@ -84,7 +81,7 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
 class DatasetMetrics(nn.Module):
     """All metrics of a target dataset, per category, in constant memory.
 
-    One `ImageScores` and one `PixelMetrics` per category. Categories are kept by number, so that their names are free.
+    One `ImageScores` and one `PixelMetrics` per category, by its number, so that any name will do.
 
     Args:
         categories: The category of every image of the dataset.
@@ -134,12 +131,8 @@ class DatasetMetrics(nn.Module):
     ) -> None:
         """Count one batch; its images may come from several categories.
 
-        Args:
-            anomaly_map: Per-pixel anomaly probability.
-            image_score: Image-level anomaly probability.
-            mask: Pixel truth.
-            has_mask: Whether pixel truth is known; without it an image enters the image-level metrics only.
-            index: Position of each image in the lists given at construction.
+        Without pixel truth (``has_mask``) an image enters only the image-level metrics. ``index`` is the position of
+        each image in the lists given at construction.
 
         Raises:
             ValueError: If a score is NaN or lies outside [0, 1], or if an index is out of range.
@@ -156,32 +149,31 @@ class DatasetMetrics(nn.Module):
             pixel.update(anomaly_map[masked], mask[masked])
 
     def compute(self) -> tuple[CategoryResult, ...]:
-        """Evaluate every category; under distributed evaluation, call it on every process.
+        """Evaluate the categories in order of first appearance; under distributed evaluation, on every process.
 
-        Returns:
-            One result per category, in order of first appearance; pixel-level values are NaN without masks.
+        Pixel-level values are NaN without masks.
 
         Raises:
             ValueError: If an image was never scored, or more than once.
         """
-        scores = self.image_scores()
-        return tuple(
-            self._result(category, scores[members], self._is_anomalous[members], pixel)
-            for category, members, (_, pixel) in zip(self.categories, self._members, self._metrics(), strict=True)
-        )
+        scores, results = self.image_scores(), []
+        for category, members, (_, pixel) in zip(self.categories, self._members, self._metrics(), strict=True):
+            is_anomalous = self._is_anomalous[members]
+            computed = {**image_metrics(scores[members], is_anomalous), **pixel.compute()}
+            num_anomalous = int(is_anomalous.sum())
+            values = {name: computed[name].item() for name in METRICS}
+            results.append(CategoryResult(category, values, len(is_anomalous) - num_anomalous, num_anomalous))
+        return tuple(results)
 
     def image_scores(self) -> Float64[Tensor, " images"]:
-        """Gather the image scores; under distributed evaluation, call it on every process.
-
-        Returns:
-            One score per image, in the order given at construction, on the CPU.
+        """Gather the image scores in the order given at construction; under distributed evaluation, on every process.
 
         Raises:
             ValueError: If an image was never scored, or more than once.
         """
         scores = torch.empty(len(self._place), dtype=torch.float64)
         for members, (image, _) in zip(self._members, self._metrics(), strict=True):
-            scores[members] = image.compute().cpu()  # of a single image it is 0-dim, and fits all the same
+            scores[members] = image.compute().cpu()  # 0-dim for a single image, which fits too
         return scores
 
     def reset(self) -> None:
@@ -193,27 +185,3 @@ class DatasetMetrics(nn.Module):
     def _metrics(self) -> list[tuple[ImageScores, PixelMetrics]]:
         """The two metrics of each category, with the types that a module list does not keep."""
         return cast("list[tuple[ImageScores, PixelMetrics]]", list(zip(self.image, self.pixel, strict=True)))
-
-    @staticmethod
-    def _result(category: str, score: Tensor, is_anomalous: Tensor, pixel: PixelMetrics) -> CategoryResult:
-        values = {**image_metrics(score, is_anomalous), **pixel.compute()}
-        num_anomalous = int(is_anomalous.sum())
-        return CategoryResult(
-            category=category,
-            values={name: values[name].item() for name in METRICS},
-            num_normal=len(is_anomalous) - num_anomalous,
-            num_anomalous=num_anomalous,
-        )
-
-
-def _check_results(results: Sequence[CategoryResult]) -> None:
-    if not results:
-        msg = "A macro average must have at least one category, got none. Check that the dataset was evaluated."
-        raise ValueError(msg)
-    for result in results:
-        if set(result.values) != set(METRICS):
-            msg = (
-                f"Every category must have exactly the metrics {', '.join(METRICS)}, got {', '.join(result.values)} "
-                f"for {result.category}. Write NaN for a metric that is undefined."
-            )
-            raise ValueError(msg)

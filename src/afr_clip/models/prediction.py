@@ -1,4 +1,4 @@
-"""What every method returns, and what it demands of its input."""
+"""What every method returns, and what it expects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +26,7 @@ class AnomalyPrediction:
 
 
 def require_one_name_each(image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> None:
-    """Check that every image is named.
-
-    Args:
-        image: The images.
-        category: What they show.
-
-    Raises:
-        ValueError: If there is not one category per image.
-    """
+    """Raise a ``ValueError`` if there is not one category per image."""
     if len(category) != image.shape[0]:
         msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
         raise ValueError(msg)

@@ -1,6 +1,7 @@
-"""From embeddings to scores and maps; shared by every method that compares with a normal and an abnormal text.
+"""From embeddings to scores and maps, for methods that compare with a normal and an abnormal text.
 
-All of it runs in float32 whatever the precision of the towers: half-precision probabilities tie, and ties change ranks.
+Everything runs in float32, whatever the precision of the towers: half-precision probabilities tie, and ties change
+ranks.
 """
 
 import torch.nn.functional as F
@@ -26,14 +27,7 @@ def text_on_text_similarity(
         S_{n,i} = \cos(F^s_{t,i}, F^n_t), \quad S_{a,i} = \cos(F^s_{t,i}, F^a_t)
         \qquad \text{Eqs. (7)-(8), (11)-(12), AFR-CLIP}
 
-    Given image embeddings instead of rectified ones, the result is the classical image-text similarity.
-
-    Args:
-        rectified: One embedding per patch (or per class token).
-        stateful: The normal (index 0) and abnormal (index 1) text embedding of each image.
-
-    Returns:
-        Cosines in [-1, 1], normal first.
+    Normal comes first. Given image embeddings instead of rectified ones, it is the classical image-text similarity.
 
     Example:
         >>> import torch
@@ -55,13 +49,6 @@ def anomaly_probability(
     Note:
         The paper's equations have no temperature; ``tau = 1`` keeps the result within [0.119, 0.881].
 
-    Args:
-        similarity: Cosines, normal first.
-        temperature: Divides the cosines.
-
-    Returns:
-        Probabilities in [0, 1].
-
     Example:
         >>> import torch
         >>> anomaly_probability(torch.zeros(1, 1, 2))
@@ -76,14 +63,7 @@ def abnormal_margin(similarity: Float[Tensor, "*places 2"], temperature: float) 
     .. math::
         \mathrm{softmax}(S / \tau)_a = \mathrm{sigmoid}\bigl((S_a - S_n) / \tau\bigr)
 
-    One value per place stands for the two logits, and ranks are kept where the probability saturates.
-
-    Args:
-        similarity: Cosines, normal first.
-        temperature: Divides the cosines.
-
-    Returns:
-        Logits; their sigmoid is what ``anomaly_probability`` returns.
+    One value per place stands for the two logits, and keeps ranks where the probability saturates.
 
     Example:
         >>> import torch
@@ -104,11 +84,8 @@ def upsample_map(
     Args:
         grid_map: One value per patch.
         size: Target ``(height, width)`` in pixels.
-        align_corners: Whether the outermost patches are stretched to the edge of the map instead of ending half a patch
-            before it.
-
-    Returns:
-        The maps, bilinearly interpolated between patch centres.
+        align_corners: Whether the outermost patches are stretched to the edge of the map. Otherwise values are
+            interpolated between patch centres, half a patch inside the edge.
     """
     *maps, grid_height, grid_width = grid_map.shape
     flat = grid_map.reshape(-1, 1, grid_height, grid_width)
@@ -116,15 +93,7 @@ def upsample_map(
 
 
 def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:
-    """Blur a map with a Gaussian.
-
-    Args:
-        anomaly_map: Maps at input size.
-        sigma: Standard deviation in pixels; 0 returns the map itself.
-
-    Returns:
-        The smoothed map; a constant map stays constant.
-    """
+    """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them as they are, and a constant map stays constant."""
     if sigma == 0:
         return anomaly_map
     reach = min(int(GAUSSIAN_REACH * sigma + 0.5), min(anomaly_map.shape[-2:]) - 1)
@@ -137,16 +106,7 @@ def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -
 def combine_image_score(
     class_token_score: Float[Tensor, " batch"], anomaly_map: Float[Tensor, "batch height width"], kind: ImageScore
 ) -> Float[Tensor, " batch"]:
-    """Make the image score of the chosen parts.
-
-    Args:
-        class_token_score: Probability of the class token, Eq. (9).
-        anomaly_map: The final map.
-        kind: Which parts enter; both parts enter with equal weight, so that the result stays a probability.
-
-    Returns:
-        Scores in [0, 1].
-    """
+    """Combine the class token's probability, Eq. (9), and the final map; with both, their mean stays a probability."""
     if kind is ImageScore.class_token:
         return class_token_score
     map_max = anomaly_map.amax(dim=(1, 2))

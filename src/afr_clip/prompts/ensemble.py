@@ -39,13 +39,7 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of one category, by what they say of its condition.
-
-    Attributes:
-        stateless: Name the category and leave its condition open.
-        normal: Say that it is as it should be.
-        abnormal: Say that it is defective.
-    """
+    """The sentences of one category, by condition; the stateless ones leave it open."""
 
     stateless: tuple[str, ...]
     normal: tuple[str, ...]
@@ -67,12 +61,8 @@ def expand(settings: PromptSettings, category: str) -> Sentences:
     The paper's prototypes name the category ("a photo of a normal screw"); it also calls them universal, so the
     object-agnostic reading replaces the name by "object" in all three.
 
-    Args:
-        settings: Which templates and states, and whether they name the category.
-        category: The category in words, for example ``"metal nut"``.
-
-    Returns:
-        Every template filled with every state of its kind, templates outermost.
+    Every template is filled with every state of its kind, templates outermost. ``category`` is in words, for example
+    ``"metal nut"``.
 
     Raises:
         ValueError: If ``category`` is blank.

@@ -1,9 +1,9 @@
 """The sentences of the methods: templates with one hole, states with one hole.
 
 Sources: AFR-CLIP's own three sentences (arXiv:2503.12910, section CMFR); the ensembles of APRIL-GAN (arXiv:2305.17382)
-and WinCLIP (CVPR 2023). WinCLIP's list here is the one of 22 templates without a duplicate; the one of 21 that other
-implementations use says a sentence twice, and is kept as they have it. AdaCLIP (ECCV 2024) keeps APRIL-GAN's states and
-its first four templates.
+and WinCLIP (CVPR 2023). WinCLIP's list here has 22 templates and no duplicate; the list of 21 that other
+implementations use has one template twice, and is kept as it is. AdaCLIP (ECCV 2024) keeps APRIL-GAN's states and its
+first four templates.
 """
 
 SINGLE_TEMPLATES = ("a photo of a {}",)
@@ -52,7 +52,7 @@ WINCLIP_21_TEMPLATES = tuple(
     for template in WINCLIP_TEMPLATES
     if template != "a cropped photo of a {}"
 )
-"""Two templates with ``a`` less, one with ``the`` twice, a full stop behind each."""
+"""Two templates with ``a`` fewer, one with ``the`` twice, a full stop behind each."""
 
 APRIL_GAN_TEMPLATES = (
     "a bad photo of a {}.",

@@ -26,19 +26,9 @@ HIGH_TAIL_FIRST = 58_983
 
 
 def check_probabilities(name: str, score: Float[Tensor, "*shape"]) -> None:
-    """Refuse scores that are not probabilities.
+    """Raise a ``ValueError`` that names the scores if one is NaN or lies outside [0, 1].
 
     Curves need one common scale: a score outside [0, 1] has no bin, and NaN has no rank.
-
-    Args:
-        name: What the scores are called in the error.
-        score: Scores of any shape.
-
-    Raises:
-        ValueError: If a score is NaN or lies outside [0, 1].
-
-    Example:
-        >>> check_probabilities("image_score", torch.tensor([0.0, 1.0]))
     """
     if score.numel() == 0:
         return
@@ -52,15 +42,9 @@ def check_probabilities(name: str, score: Float[Tensor, "*shape"]) -> None:
 
 
 def score_code(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """Give the 16-bit code under which a score is saved.
+    """Return the 16-bit code under which a probability is saved, ``round(score * 65535)``.
 
     The product is rounded in float32, half to even, as NumPy does for a float32 map.
-
-    Args:
-        score: Probabilities in [0, 1].
-
-    Returns:
-        ``round(score * 65535)``, in 0..65535.
 
     Example:
         >>> score_code(torch.tensor([0.0, 0.25, 1.0]))
@@ -70,19 +54,13 @@ def score_code(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 def bin_index(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """Map probabilities onto 0..65535, keeping their order.
+    """Map probabilities, which are not checked here, onto 0..65535; a larger score never has a smaller bin.
 
     From 0.1 to 0.9 the bin is the 16-bit code, so metrics of a map and of its saved copy agree exactly. A softmax with
     a low temperature piles scores up at the ends, where codes would tie them; there the same number of bins follows the
-    logarithm of the distance to the end, down to about 2e-9. What is nearer the end than that shares its last bin.
+    logarithm of the distance to the end, down to about 2e-9. Scores nearer the end than that share its last bin.
 
     The logarithm is read off the float32 bit pattern, not computed: the same bin on every device and in every batch.
-
-    Args:
-        score: Probabilities in [0, 1]; not checked, see `check_probabilities`.
-
-    Returns:
-        Bins; a larger score never has a smaller bin.
 
     Example:
         >>> bin_index(torch.tensor([0.0, 1e-6, 2e-6, 0.5, 1.0]))
@@ -100,14 +78,7 @@ def bin_index(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 def counts_by_score(
     score: Float[Tensor, " samples"], is_positive: Bool[Tensor, " samples"]
 ) -> tuple[Int64[Tensor, " distinct"], Int64[Tensor, " distinct"]]:
-    """Count both classes at each distinct score, exactly; meant for small samples such as image scores.
-
-    Args:
-        score: Probabilities in [0, 1].
-        is_positive: Truth of each sample.
-
-    Returns:
-        Negatives and positives at each distinct score, lowest score first.
+    """Count negatives and positives at each distinct score, lowest score first; for small samples such as images.
 
     Raises:
         ValueError: If a score is NaN or lies outside [0, 1].

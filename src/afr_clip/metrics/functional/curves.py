@@ -1,8 +1,7 @@
 """AUROC, average precision and maximum F1 of counts.
 
-All three take how many negatives and positives share each score (or bin of scores), lowest score first. They need both
-classes: the ranking of a set with one class says nothing about detection, whatever a formula would return, so the
-result is then NaN.
+All three take the number of negatives and of positives at each score (or bin of scores), lowest score first, and return
+a value in [0, 1]. With one class alone the ranking says nothing about detection, and the result is NaN.
 """
 
 import torch
@@ -14,13 +13,6 @@ def auroc(negatives: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"]) 
     r"""Estimate the chance that a positive outranks a negative; ties count half.
 
     .. math:: \mathrm{AUROC} = \frac{\sum_b n_b \, (2 \sum_{c > b} p_c + p_b)}{2 \, N P}
-
-    Args:
-        negatives: Count per ascending score.
-        positives: Count per ascending score.
-
-    Returns:
-        A value in [0, 1]; NaN unless both classes are present.
 
     Example:
         >>> auroc(torch.tensor([2, 1, 0]), torch.tensor([0, 1, 2]))  # 8 of 9 pairs in order, one tied
@@ -39,13 +31,6 @@ def average_precision(negatives: Int64[Tensor, " bins"], positives: Int64[Tensor
 
     .. math:: \mathrm{AP} = \sum_b \frac{p_b}{P} \cdot \frac{\sum_{c \ge b} p_c}{\sum_{c \ge b} (n_c + p_c)}
 
-    Args:
-        negatives: Count per ascending score.
-        positives: Count per ascending score.
-
-    Returns:
-        A value in (0, 1]; NaN unless both classes are present.
-
     Example:
         >>> average_precision(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 1]))  # (1 / 1 + 2 / 3) / 2
         tensor(0.8333, dtype=torch.float64)
@@ -63,13 +48,6 @@ def f1_max(negatives: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"])
 
     .. math:: \mathrm{F1max} = \max_b \frac{2 \sum_{c \ge b} p_c}{P + \sum_{c \ge b} (n_c + p_c)}
 
-    Args:
-        negatives: Count per ascending score.
-        positives: Count per ascending score.
-
-    Returns:
-        A value in (0, 1]; NaN unless both classes are present.
-
     Example:
         >>> f1_max(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 1]))  # two hits among three, none missed
         tensor(0.8000, dtype=torch.float64)
@@ -82,7 +60,7 @@ def f1_max(negatives: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"])
 
 
 def _from_above(counts: Int64[Tensor, " bins"]) -> Int64[Tensor, " bins"]:
-    """How many samples score at least as high as each bin."""
+    """Count the samples that score at least as high as each bin."""
     return counts.flip(0).cumsum(0).flip(0)
 
 

@@ -13,19 +13,14 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 """Pixels that touch by an edge or a corner belong to one region."""
 
 REGION_UNIT = 2**40
-"""Fixed-point weight of one region. Sums of integers do not depend on the order or on who computed them."""
+"""Fixed-point weight of one region. Sums of integers do not depend on their order."""
 
 MAX_REGIONS = 2**63 // REGION_UNIT // 2
-"""More regions than this could overflow an int64 sum; the half leaves room for rounding."""
+"""More regions than this could overflow an int64 sum; half of the range leaves room for rounding."""
 
 
 def region_weights(mask: Bool[Tensor, "height width"]) -> tuple[Int64[Tensor, " anomalous"], int]:
-    """Share one unit of weight among the pixels of each 8-connected region.
-
-    The labelling runs on the CPU, wherever the mask is.
-
-    Args:
-        mask: Pixel truth of one image.
+    """Share one unit of weight among the pixels of each 8-connected region; the labelling runs on the CPU.
 
     Returns:
         The weight of each anomalous pixel, ``2 ** 40 / |region|`` rounded, in the order of ``scores[mask]``; and the

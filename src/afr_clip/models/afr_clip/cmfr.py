@@ -23,10 +23,9 @@ class CrossModalFeatureRectification(nn.Module):
         F_{t,i}^s &= F_t^s + F_{v,i} \odot M_{v,i} \qquad \text{Eqs. (6), (10)}
 
     Note:
-        The paper computes ``M_t`` and never uses it. Here it is computed only where it is asked for: by ``weights()``,
-        and by the symmetric reading, in which the text writes into the image too, ``F_{v,i} + F_t^s * M_{t,i}``, and
-        both results are averaged. With 1 x 1 convolutions the text's share of Eq. (4) is the same for all patches of
-        an image and is computed once.
+        The paper computes ``M_t`` and never uses it. Here only ``weights()`` computes it, and the symmetric reading, in
+        which the text writes into the image too, ``F_{v,i} + F_t^s * M_{t,i}``, and both results are averaged. With
+        1 x 1 convolutions the text's share of Eq. (4) is the same for all patches of an image and is computed once.
 
     Args:
         dim: Width ``D`` of the shared embedding space (768 for ViT-L/14).
@@ -69,9 +68,6 @@ class CrossModalFeatureRectification(nn.Module):
             stateless: The stateless text embedding of each image.
             grid_size: ``(h, w)`` of the grid; needed where ``kernel_size`` exceeds 1.
 
-        Returns:
-            The rectified embeddings.
-
         Raises:
             ValueError: If ``patch_tokens`` or ``stateless`` is not ``dim`` wide, or a needed ``grid_size`` is missing.
         """
@@ -89,16 +85,7 @@ class CrossModalFeatureRectification(nn.Module):
         stateless: Float[Tensor, "batch dim"],
         grid_size: tuple[int, int] | None = None,
     ) -> tuple[Float[Tensor, "batch patches dim"], Float[Tensor, "batch patches dim"]]:
-        """Compute both weight maps, Eqs. (3)-(5).
-
-        Args:
-            patch_tokens: As in ``forward``.
-            stateless: As in ``forward``.
-            grid_size: As in ``forward``.
-
-        Returns:
-            ``M_v`` and ``M_t``.
-        """
+        """Compute both weight maps, ``M_v`` and ``M_t``, from the arguments of ``forward``: Eqs. (3)-(5)."""
         image_weight, text_weight = self.mix(self._gates(patch_tokens, stateless, grid_size)).chunk(2, dim=-1)
         return image_weight, text_weight
 
@@ -115,7 +102,10 @@ class CrossModalFeatureRectification(nn.Module):
             )
             raise ValueError(msg)
         if self.reduce.kernel_size == (1, 1):
-            return self._gates_of_single_patches(patch_tokens, stateless)
+            from_image, from_text = self.reduce.weight[:, :, 0, 0].split(self.dim, dim=1)
+            text_share = F.linear(stateless, from_text, self.reduce.bias)[:, None]  # (B, 1, inner)
+            hidden = F.relu(F.linear(patch_tokens, from_image) + text_share)
+            return torch.sigmoid(F.linear(hidden, self.expand.weight[:, :, 0, 0], self.expand.bias))
         if grid_size is None:
             side = self.reduce.kernel_size[0]
             msg = f"grid_size must be given for convolutions over {side} x {side} patches, got None. Pass (h, w)."
@@ -123,11 +113,3 @@ class CrossModalFeatureRectification(nn.Module):
         pair = torch.cat([patch_tokens, stateless[:, None].expand_as(patch_tokens)], dim=-1)  # (B, N, 2D)
         hidden = F.relu(self.reduce(tokens_to_grid(pair, grid_size)))
         return grid_to_tokens(torch.sigmoid(self.expand(hidden)))
-
-    def _gates_of_single_patches(
-        self, patch_tokens: Float[Tensor, "batch patches dim"], stateless: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch patches twice_dim"]:
-        from_image, from_text = self.reduce.weight[:, :, 0, 0].split(self.dim, dim=1)
-        text_share = F.linear(stateless, from_text, self.reduce.bias)[:, None]  # (B, 1, inner)
-        hidden = F.relu(F.linear(patch_tokens, from_image) + text_share)
-        return torch.sigmoid(F.linear(hidden, self.expand.weight[:, :, 0, 0], self.expand.bias))

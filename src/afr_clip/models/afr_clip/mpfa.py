@@ -10,9 +10,9 @@ from afr_clip.models.afr_clip.settings import check_odd
 class MultiPatchFeatureAggregation(nn.Module):
     r"""Average every patch token with its neighbours (MPFA).
 
-    A small defect reaches the patches around it, and the map loses its block edges. The window is clipped at the
-    border and divided by the number of patches it covers, so a constant image stays constant. It has no parameters,
-    and the class token does not pass it.
+    A small defect reaches the patches around it, and the map loses its block edges. At the border only the patches
+    that the window covers count, so a constant image stays constant. There are no parameters, and the class token stays
+    out.
 
     .. math::
         \tilde{v}_n = \tfrac{1}{|\mathcal{N}_m(n)|} \sum_{j \in \mathcal{N}_m(n)} v_j
@@ -40,14 +40,7 @@ class MultiPatchFeatureAggregation(nn.Module):
     def forward(
         self, patch_tokens: Float[Tensor, "batch patches dim"], grid_size: tuple[int, int]
     ) -> Float[Tensor, "batch patches dim"]:
-        """Average over the window around each patch.
-
-        Args:
-            patch_tokens: Adapted patch tokens, row by row of the grid.
-            grid_size: ``(h, w)`` of the grid.
-
-        Returns:
-            The aggregated tokens.
+        """Average adapted patch tokens over the window around each patch.
 
         Raises:
             ValueError: If ``grid_size`` does not hold as many patches as ``patch_tokens``.
@@ -62,14 +55,7 @@ class MultiPatchFeatureAggregation(nn.Module):
 def tokens_to_grid(
     tokens: Float[Tensor, "batch patches dim"], grid_size: tuple[int, int]
 ) -> Float[Tensor, "batch dim height width"]:
-    """Lay tokens out on their patch grid, Eq. (19).
-
-    Args:
-        tokens: One token per patch, row by row.
-        grid_size: ``(h, w)`` of the grid.
-
-    Returns:
-        The same values as a feature map.
+    """Lay tokens out on their patch grid ``(h, w)``, row by row, Eq. (19).
 
     Raises:
         ValueError: If the grid does not hold as many patches as there are tokens.

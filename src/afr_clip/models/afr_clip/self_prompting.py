@@ -14,8 +14,8 @@ class SelfPrompting(nn.Module):
     r"""Make an image's visual prompt from its own CNN feature and a prompt shared by all images (SP).
 
     A CNN sees fine texture that the ViT's first stage does not. ``num_prompts`` linear layers each turn the CNN
-    feature into one token, and a learnable token is added to each. Where the tokens go is decided elsewhere (Eqs.
-    17-18, ``place_prompt``).
+    feature into one token, and a learnable token is added to each. ``place_prompt`` puts
+    the tokens into the tower (Eqs. 17-18).
 
     .. math::
         P_v = \mathrm{Concat}([\mathrm{Linear}_i(F_{cnn})]_{i=1}^K), \quad \tilde{P}_v = P_v + P_l
@@ -28,11 +28,11 @@ class SelfPrompting(nn.Module):
         cnn_dim: Width of the pooled CNN feature.
         token_dim: Width ``D_v`` of the ViT's tokens (1024 for ViT-L/14, before projection).
         num_prompts: ``K``, prompt tokens per image. The paper uses 5.
-        image_prompt: Whether ``P_v`` takes part.
-        shared_prompt: Whether ``P_l`` takes part.
+        image_prompt: Whether to use ``P_v``.
+        shared_prompt: Whether to use ``P_l``.
 
     Raises:
-        ValueError: If neither prompt takes part.
+        ValueError: If neither prompt is used.
 
     Example:
         >>> SelfPrompting(cnn_dim=8, token_dim=4, num_prompts=5)(torch.randn(2, 8)).shape
@@ -57,14 +57,7 @@ class SelfPrompting(nn.Module):
         self.shared_prompt = nn.Parameter(torch.randn(self.shape) * SHARED_PROMPT_STD) if shared_prompt else None
 
     def forward(self, cnn_feature: Float[Tensor, "batch cnn_dim"]) -> Float[Tensor, "batch prompts token_dim"]:
-        """Make the prompt tokens of each image.
-
-        Args:
-            cnn_feature: Pooled CNN feature; only its batch size is read where ``P_v`` takes no part.
-
-        Returns:
-            ``K`` tokens per image.
-        """
+        """Make the prompt tokens of each image; without ``P_v``, only the feature's batch size matters."""
         prompt = cnn_feature.new_zeros(cnn_feature.shape[0], *self.shape)
         if self.image_prompt is not None:
             prompt = prompt + self.image_prompt(cnn_feature).reshape(prompt.shape)
@@ -88,10 +81,7 @@ def place_prompt(
         prompt: The prompt tokens.
         num_tokens: How many of the tokens are the image's own (class token and patches).
         placement: ``replace`` overwrites the last ``K`` of the image's own tokens, as the equation says. ``append``
-            keeps them all and puts the prompt behind them, in the place of an earlier one.
-
-    Returns:
-        The tokens the block sees.
+            keeps them all and puts the prompt behind them, in place of an earlier one.
 
     Raises:
         ValueError: If ``replace`` would leave no patch.

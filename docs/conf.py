@@ -31,7 +31,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+add_module_names = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -39,8 +40,17 @@ maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
 
+def to_mathml(equation: str, display: str = "inline") -> str:
+    """Convert an equation; a command that the converter does not know would end up in the page as it stands."""
+    mathml = convert(equation.replace(r"\arg", r"\mathrm{arg}\,"), display=display)
+    if "\\" in mathml:
+        msg = f"latex2mathml does not know a command of {equation!r}. Replace it in docs/conf.py."
+        raise ValueError(msg)
+    return mathml
+
+
 def render_inline(translator, node: nodes.math) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(to_mathml(node.astext()))
     raise nodes.SkipNode
 
 
@@ -48,7 +58,7 @@ def render_block(translator, node: nodes.math_block) -> None:
     equation = node.astext()
     if r"\\" in equation:
         equation = rf"\begin{{align*}}{equation}\end{{align*}}"
-    translator.body.append(f'<div class="equation">{convert(equation, display="block")}</div>')
+    translator.body.append(f'<div class="equation">{to_mathml(equation, display="block")}</div>')
     raise nodes.SkipNode
 
 

@@ -1,5 +1,6 @@
 """The commands in the documents: those that need no download are run as they stand, the others are composed."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_every_link_between_documents_leads_to_a_file():
     for path in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
             assert "generated" in target or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_file_and_object_of_ours_that_is_named_exists():
+    example = ("linear_probe", "widgets", "METHOD", "NAME")
+    for path in [path for path in DOCUMENTS if "experiments" not in path.parts]:  # records name files of their commit
+        text = path.read_text()
+        named = re.findall(r"`((?:src|tests|conf|experiments|benchmarks|docs)/[\w/.]+\.\w+)`", text)
+        missing = [name for name in named if not (REPOSITORY / name).exists()]
+        assert [name for name in missing if not any(word in name for word in example)] == [], path
+        for name in re.findall(r"\{py:\w+\}`([\w.]+)`", text):
+            pkgutil.resolve_name(name)
 
 
 def test_the_readme_is_read_in_minutes():

@@ -2,9 +2,9 @@
 
     python benchmarks/activation_checkpointing.py --threads 2
 
-Every way takes its step (forward, backward, optimiser) in a process of its own, because the peak of a process never
-falls; what was there before the step, with the networks loaded, is named beside it. Random weights: neither memory nor
-time depend on their values. The losses of the ways with self prompting must be equal.
+Each variant takes its step (forward, backward, optimizer) in its own process, because the peak of a process never
+falls; the memory before the step, with the networks loaded, is printed next to it. Weights are random, since neither
+memory nor time depends on their values. The losses of the variants with self prompting must be equal.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def take_step(overrides: list[str], threads: int) -> dict[str, float]:
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, size, size, dtype=torch.bool)
     mask[:, :50, :50] = True
-    network.text(["screw"], image.device)  # once a category, in whichever step comes first
+    network.text(["screw"], image.device)  # encoded once, outside the measured step
     loaded, started, used = peak_gib(), time.perf_counter(), time.process_time()
     scored = network(image, ["screw"])
     forward = time.perf_counter() - started
@@ -82,7 +82,7 @@ def in_a_process_of_its_own(overrides: list[str], threads: int) -> dict[str, flo
 
 
 def main() -> None:
-    """Measure every way in turn and print."""
+    """Measure every variant in turn and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)

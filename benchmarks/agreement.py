@@ -1,7 +1,7 @@
 """Compute a run's metrics again from its saved maps and the dataset's own masks, with scikit-learn and SciPy alone.
 
-Needs a run of `evaluate ... save_maps=true` on a tree like MVTec AD's. Prints every metric of `results.csv` beside the
-recomputed one and ends with 1 if any differs by more than the tolerance.
+Needs a run of `evaluate ... save_maps=true` on a tree like MVTec AD's. Prints every metric of `results.csv` next to
+the recomputed one, and exits with 1 if any differs by more than the tolerance.
 """
 
 import argparse

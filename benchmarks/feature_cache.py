@@ -1,9 +1,10 @@
-"""Time an epoch of training from the feature cache beside epochs from images, and compare losses and weights.
+"""Compare an epoch from the feature cache with one from images: time, losses and weights.
 
     python benchmarks/feature_cache.py --data-dir ../shared/data
 
-Every way trains a network of its own from the same start in the same order, and the ways take turns epoch by epoch, so
-that ratios do not depend on what else the machine is doing. Without self prompting: its prompts learn.
+Each variant trains its own network from the same start in the same order, and the variants take turns epoch by epoch,
+so that ratios do not depend on what else the machine is doing. Self prompting is off, because its prompts are
+trained.
 """
 
 import argparse
@@ -36,7 +37,7 @@ IMAGES = "images"
 
 @dataclass
 class Way:
-    """One way to train, and what it has shown so far.
+    """One way to train, and its measurements so far.
 
     Attributes:
         data: Loads the batches.
@@ -67,12 +68,12 @@ class Way:
         self.seconds.append(time.perf_counter() - started)
 
     def weights(self) -> Tensor:
-        """Return everything that learns, in one row."""
+        """Return all trained weights as one vector."""
         return torch.cat([parameter.detach().flatten() for parameter in self.module.trainable_parameters()])
 
 
 def fill(data: AnomalyDataModule, module: AnomalyDetectionModule, folder: Path, dtype: str) -> None:
-    """Give a data module the features of its images."""
+    """Attach the features of its images to a data module."""
 
     def compute(start: int) -> Iterator[TappedSample]:
         for batch in data.auxiliary_in_order(start):
@@ -91,7 +92,7 @@ def fill(data: AnomalyDataModule, module: AnomalyDetectionModule, folder: Path, 
 
 
 def make_way(config: DictConfig, towers: Towers, loaded: LoadedDataset, cache_dir: Path | None) -> Way:
-    """Make a network from the seed, and what feeds it; with ``cache_dir`` from the pixel cache."""
+    """Make a network from the seed and its data module; with ``cache_dir`` from the pixel cache."""
     torch.manual_seed(config.seed)
     module = build_module(config, towers).train()
     settings = replace(data_settings(config, towers), num_workers=0, cache=cache_dir is not None, cache_dir=cache_dir)
@@ -103,14 +104,14 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"), help="folder that holds the dataset")
-    parser.add_argument("--rounds", type=int, default=7, help="epochs of each way")
+    parser.add_argument("--rounds", type=int, default=7, help="epochs of each variant")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="for example module=april_gan data.mosaic=0")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train in every way, in turn, and print."""
+    """Train all variants in turn, and print."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     register()
@@ -141,7 +142,7 @@ def main() -> None:
 
 
 def report(ways: dict[str, Way], rounds: int) -> None:
-    """Print times, ratios and differences; the first epoch of each way is not timed."""
+    """Print times, ratios and differences; the first epoch of each variant is not timed."""
     base, epochs = ways[IMAGES], rounds + 1
     print(f"{'':26}{'s an epoch':>11}{'times':>8}  smallest and largest  loss, weights differ by ({epochs} epochs)")
     for name, way in ways.items():

@@ -1,7 +1,7 @@
-"""Cost of AFR-CLIP's forward pass beside the bare open_clip image tower, and of one training step, on the CPU.
+"""Cost of AFR-CLIP's forward pass relative to the bare open_clip image tower, and of one training step, on the CPU.
 
-Random weights: times and memory do not depend on their values. Both towers run in turn in one process, so that the
-ratio does not depend on what else the machine is doing.
+Weights are random, since times and memory do not depend on their values. Both towers run in turn in one process, so
+that the ratio does not depend on what else the machine is doing.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def measure_forward(towers: Towers, network: nn.Module, image: torch.Tensor, rou
 
 
 def measure_step(network: nn.Module, image: torch.Tensor) -> None:
-    """Print time and memory of one training step, and what learns."""
+    """Print time and memory of one training step, and the number of trained parameters."""
     network.train()
     names = network.trainable_parameter_names()
     trainable = [parameter for name, parameter in network.named_parameters() if name in names]

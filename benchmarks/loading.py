@@ -1,9 +1,9 @@
-"""Measure how fast photographs are loaded, from their files and from the pixel cache, beside a plain loop over Pillow.
+"""Measure how fast photographs load from files and from the pixel cache, relative to a plain loop over Pillow.
 
     python benchmarks/loading.py --data-dir ../shared/data
 
-Every way loads the same images at the same size in every round, in turn, so that ratios do not depend on what else the
-machine is doing. Workers are started before the first round, as they are before the first epoch of a training.
+The variants take turns and load the same images at the same size in every round, so that ratios do not depend on what
+else the machine is doing. Workers start before the first round, as they do before the first epoch of a training.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def run_through(batches: Iterable[object]) -> None:
 
 
 def check(files: AnomalyDataset, cached: AnomalyDataset, size: int) -> int:
-    """Require that both ways give the same pixels; return by how many grey levels Pillow's differ."""
+    """Require that files and cache give the same pixels; return by how many grey levels Pillow's differ."""
     furthest = 0
     for index, sample in enumerate(files.samples):
         ours, kept = files[index], cached[index]
@@ -69,7 +69,7 @@ def check(files: AnomalyDataset, cached: AnomalyDataset, size: int) -> int:
 def ways_to_load(
     datasets: dict[str, AnomalyDataset], size: int, workers: Sequence[int], batch: int
 ) -> dict[str, Callable[[], None]]:
-    """Name every way; calling one loads all images once."""
+    """Return the variants by name; calling one loads all images once."""
     samples = next(iter(datasets.values())).samples
     ways = {BASE: lambda: run_through(with_pillow(sample, size) for sample in samples)}
     for name, dataset in datasets.items():
@@ -83,7 +83,7 @@ def ways_to_load(
 
 
 def measure(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Time every way in every round, after one round that starts workers and fills the disk's own cache."""
+    """Time every variant in every round, after one round that starts workers and warms the disk cache."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, load in ways.items():
@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"), help="folder that holds the dataset")
-    parser.add_argument("--dataset", default="mvtec_ad", help="a dataset of PNG files says most")
+    parser.add_argument("--dataset", default="mvtec_ad", help="best a dataset of PNG files")
     parser.add_argument("--size", type=int, default=518, help="side of an image in pixels")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
@@ -107,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Check that all ways load the same, then measure and print."""
+    """Check that all variants load the same pixels, then measure and print."""
     arguments = parse_arguments()
     torch.set_num_threads(1)
     loaded = load_dataset(DatasetSpec(arguments.dataset, arguments.dataset, data_dir=arguments.data_dir))

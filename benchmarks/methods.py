@@ -1,7 +1,7 @@
-"""Seconds an image and peak memory of every method in its published setting, on the CPU.
+"""Seconds per image and peak memory of every method in its published setting, on the CPU.
 
-Random weights: times and memory do not depend on their values. Each method has a process of its own, so that its peak
-is its own; AFR-CLIP's stands beside each as a ratio, measured anew around it.
+Weights are random, since times and memory do not depend on their values. Each method runs in its own process, so that
+the peak is its own. AFR-CLIP is measured before and after each method, for the ratio.
 
 python benchmarks/methods.py --threads 1
 """
@@ -23,7 +23,7 @@ CATEGORY = "screw"
 
 
 def measure(method: str, threads: int, rounds: int) -> None:
-    """Print what one method needs for one image, as JSON."""
+    """Print time and memory of one method for one image, as JSON."""
     torch.set_num_threads(threads)
     towers, network = build_method([f"module={method}"])
     network.eval()
@@ -37,7 +37,7 @@ def measure(method: str, threads: int, rounds: int) -> None:
 
 
 def measured_apart(method: str, threads: int, rounds: int) -> dict[str, float | str]:
-    """Measure a method in a process of its own."""
+    """Measure a method in its own process."""
     words = [sys.executable, __file__, "--only", method, "--threads", str(threads), "--rounds", str(rounds)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -2,7 +2,7 @@
 
     python benchmarks/pixel_metrics.py --images 100 --size 518 --threads 1
 
-Each method runs in a process of its own, on the same maps, after one warm-up image. Extra memory is the peak of the
+Each method runs in its own process, on the same maps, after one warm-up image. Extra memory is the peak of the
 resident set during the method minus the resident set before it, so it excludes imports and the maps themselves.
 """
 
@@ -36,7 +36,7 @@ TINY = np.finfo(np.float64).tiny
 
 
 def make_data(num_images: int, size: int, contrast: float, seed: int) -> tuple[Maps, Masks]:
-    """Smooth noise as a detector gives it; two of three images have two rectangular defects that score higher."""
+    """Return smooth noise, as from a detector; two of three images have two rectangular defects that score higher."""
     rng = np.random.default_rng(seed)
     maps = np.empty((num_images, size, size), dtype=np.float32)
     masks = np.zeros(maps.shape, dtype=np.bool_)
@@ -60,7 +60,7 @@ def ours(maps: Maps, masks: Masks) -> Values:
 
 
 def scikit_learn(maps: Maps, masks: Masks) -> Values:
-    """Three metrics of all scores, each with a sort of its own."""
+    """Three metrics of all scores, each with its own sort."""
     score, truth = maps.ravel(), masks.ravel()
     values = {"auroc": float(roc_auc_score(truth, score)), "ap": float(average_precision_score(truth, score))}
     precision, recall, _ = precision_recall_curve(truth, score)

@@ -1,4 +1,4 @@
-"""Measure what pocket costs on this machine: loading, and scoring an image on one and on two threads.
+"""Measure the speed of pocket on this machine: loading, and scoring an image on one and on two threads.
 
 python benchmarks/pocket_speed.py
 """
@@ -15,7 +15,7 @@ from afr_clip.config.assemble import build
 from afr_clip.config.schema import register
 
 ROUNDS, BATCH = 7, 16
-"""Rounds, of which the median counts; images per forward pass."""
+"""Rounds, whose median is printed; images per forward pass."""
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Cost of WinCLIP's windows: all in a few passes beside one at a time through open_clip's own modules, on the CPU.
+"""Cost of WinCLIP's windows on the CPU: batched, against one at a time through open_clip's own modules.
 
 python benchmarks/winclip_windows.py --threads 1
 
-Random weights: times do not depend on their values. One at a time is timed on some windows of each size; both ways run
-in turn in one process, so that the ratio does not depend on what else the machine is doing.
+Weights are random, since times do not depend on their values. One at a time is timed on some windows of each size;
+both run in turn in one process, so that the ratio does not depend on what else the machine is doing.
 """
 
 import argparse
@@ -25,14 +25,14 @@ SIZES = (2, 3)
 
 
 def milliseconds(function: Callable[[], object], num_windows: int) -> tuple[float, float]:
-    """Time one call that embeds windows: what passed for each, and for how much of it this process had a core."""
+    """Time one call that embeds windows; return wall-clock and CPU time per window."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return 1000 * (time.perf_counter() - wall) / num_windows, 1000 * (time.process_time() - cpu) / num_windows
 
 
 def one_at_a_time(visual: Any, tokens: Tensor, positions: Tensor) -> Tensor:  # noqa: ANN401 - open_clip's tower
-    """Embed windows as the method is written down, each in a pass of its own."""
+    """Embed windows as the paper describes it, each in its own pass."""
     seen = (visual.transformer(tokens[:, shown]) for shown in positions)
     return torch.stack([visual.ln_post(one[0, 0]) @ visual.proj for one in seen])
 
@@ -43,7 +43,7 @@ def gflop(visual: Any, num_tokens: int) -> float:  # noqa: ANN401 - open_clip's 
 
 
 def measure(plain: Any, backbone: CLIPBackbone, size: int, rounds: int, num_alone: int) -> tuple[list[float], int]:  # noqa: ANN401 - open_clip's tower
-    """Time both ways in turn, print what came out; return their medians (wall, CPU; wall, CPU) and the windows."""
+    """Time both in turn and print the result; return their medians (wall, CPU; wall, CPU) and the windows."""
     positions = window_positions(backbone.grid_size, size)
     some = positions[torch.linspace(0, len(positions) - 1, num_alone).long()]
     tokens = plain._embeds(torch.randn(1, 3, backbone.image_size, backbone.image_size))

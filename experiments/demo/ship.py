@@ -1,4 +1,4 @@
-"""Make the checkpoint that the package carries: the adapters of a run, without what belongs to one machine.
+"""Make the checkpoint that ships with the package: the adapters of a run, without anything specific to one machine.
 
 python experiments/demo/ship.py outputs/demo_study/full_0 src/afr_clip/pocket/demo.ckpt
 """
@@ -13,7 +13,7 @@ from afr_clip.files import written_whole
 from afr_clip.training.checkpoint import FORMAT, read_checkpoint
 
 KEPT = ("commit", "seed", "epochs", "started", "afr_clip", "python", "packages", "backbone", "auxiliary", "trained_on")
-"""What a user of the checkpoint may want to know, besides the model's own config."""
+"""What a user of the checkpoint may want to know in addition to the model's config."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def shipped(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Keep what is true on every machine.
+    """Keep what is valid on every machine.
 
     Args:
         manifest: The run's.

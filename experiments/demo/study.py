@@ -1,4 +1,4 @@
-"""Run the demo over seeds and variants, score the photographs with it, and collect what comes out.
+"""Run the demo over seeds and variants, score the photographs with it, and collect the results.
 
 python experiments/demo/study.py --out outputs/demo_study --photographs ../shared/data
 """
@@ -17,10 +17,10 @@ VARIANTS = {
     "no_cmfr": ["ablation=no_cmfr"],
     "untrained": ["trainer.limit_train_batches=0"],
 }
-"""What is compared: the method, the method without CMFR, and its adapters as they are initialised."""
+"""What is compared: the method, the method without CMFR, and its untrained adapters."""
 
 PHOTOGRAPHS = ("mvtec_ad", "mpdd", "isic", "colon_db", "clinic_db", "head_ct", "brain_mri", "br35h")
-"""Datasets that are scored where they are on disk."""
+"""Datasets that are scored if they are on disk."""
 
 SIZES = (160, 320)
 """Sides of the input in pixels at which photographs are scored; training is at the first."""

@@ -1,4 +1,4 @@
-"""The towers while they learn, what reads patches, and the contrast with captions."""
+"""The towers in training, the layer that reads patches, and the contrast with captions."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Learner(nn.Module):
-    """The towers and what reads patches; the latter is of no use afterwards, because AFR-CLIP learns its own.
+    """The towers and the layer that reads patches; AFR-CLIP trains its own, so the layer is discarded.
 
     Args:
         clip: Towers whose image tower takes what is seen of patches in place of images.
@@ -48,7 +48,7 @@ class Learner(nn.Module):
         return F.normalize(image @ visual.proj, dim=-1), F.normalize(self.local(patches.movedim(1, -1)), dim=-1)
 
     def texts(self, sentences: Sequence[str]) -> Float[Tensor, "sentences dim"]:
-        """Embed captions; unit vectors. What occurs twice is embedded once."""
+        """Embed captions as unit vectors; repeated captions are embedded once."""
         numbers: dict[str, int] = {}
         known = torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
         return F.normalize(self.clip.encode_text(self._tokenizer(list(numbers))), dim=-1)[known]

@@ -1,4 +1,4 @@
-"""What the pre-trained towers know about pictures of combinations they never saw, asked in words."""
+"""Measure what the pre-trained towers know about unseen combinations, asked in words."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Draw image-caption pairs once and keep what the frozen CNN sees in them, and where their defects are."""
+"""Draw image-caption pairs once, and store the frozen CNN's features and the defect masks."""
 
 import json
 import logging
@@ -23,10 +23,10 @@ from drawn_anomalies.pairs.pair import Pair, draw_named, draw_pair
 logger = logging.getLogger(__name__)
 
 SEEN, MASKS, TOLD = "seen.npy", "masks.npy", "told.json"
-"""A chunk's files; what is said of it is written last."""
+"""A chunk's files; the captions are written last."""
 
 CHUNK = 512
-"""Pairs per file; a chunk is drawn whole or not at all, so that an interrupted run goes on where it stopped."""
+"""Pairs per file; a chunk is drawn whole or not at all, so that an interrupted run can resume."""
 
 PATCH_SIZE = 8
 """Side of a patch in pixels, as in pocket's architecture."""
@@ -81,7 +81,7 @@ class Pairs:
         return len(self.told)
 
     def batch(self, indices: np.ndarray) -> Float[Tensor, "batch channels h w"]:
-        """Read what is seen of some pairs, in single precision."""
+        """Read the features of some pairs, in single precision."""
         return torch.from_numpy(_rows(self.seen, indices)).float()
 
     def masks_of(self, indices: np.ndarray) -> Float[Tensor, "batch rows columns"]:
@@ -94,7 +94,7 @@ def _rows(chunks: list[np.ndarray], indices: np.ndarray) -> np.ndarray:
 
 
 def prepare(source: Source, settings: BackboneSettings, num_workers: int) -> Pairs:
-    """Draw what is not drawn yet, and open all of it.
+    """Draw what is missing, and open everything.
 
     Args:
         source: Which pairs.

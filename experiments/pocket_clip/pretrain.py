@@ -47,7 +47,7 @@ LOG_EVERY = 20
 
 
 class Losses(NamedTuple):
-    """What is minimised, before it is weighted.
+    """The loss terms, before weighting.
 
     Attributes:
         contrast: Of pictures with a name against captions.
@@ -155,7 +155,7 @@ def new_towers(settings: BackboneSettings, pairs: Pairs, seed: int) -> nn.Module
 
 
 def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pairs, out: Path) -> None:
-    """Train from the last finished epoch on, and write weights and record after every epoch.
+    """Train from the last finished epoch, and write weights and record after every epoch.
 
     Args:
         recipe: What determines the weights.
@@ -203,7 +203,7 @@ def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pa
 
 
 def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng: np.random.Generator) -> Losses:
-    """Contrast what has a name with the captions; tell flawed from whole pictures and patches, named or not.
+    """Contrast named pictures with the captions; tell flawed from sound pictures and patches, named or not.
 
     The tower's blocks cost most: half of the pictures go through them, first of all those with a name.
     """

@@ -11,7 +11,7 @@ def main() -> None:
     chosen = build_parser().parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
     from afr_clip.cli import dashboard  # noqa: PLC0415
-    from afr_clip.reports.dashboards.settings import SEARCHED, TABLES, DashboardSettings  # noqa: PLC0415
+    from afr_clip.reports.dashboards import SEARCHED, TABLES, DashboardSettings  # noqa: PLC0415
 
     if chosen.verb == "rebuild" or (chosen.verb == "sync" and chosen.from_files):
         dashboard.rebuild(chosen.runs, {"project": chosen.project, "entity": chosen.entity})

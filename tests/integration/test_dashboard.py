@@ -12,8 +12,7 @@ import pytest
 
 from afr_clip.cli.dashboard import find_offline_runs, read_offline_summary
 from afr_clip.metrics.log_keys import table_columns
-from afr_clip.reports.dashboards.build import as_plain, build_report, build_workspace
-from afr_clip.reports.dashboards.settings import DashboardSettings
+from afr_clip.reports.dashboards import DashboardSettings, as_plain, build_report, build_workspace
 
 pytestmark = pytest.mark.integration
 

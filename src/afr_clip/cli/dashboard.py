@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from afr_clip.cli.command import config_dir
 from afr_clip.config.assemble import plain
 from afr_clip.metrics.log_keys import figure_key
-from afr_clip.reports.dashboards.build import build_report, build_workspace, write_specs
-from afr_clip.reports.dashboards.settings import DashboardSettings
+from afr_clip.reports.dashboards import DashboardSettings, build_report, build_workspace, write_specs
 from afr_clip.run.mirrors import facts_of, read_manifest, read_published
 from afr_clip.training.loggers.metrics_csv import read_metrics
 from afr_clip.training.loggers.mirror import Mirror, Picture, read_id, write_id

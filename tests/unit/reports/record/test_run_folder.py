@@ -163,7 +163,7 @@ def test_all_changed_keys_are_named(started):
 
 def test_a_key_that_is_gone_is_named(started):
     config = {key: value for key, value in CONFIG.items() if key != "optimizer"}
-    with pytest.raises(RunFolderError, match="got another optimizer.betas, optimizer.lr than in"):
+    with pytest.raises(RunFolderError, match=r"got another optimizer\.betas, optimizer\.lr than in"):
         open_run(started, resume=True, config=config)
 
 

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from afr_clip.metrics.protocol import METRICS
-from afr_clip.reports.dashboards.build import as_plain, build_report, build_workspace, write_specs
-from afr_clip.reports.dashboards.settings import DashboardSettings
+from afr_clip.reports.dashboards import DashboardSettings, as_plain, build_report, build_workspace, write_specs
 
 pytest.importorskip("wandb_workspaces")
 

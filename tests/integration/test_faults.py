@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def sentence(run, capsys):
-    """Run a command that must fail with ``code``; returns what it said."""
+    """Run a command that must fail with ``code``; returns its error."""
 
     def failing(code: int, name: str, *overrides: str) -> str:
         assert run(name, *overrides) == code

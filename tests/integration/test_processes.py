@@ -16,7 +16,7 @@ from helpers.trees import write_mvtec_tree
 pytestmark = pytest.mark.integration
 
 SAME_WEIGHTS = 1e-6
-"""How far the weights of an epoch may lie apart: their gradients are summed in another order."""
+"""How far the weights may differ after an epoch: gradients are summed in another order."""
 
 
 @pytest.fixture(scope="module")

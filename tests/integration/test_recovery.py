@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a training ends in one sentence, and once it is put right the training goes on."""
+"""A fault in the middle of a training ends in one sentence; once it is fixed, the training resumes."""
 
 import shutil
 import subprocess
@@ -71,7 +71,7 @@ step = AnomalyDetectionModule.training_step
 AnomalyDetectionModule.training_step = filling
 train.run_command(train.main)
 """
-"""A train command on whose disk something else leaves no room in the second epoch."""
+"""A train command whose disk is filled by something else in the second epoch."""
 
 ON_A_SMALL_DISK = """
 mount -t tmpfs -o size=32m tmpfs "$1" || exit 99
@@ -80,7 +80,7 @@ code=$?
 cp -r "$1/run" "$1/../copy"
 exit $code
 """
-"""What is on the disk goes with its namespace, so the run is copied to where the test can go on with it."""
+"""The disk vanishes with its namespace, so the run is copied to where the test can resume it."""
 
 
 def test_a_full_disk_is_said_and_with_room_the_training_goes_on(short, assert_goes_on, tmp_path):

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves, says so, and resumes from there as if nothing had happened."""
+"""A run that is asked to stop saves, reports it, and resumes as if nothing had happened."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def test_signals_do_not_reach_who_listened_before_until_all_is_saved(disturbed, 
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch) -> Callable[[int], Path]:
-    """Put a scontrol on the path that notes what it is asked for, inside a SLURM job as srun starts it."""
+    """Pretend to be in a SLURM job as srun starts it, with a scontrol that notes its arguments."""
 
     def make(code: int = 0) -> Path:
         folder = tmp_path / "bin"
@@ -189,4 +189,4 @@ def test_a_signal_to_the_whole_group_does_not_kill_the_loading_processes(small, 
     assert said.count("error: ") == said.count("Stopped by SIGTERM. Everything up to") == 1
     assert "killed" not in said
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left of the group
+        os.killpg(process.pid, 0)  # no process of the group is left

@@ -1,4 +1,4 @@
-"""A sweep with real processes: killed in the middle, gone on with, and through a launcher."""
+"""A sweep with real processes: killed and resumed, and run through a launcher."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def finish(*overrides: str) -> str:
 
 
 def kill_when(command: Sequence[str], holds: Callable[[], bool]) -> None:
-    """Start a sweep and kill it, without a word, as soon as something holds."""
+    """Start a sweep and kill it as soon as something holds."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + SECONDS
     while not holds():

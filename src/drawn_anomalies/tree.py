@@ -1,10 +1,10 @@
-"""Write a drawn dataset in MVTec AD's layout, once, so that the same reader reads it as everything else."""
+"""Write a drawn dataset to disk in MVTec AD's layout, once."""
 
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,12 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
-from afr_clip.data.errors import DataError
-from afr_clip.data.progress import tracked
 from drawn_anomalies.canvas import Canvas, Region
 from drawn_anomalies.catalogue import CATEGORIES
-from drawn_anomalies.catalogue_entry import Category
 from drawn_anomalies.flaw import Visible, photographed
 from drawn_anomalies.kinds import DEFECTS
 from drawn_anomalies.settings import DrawnSettings
@@ -30,18 +29,22 @@ from drawn_anomalies.settings import DrawnSettings
 logger = logging.getLogger(__name__)
 
 EDITION = 2
-"""Raised whenever the same seed gives other pictures, so that older ones are not taken for them."""
+"""Part of the folder's name; raised whenever the same seed gives different pictures."""
 
 FOLDER = "afr_clip_drawn"
 """Folder of all drawn datasets."""
 
 NUM_TRAIN = 2
-"""Normal training images of each category; the cross-dataset protocol does not read them."""
+"""Normal training images of each category; only few-shot references are taken from them."""
 
 WORTH_PROCESSES = 96
-"""Pictures from which on drawing in several processes is faster than starting them."""
+"""Number of pictures from which several processes are worth starting."""
 
 GOOD = "good"
+
+
+class DrawingError(ValueError):
+    """A drawn dataset cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Picture:
         number: Position of the category in its set.
         split: ``train`` or ``test``.
         kind: ``good`` or a kind of defect.
-        index: Which of its kind.
+        index: Position among the pictures of its kind.
     """
 
     number: int
@@ -62,17 +65,10 @@ class Picture:
 
 
 def drawn_dataset(settings: DrawnSettings, folder: Path) -> Path:
-    """Return the folder of a drawn dataset, which is written first where it is not there.
-
-    Args:
-        settings: Which dataset.
-        folder: Where datasets are kept.
-
-    Returns:
-        Its root, in MVTec AD's layout. It is either whole or absent.
+    """Return the root of a drawn dataset below ``folder``; write it first if it is absent.
 
     Raises:
-        DataError: If it cannot be written.
+        DrawingError: If it cannot be written.
     """
     root = folder / FOLDER / f"{settings.folder}_edition{EDITION}"
     if root.is_dir():
@@ -84,8 +80,8 @@ def drawn_dataset(settings: DrawnSettings, folder: Path) -> Path:
         unfinished.rename(root)
     except OSError as error:
         if not root.is_dir():  # another process may have been faster
-            msg = f"A drawn dataset must be written to {root}, and could not be ({error}). Choose drawn_dir=DIR."
-            raise DataError(msg) from error
+            msg = f"Cannot write the drawn dataset to {root}: {error}. Set drawn_dir=DIR to another folder."
+            raise DrawingError(msg) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return root
@@ -106,37 +102,13 @@ def pictures(settings: DrawnSettings) -> list[Picture]:
 
 
 def draw(settings: DrawnSettings, picture: Picture) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
-    """Draw one picture; it depends on the settings and on nothing drawn before.
-
-    Args:
-        settings: The dataset.
-        picture: Which of its pictures.
-
-    Returns:
-        RGB, and the mask of a defect; ``None`` where there is none.
-    """
+    """Draw one picture, independently of all others; return RGB and the mask of its defect, if it has one."""
     category = CATEGORIES[settings.categories][picture.number]
     kind = zlib.crc32(f"{category.name}/{picture.split}/{picture.kind}".encode())
     visible = Visible(settings.defect_scale, settings.least_contrast, settings.least_area)
     canvas = Canvas((settings.size, settings.size), np.random.default_rng((settings.seed, kind, picture.index)))
-    return draw_specimen(canvas, category, picture.kind, visible)
-
-
-def draw_specimen(
-    canvas: Canvas, category: Category, kind: str, least: Visible
-) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
-    """Draw one specimen of a category and photograph it.
-
-    Args:
-        canvas: Size and randomness.
-        category: What is drawn.
-        kind: ``good`` or a kind of defect.
-        least: How large and clear the defect must be.
-
-    Returns:
-        RGB, and the mask of a defect; ``None`` where there is none.
-    """
-    return photographed(canvas, category.draw(canvas), None if kind == GOOD else DEFECTS[kind], least)
+    defect = None if picture.kind == GOOD else DEFECTS[picture.kind]
+    return photographed(canvas, category.draw(canvas), defect, visible)
 
 
 def _write(settings: DrawnSettings, root: Path) -> None:
@@ -147,22 +119,15 @@ def _write(settings: DrawnSettings, root: Path) -> None:
     for folder in {_mask_path(root, names, picture).parent for picture in listed if picture.kind != GOOD}:
         folder.mkdir(parents=True)
     jobs = [(settings, picture, root, names) for picture in listed]
-    for _ in tracked_map(jobs, f"Drawing {settings.categories.value} pictures"):
-        pass
-
-
-def tracked_map(jobs: Sequence[tuple[DrawnSettings, Picture, Path, list[str]]], what: str) -> Iterator[None]:
-    """Write pictures, in several processes where it is worth it, with a progress bar."""
     workers = min(os.cpu_count() or 1, len(jobs) // WORTH_PROCESSES + 1)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) if workers > 1 else None
+    console = Console(stderr=True)
     with pool or nullcontext():
         results = pool.map(_write_one, jobs, chunksize=8) if pool else map(_write_one, jobs)
-        for _ in tracked(jobs, what):
-            yield next(results)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
+        what = f"Drawing {settings.categories.value} pictures"
+        hidden = not console.is_terminal
+        for _ in track(results, what, len(jobs), console=console, transient=True, disable=hidden):
+            pass
 
 
 def _write_one(job: tuple[DrawnSettings, Picture, Path, list[str]]) -> None:

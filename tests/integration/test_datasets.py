@@ -52,10 +52,10 @@ def test_check_ends_with_a_verdict_and_an_exit_code(run, tmp_path, capsys):
     assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 1
     said = capsys.readouterr().out
     assert "fault  Not the published numbers of normal + anomalous images: 01 2 + 3 instead of 21 + 49" in said
-    assert said.splitlines()[-1] == "verdict: 1 fault. A part of a dataset on purpose is checked with --part."
+    assert said.splitlines()[-1] == "verdict: 1 fault. If you only have a part of the dataset, use --part."
 
     assert run("datasets", "check", "btad", "--root", str(root), "--part") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "verdict: sound, as a part of the dataset."
+    assert capsys.readouterr().out.splitlines()[-1] == "verdict: sound, for a part of the dataset."
 
 
 def test_what_a_part_would_lack_too_is_not_excused_as_a_part(run, tmp_path, capsys):
@@ -140,4 +140,4 @@ def test_without_a_data_folder_unpack_asks_for_one(run, tmp_path: Path, capsys):
 
 def test_unpack_knows_no_folder_for_data_of_ones_own(run, tmp_path: Path, capsys):
     assert run("datasets", "unpack", "folder", str(tmp_path / "a.zip"), "--data-dir", str(tmp_path)) == 1
-    assert "Unpack data of your own by hand" in capsys.readouterr().err
+    assert "Unpack your own data by hand" in capsys.readouterr().err

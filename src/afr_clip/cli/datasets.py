@@ -1,4 +1,4 @@
-"""What `python -m afr_clip.datasets` does: list, show, check, convert and unpack datasets."""
+"""The commands of `python -m afr_clip.datasets`: list, show, check, convert and unpack datasets."""
 
 import sys
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset
 from afr_clip.data.tools.convert import write_meta_json
 
 NO_TERMINAL_WIDTH = 160
-"""Columns of a table that goes into a file or a pipe."""
+"""Columns of a table that is written to a file or a pipe."""
 
 
 def list_datasets(data_dir: Path | None) -> None:
-    """Print every public dataset, what is published of it, and what of it lies below a folder.
-
-    Args:
-        data_dir: The folder that holds datasets, if one is named.
-    """
-    table = Table(title=f"Datasets below {data_dir or 'no folder: set --data-dir or AFR_CLIP_DATA_DIR'}")
+    """Print every public dataset with its published numbers, and what is found below ``data_dir``."""
+    table = Table(
+        title=f"Datasets below {data_dir}"
+        if data_dir
+        else "Datasets (set --data-dir or AFR_CLIP_DATA_DIR to find them)"
+    )
     for heading in ("dataset=", "title", "domain", "scored"):
         table.add_column(heading)
     table.add_column("published", justify="right")
@@ -42,19 +42,15 @@ def list_datasets(data_dir: Path | None) -> None:
 
 
 def show_dataset(name: str) -> None:
-    """Print a dataset's layout, numbers, source, licence and citation, and how to get it.
-
-    Args:
-        name: Of the row.
-    """
+    """Print a dataset's layout, numbers, source, licence and citation, and how to get it."""
     row = dataset_row(name)
     lines = [f"{row.title or row.name}  (dataset={row.name})", ""]
-    lines += [f"folder      {' or '.join(row.folders) or 'any: name it with dataset.root=DIR'}"]
+    lines += [f"folder      {' or '.join(row.folders) or 'any: set dataset.root=DIR'}"]
     lines += [f"layout      {layout.where}" for layout in row.layouts]
     if row.total is not None:
         lines += [f"test images {_count(row.total)}, normal + anomalous; scored: {' and '.join(row.levels)} level"]
     lines += [f"            {category} {_count(count)}" for category, count in row.counts.items()]
-    lines += [f"prompts     {category}: {said!r}" for category, said in row.prompt_names.items()]
+    lines += [f"prompts     {category}: {words!r}" for category, words in row.prompt_names.items()]
     if row.provenance is not None:
         lines += [f"source      {row.provenance.source}", f"licence     {row.provenance.licence}"]
         lines += [f"citation    {row.provenance.citation}"]
@@ -67,14 +63,11 @@ def show_dataset(name: str) -> None:
 
 
 def check(spec: DatasetSpec, *, is_part: bool) -> bool:
-    """Check a dataset and print what was found.
+    """Check a dataset and print what was found; return whether there is no fault.
 
     Args:
         spec: The dataset.
-        is_part: Whether fewer images than published are as they should be.
-
-    Returns:
-        Whether there is no fault.
+        is_part: Whether it is all right to have fewer images than published.
     """
     found = check_dataset(spec, is_part=is_part)
     table = Table(title=f"{spec.name} in {found.root}")
@@ -96,32 +89,24 @@ def check(spec: DatasetSpec, *, is_part: bool) -> bool:
 
 
 def convert(spec: DatasetSpec, target: Path) -> None:
-    """Write a dataset anew with a ``meta.json``, and say how to read it.
-
-    Args:
-        spec: The dataset.
-        target: A new folder.
-    """
+    """Convert a dataset to the ``meta.json`` format in a new folder, and print how to read it."""
     write_meta_json(spec, target)
     if dataset_row(spec.layout).prompt_names:
-        sys.stdout.write("note: the form has no room for other names in prompts; they will say the categories' own.\n")
+        sys.stdout.write(
+            "note: meta.json cannot store the words for prompts; they will be the names of the categories.\n"
+        )
     sys.stdout.write(f"converted: {target}  (dataset=meta_json dataset.root={target})\n")
 
 
 def unpack(name: str, archives: Sequence[Path], data_dir: Path) -> None:
-    """Unpack the archives of a dataset into the folder where it is looked for.
-
-    Args:
-        name: Of the row.
-        archives: What was downloaded.
-        data_dir: The folder that holds datasets.
+    """Unpack the downloaded archives of a dataset into its folder below ``data_dir``.
 
     Raises:
-        DataError: If the row is no public dataset, or the archives cannot be unpacked safely.
+        DataError: If ``name`` is not a public dataset, or the archives cannot be unpacked safely.
     """
     row = dataset_row(name)
     if not row.folders:
-        msg = f"unpack must know what a dataset's folder is called, got {name!r}. Unpack data of your own by hand."
+        msg = f"unpack needs the name of a public dataset, got {name!r}. Unpack your own data by hand."
         raise DataError(msg)
     known = {} if row.provenance is None else row.provenance.archives
     root = unpack_archives(
@@ -135,7 +120,7 @@ def unpack(name: str, archives: Sequence[Path], data_dir: Path) -> None:
 
 
 def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
-    """Say how much of a dataset is there, and where."""
+    """Return how much of a dataset is on disk, and where."""
     try:
         root = find_root(spec)
     except DataError:
@@ -143,7 +128,7 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
     try:
         _, entries = list_entries(spec, root)
     except DataError:
-        return "?", f"{root} (cannot be listed: see check)"
+        return "?", f"{root} (cannot be listed; run check)"
     there = [entry for entry in entries if entry.image.is_file()]
     missing = f" ({len(entries) - len(there)} images missing)" if len(there) < len(entries) else ""
     return _count(sum_counts(count_entries(there))), f"{root}{missing}"
@@ -152,10 +137,10 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
 def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
     if found.num_faults:
         is_short = any(finding.is_fault and finding.text.startswith(OTHER_NUMBERS) for finding in found.findings)
-        hint = " A part of a dataset on purpose is checked with --part." if is_short and not is_part else ""
+        hint = " If you only have a part of the dataset, use --part." if is_short and not is_part else ""
         return f"verdict: {found.num_faults} fault{'s' if found.num_faults > 1 else ''}.{hint}"
     if is_part:
-        return "verdict: sound, as a part of the dataset."
+        return "verdict: sound, for a part of the dataset."
     return f"verdict: {'complete and sound' if has_numbers else 'sound'}."
 
 

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
-from afr_clip.data.errors import DataError
 from drawn_anomalies import tree
 from drawn_anomalies.catalogue import CATEGORIES
 from drawn_anomalies.kinds import DEFECTS, HELD_OUT
 from drawn_anomalies.settings import DrawnSet, DrawnSettings
-from drawn_anomalies.tree import NUM_TRAIN, Picture, draw, drawn_dataset, pictures
+from drawn_anomalies.tree import NUM_TRAIN, DrawingError, Picture, draw, drawn_dataset, pictures
 
 SMALL = DrawnSettings(
     DrawnSet.auxiliary, images_per_category=4, size=48, defect_scale=1.6, least_contrast=0.3, least_area=0.012, seed=0
@@ -164,14 +163,14 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_behind(two_categor
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tree, "_write_one", full)
-    with pytest.raises(DataError, match=r"must be written to .*auxiliary_48px.*No space left.*Choose drawn_dir=DIR\."):
+    with pytest.raises(DrawingError, match=r"Cannot write .* to .*auxiliary_48px.*No space left.*Set drawn_dir=DIR"):
         drawn_dataset(SMALL, tmp_path)
     assert list((tmp_path / tree.FOLDER).iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DataError, match=r"must be written to .*file.*could not be .*Choose drawn_dir=DIR\."):
+    with pytest.raises(DrawingError, match=r"Cannot write .* to .*file.*Set drawn_dir=DIR"):
         drawn_dataset(SMALL, tmp_path / "file")
 
 

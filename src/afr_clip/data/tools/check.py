@@ -1,4 +1,4 @@
-"""Look a dataset over before it is used: is everything there, does it fit together, will it be read right."""
+"""Check a dataset before it is used: is it complete, does it fit together, is it read correctly?"""
 
 import hashlib
 import os
@@ -19,26 +19,21 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
 
 INPUT_SIZE = 518
-"""Side in pixels of the paper's input, at which defects are counted that leave no pixel."""
+"""Side in pixels of the paper's input; defects that have no pixel left at this size are counted."""
 
 NUM_NAMED = 3
-"""How many of many files a finding names."""
+"""Most files that a finding names."""
 
 OTHER_NUMBERS = "Not the published numbers"
-"""How the finding begins that a part of a dataset gives."""
+"""Start of the finding about an incomplete dataset."""
 
 ALL = "The dataset"
-"""Stands for the category where only the total is published."""
+"""Used as the category where only the total is published."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth saying about a dataset.
-
-    Attributes:
-        text: A sentence.
-        is_fault: Whether results would be wrong, or not those of the published dataset.
-    """
+    """One sentence about a dataset; a fault makes results wrong, or not those of the published dataset."""
 
     text: str
     is_fault: bool
@@ -49,9 +44,8 @@ class DatasetCheck:
     """What was found in a dataset.
 
     Attributes:
-        root: Where it was found.
         counts: Test images by category.
-        published: The same as published; empty where that is not known.
+        published: The published numbers by category; empty where they are not known.
         findings: Faults, then notes.
     """
 
@@ -62,29 +56,28 @@ class DatasetCheck:
 
     @property
     def num_faults(self) -> int:
-        """How many of the findings are faults."""
+        """Number of faults among the findings."""
         return sum(finding.is_fault for finding in self.findings)
 
 
 class Fault(Enum):
-    """What can be wrong with an image or its mask, as the end of a sentence that begins with a number."""
+    """What can be wrong with an image or its mask, as the end of a sentence that starts with a number."""
 
     MISSING = "listed images are not on disk; unpack the archive again"
     UNREADABLE = "files cannot be decoded; copy them again from their source"
-    BARE = "anomalous images have no mask of their own name; add the masks or remove the images"
-    OTHER_SIZE = "masks differ in size from their images; pair them anew"
-    EMPTY = "masks of anomalous images mark no pixel; look at their values or remove the images"
+    BARE = "anomalous images have no mask; add the masks or remove the images"
+    OTHER_SIZE = "masks differ in size from their images; correct the pairing"
+    EMPTY = "masks of anomalous images mark no pixel; check their values or remove the images"
     MARKED = "masks of normal images mark pixels; one of the two is wrong"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one image and its mask showed.
+    """What the check of one image and its mask showed.
 
     Attributes:
-        entry: Which.
-        sha256: Of the image file; empty where it could not be read.
-        faults: The file that each fault is about.
+        sha256: Hash of the image file; empty if it could not be read.
+        faults: The faults, with the file of each.
         num_vanished: Defects without a pixel at ``INPUT_SIZE``.
     """
 
@@ -95,18 +88,15 @@ class Inspection:
 
 
 def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
-    """Decode every image and mask of a dataset, and compare all that can be compared.
+    """Decode every image and mask of a dataset, and compare it with what is published.
 
     Args:
         spec: The dataset.
-        is_part: Whether fewer images than published are as they should be.
-
-    Returns:
-        Counts and findings.
+        is_part: Whether it is all right to have fewer images than published.
 
     Raises:
-        MissingDataError: If the dataset is nowhere.
-        DataError: If its files cannot even be listed.
+        MissingDataError: If the dataset is not found.
+        DataError: If its files cannot be listed.
     """
     root, row = find_root(spec), dataset_row(spec.layout)
     listing, entries = list_entries(spec, root)
@@ -186,12 +176,12 @@ def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count],
         yield Finding(text, is_fault=has_more or not is_part)
     unknown = sorted(counts.keys() - published.keys()) if published else []
     if unknown:
-        yield Finding(f"No categories of the published dataset: {_some(unknown)}.", is_fault=True)
+        yield Finding(f"Categories that the published dataset does not have: {_some(unknown)}.", is_fault=True)
 
 
 def _truth_findings(entries: Sequence[Entry], row: DatasetRow, *, has_masks: bool) -> Iterator[Finding]:
     if not has_masks and "pixel" in row.levels:
-        yield Finding("The published dataset has masks, and none was found; add them.", is_fault=True)
+        yield Finding("The published dataset has masks, but none were found; add them.", is_fault=True)
     elif not has_masks:
         yield Finding("There are no masks: only the image level can be scored.", is_fault=False)
     if all(entry.is_anomalous for entry in entries):
@@ -204,8 +194,8 @@ def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterato
         if inspection.sha256:
             same[inspection.entry.category, inspection.sha256].append(inspection.entry)
     for is_fault, end in (
-        (True, "are the same picture, once normal and once anomalous; remove one"),
-        (False, "are the same picture within a category; each counts"),
+        (True, "are the same picture, labelled both normal and anomalous; remove one"),
+        (False, "are the same picture within a category; each is scored"),
     ):
         groups = [
             [entry.image for entry in group]
@@ -223,11 +213,11 @@ def _vanished_findings(inspections: Sequence[Inspection]) -> Iterator[Finding]:
         vanished[inspection.entry.category] += inspection.num_vanished
     lost = ", ".join(f"{category} {number}" for category, number in vanished.items() if number)
     if lost:
-        yield Finding(f"Defects that leave no pixel at {INPUT_SIZE} x {INPUT_SIZE}: {lost}.", is_fault=False)
+        yield Finding(f"Defects without a pixel at {INPUT_SIZE} x {INPUT_SIZE}: {lost}.", is_fault=False)
 
 
 def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Listing) -> Iterator[Finding]:
-    """Name masks without an image, and the folders whose images nobody reads."""
+    """Name masks without an image, and folders whose images are not read."""
     masks = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if masks:
         yield Finding(f"{len(masks)} masks belong to no image: {_named(masks, root)}.", is_fault=False)
@@ -237,13 +227,13 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
     unread = Counter(_left_out(root, read))
     if unread:
-        names = {folder: "its own folder" if folder == root else str(folder.relative_to(root)) for folder in unread}
+        names = {folder: "the top folder" if folder == root else str(folder.relative_to(root)) for folder in unread}
         folders = [f"{names[folder]} ({number})" for folder, number in unread.most_common()]
-        yield Finding(f"Images that are not part of the dataset are left out: {_some(folders)}.", is_fault=False)
+        yield Finding(f"Images that are not part of the dataset are skipped: {_some(folders)}.", is_fault=False)
 
 
 def _left_out(root: Path, read: Collection[Path | None]) -> Iterator[Path]:
-    """Name for each image that is not read the outermost folder from which nothing is read, or its own."""
+    """For each image that is not read, yield the outermost folder from which nothing is read, or its own folder."""
     in_use = {folder for path in read if path is not None for folder in path.parents}
     for path in root.rglob("*"):
         if path not in read and is_image(path, root):

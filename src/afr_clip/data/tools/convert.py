@@ -1,4 +1,4 @@
-"""Write a dataset anew in the ``meta.json`` form, so that other implementations read it as this one does."""
+"""Convert a dataset to the ``meta.json`` format, so that other implementations read it as this one does."""
 
 import json
 import shutil
@@ -21,23 +21,20 @@ from afr_clip.data.records import AnomalySample
 
 
 def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
-    """Copy a dataset into MVTec AD's folders with a ``meta.json`` beside them.
+    """Copy a dataset, with its train split if it has one, into MVTec AD's folder structure and add a ``meta.json``.
 
-    Others match masks by position and call every value above 0 a defect, so masks are written as PNG of 0 and 255.
-    Images are copied byte for byte; only those that Pillow cannot open become PNG.
+    Other implementations treat every mask value above 0 as a defect, so masks are written as PNG files of 0 and 255.
+    Images are copied byte for byte; only those that Pillow cannot open become PNG files.
 
     Args:
-        spec: The dataset; its train split goes along where it has one.
-        target: A folder that does not exist yet.
-
-    Returns:
-        ``target``, which is either whole or absent.
+        spec: The dataset.
+        target: A new folder; it appears only when it is complete.
 
     Raises:
         DataError: If the dataset cannot be read, or ``target`` exists or cannot be written.
     """
     if target.exists():
-        msg = f"A dataset must be written to a new folder, but {target} exists. Name another, or remove it."
+        msg = f"{target} already exists. Choose another folder, or remove it."
         raise DataError(msg)
     samples = {"train": _train_samples(spec), "test": read_samples(spec)}
     threshold = dataset_row(spec.layout).mask_threshold
@@ -55,7 +52,7 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
     except DataError:
         raise
     except OSError as error:
-        msg = f"The dataset must be written to {target}, and could not be ({error}). Choose another folder."
+        msg = f"Cannot write the dataset to {target}: {error}. Choose another folder."
         raise DataError(msg) from error
     return target
 
@@ -70,7 +67,7 @@ def _train_samples(spec: DatasetSpec) -> Sequence[AnomalySample]:
 
 
 def _write_sample(sample: AnomalySample, split: str, folder: Path, threshold: int | None) -> dict[str, Any]:
-    """Write one image with its mask and return its item."""
+    """Write one image with its mask, and return its entry in the ``meta.json``."""
     place = Path(sample.category)
     image = _write_image(sample, folder, place / split / sample.defect_type)
     mask = ""

@@ -138,7 +138,7 @@ def test_a_mask_of_another_name_belongs_to_nobody(tree, form):
     if TOLD_BY_MASK.get(form) is Truth.MASK_FILE:
         assert named(texts, "Not the published numbers", "4 + 4 instead of 3 + 5")
     else:
-        assert named(texts, "have no mask of their own name", image.name)
+        assert named(texts, "have no mask;", image.name)
     assert mask is not None
 
 
@@ -173,7 +173,7 @@ def test_a_defect_that_leaves_no_pixel_at_the_papers_size_is_counted(tree, form)
     spec = tree(form)
     plant_vanishing_defect(pairs(spec))
     category = list_entries(spec, spec.root)[1][0].category
-    assert named(notes(spec), "leave no pixel at 518 x 518", category)
+    assert named(notes(spec), "without a pixel at 518 x 518", category)
 
 
 def test_a_part_of_a_dataset_is_a_fault_unless_it_is_meant(tree):
@@ -194,19 +194,19 @@ def test_more_images_than_published_are_a_fault_even_in_a_part(tree):
 def test_a_category_that_was_never_published_is_named(tree):
     spec = tree("btad")
     OFFICIAL["btad"](spec.root, {"04": Count(1, 1)})
-    assert named(faults(spec), "No categories of the published dataset: 04")
+    assert named(faults(spec), "Categories that the published dataset does not have: 04")
 
 
 def test_a_picture_with_both_labels_is_a_fault(tree):
     spec = tree("br35h")
     normal, anomalous = pairs(spec, anomalous=False)[0][0], pairs(spec)[0][0]
     anomalous.write_bytes(normal.read_bytes())
-    assert named(faults(spec), "once normal and once anomalous", normal.name, anomalous.name)
+    assert named(faults(spec), "labelled both normal and anomalous", normal.name, anomalous.name)
 
 
 @pytest.mark.parametrize(("form", "folder"), [("br35h", "pred"), ("brain_mri", "yes"), ("tn3k", "trainval-image")])
 def test_folders_that_are_not_read_are_named(tree, form, folder):
-    assert named(notes(tree(form)), "left out", f"{folder} (")
+    assert named(notes(tree(form)), "skipped", f"{folder} (")
 
 
 def test_masks_that_vanished_altogether_are_a_fault(tree):
@@ -214,7 +214,7 @@ def test_masks_that_vanished_altogether_are_a_fault(tree):
     for _, mask in pairs(spec):
         mask.unlink()
     (spec.root / "masks").rmdir()
-    assert named(faults(spec), "published dataset has masks, and none was found")
+    assert named(faults(spec), "published dataset has masks, but none were found")
 
 
 def test_where_only_the_total_is_published_the_total_is_compared(tree, monkeypatch):

@@ -245,9 +245,7 @@ def sampled(
     """Show a sheet ``width`` wide around the origin.
 
     Args:
-        canvas: The picture's canvas.
         x: Coordinate along the sheet's width.
-        y: Coordinate along its height.
         sheet: Dots from 0 to 255.
         width: Width of the sheet in the canvas' units.
 

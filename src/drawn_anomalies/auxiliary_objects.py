@@ -10,8 +10,8 @@ from numpy import ndarray
 
 from drawn_anomalies.auxiliary_devices import centred, circuit, dial, sampled
 from drawn_anomalies.canvas import Canvas, Colour, Plane, Surface, box, disc, flat, gradient, mixed
-from drawn_anomalies.catalogue_entry import Category
 from drawn_anomalies.ground import aside, laid, shadowed, speckled
+from drawn_anomalies.kinds import Category
 
 Picture = Float32[ndarray, "height width 3"]
 

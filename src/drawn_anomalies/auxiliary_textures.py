@@ -16,7 +16,7 @@ from drawn_anomalies.canvas import (
     mixed,
     texture,
 )
-from drawn_anomalies.catalogue_entry import Category
+from drawn_anomalies.kinds import Category
 
 Places = tuple[Plane, Plane]
 

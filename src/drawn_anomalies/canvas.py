@@ -22,11 +22,9 @@ class Canvas:
     ``x`` runs to the right and ``y`` downwards; the shorter side spans [-1, 1].
 
     Args:
-        size: Height and width in pixels.
         rng: Source of all randomness of the picture.
 
     Attributes:
-        size: Height and width in pixels.
         rng: The source of randomness.
         x: Horizontal coordinate of every pixel centre.
         y: Vertical coordinate.
@@ -61,9 +59,6 @@ class Canvas:
             scale: Size of its largest features.
             octaves: Layers of halved size and strength that are added.
             stretch: How much longer features are along ``x`` than along ``y``.
-
-        Returns:
-            The noise.
         """
         total = np.zeros(self.size, dtype=np.float32)
         power = 0.0
@@ -156,9 +151,7 @@ def mixed(
     """Lay one colour over another.
 
     Args:
-        below: What is covered.
         coverage: Share of each pixel that is covered, in [0, 1].
-        above: What covers it.
     """
     return below + coverage[..., None] * (np.asarray(above, dtype=np.float32) - below)
 
@@ -182,9 +175,7 @@ def placed(
     Args:
         background: Colour around and behind the object.
         coverage: The object's silhouette, in [0, 1].
-        thing: Colour of the object.
         height: Relief of the object; taken where it covers.
-        gloss: Strength of reflections.
     """
     background = np.clip(background, 0, 1).astype(np.float32)
     colour = np.clip(mixed(background, coverage, thing), 0, 1).astype(np.float32)
@@ -213,10 +204,6 @@ def box(x: Plane, y: Plane, half_width: float, half_height: float, rounding: flo
     """Return the signed distance to a box around the origin.
 
     Args:
-        x: Coordinate along its width.
-        y: Coordinate along its height.
-        half_width: Half its width.
-        half_height: Half its height.
         rounding: Radius of its corners.
     """
     dx = np.abs(x) - np.float32(half_width - rounding)
@@ -229,7 +216,6 @@ def cells(canvas: Canvas, spacing: float, jitter: float = 0.8) -> tuple[Plane, P
     """Divide the canvas into cells around jittered grid points (Voronoi).
 
     Args:
-        canvas: Where.
         spacing: Distance of neighbouring points.
         jitter: How far points leave the grid, as a share of the spacing.
 

@@ -46,10 +46,6 @@ def flawed(
     """Put a defect on a surface where it can be seen.
 
     Args:
-        canvas: The picture's canvas.
-        surface: The whole surface.
-        light: The light it will be seen in.
-        defect: Which defect.
         least: How large and clear it must be, as far as its kind and the surface allow.
 
     Returns:
@@ -80,12 +76,6 @@ def photographed(
 ) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
     """Photograph a surface in a light of its own, whole or with a defect.
 
-    Args:
-        canvas: The picture's canvas.
-        surface: The whole surface.
-        defect: Which defect, or none.
-        least: How large and clear it must be.
-
     Returns:
         RGB, and the mask of the defect; ``None`` where there is none.
     """
@@ -108,7 +98,6 @@ def spot(canvas: Canvas, body: Region, margin: float = 0.0) -> tuple[float, floa
     """Choose a point of the body.
 
     Args:
-        canvas: The picture's canvas.
         body: Where the point may be.
         margin: Wanted distance to the edge of the body and of the picture; less where the body is too slim.
 
@@ -126,9 +115,6 @@ def blob(canvas: Canvas, centre: tuple[float, float], radius: float, roughness: 
     """Return the coverage of a patch with an irregular edge.
 
     Args:
-        canvas: The picture's canvas.
-        centre: ``x, y`` of its middle.
-        radius: Its mean radius.
         roughness: How far its edge wanders, as a share of the radius.
     """
     angle = canvas.rng.uniform(0, np.pi)
@@ -144,11 +130,9 @@ def wandering(
     """Return the points of a line that changes direction as it goes.
 
     Args:
-        canvas: The picture's canvas.
         start: Its middle.
         length: Its length.
         bend: Standard deviation of each change of direction in radians.
-        num_points: How many points.
     """
     rng = canvas.rng
     angles = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend, num_points - 1))
@@ -164,13 +148,6 @@ def on_body(coverage: Plane, surface: Surface) -> Plane:
 
 def showing(canvas: Canvas, surface: Surface, coverage: Plane, least: float = 0.2, most: float = 0.5) -> Colour:
     """Choose a colour that differs from what it will cover.
-
-    Args:
-        canvas: The picture's canvas.
-        surface: What will be covered.
-        coverage: Where.
-        least: Least difference in brightness.
-        most: Largest difference in brightness.
 
     Returns:
         Brighter or darker than the surface there, with a hue of its own.

@@ -1,8 +1,10 @@
-"""The kinds of defects by name, and what a caption calls them."""
+"""The kinds of defects by name, and what is known of a category."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from drawn_anomalies import damage, marks
+from drawn_anomalies.canvas import Canvas, Surface
 from drawn_anomalies.flaw import Defect
 
 DEFECTS: Mapping[str, Defect] = {
@@ -26,3 +28,18 @@ DEFECTS: Mapping[str, Defect] = {
 
 HELD_OUT = ("crack", "fibre", "misprint", "warp", "corrosion")
 """Kinds that only the unseen set shows: neither the auxiliary set nor the pre-training draws them."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """A kind of object or texture that can be drawn.
+
+    Attributes:
+        name: Its folder's name, words joined by underscores.
+        draw: Draws one specimen without a defect.
+        defects: The kinds of defects it can have, by their names in ``DEFECTS``.
+    """
+
+    name: str
+    draw: Callable[[Canvas], Surface]
+    defects: tuple[str, ...]

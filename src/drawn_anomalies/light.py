@@ -57,7 +57,6 @@ class Light:
         """Show a surface without the sensor's noise.
 
         Args:
-            surface: What is lit.
             pixel: Side of a pixel in the units of the surface's height.
 
         Returns:

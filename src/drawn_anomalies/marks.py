@@ -65,7 +65,7 @@ def fibre(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def misprint(canvas: Canvas, surface: Surface) -> Flaw:
-    """Shift a band of what is printed, or print a part of it a second time beside itself."""
+    """Shift a band of what is printed, or print a part of it a second time next to itself."""
     rng = canvas.rng
     centre = _middle_of_part(canvas, surface) or spot(canvas, surface.body, 0.2)
     x, y = canvas.turned(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.05), centre)

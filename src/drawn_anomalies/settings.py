@@ -28,7 +28,6 @@ class DrawnSettings:
     Attributes:
         categories: Which categories.
         images_per_category: Test images of each; half of them normal, the others spread over the category's defects.
-        size: Height and width in pixels.
         defect_scale: Factor on all lengths of a defect. At 1.6 the median defect covers 4 % of the picture, as those of
             MVTec AD's bottles.
         least_contrast: Mean difference that a defect makes to its pixels at least, in parts of full brightness; as far

@@ -19,8 +19,8 @@ from drawn_anomalies.canvas import (
     gradient,
     mixed,
 )
-from drawn_anomalies.catalogue_entry import Category
 from drawn_anomalies.ground import aside, laid, shadowed, speckled
+from drawn_anomalies.kinds import Category
 
 Picture = Float32[ndarray, "height width 3"]
 Sheet = UInt8[ndarray, "sheet_height sheet_width"]

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64, Int32
 from numpy import ndarray
 
 from drawn_anomalies.canvas import Canvas, Colour, Plane, Region, Surface, box, flat, gradient, mixed, texture
-from drawn_anomalies.catalogue_entry import Category
+from drawn_anomalies.kinds import Category
 
 Numbers = Int32[ndarray, "height width"]
 Picture = Float32[ndarray, "height width 3"]

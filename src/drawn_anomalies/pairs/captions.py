@@ -1,4 +1,4 @@
-"""What captions say: of which subject, in which words, and what an evaluation asks for."""
+"""The captions of the pairs: subjects, words, and the captions that an evaluation compares."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from drawn_anomalies.canvas import Canvas, Colour, Surface
 from drawn_anomalies.kinds import DEFECTS, HELD_OUT
 from drawn_anomalies.pairs import assemblies, materials, things
 from drawn_anomalies.pairs.nameless import NAMELESS
-from drawn_anomalies.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
 from drawn_anomalies.pairs.palette import PALETTE
 
 
@@ -19,7 +18,6 @@ class Subject:
 
     Attributes:
         words: What a caption calls it.
-        draw: Draws it in a colour.
     """
 
     words: str
@@ -49,7 +47,7 @@ MATERIALS: tuple[Subject, ...] = _subjects(
     materials.cork,
     materials.parquet,
 )
-"""What fills a picture."""
+"""Subjects that fill a picture."""
 
 THINGS: tuple[Subject, ...] = _subjects(
     things.ring,
@@ -75,7 +73,7 @@ THINGS: tuple[Subject, ...] = _subjects(
     assemblies.wheel,
     assemblies.flower,
 )
-"""What lies on a ground."""
+"""Subjects that lie on a background."""
 
 SUBJECTS: tuple[Subject, ...] = MATERIALS + THINGS
 """Everything that can be shown: materials first, then things."""
@@ -115,7 +113,7 @@ TEMPLATES = (
     "a photo of a {} for visual inspection",
     "there is a {} in the scene.",
 )
-"""What stands around a phrase, in the manner of CLIP."""
+"""CLIP-style templates around a phrase."""
 
 WHOLE_PHRASES = (
     "normal {}",
@@ -127,7 +125,7 @@ WHOLE_PHRASES = (
     "{} without flaw",
     "{} without damage",
 )
-"""What is said of the whole."""
+"""Phrases for a subject without a defect."""
 
 FLAWED_PHRASES = (
     "defective {}",
@@ -138,7 +136,7 @@ FLAWED_PHRASES = (
     "{} with flaw",
     "{} with damage",
 )
-"""What is said of the flawed, whatever the kind."""
+"""Phrases for a subject with any kind of defect."""
 
 KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
     "scratch": ("scratched {}", "{} with a scratch"),
@@ -152,7 +150,30 @@ KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
     "chip": ("chipped {}", "{} with chips"),
     "fold": ("creased {}", "{} with a fold"),
 }
-"""What is said of one kind of defect."""
+"""Phrases for one kind of defect."""
+
+NEUTRAL_NOUNS = ("object", "thing", "item", "surface", "product", "sample", "part", "piece", "material", "texture")
+"""Nouns that fit everything."""
+
+_EVERYDAY = """
+apple pear banana lemon cherry grape melon tomato potato carrot onion pepper mushroom egg bread cake cheese
+sandwich pizza pasta chocolate candy almond peanut walnut hazelnut cashew coconut pumpkin cucumber
+table chair bench sofa shelf drawer cabinet door window curtain mirror lamp candle clock vase basket bucket
+broom mop sponge towel pillow blanket mattress hammer pliers wrench drill saw shovel rake axe knife fork spoon
+pan pot kettle toaster fridge oven jar tin box bag suitcase backpack wallet purse umbrella hat cap scarf glove
+sock shoe boot shirt jacket belt zipper watch necklace bracelet earring glasses
+phone keyboard mouse screen printer camera speaker radio cable plug socket battery switch transistor
+resistor circuit antenna charger engine pump valve piston spring bearing pulley chain hook rope ladder fence
+gate bridge tower house roof tile pipe hose car truck bus train boat plane bicycle scooter tyre
+pencil pen eraser ruler notebook book envelope stamp card poster newspaper scissors stapler brush toothbrush
+razor soap shampoo pill tablet syringe bandage
+guitar piano drum violin trumpet flute kite doll puzzle racket
+leaf tree branch root stone pebble shell feather
+lung brain liver kidney skin colon eye bone
+"""
+
+EVERYDAY_NOUNS = tuple(_EVERYDAY.split())
+"""Names of things that are hardly ever shown; with one of these, only the condition in a caption is true."""
 
 PLAIN_SHARE = 0.3
 """Share of the captions that say nothing about the condition."""
@@ -173,9 +194,7 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
     A noun that says nothing or something wrong always comes with the condition: it is then all there is to learn.
 
     Args:
-        rng: Source of all randomness.
         subject: What the picture shows, in words.
-        colour: Its colour.
         defect: Its kind of defect, named or nameless, or none.
     """
     template, choice = _one_of(rng, TEMPLATES), rng.random()
@@ -189,10 +208,9 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
 
 
 def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:
-    """Say of something that it is flawed, or whole, in one of many ways.
+    """Describe something as flawed or as whole, in one of many ways.
 
     Args:
-        rng: Chooses the words.
         words: What it is called.
         flawed: Which of both to say.
     """

@@ -44,7 +44,6 @@ def framed(canvas: Canvas, shift: float = 0.0, turn: float = 2 * np.pi) -> Frame
     """Place a thing anywhere near the middle.
 
     Args:
-        canvas: The picture's canvas.
         shift: How far the thing's middle lies along its own ``x``, for things that are longer on one side.
         turn: Range of its angle in radians, around upright.
     """
@@ -67,12 +66,8 @@ def laid(
     """Lay a thing with its shadow on a ground.
 
     Args:
-        canvas: The picture's canvas.
-        colour: The thing's colour.
-        at: The thing's coordinates.
         distance: Signed distance to its outline, in these coordinates.
         relief: Its height in these coordinates; without one its edges are bevelled.
-        gloss: Strength of reflections.
         tone: How much brighter or darker than its colour it is.
     """
     scale = np.float32(at.scale)
@@ -92,8 +87,6 @@ def part(canvas: Canvas, at: Frame, distance: Plane) -> Region:
     """Return a piece of a thing with its soft edge.
 
     Args:
-        canvas: The picture's canvas.
-        at: The thing's coordinates.
         distance: Signed distance to the piece in these coordinates.
     """
     return distance * np.float32(at.scale) < np.float32(0.5 * canvas.pixel)

@@ -1,6 +1,6 @@
 """Materials and things that have no name: layers of patterns, printed marks, outlines, all at random.
 
-Whoever has seen many of them knows what belongs to a pattern and what does not, whatever the pattern.
+A model that has seen many of them can tell what belongs to a pattern from what does not, for any pattern.
 """
 
 from collections.abc import Callable
@@ -80,9 +80,6 @@ def some_colour(rng: np.random.Generator) -> Colour:
 
 def pattern(canvas: Canvas) -> tuple[Plane, Plane]:
     """Draw one layer.
-
-    Args:
-        canvas: The picture's canvas.
 
     Returns:
         Its tone, about -1 to 1, and its relief in units of half the shorter side.

@@ -14,6 +14,7 @@ from drawn_anomalies.kinds import DEFECTS
 from drawn_anomalies.pairs.captions import (
     HELD_OUT_COMBINATIONS,
     KINDS,
+    NEUTRAL_NOUNS,
     SUBJECTS,
     Subject,
     condition_caption,
@@ -21,7 +22,6 @@ from drawn_anomalies.pairs.captions import (
 )
 from drawn_anomalies.pairs.invented import invented_material, invented_thing
 from drawn_anomalies.pairs.nameless import NAMELESS
-from drawn_anomalies.pairs.nouns import NEUTRAL_NOUNS
 from drawn_anomalies.pairs.palette import PALETTE
 
 FLAWED_SHARE = 0.5
@@ -49,10 +49,9 @@ DRAWN: Mapping[str, Defect] = {**DEFECTS, **NAMELESS}
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and what is said about it.
+    """A picture and its caption.
 
     Attributes:
-        picture: The photograph.
         mask: Share of each pixel that the defect covers.
         caption: One of many ways to describe it.
         subject: What it shows, in words; a noun that fits everything where it was invented.
@@ -69,12 +68,7 @@ class Pair:
 
 
 def draw_pair(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
-    """Draw a picture of a named subject, or of something invented, with its caption.
-
-    Args:
-        rng: Source of all randomness.
-        size: Height and width of the picture in pixels.
-    """
+    """Draw a picture of a named subject, or of something invented, with its caption."""
     return draw_named(rng, size) if rng.random() < NAMED_SHARE else draw_invented(rng, size)
 
 
@@ -82,8 +76,6 @@ def draw_named(rng: np.random.Generator, size: tuple[int, int], held_out: bool =
     """Draw a picture of a named subject with its caption.
 
     Args:
-        rng: Source of all randomness.
-        size: Height and width of the picture in pixels.
         held_out: Draw only the combinations of colour and subject that are kept from training.
     """
     subject, colour = _combination(rng, held_out)
@@ -94,12 +86,7 @@ def draw_named(rng: np.random.Generator, size: tuple[int, int], held_out: bool =
 
 
 def draw_invented(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
-    """Draw a picture of something that has no name; its caption tells the condition only.
-
-    Args:
-        rng: Source of all randomness.
-        size: Height and width of the picture in pixels.
-    """
+    """Draw a picture of something that has no name; its caption tells the condition only."""
     noun = str(rng.choice(NEUTRAL_NOUNS))
     defect = _defect(rng)
     canvas = _canvas(rng, size)

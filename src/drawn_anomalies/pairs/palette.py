@@ -29,7 +29,6 @@ def toned(colour: Colour, gain: float, towards: float = 0.0) -> Colour:
     """Return a darker or brighter shade of a colour.
 
     Args:
-        colour: The colour.
         gain: What its channels are multiplied with.
         towards: Share of white that is mixed in afterwards.
     """

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from drawn_anomalies.auxiliary_objects import AUXILIARY_OBJECTS
-from drawn_anomalies.auxiliary_subjects import AUXILIARY_SUBJECTS
 from drawn_anomalies.auxiliary_textures import AUXILIARY_TEXTURES
 from drawn_anomalies.canvas import Canvas
+from drawn_anomalies.catalogue import AUXILIARY_SUBJECTS
 from drawn_anomalies.flaw import flawed
 from drawn_anomalies.kinds import DEFECTS, HELD_OUT
 from drawn_anomalies.light import Light

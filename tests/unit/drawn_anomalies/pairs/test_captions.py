@@ -6,10 +6,12 @@ import pytest
 from drawn_anomalies.canvas import Canvas
 from drawn_anomalies.kinds import DEFECTS, HELD_OUT
 from drawn_anomalies.pairs.captions import (
+    EVERYDAY_NOUNS,
     FLAWED_PHRASES,
     HELD_OUT_COMBINATIONS,
     KIND_PHRASES,
     KINDS,
+    NEUTRAL_NOUNS,
     SUBJECTS,
     TEMPLATES,
     WHOLE_PHRASES,
@@ -19,7 +21,6 @@ from drawn_anomalies.pairs.captions import (
     plain_caption,
 )
 from drawn_anomalies.pairs.nameless import NAMELESS
-from drawn_anomalies.pairs.nouns import EVERYDAY_NOUNS, NEUTRAL_NOUNS
 from drawn_anomalies.pairs.palette import PALETTE, contrasting, toned
 
 UNSEEN = "brick marble weave woven leather gear capsule label button biscuit"

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from drawn_anomalies.kinds import HELD_OUT
-from drawn_anomalies.pairs.captions import HELD_OUT_COMBINATIONS, KINDS, SUBJECTS
+from drawn_anomalies.pairs.captions import HELD_OUT_COMBINATIONS, KINDS, NEUTRAL_NOUNS, SUBJECTS
 from drawn_anomalies.pairs.nameless import NAMELESS
-from drawn_anomalies.pairs.nouns import NEUTRAL_NOUNS
 from drawn_anomalies.pairs.pair import draw_invented, draw_named, draw_pair
 
 SIZE = (32, 40)

@@ -1,1 +1,1 @@
-"""One row per public dataset: how it lies on a disk, what it holds, where it comes from."""
+"""One row per public dataset: its layout on disk, what it holds, and where it comes from."""

@@ -82,7 +82,7 @@ VISA = DatasetRow(
         steps=(
             "Download https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar (no account needed).",
             "python -m afr_clip.datasets unpack visa VisA_20220922.tar",
-            "If split_csv/1cls.csv is not in it, copy the page's folder split_csv beside the categories.",
+            "If it has no split_csv/1cls.csv, copy the page's folder split_csv next to the categories.",
         ),
         licence="CC BY 4.0",
         citation="Zou et al., SPot-the-Difference, ECCV 2022",
@@ -162,9 +162,9 @@ KSDD = DatasetRow(
         citation="Tabernik et al., Segmentation-based deep learning for surface-defect detection, JIM 2020",
         archives={"KolektorSDD.zip": "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"},
         notes=(
-            "Read whole, all 399 pictures. AdaCLIP and AnomalyCLIP cut each into pieces and choose normal ones in two "
-            "different ways: their numbers compare neither with each other nor with these. A prepared copy in "
-            "MVTec AD's folders is read too.",
+            "All 399 pictures are read whole. AdaCLIP and AnomalyCLIP cut each into pieces and choose normal ones in "
+            "two different ways, so their numbers compare neither with each other nor with these. A prepared copy in "
+            "MVTec AD's folder structure can be read too.",
         ),
     ),
 )
@@ -195,8 +195,8 @@ DAGM = DatasetRow(
         licence="see the page",
         citation="Wieler and Hahn, Weakly supervised learning for industrial optical inspection, DAGM 2007",
         notes=(
-            "The Test half, as AnomalyCLIP uses it; AdaCLIP divides both halves anew. Masks are coarse ellipses.",
-            "Categories are numbers, so prompts say 'texture'.",
+            "The Test half, as in AnomalyCLIP; AdaCLIP uses a split of its own. Masks are coarse ellipses.",
+            "Categories are numbers, so prompts use 'texture'.",
         ),
     ),
 )
@@ -249,11 +249,11 @@ MAGNETIC_TILE = DatasetRow(
         licence="not stated; the authors ask for citation",
         citation="Huang et al., Surface defect saliency of magnetic tile, The Visual Computer 2020",
         notes=(
-            "Has no official split: all 1,344 pictures are scored.",
-            "A public count finds four defective pictures whose masks mark nothing; check names them.",
+            "There is no official split; all 1,344 pictures are scored.",
+            "Four defective pictures are reported to have empty masks; `check` names them.",
         ),
     ),
 )
 
 INDUSTRIAL = (MVTEC_AD, VISA, BTAD, MPDD, KSDD, DAGM, DTD_SYNTHETIC, MAGNETIC_TILE)
-"""The rows, those of the paper first."""
+"""The rows, with the paper's datasets first."""

@@ -17,7 +17,7 @@ HEAD_CT_TABLE = TableLayout(
     type_names={"0": "normal", "1": "hemorrhage"},
     normal_types=("normal",),
 )
-"""The table's ids are not padded, the names of the files are."""
+"""The ids in the table are not padded, but the file names are."""
 
 HEAD_CT = DatasetRow(
     name="head_ct",
@@ -43,7 +43,7 @@ BRAIN_MRI = DatasetRow(
     domain=Domain.MEDICAL,
     folders=("BrainMRI", "brain-mri-images-for-brain-tumor-detection", "brain_mri"),
     layouts=(
-        # The published archive holds every image twice: in this folder and beside it.
+        # The published archive holds every image twice: in this folder and next to it.
         replace(BRAIN_SCANS, marker="brain_tumor_dataset/yes", image="brain_tumor_dataset/{type}/{stem}"),
         BRAIN_SCANS,
     ),
@@ -54,8 +54,8 @@ BRAIN_MRI = DatasetRow(
         licence="see the page; none is stated in copies",
         citation="Chakrabarty, Brain MRI images for brain tumor detection, Kaggle 2019",
         notes=(
-            "The archive holds every picture twice; one copy is read. A few pictures stand twice in that copy too.",
-            "Another Kaggle set of brain scans (masoudnickparvar) goes by a similar name and is not this one.",
+            "The archive holds every picture twice; one copy is read. That copy also has a few duplicates.",
+            "Another Kaggle dataset of brain scans (masoudnickparvar) has a similar name; it is not this one.",
         ),
     ),
 )
@@ -72,7 +72,7 @@ BR35H = DatasetRow(
         steps=(_KAGGLE, "python -m afr_clip.datasets unpack br35h archive.zip"),
         licence="see the page; none is stated in copies",
         citation="Hamada, Br35H :: Brain tumor detection 2020, Kaggle 2020",
-        notes=("pred/ and the folder for Mask R-CNN are left out: the one has no truth, the other repeats pictures.",),
+        notes=("pred/ (no labels) and the folder for Mask R-CNN (repeated pictures) are not read.",),
     ),
 )
 
@@ -118,9 +118,9 @@ COLON_DB = DatasetRow(
             "Download the bundle of polyp datasets (no account needed) and unpack it.",
             "Move its folder CVC-ColonDB, with images/ and masks/, into the data folder.",
         ),
-        licence="no text; research use, the authors ask for citation",
+        licence="no text; research use, with citation",
         citation="Bernal et al., Towards automatic polyp detection, Pattern Recognition 2012",
-        notes=("Here all 380 pictures are scored; papers on polyp segmentation often score fewer.",),
+        notes=("All 380 pictures are scored; papers on polyp segmentation often score fewer.",),
     ),
 )
 
@@ -133,17 +133,17 @@ CLINIC_DB = DatasetRow(
         POLYPS,
         replace(POLYPS, marker="Original", image="Original/{stem}", masks=("Ground Truth/{stem}",)),
     ),
-    mask_threshold=128,  # a quarter of the masks hold low values outside of the polyp
+    mask_threshold=128,  # a quarter of the masks have low values outside the polyp
     counts={"colon": Count(0, 612)},
     provenance=Provenance(
         source=_POLYP_BUNDLE,
         steps=(
             "Download the bundle of polyp datasets (no account needed) and unpack it.",
-            "Move its folder CVC-ClinicDB into the data folder; the authors' own Original/ and Ground Truth/ work too.",
+            "Move its folder CVC-ClinicDB into the data folder; the authors' Original/ and Ground Truth/ also work.",
         ),
         licence="research and education only",
         citation="Bernal et al., WM-DOVA maps, CMIG 2015",
-        notes=("Here all 612 pictures are scored; papers on polyp segmentation often score 62.",),
+        notes=("All 612 pictures are scored; papers on polyp segmentation often score 62.",),
     ),
 )
 
@@ -167,7 +167,7 @@ TN3K = DatasetRow(
             "Follow the page's link to the archive of the thyroid datasets and download by hand.",
             "python -m afr_clip.datasets unpack tn3k ARCHIVE, or put the folder tn3k into the data folder.",
         ),
-        licence="not stated for the pictures; the code beside them is MIT",
+        licence="not stated for the pictures; the code is MIT",
         citation="Gong et al., Multi-task learning for thyroid nodule segmentation, ISBI 2021",
     ),
 )
@@ -178,7 +178,7 @@ KVASIR = DatasetRow(
     domain=Domain.MEDICAL,
     folders=("Kvasir-SEG", "Kvasir", "kvasir"),
     layouts=(POLYPS,),
-    mask_threshold=128,  # its masks were JPEG, also where they are handed on as PNG
+    mask_threshold=128,  # its masks were JPEG, even where they are shared as PNG
     counts={"colon": Count(0, 1000)},
     provenance=Provenance(
         source="https://datasets.simula.no/kvasir-seg/",
@@ -188,7 +188,7 @@ KVASIR = DatasetRow(
         ),
         licence="research and education only; see the page",
         citation="Jha et al., Kvasir-SEG, MMM 2020",
-        notes=("Here all 1,000 pictures are scored; papers on polyp segmentation often score 100.",),
+        notes=("All 1,000 pictures are scored; papers on polyp segmentation often score 100.",),
     ),
 )
 

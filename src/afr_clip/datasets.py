@@ -8,7 +8,7 @@ from afr_clip.cli.command import CommandLine, CommandLineError, run_command
 
 
 def main() -> None:
-    """Read the command line and run one of the five."""
+    """Parse the command line and run one of the commands."""
     parser = build_parser(os.environ.get("AFR_CLIP_DATA_DIR"))
     chosen = parser.parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
@@ -20,7 +20,7 @@ def main() -> None:
         datasets.list_datasets(chosen.data_dir)
         return
     if chosen.name not in DATASETS:
-        msg = f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. Run `list` for more of each."
+        msg = f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. Run `list` for details."
         raise CommandLineError(msg)
     if chosen.verb == "show":
         datasets.show_dataset(chosen.name)
@@ -36,23 +36,24 @@ def main() -> None:
 
 
 def build_parser(folder: str | None) -> CommandLine:
-    """Say what can be typed; ``folder`` is the data folder unless one is typed."""
+    """Build the parser; ``folder`` is the default data folder."""
     below, named, one = (CommandLine(add_help=False) for _ in range(3))
-    below.add_argument("--data-dir", type=Path, default=folder, help="the folder of datasets (AFR_CLIP_DATA_DIR)")
-    named.add_argument("name", metavar="NAME", help="as in dataset=NAME")
-    one.add_argument("--root", type=Path, help="the folder of this one dataset")
-    one.add_argument("--categories", nargs="+", help="these alone")
+    data_dir = "the folder that holds datasets (default: AFR_CLIP_DATA_DIR)"
+    below.add_argument("--data-dir", type=Path, default=folder, help=data_dir)
+    named.add_argument("name", metavar="NAME", help="the name, as in dataset=NAME")
+    one.add_argument("--root", type=Path, help="the folder of this dataset")
+    one.add_argument("--categories", nargs="+", help="only these categories")
     parser = CommandLine(prog="python -m afr_clip.datasets", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | check | convert | unpack")
-    verbs.add_parser("list", parents=[below], help="what is known, and what of it is on disk")
-    verbs.add_parser("show", parents=[named], help="layout, source, licence, citation, and how to get it")
-    check = verbs.add_parser("check", parents=[named, below, one], help="look every file over; exit code 1 on a fault")
-    check.add_argument("--part", action="store_true", help="fewer images than published are no fault")
-    convert = verbs.add_parser("convert", parents=[named, below, one], help="write it anew in the meta.json form")
-    convert.add_argument("--to", type=Path, required=True, help="a new folder")
-    unpack = verbs.add_parser("unpack", parents=[named], help="unpack downloaded archives into the data folder, safely")
-    unpack.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE", help="what was downloaded")
-    unpack.add_argument("--data-dir", type=Path, default=folder, required=folder is None, help="the folder of datasets")
+    verbs.add_parser("list", parents=[below], help="list the known datasets and what is on disk")
+    verbs.add_parser("show", parents=[named], help="show layout, source, licence, citation, and how to get it")
+    check = verbs.add_parser("check", parents=[named, below, one], help="check every file; exit code 1 on a fault")
+    check.add_argument("--part", action="store_true", help="accept fewer images than published")
+    convert = verbs.add_parser("convert", parents=[named, below, one], help="convert it to the meta.json format")
+    convert.add_argument("--to", type=Path, required=True, help="a new folder for the converted dataset")
+    unpack = verbs.add_parser("unpack", parents=[named], help="safely unpack downloaded archives into the data folder")
+    unpack.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE", help="a downloaded archive")
+    unpack.add_argument("--data-dir", type=Path, default=folder, required=folder is None, help=data_dir)
     return parser
 
 

@@ -75,7 +75,7 @@ class DataSettings:
         self._require(self.eval_batch_size is None or self.eval_batch_size > 0, "eval_batch_size", "positive or null")
         self._require(self.num_workers >= 0, "num_workers", "0 or more")
         self._require(self.seed >= 0, "seed", "0 or more")
-        self._require(0 <= self.process < self.num_processes, "process", "from 0 to data.num_processes - 1")
+        self._require(0 <= self.process < self.num_processes, "process", "from 0 to num_processes - 1")
         self._require(0 <= self.mosaic <= 1, "mosaic", "from 0 to 1")
         self._require(not self.cache or self.cache_dir is not None, "cache_dir", "a folder if data.cache=true")
 
@@ -118,18 +118,13 @@ class AnomalyDataModule(LightningDataModule):
         self.auxiliary = auxiliary
         self.targets = dict(zip(names, targets, strict=True))
         self.features: FeatureCache | None = None
-        self._settings = settings
+        self.settings = settings
         self._loading: list[LoadingProcesses] = []
-
-    @property
-    def settings(self) -> DataSettings:
-        """How images are prepared and fed."""
-        return self._settings
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel for normalising."""
-        return self._settings.mean, self._settings.std
+        return self.settings.mean, self.settings.std
 
     def train_dataloader(self) -> DataLoader[AnomalyItem]:
         """Load this process's part of each batch of the auxiliary dataset, in a new order each epoch.
@@ -141,8 +136,8 @@ class AnomalyDataModule(LightningDataModule):
             msg = "Training needs an auxiliary dataset. Choose one, for example dataset=visa."
             raise DataError(msg)
         dataset = self._dataset(self.auxiliary, training=True)
-        sampler = EpochSampler(len(dataset), self._settings.seed)
-        settings = self._settings
+        sampler = EpochSampler(len(dataset), self.settings.seed)
+        settings = self.settings
         if self.trainer is not None:
             # Lightning starts loading the first epoch before it calls set_epoch, also when training is resumed.
             loop = self.trainer.fit_loop
@@ -161,7 +156,7 @@ class AnomalyDataModule(LightningDataModule):
         dataset = self._dataset(self.auxiliary, training=False)
         return self._loader(
             dataset,
-            batch_size=self._settings.eval_batch_size or self._settings.batch_size,
+            batch_size=self.settings.eval_batch_size or self.settings.batch_size,
             sampler=range(start, len(dataset)),
         )
 
@@ -180,7 +175,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             DataError: If there is no such target.
         """
-        dataset, settings = self._dataset(self._target(name), training=False), self._settings
+        dataset, settings = self._dataset(self._target(name), training=False), self.settings
         batch_size = settings.eval_batch_size or settings.batch_size
         if settings.num_processes == 1:
             return self._loader(dataset, batch_size=batch_size)
@@ -201,7 +196,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             DataError: If there is no such target, it has no such images, or a file cannot be decoded.
         """
-        target, settings = self._target(name), self._settings
+        target, settings = self._target(name), self.settings
         reader, chosen = self.reader(target), choose_references(target, shots, settings.seed)
         datasets = [AnomalyDataset(samples, reader, settings.mean, settings.std) for samples in chosen.values()]
         return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
@@ -251,10 +246,10 @@ class AnomalyDataModule(LightningDataModule):
 
     def reader(self, loaded: LoadedDataset) -> SampleReader:
         """Return what decodes and resizes a dataset's images and masks."""
-        return SampleReader(self._settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
+        return SampleReader(self.settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
 
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
-        settings, reader = self._settings, self.reader(loaded)
+        settings, reader = self.settings, self.reader(loaded)
         cache = None
         features = self.features if training else None
         if settings.cache and features is None:
@@ -266,15 +261,15 @@ class AnomalyDataModule(LightningDataModule):
         return AnomalyDataset(*parts, features=features)
 
     def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
-        loading = LoadingProcesses(self._settings.num_workers, dataset.samples)
+        loading = LoadingProcesses(self.settings.num_workers, dataset.samples)
         self._loading.append(loading)
         return DataLoader(
             dataset,
-            num_workers=self._settings.num_workers,
+            num_workers=self.settings.num_workers,
             collate_fn=collate,
             worker_init_fn=loading,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self._settings.seed),
+            generator=torch.Generator().manual_seed(self.settings.seed),
             **batching,
         )
 

@@ -43,8 +43,9 @@ class StoreRequest:
         num_records: Number of records.
         what: What it is called in messages.
         advice: A sentence for when it cannot be written.
-        is_costly: Whether records take long to compute. Then a filling that failed is kept to be resumed, and opening
-            does not read every record; otherwise it does, and fills a damaged store again.
+        is_costly: Whether records take long to compute. If so, a filling that failed is kept to be resumed, and each
+            record is compared with its checksum when it is read. If not, all are compared when the store is opened, and
+            a damaged store is filled again.
     """
 
     folder: Path
@@ -57,15 +58,17 @@ class StoreRequest:
 
 @dataclass(frozen=True)
 class Store:
-    """A complete store; each process maps the files when it first reads."""
+    """A complete store; each process maps the files when it first reads.
+
+    Attributes:
+        checks_reads: Whether each record is compared with its checksum when it is read.
+    """
 
     folder: Path
+    checks_reads: bool
 
-    def __getstate__(self) -> dict[str, Path]:
-        return {"folder": self.folder}  # a pickled map would send every record to the worker
-
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__dict__.update(state)
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, bool]]:
+        return Store, (self.folder, self.checks_reads)  # pickled maps would send every record to the worker
 
     @cached_property
     def _records(self) -> NDArray[Any]:
@@ -81,11 +84,10 @@ class Store:
         Raises:
             DataError: If the record does not match its checksum.
         """
-        content = self._records[index].tobytes()
-        if zlib.crc32(content) != self._checksums[index]:
+        if self.checks_reads and zlib.crc32(self._records[index].tobytes()) != self._checksums[index]:
             msg = f"Record {index} in {self.folder / RECORDS} is damaged. Delete {self.folder} and run again."
             raise DataError(msg)
-        record = np.frombuffer(content, self._records.dtype)[0]
+        record = self._records[index]
         return {name: np.array(record[name]) for name in record.dtype.names}
 
 
@@ -111,7 +113,7 @@ def open_store(request: StoreRequest, compute: Callable[[int], Iterable[Record]]
     except OSError as error:
         msg = f"Cannot write the {request.what} to {folder.parent}: {error}. {request.advice}"
         raise DataError(msg) from error
-    return Store(folder)
+    return Store(folder, checks_reads=request.is_costly)
 
 
 @contextmanager

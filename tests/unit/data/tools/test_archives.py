@@ -119,7 +119,7 @@ def test_a_digest_is_asked_for_before_anything_is_unpacked(bench, monkeypatch):
     shutil.rmtree(bench.target)
     monkeypatch.setattr(archives, "_unpack", None)
     found = hashlib.sha256(other.read_bytes()).hexdigest()[:16]
-    sentence = rf"other\.zip must have the SHA-256 {digest[:16]}\.\.\., but has {found}\.\.\.\."
+    sentence = rf"other\.zip must have the SHA-256 {digest[:16]}\.\.\., got {found}\.\.\.\."
     bench.refuse(good, other, sha256={"good.zip": digest, "other.zip": digest}, match=sentence)
 
 

@@ -88,7 +88,7 @@ class FusedAttention(nn.Module):
         return self._joined(F.scaled_dot_product_attention(v, v, v))
 
     def of_first(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
-        """Compute the first of the attended tokens alone; the input is normalised by the block."""
+        """Compute only the first of the attended tokens; the input is normalised by the block."""
         dim = tokens.shape[-1]
         (q,) = self._heads(F.linear(tokens[:, :1], self.in_proj_weight[:dim], self.in_proj_bias[:dim]))
         k, v = self._heads(F.linear(tokens, self.in_proj_weight[dim:], self.in_proj_bias[dim:]))

@@ -14,8 +14,6 @@ from torch import Tensor
 from afr_clip.clip.backbone import BeforeBlock, CLIPBackbone
 from afr_clip.prompts.ensemble import PromptSettings, expand
 
-EncodeText = Callable[[Sequence[str]], Tensor]
-
 
 class CategoryEmbeddings(NamedTuple):
     """Text embeddings of the category of each image in a batch.
@@ -29,28 +27,15 @@ class CategoryEmbeddings(NamedTuple):
     stateful: Float[Tensor, "batch 2 dim"]
 
 
-def encode_ensemble(
-    encode_text: EncodeText, sentences: Sequence[str], *, normalise_first: bool = True
-) -> Float[Tensor, " dim"]:
-    """Embed a prompt ensemble as one unit vector.
-
-    Args:
-        encode_text: Embeds sentences.
-        sentences: The ensemble, of one sentence or more.
-        normalise_first: Whether each embedding is normalised before the mean.
-
-    Example:
-        >>> pair = lambda sentences: torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-        >>> encode_ensemble(pair, ["a photo of a screw", "a screw"])
-        tensor([0.7071, 0.7071])
-    """
-    return ensemble_mean(encode_text(sentences), normalise_first=normalise_first)
-
-
 def ensemble_mean(
     embeddings: Float[Tensor, "*rows sentences dim"], *, normalise_first: bool = True
 ) -> Float[Tensor, "*rows dim"]:
-    """Average an ensemble's embeddings, each normalised unless told otherwise, and normalise the mean."""
+    """Embed a prompt ensemble as one unit vector: the normalised mean of its embeddings, each normalised first or not.
+
+    Example:
+        >>> ensemble_mean(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+        tensor([0.7071, 0.7071])
+    """
     return F.normalize((F.normalize(embeddings, dim=-1) if normalise_first else embeddings).mean(dim=-2), dim=-1)
 
 
@@ -66,7 +51,9 @@ class TextEmbeddings:
         normalise_first: Whether each sentence's embedding is normalised before the mean.
     """
 
-    def __init__(self, encode_text: EncodeText, prompts: PromptSettings, *, normalise_first: bool = True) -> None:
+    def __init__(
+        self, encode_text: Callable[[Sequence[str]], Tensor], prompts: PromptSettings, *, normalise_first: bool = True
+    ) -> None:
         self._encode_text = encode_text
         self._prompts = prompts
         self._normalise_first = normalise_first
@@ -91,7 +78,7 @@ class TextEmbeddings:
         with torch.inference_mode(mode=False), torch.no_grad():
             kinds = (sentences.stateless, sentences.normal, sentences.abnormal)
             return torch.stack(
-                [encode_ensemble(self._encode_text, kind, normalise_first=self._normalise_first) for kind in kinds]
+                [ensemble_mean(self._encode_text(kind), normalise_first=self._normalise_first) for kind in kinds]
             )
 
 

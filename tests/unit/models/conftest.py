@@ -1,4 +1,4 @@
-"""Towers of full size for the unit tests of the methods."""
+"""What the unit tests of the methods share."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from afr_clip.clip.load import Towers
-from helpers.tiny import CNN, tiny_towers
+from helpers.tiny import CNN, random_batch, tiny_towers
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +19,9 @@ def large_towers() -> Towers:
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
         patch.setattr(open_clip, "create_model", create)
         return tiny_towers(architecture="ViT-L-14-336-quickgelu", image_size=518, cnn=cnn)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    """Four normalised images of noise for the tiny towers."""
+    return random_batch().image

@@ -38,11 +38,6 @@ def network(build, towers):
     return build(towers)
 
 
-@pytest.fixture
-def image() -> torch.Tensor:
-    return random_batch().image
-
-
 def test_one_image_is_scored_at_its_size(network, image):
     prediction = network(image[:1], NAMES[:1])
     assert_probabilities(prediction)

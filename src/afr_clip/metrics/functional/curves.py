@@ -1,7 +1,7 @@
 """AUROC, average precision and maximum F1 of counts.
 
 All three take the number of negatives and of positives at each score (or bin of scores), lowest score first, and return
-a value in [0, 1]. With one class alone the ranking says nothing about detection, and the result is NaN.
+a value in [0, 1]. With only one class there is nothing to rank, and the result is NaN.
 """
 
 import torch

@@ -10,7 +10,7 @@ from afr_clip.clip.text import TextTower, Words
 from afr_clip.models.anomaly_clip.settings import FIRST_DEEP_BLOCK, PromptLearnerSettings
 
 SENTENCES = ("object.", "damaged object.")
-"""What follows the learned words, normal first: the same whatever an image shows."""
+"""What follows the learned words, normal first: the same for every image."""
 
 PLACEHOLDER = "X"
 """One token of CLIP's vocabulary; a learned word takes its place."""

@@ -27,8 +27,8 @@ from afr_clip.prompts.ensemble import PromptSettings
 class WinCLIP(nn.Module):
     r"""Compare an image and all its small windows with prompt ensembles (Jeong et al., CVPR 2023, arXiv:2303.14814).
 
-    CLIP's class token says what an image shows as a whole. Shown one window at a time, it says so of each window, and
-    thus where the anomaly is. A patch gets the harmonic mean over all windows that show it, and the map is the harmonic
+    CLIP's class token describes an image as a whole. Shown one window at a time, it describes each window, and thus
+    where the anomaly is. A patch gets the harmonic mean over all windows that show it, and the map is the harmonic
     mean over the window sizes and the image score. Nothing is trained: there are 0 trainable parameters.
 
     With ``shots`` (WinCLIP+) the network first observes normal images of the category. The distance of patches and

@@ -67,7 +67,7 @@ def embed_windows(
         for block in blocks:
             shown = block(shown)
         if isinstance(last.attn, FusedAttention):
-            # The class token alone: the last block's patches are not read.
+            # Only the class token: the last block's patches are not read.
             class_token = shown[:, 0] + last.ls_1(last.attn.of_first(last.ln_1(shown)))
             class_token = class_token + last.ls_2(last.mlp(last.ln_2(class_token)))
         else:

@@ -34,11 +34,6 @@ VARIANTS = [
 ]
 
 
-@pytest.fixture
-def image() -> torch.Tensor:
-    return random_batch().image
-
-
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_every_reading_scores_and_exactly_its_adapters_learn(towers, variant):
     network, batch = tiny_network(towers, **variant), random_batch()

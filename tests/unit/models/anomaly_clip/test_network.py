@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.models.scoring import anomaly_probability, smooth_map, text_on_text_similarity, upsample_map
 from helpers.methods import build_method
-from helpers.naive_anomaly_clip import naive_learned_sentence, naive_two_streams
+from helpers.naive_anomaly_clip import naive_attention, naive_learned_sentence, naive_two_streams
 from helpers.tiny import assert_probabilities, random_batch, tiny_towers
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
@@ -19,11 +19,6 @@ VARIANTS = [
     "scoring.temperature=1.0",
     "scoring.smoothing_sigma=0.0",
 ]
-
-
-@pytest.fixture
-def image() -> torch.Tensor:
-    return random_batch().image
 
 
 def build(towers, *overrides: str):
@@ -108,3 +103,60 @@ def test_the_image_tower_keeps_no_graph(towers, image):
 def test_a_readout_before_the_local_stream_is_refused():
     with pytest.raises(ValueError, match=r"readout.local_from_block must lie in 1\.\.2, .* got 3"):
         build(tiny_towers(tap_layers=[2, 4]), "readout.local_from_block=3", "readout.all_taps=true")
+
+
+def two_streams(image: torch.Tensor, from_block: int, layers: tuple[int, ...]) -> list[torch.Tensor]:
+    """The image's embedding, then the patches of the local stream after each of the layers."""
+    readout = (f"readout.local_from_block={from_block}", "readout.all_taps=true")
+    embedding, *patches = build(tiny_towers(tap_layers=layers), *readout).tapped(image)
+    return [embedding[:, 0], *patches]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("from_block", [1, 2])
+def test_equals_both_streams_token_by_token(towers, image, from_block):
+    backbone = towers.backbone
+    h, after = naive_two_streams(backbone, image[:2], from_block)
+    layers = (2, 3, 4)
+    embedding, *read_out = two_streams(image[:2], from_block, layers)
+    assert_close(embedding, h[:, 0].float() @ backbone.clip.visual.proj, atol=1e-4, rtol=0)
+    for layer, patches in zip(layers, read_out, strict=True):
+        expected = backbone.project(after[layer - from_block][:, 1:].float())
+        assert_close(patches, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fault", [{"mlp_on_local": True}, {"values_of": "local"}], ids=str)
+def test_the_local_stream_passes_no_mlp_and_its_values_are_the_original_streams(towers, image, fault):
+    _, after = naive_two_streams(towers.backbone, image[:2], from_block=2, **fault)
+    _, patches = two_streams(image[:2], 2, (4,))
+    assert (patches - towers.backbone.project(after[-1][:, 1:].float())).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_the_local_stream_is_where_it_left_plus_what_value_attention_gave_block_by_block(towers, image):
+    backbone = towers.backbone
+    inputs = []
+    backbone.tap(image[:2], lambda number, tokens: inputs.append(tokens) or tokens)
+    gathered = inputs[2]
+    for number in (3, 4):
+        block = backbone.clip.visual.transformer.resblocks[number - 1]
+        gathered = gathered + naive_attention(block.attn, block.ln_1(inputs[number - 1]), by_value=True)
+    _, patches = two_streams(image[:2], 3, (4,))
+    assert_close(patches, backbone.project(gathered[:, 1:].float()), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_original_stream_is_clips_own(towers, image):
+    (original,) = towers.backbone.tap(image[:2], layers=(4,))
+    embedding, _ = two_streams(image[:2], 1, (2,))  # also where the local stream ends before it
+    assert_close(embedding, original[:, 0] @ towers.backbone.clip.visual.proj, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_every_layer_read_out_keeps_what_it_was(image):
+    _, *several = two_streams(image[:2], 1, (1, 2, 3, 4))
+    for layer, patches in enumerate(several, start=1):
+        _, alone = two_streams(image[:2], 1, (layer,))
+        assert torch.equal(patches, alone)
+    assert all(not torch.allclose(a, b) for i, a in enumerate(several) for b in several[:i])

@@ -26,7 +26,7 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Write the report, print its tables, end with where its pages are."""
     arguments = read_arguments()
-    from afr_clip.reports.compare.everything import report_on  # noqa: PLC0415  # needs numpy and matplotlib, --help does not
+    from afr_clip.reports.compare.report import report_on  # noqa: PLC0415  # needs pandas and matplotlib, --help does not
 
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afr_clip.metrics.protocol import METRICS, CategoryResult
-from afr_clip.reports.layout.html import PAPER_ARCHITECTURE
-from afr_clip.reports.record.tables import DatasetResult, write_results
+from afr_clip.metrics.average import METRICS, CategoryResult
+from afr_clip.reports.compare.tables import aggregate
+from afr_clip.reports.compare.values import Measured, read_runs
+from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE
+from afr_clip.reports.record.results import DatasetResult, write_results
 
 PUBLISHED = {
     "VisA": (12, 962, 1200),
@@ -95,3 +97,8 @@ def write_run(
         results.append(DatasetResult(name_of(title), rows, dict.fromkeys(categories, 0)))
     write_results(folder, results, content)
     return folder
+
+
+def measured_in(folder: Path) -> Measured:
+    """Put everything together that the runs below a folder measured."""
+    return aggregate(read_runs([folder]))

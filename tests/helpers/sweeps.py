@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afr_clip.metrics.protocol import METRICS, CategoryResult
-from afr_clip.reports.compare.ablation.paper import REFERENCES
-from afr_clip.reports.record.tables import DatasetResult, write_results
+from afr_clip.metrics.average import METRICS, CategoryResult
+from afr_clip.reports.compare.ablation import AblationTable, measure
+from afr_clip.reports.compare.paper import ABLATIONS
+from afr_clip.reports.compare.sweeps import read_sweep
+from afr_clip.reports.record.results import DatasetResult, write_results
 from helpers.results import BACKBONE, CONFIG, name_of, source
 
 VISA = source("VisA")
@@ -97,7 +99,7 @@ def write_record(sweep: Path, cells: Sequence[Mapping[str, Any]], name: str = "t
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "experiment": name,
-        "reference": reference or REFERENCES[name],
+        "reference": reference or ABLATIONS[name].reference,
         "axes": {},
         "overrides": [],
         "cells": [*cells],
@@ -128,3 +130,9 @@ def write_search(sweep: Path, values: Sequence[float | None], **content: Any) ->
         json.dumps({"objective": {"metric": "image_auroc", "direction": "maximize"}, "trials": trials} | content)
     )
     return path
+
+
+def table_of(sweep: Path) -> AblationTable:
+    """Put the cells of the only experiment of a sweep together."""
+    (experiment,) = read_sweep(sweep).experiments
+    return measure(experiment)

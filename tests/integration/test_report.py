@@ -4,8 +4,7 @@ import csv
 
 import pytest
 
-from afr_clip.reports.compare.write import compare
-from helpers.results import CONFIG, source, write_run
+from helpers.results import CONFIG, measured_in, source, write_run
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +51,7 @@ def test_without_runs_the_papers_tables_are_written_where_reports_go(run, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["nowhere"], 1, "A run must be a folder, got nowhere, which is none."),
+        (["nowhere"], 1, "nowhere is not a directory."),
         (["--ot", "x"], 2, "got unrecognized arguments: --ot. See --help."),
         (["--out"], 2, "got argument --out: expected one argument. See --help."),
     ],
@@ -71,7 +70,7 @@ def test_runs_that_contradict_each_other_write_nothing(run, tmp_path, capsys):
     for name, value in (("a", 0.5), ("b", 0.6)):
         write_run(tmp_path / name, {"MPDD": value}, auxiliary=source("VisA"))
     assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 1
-    assert "must have one result per auxiliary dataset and seed" in capsys.readouterr().err
+    assert "MPDD has different results for VisA and seed 0" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 
@@ -81,10 +80,11 @@ def test_a_training_and_its_evaluation_are_one_setting(run, small, unseen, tmp_p
     assert run("train", *small, *targets, f"run_dir={trained}") == 0
     assert run("evaluate", f"checkpoint={trained}", "dataset=folder", "dataset.name=parts", f"dataset.root={unseen}",
                "data.num_workers=0", f"run_dir={scored}") == 0  # fmt: skip
-    (setting,) = compare([trained, scored]).settings
-    (dataset,) = setting.datasets
-    assert setting.label == "AFR-CLIP (tiny, random weights)"
-    assert (dataset.trained_on, dataset.spread("image_auroc").num) == ("generated", 1)
+    measured = measured_in(tmp_path)
+    (series,) = measured.series
+    assert series.label == "AFR-CLIP (tiny, random weights)"
+    assert list(measured.datasets.trained_on) == ["generated"]
+    assert measured.spread([0], "image_auroc").num == 1
     assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("data:image/webp") == 2

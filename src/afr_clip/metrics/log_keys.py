@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from afr_clip.metrics.protocol import METRICS
+from afr_clip.metrics.average import METRICS
 
 EPOCH = "epoch"
 STEP = "trainer/global_step"

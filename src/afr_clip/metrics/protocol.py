@@ -1,81 +1,15 @@
-"""The cross-dataset protocol: metrics per category of a target dataset, then the mean over categories."""
+"""The metrics of a target dataset, per category, in constant memory."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor, nn
 
+from afr_clip.metrics.average import METRICS, CategoryResult
 from afr_clip.metrics.image import ImageScores, check_index, image_metrics
 from afr_clip.metrics.pixel import PixelMetrics
-
-IMAGE_METRICS = ("image_auroc", "image_f1_max", "image_ap")
-PIXEL_METRICS = ("pixel_auroc", "pixel_f1_max", "pixel_ap", "pixel_aupro")
-METRICS = IMAGE_METRICS + PIXEL_METRICS
-"""Every metric, in the order of the paper's tables."""
-
-MEAN = "mean"
-"""Stands for the category in the macro average."""
-
-
-@dataclass(frozen=True)
-class CategoryResult:
-    """The metrics of one category, by the names in `METRICS` and NaN where undefined; how many images were scored."""
-
-    category: str
-    values: dict[str, float]
-    num_normal: int
-    num_anomalous: int
-
-
-@dataclass(frozen=True)
-class MacroAverage(CategoryResult):
-    """The mean over categories; its own category is called ``"mean"``.
-
-    Attributes:
-        num_defined: In how many categories each metric was defined, and so entered its mean.
-    """
-
-    num_defined: dict[str, int]
-
-
-def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
-    """Average over categories; each counts once, however many images it has.
-
-    Undefined values are left out, not counted as zero. A metric that no category defines is NaN. The numbers of images
-    are summed.
-
-    Raises:
-        ValueError: If there is no result, or one lacks a metric or has one that is not in `METRICS`.
-
-    Example:
-        >>> cable = CategoryResult("cable", dict.fromkeys(METRICS, 0.5), num_normal=1, num_anomalous=2)
-        >>> grid = CategoryResult("grid", dict.fromkeys(METRICS, 1.0), num_normal=3, num_anomalous=4)
-        >>> mean = macro_average([cable, grid])
-        >>> mean.values["pixel_aupro"], mean.num_defined["pixel_aupro"], mean.num_anomalous
-        (0.75, 2, 6)
-    """
-    if not results:
-        msg = "A macro average must have at least one category, got none. Check that the dataset was evaluated."
-        raise ValueError(msg)
-    for result in results:
-        if set(result.values) != set(METRICS):
-            msg = (
-                f"Every category must have exactly the metrics {', '.join(METRICS)}, got {', '.join(result.values)} "
-                f"for {result.category}. Write NaN for a metric that is undefined."
-            )
-            raise ValueError(msg)
-    defined = {name: [r.values[name] for r in results if not math.isnan(r.values[name])] for name in METRICS}
-    return MacroAverage(
-        category=MEAN,
-        values={name: math.fsum(column) / len(column) if column else math.nan for name, column in defined.items()},
-        num_normal=sum(result.num_normal for result in results),
-        num_anomalous=sum(result.num_anomalous for result in results),
-        num_defined={name: len(column) for name, column in defined.items()},
-    )
 
 
 class DatasetMetrics(nn.Module):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import EPOCH, LEARNING_RATE, LOSS_EPOCH, RESULTS_TABLE, SHEETS, heat_map_key, mean_key
-from afr_clip.metrics.protocol import METRICS
-from afr_clip.reports.compare.ablation.paper import REFERENCES
+from afr_clip.reports.compare.paper import ABLATIONS
 from afr_clip.reports.record.run_folder import write_json
 
 NAME = "AFR-CLIP"
 
-TABLES = tuple(REFERENCES)
+TABLES = tuple(ABLATIONS)
 """Groups of runs whose ablations are compared; a sweep's runs are grouped by the table they are for."""
 
 SEARCH = "search"

@@ -24,8 +24,7 @@ from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
-from afr_clip.reports.record.scored import read_scored, unchanged
-from afr_clip.reports.record.tables import ScoredDataset
+from afr_clip.reports.record.results import ScoredDataset, read_scored, unchanged
 from afr_clip.run.features import FeatureCaching
 from afr_clip.run.parts import (
     Engine,

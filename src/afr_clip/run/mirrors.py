@@ -1,15 +1,16 @@
 """From a config and a run folder to what Lightning's loggers are given."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import heat_map_key, mean_key
-from afr_clip.metrics.protocol import METRICS
-from afr_clip.reports.compare.ablation.paper import FULL
+from afr_clip.reports.compare.paper import FULL
 from afr_clip.reports.pictures.heat_maps import FOLDER, read_heat_maps
-from afr_clip.reports.record.results import read_tables
+from afr_clip.reports.record.results import category_results, read_values
 from afr_clip.reports.record.run_folder import MANIFEST
 from afr_clip.training.checkpoint import LAST
 from afr_clip.training.loggers.metrics_csv import read_metrics
@@ -88,13 +89,14 @@ def read_published(folder: Path) -> Published:
     results = json.loads(files[0].read_text(encoding="utf-8"))["results"] if files else []
     rows: list[list[str | float | int | None]] = []
     means: dict[str, float] = {}
-    for dataset, categories in read_tables(results).items():
+    for dataset, values in read_values(results).groupby("dataset", sort=False):
+        categories = category_results(values)
         for row in categories:
-            values = [row.values.get(metric) for metric in METRICS]
-            rows.append([dataset, row.category, *values, row.num_normal, row.num_anomalous])
+            known = [None if math.isnan(row.values[metric]) else row.values[metric] for metric in METRICS]
+            rows.append([str(dataset), row.category, *known, row.num_normal, row.num_anomalous])
         for metric, value in categories[-1].values.items():  # the last row is the mean
-            if value is not None:
-                means[mean_key(dataset, metric)] = value
+            if not math.isnan(value):
+                means[mean_key(str(dataset), metric)] = value
     heat_maps = {
         heat_map_key(path.name, sheet): [Picture(**one) for one in kept]
         for path in sorted((folder / FOLDER).glob("*/"))

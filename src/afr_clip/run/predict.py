@@ -20,7 +20,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.processes.signals import interruptible
 from afr_clip.reports.pictures.maps import save_map
 from afr_clip.reports.pictures.overlays import draw_overlay
-from afr_clip.reports.record.tables import ImageRow, write_scores
+from afr_clip.reports.record.results import ImageRow, write_scores
 from afr_clip.run.evaluate import build_scoring, provenance, restore
 from afr_clip.run.parts import Run, build_engine, data_settings, finish_run, start_run
 
@@ -101,7 +101,7 @@ class PhotographWriter:
         self._wait()
         for sample, shown, score in zip(batch.samples, anomaly_map.cpu(), image_score.tolist(), strict=True):
             self._pending.append(self._pool.submit(self._write, sample.image_path, shown, score))
-            self.rows.append(ImageRow.of(sample, None, score))
+            self.rows.append(ImageRow(sample.dataset, sample.category, str(sample.image_path), None, score))
 
     def close(self) -> None:
         """Wait for what is still being written."""

@@ -19,9 +19,9 @@ from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import MissingDataError
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import from_first, require_same
-from afr_clip.reports.compare import write_comparison
+from afr_clip.reports.compare.report import write_comparison
+from afr_clip.reports.record.results import as_content
 from afr_clip.reports.record.run_folder import holds_run, open_run, write_json
-from afr_clip.reports.record.tables import as_content
 from afr_clip.run.fit import RunData, scored_before, train_and_score
 from afr_clip.run.parts import dataset_spec, describe, recorded, start_run
 

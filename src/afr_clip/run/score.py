@@ -17,7 +17,7 @@ from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import FigureCollector
 from afr_clip.reports.pictures.heat_maps import FOLDER, write_heat_maps
 from afr_clip.reports.pictures.maps import MapWriter
-from afr_clip.reports.record.tables import (
+from afr_clip.reports.record.results import (
     DatasetResult,
     ImageRow,
     ScoredDataset,
@@ -102,7 +102,10 @@ def _score(
         vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)
-    rows = [ImageRow.of(s, s.is_anomalous, score) for s, score in zip(samples, scores, strict=True)]
+    rows = [
+        ImageRow(s.dataset, s.category, str(s.image_path), s.is_anomalous, score)
+        for s, score in zip(samples, scores, strict=True)
+    ]
     return ScoredDataset(run.manifest["targets"][name], DatasetResult(name, module.results, vanished), rows)
 
 

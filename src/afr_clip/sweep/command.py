@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from afr_clip.config.restore import typed_overrides
 from afr_clip.config.validate import ConfigError
-from afr_clip.reports.compare.ablation.write import write_ablations
-from afr_clip.reports.compare.gather import ComparisonError
+from afr_clip.reports.compare.report import write_ablations
+from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.sweep.cell import State, state_of, write_plan
 from afr_clip.sweep.cost import check_datasets, print_cost
 from afr_clip.sweep.launch import chosen_run, extra_overrides, run_cells, runs_here

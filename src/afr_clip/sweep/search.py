@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from omegaconf import DictConfig
 
 from afr_clip.config.axes import Interval
 from afr_clip.config.validate import ConfigError
-from afr_clip.metrics.protocol import METRICS
-from afr_clip.reports.record.results import read_tables
+from afr_clip.metrics.average import METRICS
+from afr_clip.reports.record.results import MEAN_ROW, read_values
 from afr_clip.sweep.cell import State, state_of, write_plan
 from afr_clip.sweep.launch import chosen_run, extra_overrides, run_cells
 from afr_clip.sweep.plan import Cell, Plan, make_cells, overrides_of
@@ -55,10 +56,11 @@ class LookedFor:
         Returns:
             The mean over the targets; ``None`` where the metric is undefined on one.
         """
-        tables = read_tables(json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"])
-        values = [tables[name][-1].values[self.metric] for name in self.targets]
-        numbers = [value for value in values if value is not None]
-        return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
+        values = read_values(results)
+        means = values[(values.row == MEAN_ROW) & (values.metric == self.metric)].set_index("dataset").value
+        numbers = [float(means[name]) for name in self.targets]
+        return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)
 
 
 def plan_search(config: DictConfig, plan: Plan) -> LookedFor:

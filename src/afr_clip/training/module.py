@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from afr_clip.data.records import AnomalyBatch, Share
 from afr_clip.losses.total import LossTerms
+from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
-from afr_clip.metrics.protocol import CategoryResult, DatasetMetrics
+from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
 

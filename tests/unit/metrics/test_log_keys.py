@@ -1,5 +1,5 @@
+from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import mean_key, short_name, table_columns, target_key
-from afr_clip.metrics.protocol import METRICS
 
 
 def test_names_are_short_and_all_different():

@@ -7,16 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from afr_clip.metrics.average import IMAGE_METRICS, METRICS, PIXEL_METRICS, CategoryResult, macro_average
 from afr_clip.metrics.image import image_metrics
 from afr_clip.metrics.pixel import PixelMetrics
-from afr_clip.metrics.protocol import (
-    IMAGE_METRICS,
-    METRICS,
-    PIXEL_METRICS,
-    CategoryResult,
-    DatasetMetrics,
-    macro_average,
-)
+from afr_clip.metrics.protocol import DatasetMetrics
 
 CATEGORIES = ("pcb.1", "metal nut", "pcb.1", "0", "metal nut", "pcb.1", "metal nut", "0", "pcb.1", "single")
 IS_ANOMALOUS = (True, False, False, True, True, True, False, False, False, True)

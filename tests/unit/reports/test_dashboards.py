@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from afr_clip.metrics.protocol import METRICS
+from afr_clip.metrics.average import METRICS
 from afr_clip.reports.dashboards import DashboardSettings, as_plain, build_report, build_workspace, write_specs
 
 pytest.importorskip("wandb_workspaces")

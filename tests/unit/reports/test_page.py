@@ -5,19 +5,19 @@ import math
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from afr_clip.metrics.protocol import MEAN, METRICS, CategoryResult
+from afr_clip.metrics.average import MEAN, METRICS, CategoryResult
 from afr_clip.reports.layout.grid import COLUMNS
-from afr_clip.reports.layout.html import PAPER_ARCHITECTURE
 from afr_clip.reports.page import MOST_TRAINING_SHEETS, spread, write_page
 from afr_clip.reports.pictures.encode import LARGEST_SIZE
-from afr_clip.reports.record.results import read_tables
+from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE
+from afr_clip.reports.record.results import DatasetResult, write_results
 from afr_clip.reports.record.run_folder import RunFolderError
-from afr_clip.reports.record.tables import DatasetResult, write_results
 from afr_clip.run.parts import finish_run
 from helpers.html import Tree
 
@@ -243,14 +243,14 @@ def test_a_page_says_when_its_numbers_are_not_the_papers_models(make_run, change
 
 
 def facts(text: str) -> dict[str, str]:
-    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    return {term: unescape(fact) for term, fact in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)}
 
 
 def test_the_provenance_of_a_training(make_run):
     text = read(make_run(overrides=["dataset=visa", "dataset.categories=[a, b]"]))
     assert "Trained on visa with seed 7; started 2025-01-02" in text
     said = facts(text)
-    assert said["Command"] == "python -m afr_clip.train dataset=visa &#x27;dataset.categories=[a, b]&#x27;"
+    assert said["Command"] == "python -m afr_clip.train dataset=visa 'dataset.categories=[a, b]'"
     assert said["Commit"] == "c0ffee, with uncommitted changes"
     assert said["Backbone"] == f"vit_l_14_336 ({PAPER_ARCHITECTURE}), SHA-256 ffffffffffff"
     assert said["Scored"].startswith("mvtec_ad (pcb1, ")
@@ -292,19 +292,12 @@ def test_a_page_made_again_is_the_same(make_run):
 
 
 def test_without_a_scored_dataset_there_is_no_page(tmp_path):
-    with pytest.raises(RunFolderError, match="at least one scored dataset, got none in"):
+    with pytest.raises(RunFolderError, match="contains no scored dataset"):
         write_page(tmp_path)
     write_results(tmp_path, [], TRAINED)
-    with pytest.raises(RunFolderError, match="Name the folder"):
+    with pytest.raises(RunFolderError, match="Pass the folder"):
         write_page(tmp_path)
     assert not (tmp_path / "report.html").exists()
-
-
-def test_rows_come_back_as_they_were_written(make_run):
-    content = json.loads((make_run() / "results.json").read_text())
-    cable = category("cable", 0.5)
-    row = read_tables(content["results"])["mvtec_ad"][0]
-    assert (row.category, row.num_normal, row.num_anomalous, row.values) == ("cable", 3, 4, cable.values)
 
 
 def test_a_run_ends_with_its_folder_and_names_its_page_before(make_run, capsys):
@@ -316,9 +309,7 @@ def test_a_run_ends_with_its_folder_and_names_its_page_before(make_run, capsys):
 
 
 def test_a_page_is_made_without_torch():
-    source = (
-        "import sys, afr_clip.reports.page\nprint({'torch', 'matplotlib', 'afr_clip.metrics'} & sys.modules.keys())"
-    )
+    source = "import sys, afr_clip.reports.page\nprint({'torch', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

@@ -1,32 +1,23 @@
 """The tables of the AFR-CLIP paper as data. What its source leaves unreadable is not there; nothing is guessed."""
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from statistics import fmean
 
 from afr_clip.reports.record.provenance import METHODS
 
-LEVELS = {1: "image", 2: "pixel"}
-"""What each table measures."""
-
-TABLE_METRICS = {"auroc": "AUROC", "f1_max": "max-F1"}
-"""Metrics of both tables, without their level."""
-
 
 @dataclass(frozen=True)
 class PaperDataset:
-    """A dataset of the paper's tables.
+    """A dataset of the paper with the size of its published test split.
 
     Attributes:
         name: Its name as ``dataset=``.
         title: Its name in the paper.
-        domain: The block it stands in.
-        num_categories: Categories of its test split.
-        num_normal: Normal images of its test split.
-        num_anomalous: Anomalous images of its test split.
+        domain: The block of tables 1 and 2 it stands in.
     """
 
     name: str
@@ -38,7 +29,7 @@ class PaperDataset:
 
     @property
     def auxiliary(self) -> str:
-        """What the paper trains on before it scores this dataset."""
+        """The dataset that the paper trains on before it scores this one."""
         return "MVTec AD" if self.title == "VisA" else "VisA"
 
 
@@ -55,7 +46,157 @@ DATASETS = (
     PaperDataset("clinic_db", "ClinicDB", "medical", 1, 0, 612),
     PaperDataset("tn3k", "TN3K", "medical", 1, 0, 614),
 )
-"""In the order of the tables, with the sizes of the published test splits."""
+"""In the order of the tables."""
+
+ABLATED = ("MVTec AD", "VisA")
+"""The dataset that tables 3 to 6 score, and the one they train on."""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table: which rows and columns it has, and where the paper's numbers for it are.
+
+    Attributes:
+        name: Of its files; an ablation's is also that of its experiment.
+        title: Above the table.
+        caption: Below it in print, where something else numbers it.
+        metrics: Heading of each metric shown; the CSV of an ablation has all.
+        number: The table in ``paper_results.csv`` with its numbers; 0 where the paper has none.
+        settings: By the name that runs have for a setting: its label, and its name in ``paper_results.csv``. In the
+            paper's order. For a table over datasets these are the methods.
+        reference: The setting that the others are compared with; empty for a table over datasets.
+    """
+
+    name: str
+    title: str
+    caption: str
+    metrics: Mapping[str, str]
+    number: int = 0
+    settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    reference: str = ""
+
+
+_METHODS = {method: (method, method) for method in METHODS.values()}
+_AUROC = {"image_auroc": "Image AUROC", "pixel_auroc": "Pixel AUROC"}
+FULL = "full"
+"""The choice ``ablation=full``, which is the default: the complete model."""
+
+TABLES = (
+    TableSpec(
+        "table1",
+        "Table 1: image level",
+        "Zero-shot results at image level in percent, as the paper gives them and as measured.",
+        {"image_auroc": "AUROC", "image_f1_max": "max-F1"},
+        1,
+        _METHODS,
+    ),
+    TableSpec(
+        "table2",
+        "Table 2: pixel level",
+        "Zero-shot results at pixel level in percent, as the paper gives them and as measured.",
+        {"pixel_auroc": "AUROC", "pixel_f1_max": "max-F1"},
+        2,
+        _METHODS,
+    ),
+    TableSpec(
+        "table3",
+        "Table 3: components",
+        "Components, in percent.",
+        _AUROC,
+        3,
+        {
+            "table3_baseline": ("none", "baseline"),
+            "table3_sp_mpfa": ("SP + MPFA", "sp+mpfa"),
+            "table3_cmfr": ("CMFR", "cmfr"),
+            "table3_cmfr_sp": ("CMFR + SP", "cmfr+sp"),
+            "table3_cmfr_mpfa": ("CMFR + MPFA", "cmfr+mpfa"),
+            "table3_full": ("CMFR + SP + MPFA", "cmfr+sp+mpfa"),
+        },
+        "table3_full",
+    ),
+    TableSpec(
+        "table4",
+        "Table 4: stages with self prompting",
+        "Stages with self prompting, in percent.",
+        _AUROC,
+        4,
+        {
+            "table4_stages_1": ("stage 1", "stages 1"),
+            "table4_stages_1_2": ("stages 1-2", "stages 1-2"),
+            "table4_stages_1_3": ("stages 1-3", "stages 1-3"),
+            "table4_stages_1_4": ("stages 1-4", "stages 1-4"),
+        },
+        "table4_stages_1",
+    ),
+    TableSpec(
+        "table5",
+        "Table 5: parts of the prompt",
+        "Parts of the prompt, in percent.",
+        _AUROC,
+        5,
+        {
+            "table5_none": ("no prompt", "no prompt"),
+            "table5_image": ("P_v, of the image", "P_v"),
+            "table5_shared": ("P_l, shared", "P_l"),
+            "table5_both": ("P_v + P_l", "P_v+P_l"),
+        },
+        "table5_both",
+    ),
+    TableSpec(
+        "table6",
+        "Table 6: window of the aggregation",
+        "Window of the aggregation, in percent.",
+        _AUROC,
+        6,
+        {"table6_1": ("m = 1", "m=1"), "table6_3": ("m = 3", "m=3"), "table6_5": ("m = 5", "m=5")},
+        "table6_3",
+    ),
+    TableSpec(
+        "readings",
+        "Readings of what the paper leaves open",
+        "Readings of what the paper leaves open, in percent.",
+        _AUROC,
+        reference=FULL,
+    ),
+)
+"""Every table of the paper, and the readings. A new table is a new entry and its rows of ``paper_results.csv``."""
+
+OVER_DATASETS = [spec for spec in TABLES if not spec.reference]
+ABLATIONS = {spec.name: spec for spec in TABLES if spec.reference}
+_SETTINGS = {name: (spec.number, *known) for spec in ABLATIONS.values() for name, known in spec.settings.items()}
+_SETTINGS[FULL] = (3, "as read", "cmfr+sp+mpfa")  # the reference of the readings is the full model of table 3
+_READING = "reading_"
+
+
+def spec_of(experiment: str, reference: str) -> TableSpec:
+    """Return the table of an experiment; one that the paper does not have goes by its own name."""
+    caption = f"{experiment.rsplit(': ', maxsplit=1)[-1].capitalize()}, in percent."
+    return ABLATIONS.get(experiment) or TableSpec(experiment, experiment, caption, _AUROC, reference=reference)
+
+
+def label_of(setting: str) -> str:
+    """Return the label of an ablation's setting."""
+    return _SETTINGS[setting][1] if setting in _SETTINGS else setting.removeprefix(_READING).replace("_", " ")
+
+
+def in_order(settings: Iterable[str], reference: str) -> list[str]:
+    """Sort an ablation's settings: the paper's in its order, then the others by name, the reference first."""
+    known = list(_SETTINGS)
+    return sorted(
+        set(settings), key=lambda name: (known.index(name) if name in known else len(known), name != reference, name)
+    )
+
+
+def experiment_of(ablation: str) -> str | None:
+    """Name the experiment to which a run with ``ablation=NAME`` belongs.
+
+    Returns:
+        ``table3`` to ``table6`` or ``readings``; ``None`` for any other choice. The full model belongs to none, because
+        every run without a choice is one.
+    """
+    if ablation.startswith(_READING):
+        return "readings"
+    return next((name for name, spec in ABLATIONS.items() if ablation in spec.settings), None)
 
 
 def find_dataset(title: str) -> PaperDataset | None:
@@ -78,20 +219,20 @@ def paper_values() -> dict[tuple[int, str, str, str], float]:
 
 
 def datasets_of(table: int) -> list[PaperDataset]:
-    """Name the datasets of a table in its order."""
+    """Return the datasets of a table in its order."""
     titles = {title for number, _, title, _ in paper_values() if number == table}
     return [dataset for dataset in DATASETS if dataset.title in titles]
 
 
-def paper_mean(table: int, method: str, titles: Iterable[str], metric: str) -> float | None:
+def paper_mean(table: int, setting: str, titles: Iterable[str], metric: str) -> float | None:
     """Average the paper's own cells over datasets.
 
     Its printed averages are not used, because they cannot be had over fewer datasets and one of them contradicts its
     own cells.
 
     Args:
-        table: 1 or 2.
-        method: As the paper calls it.
+        table: Its number.
+        setting: As ``paper_results.csv`` calls it; in tables 1 and 2 the method.
         titles: Datasets; one alone gives its cell.
         metric: With its level.
 
@@ -102,13 +243,17 @@ def paper_mean(table: int, method: str, titles: Iterable[str], metric: str) -> f
         >>> round(paper_mean(2, "AnomalyCLIP", ["VisA", "BTAD", "MPDD", "MVTec AD"], "pixel_f1_max"), 1)
         37.8
     """
-    cells = [paper_values().get((table, method, title, metric)) for title in titles]
+    cells = [paper_values().get((table, setting, title, metric)) for title in titles]
     known = [cell for cell in cells if cell is not None]
     return fmean(known) if known and len(known) == len(cells) else None
 
 
-def best_value(table: int, titles: Sequence[str], metric: str) -> float | None:
-    """Return the best of the paper's methods; ``None`` where one of them is unknown and may be it."""
-    values = [paper_mean(table, method, titles, metric) for method in METHODS.values()]
-    known = [value for value in values if value is not None]
-    return max(known) if len(known) == len(METHODS) else None
+def paper_ablation(setting: str, metric: str) -> float | None:
+    """Return the paper's number of an ablation's setting, of whatever table it is, for `ABLATED`.
+
+    Example:
+        >>> paper_ablation("table3_cmfr", "image_auroc"), paper_ablation("reading_append", "image_auroc")
+        (92.1, None)
+    """
+    number, _, name = _SETTINGS.get(setting, (0, "", ""))
+    return paper_mean(number, name, ABLATED[:1], metric)

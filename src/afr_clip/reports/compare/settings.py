@@ -1,4 +1,4 @@
-"""What makes runs comparable: all that decides their numbers but the seed and the data."""
+"""What makes runs comparable: everything that decides their numbers except the seed and the data."""
 
 import json
 from collections import defaultdict
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from afr_clip.reports.layout.html import is_published_backbone
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
-from afr_clip.reports.record.provenance import method_of, training_of
+from afr_clip.reports.record.provenance import is_published_backbone, method_of, training_of
 
 NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "task_name",
@@ -27,9 +26,8 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
     "trainer.deterministic",
     "trainer.max_epochs",
 }
-"""Keys of a config that name data, seed, places or the machine; weights count by their fingerprint, epochs as done."""
+"""Config keys that name data, seed, places or the machine. Weights count by fingerprint, epochs by how many ran."""
 
-MOST_SAID = 3
 FINGERPRINT = "backbone.fingerprint"
 RELEASED = "released weights"
 SHOTS = "module.network.shots"
@@ -66,7 +64,7 @@ class Setting:
 
     @property
     def shots(self) -> int:
-        """How many normal images of each category it was shown before it scored them."""
+        """How many normal images of each category the method saw before it scored."""
         return int(self.decides.get(SHOTS) or 0)
 
     @property
@@ -80,19 +78,14 @@ class Setting:
 def setting_of(manifest: Mapping[str, Any]) -> Setting:
     """Read the setting of a run.
 
-    An evaluate run has the model of its own config, and of its checkpoint's config everything about the training.
-
-    Args:
-        manifest: Of the run.
-
-    Returns:
-        The setting.
+    An evaluate run has the model of its own config; everything about the training comes from its checkpoint's config.
     """
     config, backbone, checkpoint = manifest["config"], manifest["backbone"], manifest.get("checkpoint")
     trained: Mapping[str, Any] = {}
     if training_of(manifest) is not None:
         trained = config if checkpoint is None else checkpoint.get("config") or {"training": "not recorded"}
-    decides = _decides({**trained, "backbone": config.get("backbone"), "module": config["module"]})
+    known = flat({**trained, "backbone": config.get("backbone"), "module": config["module"]})
+    decides = {key: value for key, value in known.items() if not _is_left_out(key)}
     decides[FINGERPRINT] = backbone.get("fingerprint")
     if "released_weights" in manifest:
         decides[RELEASED] = manifest["released_weights"]["sha256"]
@@ -103,21 +96,20 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     return Setting(method_of(manifest), backbone, decides)
 
 
+def _is_left_out(key: str) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in NOT_OF_A_SETTING)
+
+
 def _precision(manifest: Mapping[str, Any]) -> object:
-    """Return the precision that was computed in; ``auto`` chooses on each machine anew."""
+    """Return the precision that was used; ``auto`` chooses one on each machine."""
     asked = manifest.get("config", {}).get("trainer", {}).get("precision")
     return (manifest.get("precision") or {}).get("chosen", asked)
 
 
 def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
-    """Name settings so that no two have the same name.
+    """Label different settings, by their key, so that no two labels are equal.
 
-    Args:
-        settings: Different ones.
-
-    Returns:
-        The label of each key: its method, where needed its backbone, and what else differs where that does not tell
-        settings apart.
+    A label is the method, its backbone where needed, and what else differs where that does not tell settings apart.
     """
     alike: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings:
@@ -126,46 +118,22 @@ def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
     for label, group in alike.items():
         differing = differing_keys([setting.decides for setting in group])
         for setting in group:
-            said = f"{label}: {say_keys(setting.decides, differing)}" if len(group) > 1 else label
-            same = sum(other.startswith(said) for other in labels.values())  # where "2 more" hides what differs
-            labels[setting.key] = f"{said}, no. {same + 1}" if same else said
+            named = f"{label}: {name_keys(setting.decides, differing)}" if len(group) > 1 else label
+            same = sum(other.startswith(named) for other in labels.values())  # where "2 more" hides what differs
+            labels[setting.key] = f"{named}, no. {same + 1}" if same else named
     return labels
 
 
-def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flat(config).items() if not _is_left_out(key)}
-
-
-def _is_left_out(key: str) -> bool:
-    return any(key == other or key.startswith(f"{other}.") for other in NOT_OF_A_SETTING)
-
-
 def differing_keys(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name the keys in which settings differ.
-
-    Args:
-        all_decide: What decides the numbers of each.
-
-    Returns:
-        Keys in alphabetical order; that of the frozen weights only where nothing else differs.
-    """
+    """Name the keys in which settings differ, in alphabetical order."""
     keys = sorted({key for decides in all_decide for key in decides})
     differing = [key for key in keys if any(decides.get(key) != all_decide[0].get(key) for decides in all_decide)]
-    # Other weights follow from other keys, but for the case in which nothing else differs.
+    # Other frozen weights follow from other keys, so they are named only where nothing else differs.
     return [key for key in differing if key != FINGERPRINT] or differing
 
 
-def say_keys(decides: Mapping[str, Any], keys: Sequence[str], most: int = MOST_SAID) -> str:
-    """Say the values of keys.
-
-    Args:
-        decides: What decides the numbers of a setting.
-        keys: Which ones.
-        most: How many are said; of the others the number is.
-
-    Returns:
-        The last two parts of each key with its value.
-    """
-    said = [f"{'.'.join(key.split('.')[-2:])}={json.dumps(decides.get(key))}" for key in keys[:most]]
+def name_keys(decides: Mapping[str, Any], keys: Sequence[str], most: int = 3) -> str:
+    """Write at most so many keys with their values, each by its last two parts, and the number of the others."""
+    named = [f"{'.'.join(key.split('.')[-2:])}={json.dumps(decides.get(key))}" for key in keys[:most]]
     more = [f"{len(keys) - most} more"] if len(keys) > most else []
-    return ", ".join([*said, *more]).replace('"', "")
+    return ", ".join([*named, *more]).replace('"', "")

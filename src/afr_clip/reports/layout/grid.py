@@ -1,7 +1,11 @@
-"""A table before it is laid out: the same one becomes HTML, Markdown, LaTeX or text in a terminal."""
+"""A table ready to be laid out: the same one becomes HTML, Markdown, LaTeX or text in a terminal."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import pandas as pd
 
 COLUMNS = {
     "image_auroc": ("I-AUROC", "Image level: area under the ROC curve; 50 is chance"),
@@ -16,6 +20,9 @@ COLUMNS = {
 
 UNDEFINED = "-"
 
+PARTLY = "\N{DAGGER}"
+"""Marks a number over another number of images or categories than the published test split has."""
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -23,13 +30,13 @@ class Heading:
 
     Attributes:
         label: Its name.
-        said: What it means.
+        meaning: A tooltip.
         group: Stands once above all neighbouring columns that share it.
         is_text: Whether the column holds words, which are sorted as such.
     """
 
     label: str
-    said: str = ""
+    meaning: str = ""
     group: str = ""
     is_text: bool = False
 
@@ -41,7 +48,7 @@ class Cell:
     Attributes:
         shown: What is read.
         value: The exact number behind it, by which it is sorted; ``None`` for words and where there is none.
-        is_strong: Whether it stands out.
+        is_strong: Whether it is bold.
     """
 
     shown: str
@@ -56,7 +63,6 @@ class Grid:
     Attributes:
         name: What it shows, in a few words.
         headings: One per column; the first column names the rows.
-        body: Its rows.
         foot: Rows that stay below, however the body is sorted.
     """
 
@@ -68,24 +74,78 @@ class Grid:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Neighbouring columns that share a group, as its name and their number."""
-        spans: list[tuple[str, int]] = []
-        for heading in self.headings:
-            if spans and spans[-1][0] == heading.group:
-                spans[-1] = (heading.group, spans[-1][1] + 1)
-            else:
-                spans.append((heading.group, 1))
-        return spans
+        return [(name, len(list(columns))) for name, columns in groupby(self.headings, lambda heading: heading.group)]
 
 
-METRIC_HEADINGS = [Heading(label, said) for label, said in COLUMNS.values()]
-COUNT_HEADINGS = [Heading("Normal", "Normal images"), Heading("Anomalous", "Anomalous images")]
+def text_headings(*labels: str) -> list[Heading]:
+    """Head columns of words."""
+    return [Heading(label, is_text=True) for label in labels]
 
 
-def counts(*numbers: int) -> list[Cell]:
-    """Show whole numbers."""
-    return [Cell(str(number), float(number)) for number in numbers]
+def measured_cell(
+    percent: float | None,
+    deviation: float | None,
+    num: int | None,
+    otherwise: str = UNDEFINED,
+    *,
+    is_partial: bool = False,
+) -> Cell:
+    """Show a measured number with one decimal, with its deviation and the number of seeds behind it.
+
+    Args:
+        percent: ``None`` or NaN where there is none.
+        deviation: In percent as well.
+        num: Of seeds.
+        otherwise: Shown where there is no number.
+        is_partial: Whether it stands on something other than published test splits.
+    """
+    if percent is None or math.isnan(percent):
+        return Cell(otherwise)
+    over = "" if deviation is None or math.isnan(deviation) else f" \N{PLUS-MINUS SIGN} {deviation:.1f} ({num})"
+    return marked(Cell(f"{percent:.1f}{over}", percent), is_partial=is_partial)
 
 
-def percent(value: float | None) -> Cell:
-    """Show a fraction in percent; a dash where it is undefined."""
-    return Cell(UNDEFINED) if value is None else Cell(f"{100 * value:.1f}", value)
+def difference_cell(points: float | None, ends: Iterable[float | None] = (), *, is_partial: bool = False) -> Cell:
+    """Show a difference in points and, in brackets, the ends of its interval; empty where there is none."""
+    if points is None:
+        return Cell("")
+    between = ", ".join(signed(end) for end in ends if end is not None)
+    return marked(Cell(signed(points) + (f" [{between}]" if between else ""), points), is_partial=is_partial)
+
+
+def signed(points: float) -> str:
+    """Write a difference with its sign and one decimal."""
+    return f"{round(points, 1) + 0:+.1f}"  # adding 0 turns the -0.0 of a rounded difference into 0.0
+
+
+def marked(cell: Cell, *, is_partial: bool) -> Cell:
+    """Mark a number that does not stand on published test splits."""
+    return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
+
+
+def category_grid(name: str, values: pd.DataFrame) -> Grid:
+    """Lay out the categories of a dataset, with the mean in the foot.
+
+    Args:
+        name: Of the table.
+        values: One category and metric per row, the mean last: ``row``, ``category``, ``metric``, ``mean`` and
+            ``deviation`` (in percent), ``num_seeds``, ``num_normal``, ``num_anomalous``.
+    """
+    rows = [category_cells(of_row) for _, of_row in values.groupby("row", sort=False)]
+    return Grid(name, [*text_headings("Category"), *METRIC_HEADINGS], rows[:-1], rows[-1:])
+
+
+def category_cells(of_row: pd.DataFrame) -> list[Cell]:
+    """Show one category: its name, every metric, and how many images it has."""
+    by_metric = of_row.set_index("metric")[["mean", "deviation", "num_seeds"]].reindex(list(COLUMNS))
+    numbers = [measured_cell(*number) for number in by_metric.itertuples(index=False, name=None)]
+    first = of_row.iloc[0]
+    counts = [Cell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
+    return [Cell(first.category), *numbers, *counts]
+
+
+METRIC_HEADINGS = [Heading(label, meaning) for label, meaning in COLUMNS.values()] + [
+    Heading("Normal", "Normal images"),
+    Heading("Anomalous", "Anomalous images"),
+]
+"""Above the numbers of `category_cells`."""

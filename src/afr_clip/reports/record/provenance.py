@@ -14,6 +14,11 @@ METHODS = {
 """Methods of tables 1 and 2 in their order: ``module.name`` of a run, and the paper's word."""
 
 
+PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
+PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-14-336", "ada_clip": "ViT-L-14-336"}
+"""The backbones of the published numbers of methods that do not use AFR-CLIP's, by module."""
+
+
 def method_of(manifest: Mapping[str, Any]) -> str:
     """Name the method of a run as the paper does, or as its module is called."""
     name = str(manifest["config"]["module"]["name"])
@@ -31,6 +36,38 @@ def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """
     training: Mapping[str, Any] | None = manifest if "auxiliary" in manifest else manifest.get("checkpoint")
     return training
+
+
+def is_published_backbone(backbone: Mapping[str, Any], module: str) -> bool:
+    """Whether the manifest's backbone has the architecture of a module's published numbers."""
+    return bool(backbone["architecture"] == PUBLISHED_ARCHITECTURES.get(module, PAPER_ARCHITECTURE))
+
+
+def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str, str]]:
+    """Say what a reader must know of a backbone before a number.
+
+    Args:
+        backbone: The manifest's entry.
+        module: The method's name in the config.
+
+    Returns:
+        Sentences, each with a word of warning that is empty for a mere remark; none for the backbone of the method's
+        published numbers with its weights.
+    """
+    name, notices = f"{backbone['name']} ({backbone['architecture']})", []
+    if backbone["random_weights"]:
+        note = (
+            f"The backbone {name} was never trained. The numbers and pictures show that the machinery works and "
+            "say nothing about the method."
+        )
+        notices.append(("Random weights.", note))
+    if not is_published_backbone(backbone, module):
+        published = PUBLISHED_ARCHITECTURES.get(module, PAPER_ARCHITECTURE)
+        note = (
+            f"The backbone {name} produced these numbers. It is not that of the published ones, which is {published}."
+        )
+        notices.append(("", note))
+    return notices
 
 
 def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,41 +1,230 @@
-"""What `results.json` holds, as it was written by a run."""
+"""What a run measured, written and read back: ``results.json``, ``results.csv`` and ``scores.csv``."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from afr_clip.metrics.average import METRICS, CategoryResult, MacroAverage, macro_average
+from afr_clip.reports.record.run_folder import write_csv, write_json
+
+RESULTS = "results.json"
+RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
+SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
+
+MEAN_ROW = -1
+"""Stands for the mean in the column ``row`` of `read_values`."""
 
 
 @dataclass(frozen=True)
-class TableRow:
-    """One category, or the mean over all.
+class DatasetResult:
+    """What one target dataset gave.
 
     Attributes:
-        category: Its name.
-        num_normal: Normal images scored.
-        num_anomalous: Anomalous images scored.
-        values: Fractions by metric; ``None`` where undefined.
+        vanished_defects: Per category, how many defect regions lost their last pixel when masks were resized.
     """
 
+    dataset: str
+    categories: tuple[CategoryResult, ...]
+    vanished_defects: Mapping[str, int]
+
+    @property
+    def mean(self) -> MacroAverage:
+        """The macro average over the categories."""
+        return macro_average(self.categories)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One row of ``scores.csv``.
+
+    Attributes:
+        image: Its path, as it was read.
+        is_anomalous: ``None`` where the truth is unknown.
+        image_score: Anomaly probability.
+    """
+
+    dataset: str
     category: str
-    num_normal: int
-    num_anomalous: int
-    values: dict[str, float | None] = field(default_factory=dict)
+    image: str
+    is_anomalous: bool | None
+    image_score: float
 
 
-def read_tables(results: Iterable[Mapping[str, Any]]) -> dict[str, list[TableRow]]:
-    """Turn the rows of ``results.json``, one per value, into one row per category.
+@dataclass(frozen=True)
+class ScoredDataset:
+    """A target dataset once it is scored.
+
+    Attributes:
+        facts: Its entry in the manifest, with the SHA-256 of its images.
+    """
+
+    facts: Mapping[str, Any]
+    result: DatasetResult
+    rows: Sequence[ImageRow]
+
+
+def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> None:
+    """Write ``results.csv`` and ``results.json``.
+
+    Values are fractions in [0, 1]. Undefined ones are ``nan`` in the CSV and ``null`` in the JSON, which lists them.
+    """
+    write_csv(folder / "results.csv", RESULTS_HEADER, (list(row.values()) for row in _rows(results)))
+    write_json(folder / RESULTS, as_content(results, manifest))
+
+
+def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``results.json``: plain values, ``None`` where a value is undefined."""
+    rows = [row | {"value": None if math.isnan(row["value"]) else row["value"]} for row in _rows(results)]
+    return {
+        "results": rows,
+        "undefined": [f"{r['dataset']}/{r['category']}/{r['metric']}" for r in rows if r["value"] is None],
+        "categories_in_mean": {result.dataset: dict(result.mean.num_defined) for result in results},
+        "vanished_defects": {result.dataset: dict(result.vanished_defects) for result in results},
+        "manifest": dict(manifest),
+    }
+
+
+def _rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
+    return [
+        dict(
+            zip(
+                RESULTS_HEADER,
+                (result.dataset, row.category, metric, row.values[metric], row.num_normal, row.num_anomalous),
+                strict=True,
+            )
+        )
+        for result in results
+        for row in (*result.categories, result.mean)
+        for metric in METRICS
+    ]
+
+
+def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Turn the rows of ``results.json`` into a table with one value per row.
 
     Args:
-        results: In the order they were written.
+        results: In the order in which they were written.
 
     Returns:
-        The rows by dataset; the last of each is the mean, whatever the categories are called.
+        The columns of `RESULTS_HEADER`, NaN where a value is undefined, and ``row``: the place of the category within
+        its dataset, `MEAN_ROW` for the mean. A category may be called "mean" too, so the name alone does not tell.
     """
-    tables: dict[str, list[TableRow]] = {}
+    values = []
+    last: dict[str, tuple[int, str | None, set[str]]] = {}
     for result in results:
-        rows = tables.setdefault(result["dataset"], [])
-        # A metric that comes again begins the next row, for a category may be called "mean" too.
-        if not rows or rows[-1].category != result["category"] or result["metric"] in rows[-1].values:
-            rows.append(TableRow(result["category"], result["num_normal"], result["num_anomalous"]))
-        rows[-1].values[result["metric"]] = result["value"]
-    return tables
+        dataset, category, metric, *numbers = (result[name] for name in RESULTS_HEADER)
+        row, before, metrics = last.get(dataset, (-1, None, set()))
+        # A metric that comes again begins the next category, since two may have the same name.
+        if category != before or metric in metrics:
+            row, metrics = row + 1, set()
+        last[dataset] = (row, category, metrics | {metric})
+        values.append((dataset, category, metric, *numbers, row))
+    table = pd.DataFrame(values, columns=[*RESULTS_HEADER, "row"])
+    table = table.astype({"value": float, "num_normal": int, "num_anomalous": int, "row": int})
+    table.loc[table.row == table.groupby("dataset").row.transform("max"), "row"] = MEAN_ROW
+    return table
+
+
+def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
+    """Write ``scores.csv``: one image per row, its score with all digits."""
+    table = (
+        asdict(row)
+        | {
+            "is_anomalous": "" if row.is_anomalous is None else int(row.is_anomalous),
+            "image_score": repr(row.image_score),
+        }
+        for row in rows
+    )
+    write_csv(folder / "scores.csv", SCORES_HEADER, (list(row.values()) for row in table))
+
+
+def read_scores(folder: Path) -> list[ImageRow]:
+    """Read ``scores.csv``, digit for digit; empty where there is no file."""
+    path = folder / "scores.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        _, *table = csv.reader(file)
+    return [
+        ImageRow(dataset, category, image, bool(int(truth)) if truth else None, float(score))
+        for dataset, category, image, truth, score in table
+    ]
+
+
+def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, ScoredDataset] | None:
+    """Read what an earlier run in the same folder scored.
+
+    Args:
+        folder: The run folder.
+        scored_with: What the manifest must say the datasets were scored with: weights, and the files a scoring leaves.
+
+    Returns:
+        The datasets by name, without those that lack images in ``scores.csv``; ``None`` where nothing was scored, or
+        with something else.
+    """
+    path = folder / RESULTS
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"manifest": {}}
+    if content["manifest"].get("scored_with") != scored_with:
+        return None
+    images: dict[str, list[ImageRow]] = {}
+    for row in read_scores(folder):
+        images.setdefault(row.dataset, []).append(row)
+    scored = {}
+    for name, values in read_values(content["results"]).groupby("dataset", sort=False):
+        *categories, mean = category_results(values)
+        if len(images.get(str(name), ())) == mean.num_normal + mean.num_anomalous:
+            result = DatasetResult(str(name), tuple(categories), content["vanished_defects"][name])
+            scored[str(name)] = ScoredDataset(content["manifest"]["targets"][name], result, images[str(name)])
+    return scored
+
+
+def category_results(values: pd.DataFrame) -> list[CategoryResult]:
+    """Return the categories of one dataset of `read_values`, the mean last."""
+    return [
+        CategoryResult(
+            str(of_row.category.iloc[0]),
+            dict(zip(of_row.metric, of_row.value.tolist(), strict=True)),
+            int(of_row.num_normal.iloc[0]),
+            int(of_row.num_anomalous.iloc[0]),
+        )
+        for _, of_row in values.groupby("row", sort=False)
+    ]
+
+
+def unchanged(scored: Mapping[str, ScoredDataset], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, ScoredDataset]:
+    """Return the datasets that are still targets and hold the same images as when they were scored.
+
+    Args:
+        scored: By name.
+        facts: The entries of today's targets in the manifest, by name.
+    """
+    return {
+        name: dataset
+        for name, dataset in scored.items()
+        if name in facts and facts[name]["sha256"] == dataset.facts["sha256"]
+    }
+
+
+def results_table(result: DatasetResult) -> Table:
+    """Show a dataset's result in a terminal: categories, then the mean, in percent; undefined values are dashes."""
+    table = Table(title=f"{result.dataset} (percent)")
+    table.add_column("category")
+    for name in ("normal / anomalous", *METRICS):
+        table.add_column(name, justify="right")
+    for row in (*result.categories, result.mean):
+        if row.category == result.mean.category:
+            table.add_section()
+        values = ["-" if math.isnan(row.values[m]) else f"{100 * row.values[m]:.1f}" for m in METRICS]
+        table.add_row(row.category, f"{row.num_normal} / {row.num_anomalous}", *values)
+    partly = {m: n for m, n in result.mean.num_defined.items() if n < len(result.categories)}
+    if partly:
+        counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())
+        table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others."
+    return table

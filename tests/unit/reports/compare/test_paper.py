@@ -1,10 +1,17 @@
 import pytest
 
+from afr_clip.metrics.average import METRICS
 from afr_clip.reports.compare.paper import (
+    ABLATED,
+    ABLATIONS,
     DATASETS,
-    best_value,
+    TABLES,
     datasets_of,
+    experiment_of,
     find_dataset,
+    in_order,
+    label_of,
+    paper_ablation,
     paper_mean,
     paper_values,
 )
@@ -69,6 +76,51 @@ def test_a_dataset_goes_by_its_title_or_its_name():
     assert find_dataset("kvasir") is None
 
 
-def test_the_best_is_known_only_where_every_method_is():
-    assert best_value(1, ["VisA"], "image_auroc") == 87.0
-    assert best_value(1, ["Head CT"], "image_f1_max") is None
+def test_every_number_of_tables_3_to_6_is_that_of_one_setting():
+    settings = [name for spec in ABLATIONS.values() for name in spec.settings]
+    reached = sorted(paper_ablation(name, m) for name in settings for m in ("image_auroc", "pixel_auroc"))
+    assert reached == sorted(value for (table, *_), value in paper_values().items() if table >= 3)
+    assert len(settings) == 6 + 4 + 4 + 3
+
+
+def test_the_references_are_the_papers_full_model():
+    references = [spec.reference for spec in ABLATIONS.values()]
+    full = {(paper_ablation(name, "image_auroc"), paper_ablation(name, "pixel_auroc")) for name in references}
+    assert full == {(93.4, 92.3)}
+    assert ("MVTec AD", find_dataset("MVTec AD").auxiliary) == ABLATED
+
+
+def test_settings_stand_as_in_the_paper_and_others_by_name_after_their_reference():
+    assert in_order(["table3_full", "table3_cmfr", "table3_baseline"], "table3_full") == [
+        "table3_baseline",
+        "table3_cmfr",
+        "table3_full",
+    ]
+    assert in_order(["b", "a", "c"], "c") == ["c", "a", "b"]
+    assert in_order(["reading_b", "full", "reading_a"], "full") == ["full", "reading_a", "reading_b"]
+
+
+@pytest.mark.parametrize(
+    ("ablation", "experiment"),
+    [
+        ("table4_stages_1_2", "table4"),
+        ("reading_append", "readings"),
+        ("full", None),
+        ("no_cmfr", None),
+        ("", None),
+        ("table9_x", None),
+    ],
+)
+def test_an_ablation_names_its_experiment(ablation, experiment):
+    assert experiment_of(ablation) == experiment
+
+
+def test_a_setting_that_the_paper_does_not_have_has_no_number_and_its_own_name():
+    assert paper_ablation("reading_ln_post", "image_auroc") is None
+    assert paper_ablation("table3_cmfr", "image_f1_max") is None
+    assert label_of("reading_ln_post") == "ln post"
+
+
+def test_the_heading_of_every_metric_shown_is_that_of_a_metric():
+    assert {metric for spec in TABLES for metric in spec.metrics} <= set(METRICS)
+    assert len({spec.name for spec in TABLES}) == len(TABLES)

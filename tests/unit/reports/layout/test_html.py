@@ -1,7 +1,8 @@
 import pytest
 
-from afr_clip.reports.layout.grid import Cell, Grid, Heading, counts, percent
-from afr_clip.reports.layout.html import PAPER_ARCHITECTURE, backbone_notices, render_grid, render_notices
+from afr_clip.reports.layout.grid import Cell, Grid, Heading, difference_cell, measured_cell
+from afr_clip.reports.layout.html import render
+from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE, backbone_notices
 from helpers.html import Tree
 
 HEADINGS = [
@@ -11,6 +12,13 @@ HEADINGS = [
     Heading("F1", group="A & B"),
     Heading("AUROC", group="C"),
 ]
+
+
+def render_grid(grid, notices=()):
+    empty = {"contents": [], "links": [], "notes": [], "tables": [], "categories": [], "pictures": [], "runs": None}
+    return render("comparison.html", title="T", subtitle="", notices=notices, outside=grid, **empty)
+
+
 ROW = [Cell("<b>"), Cell("VisA"), Cell("50.0", 49.96, is_strong=True), Cell("-"), Cell("absent")]
 
 
@@ -27,7 +35,7 @@ def test_neighbouring_columns_stand_under_their_group_and_keep_their_place():
 
 
 def test_a_grid_without_groups_has_one_row_of_headings_and_without_foot_none():
-    tree = Tree(render_grid(Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[Cell("a"), *counts(3)]])))
+    tree = Tree(render_grid(Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[Cell("a"), Cell("3", 3.0)]])))
     assert tree.rows == [("thead", ["x", "y"]), ("tbody", ["a", "3"])]
     assert tree.attributes("tfoot") == []
 
@@ -40,8 +48,11 @@ def test_numbers_sort_by_their_exact_value_and_words_by_what_is_read():
     assert '<th scope="row">&lt;b&gt;</th>' in text
 
 
-def test_a_fraction_is_shown_in_percent_and_its_lack_as_a_dash():
-    assert (percent(0.12345), percent(None)) == (Cell("12.3", 0.12345), Cell("-"))
+def test_a_number_is_shown_with_one_decimal_and_its_lack_as_a_dash():
+    assert (measured_cell(12.345, None, 1), measured_cell(None, None, 1)) == (Cell("12.3", 12.345), Cell("-"))
+    assert measured_cell(12.345, 0.56, 3, is_partial=True).shown == "12.3 \N{PLUS-MINUS SIGN} 0.6 (3)\N{DAGGER}"
+    assert difference_cell(-0.01, (-1.26, 0.5)) == Cell("+0.0 [-1.3, +0.5]", -0.01)
+    assert difference_cell(None) == Cell("")
 
 
 @pytest.mark.parametrize(
@@ -57,4 +68,5 @@ def test_a_backbone_is_warned_of_where_its_numbers_are_not_the_methods(random_we
     backbone = {"name": "b", "architecture": architecture, "random_weights": random_weights}
     notices = backbone_notices(backbone, "afr_clip")
     assert [warning for warning, _ in notices] == warnings
-    assert render_notices(notices).count('class="notice"') == warnings.count("Random weights.")
+    text = render_grid(Grid("A grid", HEADINGS, []), notices)
+    assert text.count('class="notice"') == warnings.count("Random weights.")

@@ -1,0 +1,374 @@
+"""Reports: everything that folders contain, as tables in every form, pictures, and a page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from afr_clip.reports.compare import paired
+from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
+from afr_clip.reports.compare.figures import draw_bars, draw_losses, names_as_they_are
+from afr_clip.reports.compare.notes import (
+    INTERVALS,
+    PAPER,
+    ablation_notes,
+    ablation_notices,
+    notes,
+    notices,
+)
+from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
+from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
+from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
+from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
+from afr_clip.reports.compare.values import ComparisonError, Measured, Run, combine, read_runs
+from afr_clip.reports.layout.grid import Cell, Grid, Heading
+from afr_clip.reports.layout.html import render
+from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
+from afr_clip.reports.pictures.encode import SHEETS, Picture, PictureGroup, read_pictures
+from afr_clip.reports.record.run_folder import write_json, write_text
+
+COMPARISON_PAGE, ABLATIONS_PAGE, ABLATIONS_DATA = "report.html", "ablations.html", "ablations.json"
+
+CAPTIONS = {
+    "bars": "What each setting measured, and its difference to the reference",
+    "losses": "Training loss, with a band of one standard deviation over seeds",
+    "parallel": "One line per trial through its parameters; the best one is wide",
+    "best": "The value of each trial and the best so far",
+}
+"""What the pictures show, by the end of their file's name."""
+
+
+def report_on(folders: Sequence[Path]) -> list["Ablations | Comparison"]:
+    """Put together what folders contain.
+
+    Args:
+        folders: Run folders, sweep folders, or folders that contain some; none gives the paper's tables alone.
+
+    Returns:
+        The ablations, if there are any, then tables 1 and 2, unless all runs are cells of ablations.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ComparisonError: If a file cannot be read, or runs contradict each other.
+    """
+    if not folders:
+        return [paper_alone(), Comparison([], aggregate([]))]
+    found = separate(folders)
+    reports: list[Ablations | Comparison] = []
+    if found.sweeps or found.experiments:
+        reports.append(collect(found.sweeps, found.experiments))
+    if found.runs or not reports:
+        reports.append(Comparison(found.runs, aggregate(found.runs)))
+    return reports
+
+
+def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequence[str], printed: Sequence[str]) -> None:
+    """Write a table as Markdown, LaTeX and CSV.
+
+    Args:
+        out: The folder.
+        table: Its spec names the files.
+        remarks: Sentences below the Markdown.
+        printed: Sentences that follow the caption in print.
+    """
+    spec = table.spec
+    below = "".join(f"\n{escape_markdown(remark)}\n" for remark in remarks)
+    text = f"# {spec.title}\n\nIn percent.\n\n{to_markdown(table.grids(), table.block)}{below}"
+    write_text(out / f"{spec.name}.md", text)
+    write_text(
+        out / f"{spec.name}.tex",
+        to_latex(table.print_grids(), " ".join([spec.caption, *printed]), f"tab:{spec.name}"),
+    )
+    write_records(out / f"{spec.name}.csv", table.records, table.header, table.renamed)
+
+
+def _sentences(found: Sequence[tuple[str, str]]) -> list[str]:
+    return [" ".join(filter(None, notice)) for notice in found]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs next to tables 1 and 2 of the paper."""
+
+    runs: Sequence[Run]
+    measured: Measured
+
+    @cached_property
+    def tables(self) -> list[ResultsTable]:
+        """Tables 1 and 2."""
+        return [ResultsTable(spec, self.measured) for spec in OVER_DATASETS]
+
+    @cached_property
+    def categories(self) -> CategoryTables:
+        """Everything measured, by category."""
+        return CategoryTables(self.measured)
+
+    def write(self, out: Path) -> Path:
+        """Write every table and the page, in place of those of an earlier report.
+
+        Returns:
+            The page.
+        """
+        warnings = _sentences(notices(self.measured))
+        remarks = [*warnings, *notes(self.measured, self.runs)]
+        for table in self.tables:
+            write_table(out, table, remarks, warnings)
+        write_records(out / "categories.csv", self.categories.records, self.categories.header)
+        parts = ["# Measured, by category\n\n"]
+        parts.append("In percent.\n" if self.measured.series else "Nothing has been measured yet.\n")
+        outside = self.categories.outside()
+        grids = [outside] if outside.body else []
+        for grid in [*grids, *self.categories.grids()]:
+            parts.append(f"\n## {grid.name}\n\n{to_markdown([grid])}")
+        write_text(out / "categories.md", "".join(parts))
+        write_text(out / COMPARISON_PAGE, self._page())
+        return out / COMPARISON_PAGE
+
+    def printed(self) -> list[Table]:
+        """Return the tables for a terminal, where one fits for each setting; without any, the paper's."""
+        groups = [(f", {one.label}", self.measured.only(one)) for one in self.measured.series] or [("", self.measured)]
+        tables = [
+            to_rich(ResultsTable(spec, measured).grids(only_measured=True), f"{spec.title}{label} (percent)")
+            for spec in OVER_DATASETS
+            for label, measured in groups
+        ]
+        outside = self.categories.outside()
+        return [*tables, to_rich([outside], outside.name)] if outside.body else tables
+
+    def _page(self) -> str:
+        outside = self.categories.outside()
+        links = [(table.spec.name, table.spec.title) for table in self.tables]
+        links += [("outside", outside.name)] if outside.body else []
+        links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
+        num = len(self.measured.datasets)
+        counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
+        return render(
+            "comparison.html",
+            title=f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
+            subtitle=counted if self.runs else "No run was given.",
+            notices=notices(self.measured),
+            links=links,
+            notes=notes(self.measured, self.runs),
+            tables=self.tables,
+            outside=outside,
+            categories=self.categories.grids(),
+            pictures=self.pictures(),
+            runs=run_grid(self.runs, self.measured) if self.runs else None,
+        )
+
+    def pictures(self) -> list[PictureGroup]:
+        """Read the heat maps of everything measured, of the lowest seed where there are several."""
+        groups = []
+        for number, name, _ in self.categories.named():
+            dataset = self.measured.datasets.loc[number]
+            heading = name if len(dataset.seeds) == 1 else f"{name}, seed {dataset.seed}"
+            folder = Path(dataset.run, "figures", dataset["name"])
+            shown = {folder / f"{sheet}.png": SHEETS[sheet] for sheet in ("highest", "worst_ranked")}
+            groups.append(read_pictures(heading, shown))
+        return [(heading, pictures) for heading, pictures in groups if pictures]
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Read runs and put them next to the paper's tables, which stand alone without any.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ComparisonError: If a file is not a run's, or runs contradict each other.
+    """
+    runs = read_runs(folders)
+    return Comparison(runs, aggregate(runs))
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write tables 1 and 2 with what runs measured, see `compare`, and return the page."""
+    return compare(folders).write(out)
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Everything that sweeps measured: tables in the order of the page, and at most one search."""
+
+    tables: Sequence[AblationTable]
+    searches: Sequence[Search]
+
+    def write(self, out: Path) -> Path:
+        """Write data, tables, pictures and the page, in place of those of an earlier report.
+
+        Returns:
+            The page.
+        """
+        write_json(out / ABLATIONS_DATA, self.content())
+        warnings = _sentences(ablation_notices(self.tables))
+        for table in self.tables:
+            remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
+            write_table(out, table, remarks, remarks)
+            if table.datasets:
+                with names_as_they_are():
+                    draw_bars(out / f"{table.spec.name}_bars.png", table)
+                    draw_losses(out / f"{table.spec.name}_losses.png", table)
+        for search in self.searches:
+            records = search_records(search)
+            write_records(out / "search.csv", records, list(records.columns))
+            if search.finished:
+                with names_as_they_are():
+                    draw_parallel(out / "search_parallel.png", search)
+                    draw_best(out / "search_best.png", search)
+        write_text(out / ABLATIONS_PAGE, self._page(out))
+        return out / ABLATIONS_PAGE
+
+    def printed(self) -> list[Table]:
+        """Return the tables for a terminal."""
+        return [
+            to_rich([grid], f"{table.spec.title}, {grid.name} (percent)")
+            for table in self.tables
+            for grid in table.grids()
+        ]
+
+    def content(self) -> dict[str, Any]:
+        """Return everything as plain values: the cells, every number, and how the intervals were made."""
+        return {
+            "bootstrap": {"level": paired.LEVEL, "resamples": paired.NUM_RESAMPLES, "seed": paired.SEED},
+            "experiments": [_content(table) for table in self.tables],
+            "searches": [
+                {
+                    "objective": dict(search.objective),
+                    "best": None if search.best is None else search.best.number,
+                    "trials": [
+                        {"number": t.number, "state": t.state, "value": t.value, "folder": t.folder}
+                        | {"params": dict(t.params)}
+                        for t in search.trials
+                    ],
+                }
+                for search in self.searches
+            ],
+        }
+
+    def cells(self) -> Grid:
+        """Lay out the state and the folder of every cell."""
+        rows = [
+            [
+                Cell(table.spec.name),
+                Cell(one.name),
+                Cell(str(cell.seed), float(cell.seed)),
+                Cell(table.missing.get(cell, DONE)),
+                Cell(str(cell.folder)),
+                Cell(table.commits.get(cell, "")),
+            ]
+            for table in self.tables
+            for one in table.measured.series
+            for cell in table.cells(one.name)
+        ]
+        words = ("Experiment", "Setting", "Seed", "State", "Folder", "Commit")
+        return Grid("Cells", [Heading(word, is_text=word != "Seed") for word in words], rows)
+
+    def _page(self, folder: Path) -> str:
+        cells = [cell for table in self.tables for cell in table.experiment.cells]
+        has_cells = any(table.measured.series for table in self.tables)
+        links = [(table.spec.name, table.spec.title) for table in self.tables]
+        links += [("search", "Search")] if self.searches else []
+        links += [("cells", "Cells")] if has_cells else []
+        counted = (
+            f"Experiments: {len(self.tables)}; cells: {len(cells)} in {len({c.folder.resolve() for c in cells})} run "
+        )
+        counted += f"folders; without numbers: {sum(len(table.missing) for table in self.tables)}"
+        counted += f"; trials: {sum(len(search.trials) for search in self.searches)}" if self.searches else ""
+        return render(
+            "ablation.html",
+            title=f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
+            subtitle=counted if cells or self.searches else "No run was given.",
+            notices=ablation_notices(self.tables),
+            links=links,
+            notes=[PAPER, INTERVALS] if has_cells else [PAPER],
+            tables=[
+                (table, ablation_notes(table), _pictures(folder, table.spec.name, table.spec.title, ("bars", "losses")))
+                for table in self.tables
+            ],
+            searches=[
+                (search_grid(search), search_note(search), _pictures(folder, "search", "Search", ("parallel", "best")))
+                for search in self.searches
+            ],
+            cells=self.cells(),
+        )
+
+
+def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[Picture]:
+    return read_pictures(heading, {folder / f"{name}_{kind}.png": CAPTIONS[kind] for kind in kinds})[1]
+
+
+def _content(table: AblationTable) -> dict[str, Any]:
+    differing: dict[str, Mapping[str, Any]] = {
+        one.name: {key: {"setting": own, "reference": other} for key, (own, other) in table.differing(one).items()}
+        for one in table.measured.series
+        if one is not table.reference
+    }
+    return {
+        "experiment": table.spec.name,
+        "title": table.spec.title,
+        "reference": table.experiment.reference,
+        "overrides": list(table.experiment.overrides),
+        "cells": [
+            {"setting": one.name, "seed": cell.seed, "folder": str(cell.folder), "missing": table.missing.get(cell)}
+            for one in table.measured.series
+            for cell in table.cells(one.name)
+        ],
+        "differs_in": differing,
+        "numbers": as_dicts(table.records),
+        "notes": ablation_notes(table),
+    }
+
+
+def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: ReadRuns = read_folder) -> Ablations:
+    """Put the cells of sweeps together.
+
+    Args:
+        sweeps: As they were read.
+        others: Experiments that no sweep recorded.
+        read: Reads the results of a folder; each folder is read once, however many experiments share it.
+
+    Returns:
+        Tables 3 to 6 first, then the readings, then what is not of the paper.
+
+    Raises:
+        ComparisonError: If cells contradict each other, or two sweeps have an experiment of the same name.
+    """
+    known: dict[Path, Sequence[Run]] = {}
+
+    def read_once(folder: Path) -> Sequence[Run]:
+        real = folder.resolve()
+        if real not in known:
+            known[real] = read(folder)
+        return known[real]
+
+    experiments = [experiment for sweep in sweeps for experiment in sweep.experiments] + list(others)
+    searches = [sweep.search for sweep in sweeps if sweep.search is not None]
+    names = [experiment.name for experiment in experiments] + ["search"] * len(searches)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"A report must have one experiment of a name, got several called {', '.join(twice)}. Report them apart."
+        raise ComparisonError(msg)
+    order = list(ABLATIONS)
+    experiments.sort(key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
+    return Ablations([measure(experiment, read_once) for experiment in experiments], searches)
+
+
+def paper_alone() -> Ablations:
+    """Return tables 3 to 6 as the paper has them, without any measurement."""
+    specs = [spec for spec in ABLATIONS.values() if spec.settings]
+    tables = [AblationTable(s, Experiment(s.name, s.reference, ()), combine([]), {}, {}) for s in specs]
+    return Ablations(tables, ())
+
+
+def write_ablations(sweep_dir: Path, out: Path) -> Path:
+    """Write the ablations of a sweep: data, Markdown, LaTeX, CSV, pictures and one HTML page.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ComparisonError: If it is not a sweep's, or its cells contradict each other.
+    """
+    return collect([read_sweep(sweep_dir)]).write(out)

@@ -1,0 +1,146 @@
+"""Tables as text: CSV, Markdown, LaTeX with booktabs, and for a terminal."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from afr_clip.reports.layout.grid import Cell, Grid, Heading
+from afr_clip.reports.record.run_folder import write_csv
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
+    "\N{DAGGER}": r"\dag{}",
+    "[": "{[}",  # after a line break both would be taken for its arguments
+    "*": "{*}",
+    **{character: f"\\{character}" for character in "_%&#${}"},
+}
+"""Characters that LaTeX would act on, and the signs of our tables that its default encodings lack."""
+
+LONGEST_LABEL = 16
+"""In letters; longer words in a LaTeX table have a line of their own."""
+
+
+def write_records(
+    path: Path, records: pd.DataFrame, columns: Sequence[str], renamed: Mapping[str, str] | None = None
+) -> None:
+    """Write columns of records as CSV with all digits; missing values are empty.
+
+    Args:
+        path: The file.
+        records: One number per row.
+        columns: In their order.
+        renamed: Columns that the file calls otherwise.
+    """
+    table = records[list(columns)].astype(object)
+    rows = table.where(table.notna(), None).itertuples(index=False, name=None)
+    write_csv(path, [(renamed or {}).get(name, name) for name in columns], rows)
+
+
+def to_markdown(grids: Sequence[Grid], block: str = "") -> str:
+    """Write grids with the same columns as one table; ``block`` heads a first column with the name of each grid."""
+    labels = [f"{heading.group} {heading.label}".strip() for heading in grids[0].headings]
+    rows = [labels, ["---" if heading.is_text else "---:" for heading in grids[0].headings]]
+    body = [(grid.name, row) for grid in grids for row in (*grid.body, *grid.foot)]
+    rows += [[f"**{cell.shown}**" if cell.is_strong else cell.shown for cell in row] for _, row in body]
+    if block:
+        rows = [[name, *row] for name, row in zip([block, "---", *(name for name, _ in body)], rows, strict=True)]
+    return "".join(f"| {' | '.join(map(escape_markdown, row))} |\n" for row in rows)
+
+
+def escape_markdown(text: str) -> str:
+    """Write text so that Markdown shows it unchanged, on one line of a table."""
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:
+    r"""Write grids with the same columns as one ``table*`` that needs booktabs.
+
+    Args:
+        grids: Each is a block of the table under its name.
+        caption: Plain text.
+        label: For ``\ref``.
+    """
+    headings = grids[0].headings
+    lines = [
+        r"% Needs \usepackage{booktabs}.",
+        r"\begin{table*}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{{''.join('l' if heading.is_text else 'r' for heading in headings)}}}",
+        r"\toprule",
+        *_latex_groups(grids[0]),
+        _latex_row(escape_latex(heading.label) for heading in headings),
+    ]
+    for grid in grids:
+        lines += [r"\midrule", _latex_line(rf"\emph{{{escape_latex(grid.name)}}}", len(headings))]
+        for rows in filter(None, (grid.body, grid.foot)):
+            lines += [r"\addlinespace", *(line for row in rows for line in _latex_lines(headings, row))]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    r"""Write text so that LaTeX prints it unchanged.
+
+    Example:
+        >>> print(escape_latex("a_b & 50%"))
+        a\_b \& 50\%
+    """
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _latex_lines(headings: Sequence[Heading], row: Sequence[Cell]) -> list[str]:
+    num, lines, cells = len(headings), [], list(row)
+    for i in (i for i, cell in enumerate(row) if headings[i].is_text and len(cell.shown) > LONGEST_LABEL):
+        lines.append("& " * i + _latex_line(escape_latex(row[i].shown), num - i))
+        cells[i] = Cell("")
+    return [*lines, _latex_row(map(_latex_cell, headings, cells))]
+
+
+def _latex_line(latex: str, num: int) -> str:
+    return rf"\multicolumn{{{num}}}{{l}}{{{latex}}} \\"
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(heading: Heading, cell: Cell) -> str:
+    shown = escape_latex(cell.shown)
+    if not heading.is_text:
+        shown = re.sub(r"^([+-])(?=\d)", r"$\1$", shown)  # a minus, not a hyphen
+    return rf"\textbf{{{shown}}}" if cell.is_strong else shown
+
+
+def _latex_groups(grid: Grid) -> list[str]:
+    cells, rules, column = [], [], 1
+    for name, num in grid.groups:
+        cells.append(rf"\multicolumn{{{num}}}{{c}}{{{escape_latex(name)}}}")
+        rules += [rf"\cmidrule(lr){{{column}-{column + num - 1}}}"] if name else []
+        column += num
+    return [_latex_row(cells), "".join(rules)] if rules else []
+
+
+def to_rich(grids: Sequence[Grid], title: str) -> Table:
+    """Lay grids with the same columns out for a terminal."""
+    table = Table(title=Text(title))
+    for heading in grids[0].headings:
+        label = Text("\n".join(filter(None, (heading.group, heading.label))))
+        table.add_column(label, justify="left" if heading.is_text else "right")
+    for grid in grids:
+        for rows in (grid.body, grid.foot):
+            for row in rows:
+                table.add_row(*(Text(cell.shown, "bold" if cell.is_strong else "") for cell in row))
+            table.add_section()
+    return table

@@ -16,20 +16,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from afr_clip.config.assemble import build
+from afr_clip.config.methods import settings_node
+from afr_clip.config.schema import register
+from afr_clip.run.parts import build_module, data_settings, dataset_spec
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from afr_clip.cli.command import config_dir
 from afr_clip.clip.load import Towers, load_towers
-from afr_clip.config.assemble import build
-from afr_clip.config.methods import settings_node
-from afr_clip.config.schema import register
+from afr_clip.config.nodes import config_dir
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.reports.record.manifest import build_manifest
-from afr_clip.run.parts import build_module, data_settings, dataset_spec
 from afr_clip.training.module import AnomalyDetectionModule
 
 IMAGES = "images"

@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 import open_clip
 import torch
-from hydra import compose, initialize_config_dir
-from torch import nn
-
-from afr_clip.cli.command import config_dir
-from afr_clip.clip.load import Towers, load_towers
 from afr_clip.config.assemble import build
 from afr_clip.config.methods import settings_node
 from afr_clip.config.schema import register
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from afr_clip.clip.load import Towers, load_towers
+from afr_clip.config.nodes import config_dir
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.manifest import build_manifest
 

@@ -7,12 +7,12 @@ import statistics
 import time
 
 import torch
-from hydra import compose, initialize_config_dir
-
-from afr_clip.cli.command import config_dir
-from afr_clip.clip.load import load_towers
 from afr_clip.config.assemble import build
 from afr_clip.config.schema import register
+from hydra import compose, initialize_config_dir
+
+from afr_clip.clip.load import load_towers
+from afr_clip.config.nodes import config_dir
 
 ROUNDS, BATCH = 7, 16
 """Rounds, whose median is printed; images per forward pass."""

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 
 import pytest
 import torch
+
+from afr_clip.cli.main import run as run_command_line
 
 RUN = Callable[..., int]
 
@@ -29,10 +30,9 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
         monkeypatch.setenv(variable, "0")
 
     def command(name: str, *overrides: str) -> int:
-        module = import_module("afr_clip.sweep.__main__" if name == "sweep" else f"afr_clip.{name}")
         monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *overrides])
         try:
-            module.run_command(module.main)
+            run_command_line(name)
         except SystemExit as end:
             return int(end.code or 0)
         return 0

@@ -19,7 +19,6 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from jaxtyping import Float
 from learner import Learner, contrast
 from measure import measure
@@ -27,12 +26,10 @@ from pairs import Pairs, Source, prepare
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from afr_clip.cli.command import config_dir
 from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import PatchEmbedding
-from afr_clip.config.assemble import build
-from afr_clip.config.schema import register
+from afr_clip.config.plan import composed_training
 from afr_clip.files import written_whole
 from drawn_anomalies.pairs.captions import condition_caption
 
@@ -126,9 +123,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _settings() -> BackboneSettings:
-    register()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        settings: BackboneSettings = build(compose(overrides=["+backbone=pocket"]).backbone)
+    settings = composed_training("backbone=pocket").backbone
     check_architecture(settings)
     return settings
 

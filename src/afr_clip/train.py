@@ -1,27 +1,6 @@
-"""`python -m afr_clip.train`: train the adapters on one dataset, then score others."""
+"""`python -m afr_clip.train`: train the adapters on one dataset, then score others. The same as `afr-clip train`."""
 
-import hydra
-from omegaconf import DictConfig
-
-from afr_clip.cli.command import config_dir, ends_in_a_sentence, run_command, start_processes
-from afr_clip.config.schema import register
-from afr_clip.config.validate import validate
-
-register()
-
-
-@hydra.main(version_base="1.3", config_path=config_dir(), config_name="train")
-@ends_in_a_sentence
-def main(config: DictConfig) -> None:
-    """Check the composed config, then train."""
-    validate(config)
-    if start_processes(config, "afr_clip.train"):
-        return
-    # Loading torch takes seconds, and a wrong config should not wait for it.
-    from afr_clip.run.train import train  # noqa: PLC0415
-
-    train(config)
-
+from afr_clip.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("train")

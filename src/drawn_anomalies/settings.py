@@ -21,7 +21,7 @@ class DrawnSet(Enum):
     unseen = "unseen"
 
 
-@dataclass(frozen=True)
+@dataclass
 class DrawnSettings:
     """A dataset that is drawn instead of downloaded.
 
@@ -48,7 +48,7 @@ class DrawnSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "categories", DrawnSet(self.categories))
+        self.categories = DrawnSet(self.categories)
         if self.images_per_category < 2:
             msg = (
                 f"dataset.drawn.images_per_category must be at least 2, got {self.images_per_category}. "

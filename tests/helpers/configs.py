@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from afr_clip.cli.command import config_dir
-from afr_clip.config.schema import register
+from afr_clip.config.nodes import COMMANDS, CommandConfig, config_dir, register
+from afr_clip.config.validate import read
 
 Compose = Callable[..., DictConfig]
 
@@ -17,6 +17,16 @@ def _compose(*overrides: str, command: str = "train", **kwargs: Any) -> DictConf
     register()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         return compose(command, overrides=list(overrides), **kwargs)
+
+
+def validate(config: DictConfig) -> CommandConfig:
+    """Read a config as its command does."""
+    return read(config, COMMANDS[config.task_name])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a config as nested plain values."""
+    return OmegaConf.to_container(config, resolve=True, enum_to_str=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring_settings import ImageScore
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle
 
-CNN = CNNSettings("test_resnet", pretrained=False, weights=None, random_weights=True, stages=(-1,))
+CNN = CNNSettings("test_resnet", pretrained=False, weights=None, random_weights=True, stages=[-1])
 TINY = BackboneSettings(
     name="tiny",
     architecture="afr-clip-tiny",
@@ -31,7 +31,7 @@ TINY = BackboneSettings(
 PROMPTS = PromptSettings(PromptStyle.single, object_agnostic=False)
 CMFR = CMFRSettings(enabled=True, inner_dim=None, kernel_size=1, shared=False, symmetric=False)
 SELF_PROMPTING = SelfPromptingSettings(
-    enabled=True, image_prompt=True, shared_prompt=True, num_prompts=5, stages=(1,), placement=Placement.replace
+    enabled=True, image_prompt=True, shared_prompt=True, num_prompts=5, stages=[1], placement=Placement.replace
 )
 SCORING = LearnableScoringSettings(
     temperature=1.0, learnable_temperature=False, image_score=ImageScore.class_token, smoothing_sigma=0.0

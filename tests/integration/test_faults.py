@@ -48,7 +48,7 @@ def trained(run, small, tmp_path) -> Path:
         (["optimizer.lr=fast"], 2, "could not be converted to Float"),
         (["no_equals_sign"], 2, "missing EQUAL"),
         (["trainer.max_epochs=0"], 1, "trainer.max_epochs must be positive, got 0"),
-        (["optimizer._target_=torch.optim.Adamant"], 1, "module 'torch.optim' has no attribute 'Adamant'"),
+        (["optimizer.name=adamant"], 1, "optimizer.name must be one of adam, adamw, got adamant"),
         (["protocol.targets=[parts]"], 1, "+protocol.roots.parts=DIR"),
         (["module.network.self_prompting.stages=[9]"], 1, "must lie in 1..4"),
         (["backbone.quick_gelu=false"], 1, "The activation must be the one the weights were trained with"),

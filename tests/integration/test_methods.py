@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from afr_clip.config.methods import declared_by, method_names
-from helpers.methods import FOR_FOUR_BLOCKS
+from afr_clip.config.nodes import method_names
+from helpers.methods import FOR_FOUR_BLOCKS, composed_module
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ def chosen(method: str) -> list[str]:
 
 
 def trains(method: str) -> bool:
-    return declared_by(f"afr_clip.models.{method}").trains
+    return composed_module(method).network.trains
 
 
 @pytest.fixture(params=method_names())

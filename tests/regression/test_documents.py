@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip.cli.command import config_dir
-from afr_clip.config.schema import register
+from afr_clip.config.nodes import config_dir, register
 from afr_clip.dashboard import build_parser as dashboard_parser
 from afr_clip.data.disk.layouts import DATASETS
 from afr_clip.datasets import build_parser

@@ -36,7 +36,7 @@ SETTINGS = (
 )
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
-SHARED = ("files", "processes.place", "processes.signals", "__version__")
+SHARED = ("files", "settings", "processes.place", "processes.signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
 
 HIGH = ("cli", "run", "sweep", "commands")
@@ -150,8 +150,8 @@ def test_the_rooms_of_the_rules_are_the_rooms_of_the_package():
         ("afr_clip.training.module", "from omegaconf import DictConfig", "omegaconf"),
         ("afr_clip.training.module", "from afr_clip.data.feed.datamodule import X", "afr_clip.data.feed.datamodule"),
         ("afr_clip.training.module", "from afr_clip.training_extras import X", "afr_clip.training_extras"),
-        ("afr_clip.config.schema", "from afr_clip.models.scoring import X", "afr_clip.models.scoring"),
-        ("afr_clip.config.schema", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
+        ("afr_clip.config.nodes", "from afr_clip.models.scoring import X", "afr_clip.models.scoring"),
+        ("afr_clip.config.nodes", "from afr_clip.models import scoring", "afr_clip.models.scoring"),
         ("afr_clip.reports.pictures.maps", "from afr_clip.data.feed.dataset import X", "afr_clip.data.feed.dataset"),
         ("afr_clip.processes.launch", "from omegaconf import DictConfig", "omegaconf"),
         ("afr_clip.processes.launch", "from afr_clip.cli.command import X", "afr_clip.cli.command"),
@@ -173,7 +173,7 @@ def test_the_walker_sees_a_wrong_arrow(module, source, offence):
         ("afr_clip.reports.record.manifest", "import torch\nfrom afr_clip import __version__"),
         ("afr_clip.data.feed.cache", "from afr_clip.files import written_whole"),
         ("afr_clip.data.feed.cache", "from afr_clip import files"),
-        ("afr_clip.config.schema", "from afr_clip.models import scoring_settings"),
+        ("afr_clip.config.nodes", "from afr_clip.models import scoring_settings"),
         ("afr_clip.models.afr_clip.cmfr", "from afr_clip.clip.load import Towers\nfrom afr_clip.models import scoring"),
     ],
 )
@@ -188,12 +188,14 @@ def run_python(source: str) -> str:
 
 
 def test_composing_a_config_does_not_wait_for_torch():
-    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.run'}"
-    source = f"import sys, afr_clip.config.schema, afr_clip.train\nprint(sorted({heavy} & sys.modules.keys()))"
+    heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.run.build'}"
+    source = (
+        f"import sys, afr_clip.config.nodes, afr_clip.cli.hydra_commands\nprint(sorted({heavy} & sys.modules.keys()))"
+    )
     assert run_python(source) == "[]"
 
 
-@pytest.mark.parametrize("module", ["afr_clip", "afr_clip.config.schema"])
+@pytest.mark.parametrize("module", ["afr_clip", "afr_clip.config.nodes"])
 def test_importing_changes_nothing_but_the_modules(module):
     source = (
         "import logging, os, random, sys, warnings\n"

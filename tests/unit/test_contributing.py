@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import afr_clip.models
-from afr_clip.cli.command import config_dir
-from afr_clip.config.assemble import build
-from afr_clip.config.methods import method_names
-from afr_clip.config.schema import register
-from afr_clip.config.validate import ConfigError, validate
+from afr_clip.config.nodes import config_dir, method_names, register
+from afr_clip.config.validate import ConfigError
 from afr_clip.losses.total import AnomalyLoss
 from helpers import methods
+from helpers.configs import validate
 from helpers.tiny import assert_probabilities, random_batch
 
 EXAMPLE = (Path(__file__).parents[2] / "docs" / "extend" / "method.md").read_text(encoding="utf-8")
@@ -53,20 +52,20 @@ def test_every_file_of_the_example_is_named():
 
 def test_it_is_found_checked_trained_and_told_apart_by_its_own_test(example, towers, tmp_path, monkeypatch):
     assert "linear_probe" in method_names()
-    config = example("train", "dataset=mvtec_ad")
-    validate(config)
+    config = validate(example("train", "dataset=mvtec_ad"))
     assert (config.trainer.max_epochs, config.data.batch_size) == (5, 8)
     with pytest.raises(ConfigError, match="smoothing_sigma must not be negative"):
         validate(example("train", "module.network.smoothing_sigma=-1"))
 
-    network, batch = build(config.module.network, towers=towers), random_batch()
+    network, batch = config.module.network.build(towers), random_batch()
     prediction = network(batch.image, batch.category)
     assert_probabilities(prediction)
-    build(config.loss)(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
+    loss = AnomalyLoss(**vars(config.loss))
+    loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
     assert {name for name, p in network.named_parameters() if p.grad is not None} == network.trainable_parameter_names()
-    assert build(config.loss) == AnomalyLoss()
+    assert loss == AnomalyLoss()
 
-    monkeypatch.setattr(methods, "composed_module", lambda method: example("evaluate").module)
+    monkeypatch.setattr(methods, "composed_module", lambda method: OmegaConf.to_object(example("evaluate").module))
     (path,) = tmp_path.rglob("test_network.py")
     spec = spec_from_file_location("example_test", path)
     own = module_from_spec(spec)

@@ -70,13 +70,6 @@ class CommandLine(argparse.ArgumentParser):
         raise CommandLineError(msg)
 
 
-def config_dir() -> str:
-    """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return str(installed if installed.is_dir() else package.parents[1] / "conf")
-
-
 def run_command(main: Callable[[], None]) -> None:
     """Run a Hydra command.
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from afr_clip.cli.command import config_dir
-from afr_clip.config.assemble import plain
+from afr_clip.config.nodes import config_dir
 from afr_clip.metrics.log_keys import figure_key
 from afr_clip.reports.dashboards import DashboardSettings, build_report, build_workspace, write_specs
 from afr_clip.run.mirrors import facts_of, read_manifest, read_published
@@ -178,7 +177,7 @@ def rebuild(folders: Sequence[Path], changed: Mapping[str, str | None]) -> None:
 
 def _rebuild(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, str | None]) -> str:
     own = manifest["config"]["logger"].get("wandb")
-    node: Any = own or plain(OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml"))["wandb"]  # type: ignore[arg-type]
+    node: Any = own or OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml").wandb
     chosen = dict(node) | {key: value for key, value in changed.items() if value is not None}
     tags = chosen.pop("tags")
     before = read_id(folder / RUN_ID)

@@ -30,7 +30,7 @@ def require_one_source(owner: str, *, pretrained: object, weights: object, rando
         raise ValueError(msg)
 
 
-@dataclass(frozen=True)
+@dataclass
 class CNNSettings:
     """The frozen CNN whose feature self prompting turns into tokens.
 
@@ -50,7 +50,7 @@ class CNNSettings:
     pretrained: bool
     weights: str | None
     random_weights: bool
-    stages: Sequence[int]
+    stages: list[int]
 
     def __post_init__(self) -> None:
         require_one_source(
@@ -59,10 +59,9 @@ class CNNSettings:
         if not self.stages:
             msg = "backbone.cnn.stages must name at least one stage, got none. Use [-1] for the last stage."
             raise ValueError(msg)
-        object.__setattr__(self, "stages", tuple(self.stages))
 
 
-@dataclass(frozen=True)
+@dataclass
 class BackboneSettings:
     """Which CLIP, from where, at which input size, read out where.
 
@@ -93,7 +92,7 @@ class BackboneSettings:
     quick_gelu: bool
     other_activation: bool
     image_size: int
-    tap_layers: Sequence[int] | None
+    tap_layers: list[int] | None
     cnn_stem: bool
     cnn: CNNSettings
 
@@ -105,7 +104,7 @@ class BackboneSettings:
             msg = f"backbone.image_size must be a positive number of pixels, got {self.image_size}. The paper uses 518."
             raise ValueError(msg)
         if self.tap_layers is not None:
-            object.__setattr__(self, "tap_layers", checked_tap_layers(self.tap_layers))
+            checked_tap_layers(self.tap_layers)
 
 
 def checked_tap_layers(tap_layers: Sequence[int], depth: int | None = None) -> tuple[int, ...]:

@@ -11,21 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.config.validate import ConfigError
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A continuous setting that a search varies.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        log: Whether values are spread over orders of magnitude.
-    """
-
-    low: float
-    high: float
-    log: bool
+from afr_clip.sweep.job import Interval
 
 
 @dataclass(frozen=True)

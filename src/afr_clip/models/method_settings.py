@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from pkgutil import resolve_name
+from typing import Any, ClassVar
 
 
 class CategoryNames(Enum):
@@ -13,18 +14,33 @@ class CategoryNames(Enum):
     raw = "raw"
 
 
-@dataclass(frozen=True)
+@dataclass
 class MethodSettings:
     """What can be chosen about a method: the keys of ``module.network``.
 
-    The class ``NetworkSettings`` in a method's ``settings.py`` derives from this one. Its fields are the arguments of
-    the network besides the towers, its ``__post_init__`` checks them, and the types of the config keys are read off it.
+    The class ``NetworkSettings`` in a method's ``settings.py`` derives from this one. Its fields are the config keys
+    and, in addition to the towers, the arguments of the network; its ``__post_init__`` checks them.
 
     Attributes:
+        network_class: The network's class in the ``network.py`` beside the settings.
         trains: Whether the method has anything to train.
     """
 
+    network_class: ClassVar[str]
     trains: ClassVar[bool] = True
+
+    def build(self, towers: Any) -> Any:  # noqa: ANN401 - typed in rooms that know torch
+        """Build the network on frozen towers.
+
+        Args:
+            towers: What ``clip.load.load_towers`` gives.
+
+        Returns:
+            An ``nn.Module`` that maps images and category names to an ``AnomalyPrediction``.
+        """
+        package = type(self).__module__.rpartition(".")[0]
+        network = resolve_name(f"{package}.network:{self.network_class}")
+        return network(towers=towers, **vars(self))
 
     @property
     def needs_cnn(self) -> bool:
@@ -55,7 +71,7 @@ class MethodSettings:
         """
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReleasableSettings(MethodSettings):
     """What can be chosen about a method whose authors released weights.
 
@@ -69,3 +85,12 @@ class ReleasableSettings(MethodSettings):
     def needs_checkpoint(self) -> bool:
         """Whether scoring needs what a run has learned; released weights take its place."""
         return super().needs_checkpoint and self.released_weights is None
+
+
+@dataclass
+class ModuleSettings:
+    """``module``: which method, and how its sentences name a category."""
+
+    name: str
+    category_names: CategoryNames
+    network: MethodSettings

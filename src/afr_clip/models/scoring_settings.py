@@ -12,7 +12,7 @@ class ImageScore(Enum):
     class_token_and_map_max = "class_token_and_map_max"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScoringSettings:
     """How similarities become scores.
 
@@ -37,4 +37,4 @@ class ScoringSettings:
         if not self.smoothing_sigma >= 0:
             msg = f"scoring.smoothing_sigma must not be negative, got {self.smoothing_sigma}. Use 0 for no smoothing."
             raise ValueError(msg)
-        object.__setattr__(self, "image_score", ImageScore(self.image_score))
+        self.image_score = ImageScore(self.image_score)

@@ -20,7 +20,7 @@ class PromptStyle(Enum):
     ada_clip = "ada_clip"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PromptSettings:
     """Which sentences a method says of a category.
 
@@ -34,7 +34,7 @@ class PromptSettings:
     object_agnostic: bool
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "style", PromptStyle(self.style))
+        self.style = PromptStyle(self.style)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ import re
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from operator import attrgetter
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import DictConfig
 
 from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.progress import progress_bar
 from afr_clip.processes.together import in_turn
-from afr_clip.run.parts import Run
+from afr_clip.run.job import TrainingJob
+from afr_clip.run.run import Run
 from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
 
 logger = logging.getLogger(__name__)
@@ -43,13 +44,13 @@ class FeatureCaching(pl.Callback):
     """Open the feature cache before the first epoch, once the network lies where it will train; fill it if need be.
 
     Args:
-        config: The config of the run.
+        job: The training.
         run: Knows the fingerprint of the frozen weights; gets the cache's key.
         data: Gets the cache, and gives the images it is filled from.
     """
 
-    def __init__(self, config: DictConfig, run: Run, data: AnomalyDataModule) -> None:
-        self._config = config
+    def __init__(self, job: TrainingJob, run: Run, data: AnomalyDataModule) -> None:
+        self._job = job
         self._run = run
         self._data = data
 
@@ -69,11 +70,11 @@ class FeatureCaching(pl.Callback):
         auxiliary, settings = self._data.auxiliary, self._data.settings
         assert auxiliary is not None, "training has an auxiliary dataset"
         assert settings.cache_dir is not None, "every command has one"
-        reader, backbone, dtype = self._data.reader(auxiliary), self._run.manifest["config"]["backbone"], self._dtype
+        reader, dtype = self._data.reader(auxiliary), self._job.data.feature_dtype
         parts = {
             "format": FORMAT_VERSION,
             "fingerprint": self._run.manifest["backbone"]["fingerprint"],
-            "backbone": {key: _selected(backbone, key) for key in _DECIDING},
+            "backbone": {key: attrgetter(key)(self._job.backbone) for key in _DECIDING},
             "network": [type(network).__qualname__, network.tapped_from],
             "pixels": [reader.size, reader.mask_threshold, settings.mean, settings.std],
             "images": auxiliary.digest.images,
@@ -84,12 +85,8 @@ class FeatureCaching(pl.Callback):
         }
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         dataset = re.sub(r"[^\w.-]", "_", auxiliary.spec.name)
-        folder = settings.cache_dir / f"{dataset}-features-{self._config.backbone.name}-{key[:16]}"
+        folder = settings.cache_dir / f"{dataset}-features-{self._job.backbone.name}-{key[:16]}"
         return FeatureRequest(folder, key, len(auxiliary.samples), dtype)
-
-    @property
-    def _dtype(self) -> str:
-        return str(self._config.data.feature_dtype)
 
     def _compute(self, module: AnomalyDetectionModule, start: int) -> Iterator[TappedSample]:
         assert self._data.auxiliary is not None, "training has an auxiliary dataset"
@@ -100,10 +97,3 @@ class FeatureCaching(pl.Callback):
                 for row, position in enumerate(batch.index.tolist()):
                     yield TappedSample(batch.mask[row], tuple(tensor[row] for tensor in tapped))
                     reached(position + 1)
-
-
-def _selected(node: object, key: str) -> object:
-    for part in key.split("."):
-        assert isinstance(node, dict), "the config was validated"
-        node = node[part]
-    return node

@@ -11,10 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 from jaxtyping import Float
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
 from torch import Tensor
 
-from afr_clip.config.assemble import build
 from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.disk.separation import TrainedOn
 from afr_clip.data.feed.datamodule import AnomalyDataModule
@@ -25,10 +23,8 @@ from afr_clip.processes.together import from_first
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.reports.record.results import ScoredDataset, read_scored, unchanged
-from afr_clip.run.features import FeatureCaching
-from afr_clip.run.parts import (
+from afr_clip.run.build import (
     Engine,
-    Run,
     build_engine,
     build_loggers,
     build_module,
@@ -37,6 +33,9 @@ from afr_clip.run.parts import (
     describe,
     note_released_weights,
 )
+from afr_clip.run.features import FeatureCaching
+from afr_clip.run.job import TrainingJob
+from afr_clip.run.run import Run
 from afr_clip.run.score import score_targets
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
@@ -62,15 +61,15 @@ class RunData:
     facts: Mapping[str, Mapping[str, Any]]
 
 
-def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
+def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
     """Train the adapters and score the targets; what a run before finished in the folder is not done again.
 
     Args:
-        config: The config of the run.
+        job: What is to be done.
         run: Where everything goes.
         datasets: What to train on and what to score; they were found to share nothing.
     """
-    scored = from_first(lambda: scored_before(config, run.folder))
+    scored = from_first(lambda: scored_before(job))
     kept = unchanged(scored or {}, datasets.facts)
     if scored is not None and kept.keys() == datasets.facts.keys():
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
@@ -79,46 +78,41 @@ def train_and_score(config: DictConfig, run: Run, datasets: RunData) -> None:
         return
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
-    towers = build_towers(config, run)
-    towers.backbone.checkpointing = config.activation_checkpointing
-    data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(config, towers))
-    training = {"loss": build(config.loss), "optimizer": build(config.optimizer), "schedule": build(config.schedule)}
-    module = build_module(config, towers, **training)
-    note_released_weights(config, run)
+    towers = build_towers(job, run)
+    towers.backbone.checkpointing = job.activation_checkpointing
+    data = AnomalyDataModule(datasets.auxiliary, datasets.targets, data_settings(job, towers))
+    module = build_module(job, towers)
+    note_released_weights(job, run)
     if is_first():
         run.note(vanished_defects=data.vanished_defects(datasets.auxiliary))
     run.note(trainable_parameters=sum(p.numel() for p in module.trainable_parameters()))
-    resume = from_first(lambda: resume_path(run.folder / "checkpoints") if config.resume else None)
-    loggers = build_loggers(config, run, 0 if resume is None else read_progress(resume), kept)
+    resume = from_first(lambda: resume_path(run.folder / "checkpoints") if job.resume else None)
+    loggers = build_loggers(job, run, 0 if resume is None else read_progress(resume), kept)
     with closing_mirrors(loggers):
-        engine = _fit(config, run, module, data, loggers, resume)
-        run.note(scored_with=from_first(lambda: _scored_with(config, run.folder)))
-        score_targets(config, run, module, data, engine, kept)
+        engine = _fit(job, run, module, data, loggers, resume)
+        run.note(scored_with=from_first(lambda: _scored_with(job)))
+        score_targets(job, run, module, data, engine, kept)
 
 
-def scored_before(config: DictConfig, folder: Path) -> dict[str, ScoredDataset] | None:
+def scored_before(job: TrainingJob) -> dict[str, ScoredDataset] | None:
     """Read what was scored in a run folder with the weights that it holds.
 
-    Args:
-        config: The config of the run that goes on there.
-        folder: The run folder.
-
     Returns:
-        The datasets by name; ``None`` where the training was not finished, or datasets were scored as is not asked now.
+        The datasets by name; ``None`` if the training was not finished, or the datasets were scored with other options.
     """
-    return read_scored(folder, _scored_with(config, folder))
+    return read_scored(job.folder, _scored_with(job))
 
 
-def _scored_with(config: DictConfig, folder: Path) -> dict[str, Any]:
+def _scored_with(job: TrainingJob) -> dict[str, Any]:
     return {
-        "checkpoint_sha256": checkpoint_sha256(folder / "checkpoints"),
-        "save_maps": config.save_maps,
-        "num_figures": config.num_figures,
+        "checkpoint_sha256": checkpoint_sha256(job.folder / "checkpoints"),
+        "save_maps": job.save_maps,
+        "num_figures": job.num_figures,
     }
 
 
 def _fit(
-    config: DictConfig,
+    job: TrainingJob,
     run: Run,
     module: AnomalyDetectionModule,
     data: AnomalyDataModule,
@@ -129,7 +123,7 @@ def _fit(
 
     def draw(epoch: int, batch: AnomalyBatch, maps: Float[Tensor, "b h w"], scores: Float[Tensor, " b"]) -> None:
         path = figures / "training" / f"epoch_{epoch:04d}.png"
-        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: config.num_figures])
+        draw_sheet(path, panels_of(data.pictured(batch), maps, scores, data.normalisation)[: job.num_figures])
         log_figures(loggers, "training", [path])
 
     assert data.auxiliary is not None, "training has an auxiliary dataset"
@@ -137,12 +131,12 @@ def _fit(
     manifest = ChainMap({"trained_on": TrainedOn.of(data.auxiliary).as_plain()}, run.manifest)
     writer = CheckpointWriter(run.folder / "checkpoints", manifest)
     callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer.save_progress)]
-    if config.data.feature_cache:
-        callbacks.append(FeatureCaching(config, run, data))
-    if config.num_figures:
-        callbacks.append(ForFirstBatchOfEpoch(draw, config.figure_every_n_epochs))
+    if job.data.feature_cache:
+        callbacks.append(FeatureCaching(job, run, data))
+    if job.num_figures:
+        callbacks.append(ForFirstBatchOfEpoch(draw, job.figure_every_n_epochs))
     started = time.monotonic()
-    engine = build_engine(config, run, loggers, callbacks)
+    engine = build_engine(job, run, loggers, callbacks)
     with data.naming_lost_images():
         engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if is_first():

@@ -7,12 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 from jaxtyping import Float
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from afr_clip.config.restore import output_dir
 from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.feed.datamodule import AnomalyDataModule
@@ -21,8 +19,11 @@ from afr_clip.processes.signals import interruptible
 from afr_clip.reports.pictures.maps import save_map
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.results import ImageRow, write_scores
-from afr_clip.run.evaluate import build_scoring, provenance, restore
-from afr_clip.run.parts import Run, build_engine, data_settings, finish_run, start_run
+from afr_clip.run.build import build_engine, check_model, data_settings
+from afr_clip.run.evaluate import build_scoring, provenance
+from afr_clip.run.job import PredictionJob
+from afr_clip.run.run import Run, finish_run, start_run
+from afr_clip.training.checkpoint import Checkpoint
 
 WRITERS = 2
 """Threads that write; encoding a picture takes as long as scoring it."""
@@ -31,34 +32,31 @@ NUM_PRINTED = 10
 """Photographs that are named on the terminal."""
 
 
-def predict(config: DictConfig) -> None:
-    """Run ``python -m afr_clip.predict``.
+def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
+    """Run ``afr-clip predict``.
 
     Args:
-        config: The composed and validated config.
+        job: Has the model that the checkpoint was trained with.
+        checkpoint: The trained weights; ``None`` for a method that needs none.
     """
     with interruptible():
-        _predict(config)
-
-
-def _predict(config: DictConfig) -> None:
-    checkpoint, config = restore(config)
-    photographs = list_photographs(Path(config.images), config.category)
-    run = start_run(config, Path(output_dir()))
-    run.note(checkpoint=provenance(checkpoint))
-    module, towers = build_scoring(config, run, checkpoint)
-    data = AnomalyDataModule(None, [photographs], data_settings(config, towers))
-    writer = PhotographWriter(run, Path(config.images), [sample.image_path for sample in photographs.samples])
-    engine = build_engine(config, run)
-    engine.predictions.sinks = (writer,)
-    loader = data.target_dataloader(photographs.spec.name)
-    try:
-        with closing(writer), data.naming_lost_images():
-            engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
-    finally:
-        write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
-    _print_highest(writer.rows)
-    finish_run(run.folder)
+        check_model(job)
+        photographs = list_photographs(job.images, job.category)
+        run = start_run(job)
+        run.note(checkpoint=provenance(checkpoint))
+        module, towers = build_scoring(job, run, checkpoint)
+        data = AnomalyDataModule(None, [photographs], data_settings(job, towers))
+        writer = PhotographWriter(run, job.images, [sample.image_path for sample in photographs.samples])
+        engine = build_engine(job, run)
+        engine.predictions.sinks = (writer,)
+        loader = data.target_dataloader(photographs.spec.name)
+        try:
+            with closing(writer), data.naming_lost_images():
+                engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
+        finally:
+            write_scores(run.folder, writer.rows)  # also those before a photograph that could not be read
+        _print_highest(writer.rows)
+        finish_run(run.folder)
 
 
 def _print_highest(rows: Sequence[ImageRow]) -> None:

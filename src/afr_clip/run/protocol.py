@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
-from afr_clip.config.assemble import compose_leg, compose_target
 from afr_clip.data.disk.layouts import title_of
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.reading import DatasetSpec
@@ -22,8 +20,10 @@ from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.compare.report import write_comparison
 from afr_clip.reports.record.results import as_content
 from afr_clip.reports.record.run_folder import holds_run, open_run, write_json
+from afr_clip.run.build import dataset_spec, describe
 from afr_clip.run.fit import RunData, scored_before, train_and_score
-from afr_clip.run.parts import dataset_spec, describe, recorded, start_run
+from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.run.run import start_run
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +39,18 @@ class Leg:
     """One training of a protocol.
 
     Attributes:
-        config: What a training of its own would have.
-        folder: Its run folder.
+        job: What a training of its own would have.
         datasets: What it trains on and scores; ``None`` where its auxiliary dataset is absent.
         absent: The datasets that are, by name.
     """
 
-    config: DictConfig
-    folder: Path
+    job: TrainingJob
     datasets: RunData | None
     absent: dict[str, Absence]
 
 
-def train_legs(config: DictConfig, folder: Path) -> Path:
+def train_legs(protocol: ProtocolJob) -> Path:
     """Run every leg that can be run, as far as it is not finished, and report over all of them.
-
-    Args:
-        config: Has ``protocol.legs``.
-        folder: Every leg gets a run folder in it, named after its auxiliary dataset.
 
     Returns:
         The page of the report.
@@ -65,14 +59,15 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.
         RunFolderError: If a folder holds a run with another config.
     """
+    folder = protocol.folder
     from_first(lambda: open_run(folder, resume=False, config={}))  # a single run may have been written there
-    configs = {name: _open_leg(config, name, folder / name) for name in config.protocol.legs}
+    jobs = [_open_leg(job) for job in protocol.legs]
     look_up = functools.cache(_look_up)
-    legs = [_plan(leg_config, folder / name, look_up) for name, leg_config in configs.items()]
+    legs = [_plan(job, look_up) for job in jobs]
     for leg in legs:
         require_same(_digests(leg))
     if all(leg.datasets is None for leg in legs):
-        reasons = " ".join(leg.absent[leg.config.dataset.name]["reason"] for leg in legs)
+        reasons = " ".join(leg.absent[leg.job.auxiliary.name]["reason"] for leg in legs)
         msg = f"A protocol must find a dataset to train on, and found none. {reasons}"
         raise MissingDataError(msg)
     for leg in legs:
@@ -81,14 +76,13 @@ def train_legs(config: DictConfig, folder: Path) -> Path:
         _run(leg)
         gc.collect()  # networks and trainers hold each other, and the next leg needs their memory
         torch.cuda.empty_cache()
-    return from_first(lambda: write_comparison([leg.folder for leg in legs], folder / "report"))
+    return from_first(lambda: write_comparison([leg.job.folder for leg in legs], folder / "report"))
 
 
-def _open_leg(config: DictConfig, auxiliary: str, folder: Path) -> DictConfig:
-    leg = compose_leg(auxiliary, config)
-    leg.resume = from_first(lambda: holds_run(folder))  # to repeat the command is to go on
-    from_first(lambda: open_run(folder, resume=leg.resume, config=recorded(leg, folder)))
-    return leg
+def _open_leg(job: TrainingJob) -> TrainingJob:
+    job = job.resuming(from_first(lambda: holds_run(job.folder)))  # repeating the command resumes
+    from_first(lambda: open_run(job.folder, resume=job.resume, config=job.record.config))
+    return job
 
 
 def _digests(leg: Leg) -> dict[str, str]:
@@ -104,18 +98,17 @@ def _look_up(spec: DatasetSpec) -> LoadedDataset | str:
         return str(error)
 
 
-def _plan(config: DictConfig, folder: Path, look_up: LookUp) -> Leg:
+def _plan(job: TrainingJob, look_up: LookUp) -> Leg:
     """Find the datasets of a leg before anything is trained."""
-    auxiliary = look_up(dataset_spec(config.dataset, config))
-    nodes = {name: compose_target(name, config.protocol) for name in config.protocol.targets}
+    auxiliary = look_up(dataset_spec(job.auxiliary, job))
     if isinstance(auxiliary, str):
-        return _without_training(config, folder, nodes, auxiliary)
-    before = from_first(lambda: scored_before(config, folder)) or {}
+        return _without_training(job, auxiliary)
+    before = from_first(lambda: scored_before(job)) or {}
     targets: list[LoadedDataset] = []
     facts: dict[str, Mapping[str, Any]] = {}
     absent: dict[str, Absence] = {}
-    for name, node in nodes.items():
-        target = look_up(dataset_spec(node, config))
+    for wanted in job.targets:
+        name, target = wanted.name, look_up(dataset_spec(wanted, job))
         if isinstance(target, LoadedDataset):
             refuse_overlap(TrainedOn.of(auxiliary), target)
             targets.append(target)
@@ -123,38 +116,37 @@ def _plan(config: DictConfig, folder: Path, look_up: LookUp) -> Leg:
         elif name in before:
             facts[name] = before[name].facts
         else:
-            absent[name] = {"title": title_of(name, node.layout), "reason": target}
-    return Leg(config, folder, RunData(auxiliary, tuple(targets), facts), absent)
+            absent[name] = {"title": title_of(name, wanted.layout), "reason": target}
+    return Leg(job, RunData(auxiliary, tuple(targets), facts), absent)
 
 
-def _without_training(config: DictConfig, folder: Path, targets: dict[str, DictConfig], reason: str) -> Leg:
-    if from_first(lambda: holds_run(folder)):
+def _without_training(job: TrainingJob, reason: str) -> Leg:
+    if from_first(lambda: holds_run(job.folder)):
         raise MissingDataError(reason)  # what was trained there is not to be recorded as absent
-    node = config.dataset
-    title = title_of(node.name, node.layout)
-    absent = {node.name: {"title": title, "reason": reason}}
-    for name, target in targets.items():
+    title = title_of(job.auxiliary.name, job.auxiliary.layout)
+    absent = {job.auxiliary.name: {"title": title, "reason": reason}}
+    for target in job.targets:
         why = f"There is no model to score it with, because {title} is absent."
-        absent[name] = {"title": title_of(name, target.layout), "reason": why}
-    return Leg(config, folder, None, absent)
+        absent[target.name] = {"title": title_of(target.name, target.layout), "reason": why}
+    return Leg(job, None, absent)
 
 
 def _warn_of_absence(leg: Leg) -> None:
-    auxiliary = leg.config.dataset.name
+    auxiliary = leg.job.auxiliary.name
     if auxiliary in leg.absent:
-        logger.warning("Nothing is trained in %s: %s", leg.folder, leg.absent[auxiliary]["reason"])
+        logger.warning("Nothing is trained in %s: %s", leg.job.folder, leg.absent[auxiliary]["reason"])
         return
     for absence in leg.absent.values():
-        logger.warning("%s is left out of %s: %s", absence["title"], leg.folder, absence["reason"])
+        logger.warning("%s is left out of %s: %s", absence["title"], leg.job.folder, absence["reason"])
 
 
 def _run(leg: Leg) -> None:
-    run = start_run(leg.config, leg.folder, resume=leg.config.resume)
+    run = start_run(leg.job)
     run.manifest["absent"] = leg.absent
     if leg.datasets is None:
         run.note(targets={})
         if is_first():
-            write_json(leg.folder / "results.json", as_content([], run.manifest))
+            write_json(leg.job.folder / "results.json", as_content([], run.manifest))
         return
-    logger.info("Next is %s: training on %s.", leg.folder, leg.config.dataset.name)
-    train_and_score(leg.config, run, leg.datasets)
+    logger.info("Next is %s: training on %s.", leg.job.folder, leg.job.auxiliary.name)
+    train_and_score(leg.job, run, leg.datasets)

@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from omegaconf import DictConfig
 from rich.console import Console
 
 from afr_clip.data.feed.datamodule import AnomalyDataModule
@@ -25,8 +24,10 @@ from afr_clip.reports.record.results import (
     write_results,
     write_scores,
 )
+from afr_clip.run.build import Engine
+from afr_clip.run.job import ScoringJob
 from afr_clip.run.mirrors import read_published
-from afr_clip.run.parts import Engine, Run
+from afr_clip.run.run import Run
 from afr_clip.training.loggers import has_mirror, log_figures, publish
 from afr_clip.training.module import AnomalyDetectionModule
 
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_targets(
-    config: DictConfig,
+    job: ScoringJob,
     run: Run,
     module: AnomalyDetectionModule,
     data: AnomalyDataModule,
@@ -44,7 +45,7 @@ def score_targets(
     """Score every target of the manifest and write what came out after each one; at the end a page to look at.
 
     Args:
-        config: The config of the command.
+        job: What is to be scored, and what is kept of it.
         run: Where results go.
         module: Holds the trained network.
         data: Holds the targets.
@@ -55,15 +56,13 @@ def score_targets(
     if scored or not names:
         _write(run, scored)
     if not names:
-        logger.info(
-            "There is no target to score. Next: python -m afr_clip.evaluate checkpoint=%s dataset=NAME", run.folder
-        )
+        logger.info("There is no target to score. Next: afr-clip evaluate checkpoint=%s dataset=NAME", run.folder)
     for name in names:
         if name in scored:
             logger.info("%s was scored before, the same images with the same weights; its results stay.", name)
             continue
         started = time.monotonic()
-        scored[name] = _score(config, run, module, data, engine, name)
+        scored[name] = _score(job, run, module, data, engine, name)
         run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
         _write(run, scored)
         if not is_first():
@@ -78,7 +77,7 @@ def score_targets(
 
 
 def _score(
-    config: DictConfig,
+    job: ScoringJob,
     run: Run,
     module: AnomalyDetectionModule,
     data: AnomalyDataModule,
@@ -87,8 +86,8 @@ def _score(
 ) -> ScoredDataset:
     samples = data.targets[name].samples
     metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples])
-    figures = FigureCollector(data.normalisation, config.num_figures)
-    engine.predictions.sinks = (figures, MapWriter(run.folder)) if config.save_maps else (figures,)
+    figures = FigureCollector(data.normalisation, job.num_figures)
+    engine.predictions.sinks = (figures, MapWriter(run.folder)) if job.save_maps else (figures,)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
     with data.naming_lost_images():
         engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)

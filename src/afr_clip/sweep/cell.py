@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from afr_clip.config.axes import quoted
 from afr_clip.processes.signals import EXIT_STOPPED
 from afr_clip.reports.record.run_folder import holds_run, write_json
-from afr_clip.sweep.plan import Cell, results_of
+from afr_clip.sweep.job import Cell
 
 PLAN, LOG, DONE, FAILED, LOCK = "cell.json", "cell.log", "DONE", "FAILED", ".lock"
 """Files of a cell: what it is to run, what it said, how it ended, and who runs it."""
@@ -69,9 +68,15 @@ def write_plan(cell: Cell, extra: Sequence[str] = ()) -> None:
         "seed": cell.seed,
         "digest": cell.digest,
         "overrides": [*cell.overrides, *extra],
-        "results": results_of(cell.config),
+        "results": cell.results,
     }
     write_json(cell.folder / PLAN, content)
+
+
+def quoted(value: object) -> str:
+    """Write a value so that Hydra reads back exactly it, as text."""
+    text = str(value).replace("'", "\\'")
+    return f"'{text}'"
 
 
 def _read(path: Path) -> dict[str, Any]:

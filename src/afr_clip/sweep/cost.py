@@ -6,23 +6,23 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from afr_clip.clip.load import load_towers
-from afr_clip.config.assemble import build, compose_target
-from afr_clip.config.methods import settings_node
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.run.parts import build_module, data_settings, dataset_spec
+from afr_clip.losses.total import AnomalyLoss
+from afr_clip.run.build import build_module, data_settings, dataset_spec
+from afr_clip.run.job import ProtocolJob, TrainingJob
 from afr_clip.sweep.cell import state_of
-from afr_clip.sweep.plan import Cell, trainings
+from afr_clip.sweep.job import Cell
+from afr_clip.training.schedule import optimizer_factory
 
 logger = logging.getLogger(__name__)
 
@@ -77,31 +77,19 @@ def check_datasets(cells: Sequence[Cell]) -> None:
     """
     count = _counter()
     for cell in cells:
-        if not cell.config.protocol.legs:
-            images_of(cell.config, count)
+        if not isinstance(cell.job, ProtocolJob):
+            images_of(cell, count)
 
 
-def images_of(config: DictConfig, count: Count) -> Images:
-    """Count what a cell trains on and scores.
-
-    Args:
-        config: Of the cell.
-        count: Counts a dataset.
-
-    Returns:
-        The images of all its trainings.
-    """
+def images_of(cell: Cell, count: Count) -> Images:
+    """Count what a cell trains on and scores, in all its trainings."""
     total = Images(0, 0)
-    for training in trainings(config):
-        targets = [compose_target(name, training.protocol, training.dataset) for name in training.protocol.targets]
-        trained = _limited(count(dataset_spec(training.dataset, training)), training) * training.trainer.max_epochs
-        total += Images(trained, sum(count(dataset_spec(node, training)) for node in targets))
+    for job in cell.trainings:
+        images, limit = count(dataset_spec(job.auxiliary, job)), job.trainer.limit_train_batches
+        trained = min(images, limit * job.data.batch_size) if isinstance(limit, int) else round(images * limit)
+        scored = sum(count(dataset_spec(target, job)) for target in job.targets)
+        total += Images(trained * job.trainer.max_epochs, scored)
     return total
-
-
-def _limited(images: int, config: DictConfig) -> int:
-    limit = config.trainer.limit_train_batches
-    return min(images, limit * config.data.batch_size) if isinstance(limit, int) else round(images * limit)
 
 
 def _counter() -> Count:
@@ -128,7 +116,7 @@ def print_cost(folder: Path, cells: Sequence[Cell], times: int = 1) -> None:
     console.print(table)
     count = _counter()
     # A cell that stands under two settings runs once.
-    images = {cell.folder: images_of(cell.config, count) for cell in cells}
+    images = {cell.folder: images_of(cell, count) for cell in cells}
     todo = [images[path] for path in images if state_of(path).name != "done"]
     total = sum(todo, Images(0, 0))
     lines = [
@@ -136,7 +124,7 @@ def print_cost(folder: Path, cells: Sequence[Cell], times: int = 1) -> None:
         f"{total.scored * times:,} images to score."
     ]
     if todo:
-        pace = measured_pace([(path, images[path]) for path in images]) or probe(cells[0].config)
+        pace = measured_pace([(path, images[path]) for path in images]) or probe(cells[0].trainings[0])
         each = ", ".join(sorted({_duration(pace.seconds(one)) for one in todo}))
         whole = _duration(pace.seconds(total) * times)
         lines.append(f"Estimate: {each} a cell, {whole} one after the other, from {pace.source}.")
@@ -170,28 +158,19 @@ def measured_pace(cells: Sequence[tuple[Path, Images]]) -> Pace | None:
     return Pace(training / max(1, trained), scoring / max(1, scored), source)
 
 
-def probe(config: DictConfig) -> Pace:
-    """Time one training step and one scored batch on this machine.
-
-    Args:
-        config: Of a cell.
-
-    Returns:
-        The pace; loading is included, starting up is not.
-    """
+def probe(job: TrainingJob) -> Pace:
+    """Time one training step and one scored batch on this machine; loading is included, starting up is not."""
     logger.info("No cell is finished yet, so one training step and one batch are timed.")
-    training = trainings(config)[0].copy()
-    training.data.num_workers = 0
-    if training.num_threads is not None:
-        torch.set_num_threads(training.num_threads)
-    torch.manual_seed(training.seed)
-    nodes = [compose_target(name, training.protocol, training.dataset) for name in training.protocol.targets[:1]]
-    auxiliary, *targets = (load_dataset(dataset_spec(node, training)) for node in (training.dataset, *nodes))
-    device = torch.device("cuda" if torch.cuda.is_available() and training.trainer.accelerator != "cpu" else "cpu")
-    towers = load_towers(build(training.backbone), needs_cnn=build(settings_node(training.module.network)).needs_cnn)
-    data = AnomalyDataModule(auxiliary, targets, data_settings(training, towers))
-    module = build_module(training, towers).to(device)
-    loss, optimizer = build(training.loss), build(training.optimizer)(module.trainable_parameters())
+    if job.num_threads is not None:
+        torch.set_num_threads(job.num_threads)
+    torch.manual_seed(job.seed)
+    auxiliary, *targets = (load_dataset(dataset_spec(one, job)) for one in (job.auxiliary, *job.targets[:1]))
+    device = torch.device("cuda" if torch.cuda.is_available() and job.trainer.accelerator != "cpu" else "cpu")
+    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+    data = AnomalyDataModule(auxiliary, targets, replace(data_settings(job, towers), num_workers=0))
+    module = build_module(job, towers).to(device)
+    loss = AnomalyLoss(**vars(job.loss))
+    optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
 
     started = time.perf_counter()
     batch = next(iter(data.train_dataloader())).to(device)

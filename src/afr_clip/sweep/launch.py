@@ -15,12 +15,11 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from afr_clip.config.axes import quoted, typed_values
-from afr_clip.config.schema import register
+from afr_clip.config.nodes import register
 from afr_clip.processes.signals import Stopped
-from afr_clip.sweep.cell import State, state_of
+from afr_clip.sweep.cell import State, quoted, state_of
+from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.sweep.local import run_here
-from afr_clip.sweep.plan import Cell
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,9 @@ Run = Callable[[Sequence[Path]], None]
 """Runs cells that are not done, and leaves their marks in their folders."""
 
 ATTEMPTS = 2
+
+HERE = "basic"
+"""The launcher that is this machine."""
 
 
 def run_cells(folders: Sequence[Path], run: Run) -> None:
@@ -46,48 +48,43 @@ def run_cells(folders: Sequence[Path], run: Run) -> None:
         wanted = [folder for folder in wanted if state_of(folder).name == "failed"]
 
 
-def chosen_run(config: DictConfig, told: Callable[[Path, State], None]) -> Run:
+def chosen_run(job: SweepJob, told: Callable[[Path, State], None]) -> Run:
     """Return what runs cells: this machine, or the launcher that was chosen with ``hydra/launcher=``.
 
     Args:
-        config: The sweep's config.
+        job: The sweep.
         told: Hears of every cell that ended on this machine.
 
     Returns:
         The function.
     """
-    if runs_here():
-        return lambda folders: run_here(folders, environments(config), told)
-    return lambda folders: _launch(folders, Path(config.sweep_dir).resolve())
+    if job.launcher == HERE:
+        return lambda folders: run_here(folders, environments(job), told)
+    return lambda folders: _launch(folders, job.folder)
 
 
-def runs_here() -> bool:
-    """Whether the cells run on this machine, and not wherever a launcher takes them."""
-    return str(HydraConfig.get().runtime.choices["hydra/launcher"]) == "basic"
-
-
-def extra_overrides(config: DictConfig, cell: Cell) -> list[str]:
+def extra_overrides(job: SweepJob, cell: Cell) -> list[str]:
     """Divide the processors among the processes that run here at the same time, unless threads were typed."""
-    typed = {key for key, _ in typed_values(cell.overrides)}
-    num_processes = config.jobs * int(config.trainer.devices)
-    if num_processes == 1 or "num_threads" in typed or not runs_here():
+    typed = {override.partition("=")[0] for override in cell.overrides}
+    num_processes = job.jobs * job.devices
+    if num_processes == 1 or "num_threads" in typed or job.launcher != HERE:
         return []
     return [f"num_threads={max(1, _processors() // num_processes)}"]
 
 
-def environments(config: DictConfig) -> list[dict[str, str]]:
+def environments(job: SweepJob) -> list[dict[str, str]]:
     """Return the variables of the cells that run at the same time: a GPU each, as far as there are any.
 
     Args:
-        config: The sweep's config.
+        job: The sweep.
 
     Returns:
         As many as cells run at a time.
     """
-    gpus = _gpus() if config.jobs > 1 and str(config.trainer.devices) == "1" else []
+    gpus = _gpus() if job.jobs > 1 and job.devices == 1 else []
     if not gpus:
-        return [{} for _ in range(config.jobs)]
-    return [{"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)]} for job in range(config.jobs)]
+        return [{} for _ in range(job.jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(job.jobs)]
 
 
 def _gpus() -> list[str]:

@@ -7,38 +7,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.sweep.cell import state_of
-from afr_clip.sweep.plan import Cell, Plan
+from afr_clip.sweep.job import Cell, SweepJob
 
 
 class SweepFolderError(ValueError):
     """A sweep's folder cannot be used as asked."""
 
 
-def record_path(plan: Plan) -> Path:
+def record_path(job: SweepJob) -> Path:
     """Return the file that names the cells of an experiment; a search has a fixed one."""
-    return plan.folder / f"{'search' if plan.axes.space else plan.experiment}.json"
+    return job.folder / f"{'search' if job.space else job.experiment}.json"
 
 
-def read_record(plan: Plan) -> dict[str, Any]:
+def read_record(job: SweepJob) -> dict[str, Any]:
     """Read what an earlier call of the same sweep wrote.
 
     Args:
-        plan: What is to be run now.
+        job: What is to be run now.
 
     Returns:
         The record; an empty one where there is none.
 
     Raises:
-        ConfigError: If it was made with other overrides or other axes.
+        SweepFolderError: If it was made with other overrides or other axes.
     """
-    path = record_path(plan)
+    path = record_path(job)
     if not path.exists():
         return {}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    now = {"experiment": plan.experiment, "decisive": plan.decisive_overrides, "axes": plan.axes.as_plain()}
+    now = {"experiment": job.experiment, "decisive": list(job.decisive), "axes": dict(job.axes)}
     for key, value in now.items():
         if record[key] != value:
             what = "overrides" if key == "decisive" else key
@@ -46,48 +45,52 @@ def read_record(plan: Plan) -> dict[str, Any]:
                 f"A sweep must go on with the {what} it was started with, {record[key]} in {path}, got {value}. Type "
                 f"the same, or choose another sweep_dir."
             )
-            raise ConfigError(msg)
+            raise SweepFolderError(msg)
     return record
 
 
-def write_record(plan: Plan, cells: Sequence[Cell], reference: str | None) -> None:
+def write_record(job: SweepJob, cells: Sequence[Cell], reference: str | None) -> None:
     """Write the cells of an experiment with their states; those of earlier calls, with other seeds, stay.
 
     Args:
-        plan: What is run.
+        job: What is run.
         cells: Of this call.
         reference: The setting that the others are compared with.
     """
-    earlier = read_record(plan)
+    earlier = read_record(job)
     folders = {(c["setting"], c["seed"]): c["folder"] for c in earlier.get("cells", [])}
-    folders |= {(cell.setting, cell.seed): str(cell.folder.relative_to(plan.folder)) for cell in cells}
+    folders |= {(cell.setting, cell.seed): str(cell.folder.relative_to(job.folder)) for cell in cells}
     entries = []
     for (setting, seed), folder in folders.items():
-        state = state_of(plan.folder / folder)
+        state = state_of(job.folder / folder)
         entry = {"setting": setting, "seed": seed, "folder": folder, "state": state.name, "error": state.error}
         entries.append(entry)
     known = reference or earlier.get("reference")
-    write_json(record_path(plan), _head(plan) | {"reference": known or entries[0]["setting"], "cells": entries})
+    write_json(record_path(job), _head(job) | {"reference": known or entries[0]["setting"], "cells": entries})
 
 
-def write_search(plan: Plan, objective: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> None:
+def write_search(job: SweepJob, objective: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> None:
     """Write the trials of a search.
 
     Args:
-        plan: What is run.
+        job: What is run.
         objective: What is looked for.
         trials: What was tried and what came out.
     """
-    content = {"objective": dict(objective), "space": plan.axes.plain_space(), "trials": list(trials)}
-    write_json(record_path(plan), _head(plan) | content)
+    content = {
+        "objective": dict(objective),
+        "space": {key: vars(interval) for key, interval in job.space.items()},
+        "trials": list(trials),
+    }
+    write_json(record_path(job), _head(job) | content)
 
 
-def _head(plan: Plan) -> dict[str, Any]:
+def _head(job: SweepJob) -> dict[str, Any]:
     return {
-        "experiment": plan.experiment,
-        "axes": plan.axes.as_plain(),
-        "overrides": list(plan.overrides),
-        "decisive": plan.decisive_overrides,
+        "experiment": job.experiment,
+        "axes": dict(job.axes),
+        "overrides": list(job.overrides),
+        "decisive": list(job.decisive),
     }
 
 

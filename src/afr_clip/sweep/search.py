@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from afr_clip.config.axes import Interval
-from afr_clip.config.validate import ConfigError
 from afr_clip.metrics.average import METRICS
 from afr_clip.reports.record.results import MEAN_ROW, read_values
 from afr_clip.sweep.cell import State, state_of, write_plan
+from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.sweep.launch import chosen_run, extra_overrides, run_cells
-from afr_clip.sweep.plan import Cell, Plan, make_cells, overrides_of
 from afr_clip.sweep.record import write_search
 
 logger = logging.getLogger(__name__)
 
 DATABASE = "search.db"
-DIRECTIONS = ("maximize", "minimize")
+
+
+class SearchError(ValueError):
+    """A search that cannot run as asked."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,12 @@ class LookedFor:
         targets: The datasets whose mean it is.
         direction: ``maximize`` or ``minimize``.
         seed: Of the training of every trial.
-        example: The cell in the middle of the space, which shows that the configs hold.
     """
 
     metric: str
     targets: tuple[str, ...]
     direction: str
     seed: int
-    example: list[Cell]
 
     def as_plain(self) -> dict[str, Any]:
         """Return plain values for the record."""
@@ -63,75 +60,53 @@ class LookedFor:
         return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)
 
 
-def plan_search(config: DictConfig, plan: Plan) -> LookedFor:
+def plan_search(job: SweepJob) -> LookedFor:
     """Check a search before its first trial.
 
-    Args:
-        config: Its ``search`` and ``seeds`` are read.
-        plan: Has the space.
-
-    Returns:
-        What is looked for.
-
     Raises:
-        ConfigError: If the search is not as it must be, or would choose by a dataset that it does not train on.
+        SearchError: If the search cannot run as asked, or would choose by a dataset that it does not train on.
     """
-    search, metric, choices = config.search, config.search.objective, plan.axes.choices
-    for holds, key, wanted, got in (
-        (metric in METRICS, "search.objective", f"one of {', '.join(METRICS)}", metric),
-        (search.direction in DIRECTIONS, "search.direction", " or ".join(DIRECTIONS), search.direction),
-        (search.num_startup_trials >= 1, "search.num_startup_trials", "positive", search.num_startup_trials),
-        (search.seed >= 0, "search.seed", "0 or more", search.seed),
-        (len(config.seeds) == 1, "seeds", "one number in a search", list(config.seeds)),
-        (not choices, "hydra.sweeper.params", "intervals alone in a search", list(choices)),
-    ):
-        if not holds:
-            msg = f"{key} must be {wanted}, got {got}. Change {key}."
-            raise ConfigError(msg)
-    middle = {key: _middle(interval) for key, interval in plan.axes.space.items()}
-    example = make_cells(plan, "trial", overrides_of(middle), list(config.seeds))
-    cell = example[0].config
-    targets = tuple(cell.protocol.targets)
-    if targets != (cell.dataset.name,) or cell.dataset.name not in cell.protocol.categories:
+    metric, (cell,) = job.search.objective, job.cells
+    if metric not in METRICS:
+        msg = f"search.objective must be one of {', '.join(METRICS)}, got {metric}. Change search.objective."
+        raise SearchError(msg)
+    (training, *legs) = cell.trainings
+    targets = tuple(target.name for target in training.targets)
+    trained_on = training.auxiliary.name
+    if legs or targets != (trained_on,) or training.targets[0].categories is None:
         msg = (
-            f"A search must be scored on held-out categories of the dataset it trains on, {cell.dataset.name}, got "
-            f"protocol.targets={list(targets)}. Write an experiment file of your own after experiment=search_demo: it "
-            f"names dataset.categories, protocol.targets=[{cell.dataset.name}] and others in protocol.categories."
+            f"A search must be scored on held-out categories of the dataset it trains on, {trained_on}, got "
+            f"protocol.targets={list(targets)}. Write an experiment file like experiment=search_demo: it names "
+            f"dataset.categories, protocol.targets=[{trained_on}] and others in protocol.categories."
         )
-        raise ConfigError(msg)
-    return LookedFor(metric, targets, search.direction, config.seeds[0], example)
+        raise SearchError(msg)
+    return LookedFor(metric, targets, job.search.direction, cell.seed)
 
 
-def _middle(interval: Interval) -> float:
-    low, high = interval.low, interval.high
-    return float((low * high) ** 0.5) if interval.log else (low + high) / 2
-
-
-def run_search(config: DictConfig, plan: Plan, looked_for: LookedFor) -> list[tuple[int, Path]]:
+def run_search(job: SweepJob, looked_for: LookedFor) -> list[tuple[int, Path]]:
     """Run trials until there are as many as wanted.
 
     Trials that an earlier call left unfinished go on in their own folders; finished ones are kept.
 
     Args:
-        config: The sweep's config.
-        plan: Has the space.
+        job: Has the space.
         looked_for: What is looked for.
 
     Returns:
         Number and folder of every trial.
     """
-    study = Study(config, plan, looked_for)
+    study = Study(job, looked_for)
     study.write()
-    while batch := study.next_batch(config.num_trials, config.jobs):
+    while batch := study.next_batch(job.num_trials, job.jobs):
         for cell in batch.values():
             if state_of(cell.folder).name != "done":
-                write_plan(cell, extra_overrides(config, cell))
+                write_plan(cell, extra_overrides(job, cell))
         study.write()
 
         def note(_folder: Path, _state: State, batch: dict[int, Cell] = batch) -> None:
             study.tell(batch, final=False)
 
-        run_cells(list(dict.fromkeys(cell.folder for cell in batch.values())), chosen_run(config, note))
+        run_cells(list(dict.fromkeys(cell.folder for cell in batch.values())), chosen_run(job, note))
         study.tell(batch, final=True)
         if any(state_of(cell.folder).name == "waiting" for cell in batch.values()):
             break
@@ -142,25 +117,24 @@ class Study:
     """The trials of a search, in Optuna's database and in ``search.json``.
 
     Args:
-        config: The sweep's config.
-        plan: Has the space.
+        job: Has the space.
         looked_for: What is looked for.
 
     Raises:
-        ConfigError: If Optuna is not installed.
+        SearchError: If Optuna is not installed.
     """
 
-    def __init__(self, config: DictConfig, plan: Plan, looked_for: LookedFor) -> None:
+    def __init__(self, job: SweepJob, looked_for: LookedFor) -> None:
         try:
             import optuna  # noqa: PLC0415 - an optional package
         except ImportError:
             msg = "A search must have Optuna, and it is not installed. Run pip install -e '.[sweep]'."
-            raise ConfigError(msg) from None
+            raise SearchError(msg) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna: Any = optuna
-        self._config, self._plan, self._looked_for = config, plan, looked_for
+        self._job, self._looked_for = job, looked_for
         self._known: dict[int, Cell] = {}
-        storage = f"sqlite:///{plan.folder / DATABASE}"
+        storage = f"sqlite:///{job.folder / DATABASE}"
         self._study: Any = self._optuna.create_study(
             storage=storage, study_name="search", direction=looked_for.direction, load_if_exists=True
         )
@@ -183,14 +157,14 @@ class Study:
 
     def _ask(self) -> int:
         # A sampler of its own for every trial: one that starts anew after a kill would repeat its first proposals.
-        settings = self._config.search
+        settings = self._job.search
         seed = 100_000 * settings.seed + len(self._study.get_trials(deepcopy=False))
         self._study.sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=settings.num_startup_trials, constant_liar=True
         )
         space = {
             key: self._optuna.distributions.FloatDistribution(interval.low, interval.high, log=interval.log)
-            for key, interval in self._plan.axes.space.items()
+            for key, interval in self._job.space.items()
         }
         return int(self._study.ask(fixed_distributions=space).number)
 
@@ -198,17 +172,15 @@ class Study:
         """Return the trials that know all their values; one that was killed while it was asked for does not."""
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
-            if trial.state.name == "RUNNING" and trial.params.keys() != self._plan.axes.space.keys():
+            if trial.state.name == "RUNNING" and trial.params.keys() != self._job.space.keys():
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-        return [trial for trial in trials if trial.params.keys() == self._plan.axes.space.keys()]
+        return [trial for trial in trials if trial.params.keys() == self._job.space.keys()]
 
     def cells(self) -> dict[int, Cell]:
         """Return the cell of every trial."""
         for trial in self._trials():
             if trial.number not in self._known:
-                overrides = overrides_of(trial.params)
-                seeds = [self._looked_for.seed]
-                self._known[trial.number] = make_cells(self._plan, f"trial{trial.number:04d}", overrides, seeds)[0]
+                self._known[trial.number] = self._job.trial(trial.number, trial.params)
         return dict(sorted(self._known.items()))
 
     def tell(self, batch: dict[int, Cell], *, final: bool) -> None:
@@ -242,8 +214,8 @@ class Study:
                 "params": dict(trial.params),
                 "value": trial.value,
                 "state": names.get(trial.state.name, "waiting"),
-                "folder": str(cells[trial.number].folder.relative_to(self._plan.folder)),
+                "folder": str(cells[trial.number].folder.relative_to(self._job.folder)),
             }
             for trial in trials
         ]
-        write_search(self._plan, self._looked_for.as_plain(), rows)
+        write_search(self._job, self._looked_for.as_plain(), rows)

@@ -1,9 +1,28 @@
-"""Learning rates over the epochs."""
+"""The optimiser, and the learning rate over the epochs."""
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from torch.optim import Optimizer
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from afr_clip.settings import CosineScheduleSettings, OptimizerSettings, ScheduleSettings
+
+
+def optimizer_factory(settings: OptimizerSettings) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Return what makes the optimiser of some parameters."""
+    kind = {"adam": Adam, "adamw": AdamW}[settings.name]
+    first, second = settings.betas
+    return partial(kind, lr=settings.lr, betas=(first, second), weight_decay=settings.weight_decay)
+
+
+def schedule_factory(settings: ScheduleSettings) -> Callable[[Optimizer], LambdaLR]:
+    """Return what makes the learning-rate schedule of an optimiser."""
+    if isinstance(settings, CosineScheduleSettings):
+        return partial(cosine, num_epochs=settings.num_epochs)
+    return {"constant": constant, "inverse_epoch": inverse_epoch}[settings.name]
 
 
 def inverse_epoch(optimizer: Optimizer) -> LambdaLR:

@@ -10,9 +10,11 @@ import pytest
 from hydra import errors
 
 from afr_clip.cli import command
-from afr_clip.cli.command import config_dir, describe, ends_in_a_sentence, retyped, run_command
-from afr_clip.config.validate import ConfigError, MissingKeyError, validate
+from afr_clip.cli.command import describe, ends_in_a_sentence, retyped, run_command
+from afr_clip.config.nodes import config_dir
+from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes.signals import INTERRUPTED, Stopped
+from helpers.configs import validate
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def raising(error: BaseException):
     [
         (["optimizer.lrr=1"], "Did you mean lr?"),
         (["optimzer.lr=1"], "Did you mean optimizer?"),
-        (["loss.qqq=1"], "Known here: _target_, image_weight, focal_weight"),
+        (["loss.qqq=1"], "Known here: image_weight, focal_weight"),
         (["protocol.roots.visa=/data"], "Write +protocol.roots.visa=VALUE to add it."),
         (["optimizer.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float (key optimizer.lr)"),
         (["module.network.prompts.style=poetic"], "expected one of [single, winclip, winclip_21, april_gan, ada_clip]"),

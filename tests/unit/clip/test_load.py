@@ -9,13 +9,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from afr_clip.cli.command import config_dir
 from afr_clip.clip import weights
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.clip.stem import aligned
 from afr_clip.clip.weights import fingerprint, read_state_dict
-from afr_clip.config.methods import method_names
+from afr_clip.config.nodes import config_dir, method_names
 from helpers.methods import build_on_four_blocks
 from helpers.tiny import CNN, TINY, tiny_towers
 
@@ -25,7 +24,7 @@ STEMMED = replace(
     architecture="afr-clip-pocket",
     image_size=160,
     cnn_stem=True,
-    cnn=replace(CNN, architecture="tf_efficientnet_lite0", stages=(1, 2, 3)),
+    cnn=replace(CNN, architecture="tf_efficientnet_lite0", stages=[1, 2, 3]),
 )
 
 

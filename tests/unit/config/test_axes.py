@@ -2,8 +2,8 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from afr_clip.cli.command import config_dir
 from afr_clip.config.axes import Axes, Interval, keys_of_file, quoted, read_axes, typed_values
+from afr_clip.config.nodes import config_dir
 from afr_clip.config.validate import ConfigError
 
 

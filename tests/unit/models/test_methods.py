@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.config.assemble import build as build_settings
-from afr_clip.config.methods import declared_by, method_names, settings_node
+from afr_clip.config.nodes import method_names
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.method_settings import MethodSettings
@@ -65,7 +64,11 @@ def test_exactly_what_learns_gets_a_gradient_and_a_step_leaves_the_towers_alone(
     names = network.trainable_parameter_names()
     prediction = network(batch.image, NAMES)
     assert_probabilities(prediction)
-    assert prediction.trained_maps.requires_grad == bool(names) == declared_by(package_of(network)).trains
+    assert (
+        prediction.trained_maps.requires_grad
+        == bool(names)
+        == composed_module(package_of(network).rpartition(".")[2]).network.trains
+    )
     if names:
         optimizer = torch.optim.Adam([p for n, p in network.named_parameters() if n in names], lr=0.1)
         AnomalyLoss()(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
@@ -100,7 +103,7 @@ def test_one_name_per_image(network, image):
 
 def settings_of(network: torch.nn.Module, *overrides: str) -> MethodSettings:
     method = package_of(network).rpartition(".")[2]
-    return build_settings(settings_node(composed_module(method, *overrides).network))
+    return composed_module(method, *overrides).network
 
 
 def test_frozen_taps_are_read_out_without_a_graph_and_scored_alike(network, image):

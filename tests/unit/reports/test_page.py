@@ -18,7 +18,7 @@ from afr_clip.reports.pictures.encode import LARGEST_SIZE
 from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE
 from afr_clip.reports.record.results import DatasetResult, write_results
 from afr_clip.reports.record.run_folder import RunFolderError
-from afr_clip.run.parts import finish_run
+from afr_clip.run.run import finish_run
 from helpers.html import Tree
 
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"

@@ -1,29 +1,21 @@
-import pytest
-from omegaconf import OmegaConf
+import dataclasses
 
+import pytest
+
+from afr_clip.config.plan import composed_training
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.sweep import cost
 from afr_clip.sweep.cell import DONE
 from afr_clip.sweep.cost import Images, Pace, images_of, measured_pace
 
 
-def test_images_are_counted_once_an_epoch_and_once_a_target(monkeypatch):
-    config = OmegaConf.create(
-        {
-            "dataset": "aux",
-            "protocol": {"legs": {}, "targets": ["one", "two"]},
-            "trainer": {"max_epochs": 3, "limit_train_batches": 1.0},
-            "data": {"batch_size": 4},
-        }
-    )
-    monkeypatch.setattr(cost, "compose_target", lambda name, *_nodes: name)
-    monkeypatch.setattr(cost, "dataset_spec", lambda node, _config: node)
-    count = {"aux": 10, "one": 5, "two": 7}.__getitem__
-    assert images_of(config, count) == Images(30, 12)
-    config.trainer.limit_train_batches = 2
-    assert images_of(config, count) == Images(24, 12)
-    config.trainer.limit_train_batches = 0.5
-    assert images_of(config, count) == Images(15, 12)
+def test_images_are_counted_once_an_epoch_and_once_a_target(monkeypatch, cell):
+    job = composed_training("backbone=tiny", "protocol.targets=[mpdd,isic]", "trainer.max_epochs=3")
+    monkeypatch.setattr(cost, "dataset_spec", lambda dataset, _job: dataset.name)
+    count = {"visa": 10, "mpdd": 5, "isic": 7}.__getitem__
+    for limit, trained in ((1.0, 30), (2, 24), (0.5, 15)):
+        job.trainer.limit_train_batches = limit
+        assert images_of(dataclasses.replace(cell(), job=job), count) == Images(trained, 12)
 
 
 def test_the_pace_is_the_mean_of_what_is_done(tmp_path):

@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.sweep.cell import DONE, FAILED
 from afr_clip.sweep.record import (
@@ -44,8 +43,8 @@ def test_other_seeds_extend_a_record_and_the_same_change_nothing(plan, cell):
 def test_another_sweep_in_the_folder_is_refused_but_not_for_what_has_no_influence(plan, cell):
     write_record(plan, [cell()], "table6_1")
     assert read_record(dataclasses.replace(plan, overrides=("experiment=table6", "data_dir=elsewhere")))
-    with pytest.raises(ConfigError, match=r"overrides it was started with.*another sweep_dir"):
-        read_record(dataclasses.replace(plan, overrides=("experiment=table6", "optimizer.lr=1")))
+    with pytest.raises(SweepFolderError, match=r"overrides it was started with.*another sweep_dir"):
+        read_record(dataclasses.replace(plan, decisive=["experiment=table6", "optimizer.lr=1"]))
     assert read_record(dataclasses.replace(plan, experiment="table5")) == {}
 
 

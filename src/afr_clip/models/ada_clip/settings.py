@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
@@ -15,7 +16,7 @@ class FusionReading(Enum):
     most_anomalous_cluster = "most_anomalous_cluster"
 
 
-@dataclass(frozen=True)
+@dataclass
 class HybridPromptSettings:
     """Static and dynamic prompts; both towers get as many, in front of as many blocks.
 
@@ -42,7 +43,7 @@ class HybridPromptSettings:
             raise ValueError(msg)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FusionSettings:
     """Hybrid semantic fusion: what the patches say about the whole image.
 
@@ -64,7 +65,7 @@ class FusionSettings:
     weight: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reading", FusionReading(self.reading))
+        self.reading = FusionReading(self.reading)
         if not 1 <= self.num_clusters <= self.num_patches:
             msg = (
                 f"fusion.num_clusters must lie in 1..fusion.num_patches={self.num_patches}, got {self.num_clusters}. "
@@ -76,9 +77,11 @@ class FusionSettings:
             raise ValueError(msg)
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkSettings(ReleasableSettings):
     """What can be chosen about AdaCLIP; see the network's arguments."""
+
+    network_class: ClassVar[str] = "AdaCLIP"
 
     prompts: PromptSettings
     hybrid_prompts: HybridPromptSettings

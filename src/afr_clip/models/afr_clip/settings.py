@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from afr_clip.models.afr_clip.stages import prompted_blocks
 from afr_clip.models.method_settings import MethodSettings
@@ -17,7 +18,7 @@ class Placement(Enum):
     append = "append"
 
 
-@dataclass(frozen=True)
+@dataclass
 class CMFRSettings:
     """Cross-modal feature rectification.
 
@@ -46,7 +47,7 @@ class CMFRSettings:
             raise ValueError(msg)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SelfPromptingSettings:
     """Self prompting.
 
@@ -67,12 +68,11 @@ class SelfPromptingSettings:
     image_prompt: bool
     shared_prompt: bool
     num_prompts: int
-    stages: Sequence[int]
+    stages: list[int]
     placement: Placement
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
-        object.__setattr__(self, "placement", Placement(self.placement))
+        self.placement = Placement(self.placement)
         if self.num_prompts < 1:
             msg = f"self_prompting.num_prompts must be positive, got {self.num_prompts}. The paper uses 5."
             raise ValueError(msg)
@@ -94,7 +94,7 @@ class SelfPromptingSettings:
         return self.enabled and self.image_prompt
 
 
-@dataclass(frozen=True)
+@dataclass
 class LearnableScoringSettings(ScoringSettings):
     """How similarities become scores, with a temperature that may be trained.
 
@@ -105,13 +105,15 @@ class LearnableScoringSettings(ScoringSettings):
     learnable_temperature: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkSettings(MethodSettings):
     """What can be chosen about AFR-CLIP; see the network's arguments.
 
     Raises:
         ValueError: If ``mpfa_window`` is even or below 1.
     """
+
+    network_class: ClassVar[str] = "AFRCLIP"
 
     prompts: PromptSettings
     cmfr: CMFRSettings

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
@@ -13,7 +14,7 @@ LOCAL_SHARE = 4
 """The published local stream starts at block 6 and is read out after block 24: at a quarter of the last tap layer."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PromptLearnerSettings:
     """The words that are learned.
 
@@ -64,7 +65,7 @@ class PromptLearnerSettings:
         return range(FIRST_DEEP_BLOCK, min(FIRST_DEEP_BLOCK + self.num_deep_blocks - 1, depth) + 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReadoutSettings:
     """Where the local stream leaves the image tower's own, and where it is read out.
 
@@ -127,9 +128,11 @@ class ReadoutSettings:
         return first
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkSettings(ReleasableSettings):
     """What can be chosen about AnomalyCLIP; see the network's arguments."""
+
+    network_class: ClassVar[str] = "AnomalyCLIP"
 
     prompts: PromptLearnerSettings
     readout: ReadoutSettings

@@ -8,10 +8,11 @@ from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkSettings(MethodSettings):
     """What can be chosen about the plain comparison; see the network's arguments."""
 
+    network_class: ClassVar[str] = "CLIPSimilarity"
     trains: ClassVar[bool] = False
 
     prompts: PromptSettings

@@ -9,7 +9,7 @@ from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
 
-@dataclass(frozen=True)
+@dataclass
 class NetworkSettings(MethodSettings):
     """What can be chosen about WinCLIP; see the network's arguments.
 
@@ -17,11 +17,12 @@ class NetworkSettings(MethodSettings):
         ValueError: If there is no window size, one is below 1 or repeated, or ``shots`` is negative.
     """
 
+    network_class: ClassVar[str] = "WinCLIP"
     trains: ClassVar[bool] = False
 
     prompts: PromptSettings
     scoring: ScoringSettings
-    window_sizes: Sequence[int]
+    window_sizes: list[int]
     normalise_first: bool
     shots: int
 

@@ -1,0 +1,100 @@
+"""The commands with a config: compose it, turn it into a job, run the job."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import hydra
+from omegaconf import DictConfig
+
+from afr_clip.cli.command import ends_in_a_sentence, start_processes
+from afr_clip.config.nodes import CommandConfig, EvaluateConfig, PredictConfig, TrainConfig, config_dir
+from afr_clip.config.plan import (
+    current_record,
+    evaluation_job,
+    output_dir,
+    prediction_job,
+    restore_model,
+    training_job,
+    typed_overrides,
+)
+from afr_clip.config.sweeps import sweep_job
+from afr_clip.config.validate import ConfigError, read
+
+Command = Callable[[DictConfig], None]
+Typed = TypeVar("Typed", bound=CommandConfig)
+
+
+def _composed(name: str) -> Callable[[Command], Callable[[], None]]:
+    """Let Hydra compose the config of a command."""
+    return lambda command: hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(
+        ends_in_a_sentence(command)
+    )
+
+
+# Loading torch takes seconds, so it is imported once the config is known to be good.
+
+
+@_composed("train")
+def train(config: DictConfig) -> None:
+    """Train on one dataset, then score others."""
+    read(config, TrainConfig)
+    if start_processes(config, "afr_clip.train"):
+        return
+    job = training_job(config, output_dir(), current_record())
+    from afr_clip.run.train import train as run  # noqa: PLC0415
+
+    run(job)
+
+
+@_composed("evaluate")
+def evaluate(config: DictConfig) -> None:
+    """Score one dataset."""
+    typed = read(config, EvaluateConfig)
+    if start_processes(config, "afr_clip.evaluate"):
+        return
+    from afr_clip.run.evaluate import evaluate as run  # noqa: PLC0415
+    from afr_clip.training.checkpoint import read_named  # noqa: PLC0415
+
+    checkpoint = read_named(_named_checkpoint(typed))
+    if checkpoint is not None:
+        config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+    run(evaluation_job(config, output_dir(), current_record()), checkpoint)
+
+
+@_composed("predict")
+def predict(config: DictConfig) -> None:
+    """Score photographs."""
+    typed = read(config, PredictConfig)
+    from afr_clip.run.predict import predict as run  # noqa: PLC0415
+    from afr_clip.training.checkpoint import read_named  # noqa: PLC0415
+
+    checkpoint = read_named(_named_checkpoint(typed))
+    if checkpoint is not None:
+        config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+    run(prediction_job(config, output_dir(), current_record()), checkpoint)
+
+
+@_composed("sweep")
+def sweep(config: DictConfig) -> None:
+    """Run every cell of an experiment or a search that is not finished."""
+    job = sweep_job(config, typed_overrides())
+    from afr_clip.sweep.command import sweep as run  # noqa: PLC0415
+
+    run(job)
+
+
+def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
+    """Return what ``checkpoint=`` names, or ``None`` for a method that needs none.
+
+    Raises:
+        ConfigError: If one was typed all the same.
+    """
+    if typed.module.network.needs_checkpoint:
+        return typed.checkpoint
+    if any(override.lstrip("+").startswith("checkpoint=") for override in typed_overrides()):
+        msg = (
+            f"checkpoint must be left out for module={typed.module.name}, which has nothing to train or has published "
+            f"weights, got {typed.checkpoint}. Leave one of the two out."
+        )
+        raise ConfigError(msg)
+    return None

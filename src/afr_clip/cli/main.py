@@ -1,0 +1,76 @@
+"""`afr-clip COMMAND ...`: one console command; `python -m afr_clip.COMMAND ...` is the same."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from afr_clip import __version__
+from afr_clip.cli.command import EXIT_BAD_COMMAND_LINE, run_command
+
+COMMANDS = {
+    "train": "train the adapters on one dataset, then score others",
+    "evaluate": "score a dataset with a trained checkpoint",
+    "predict": "score photographs of your own",
+    "sweep": "run the cells of an ablation table or a search",
+    "report": "write the paper's tables beside what runs measured",
+    "datasets": "list, show, check, convert and unpack datasets",
+    "dashboard": "upload runs to Weights & Biases and build dashboards",
+}
+
+COMPOSED = ("train", "evaluate", "predict", "sweep")
+"""The commands that take ``key=value``; the others take options."""
+
+HELP = (
+    "usage: afr-clip COMMAND ...\n\n"
+    + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    + "\n\nafr-clip COMMAND --help lists what a command takes. Example:\n"
+    "  afr-clip predict images=FOLDER category='metal nut'\n"
+)
+
+COMPLETION_FLAGS = ("-sc", "--shell-completion")
+
+
+def main(typed: Sequence[str] | None = None) -> None:
+    """Run what was typed after ``afr-clip``.
+
+    Args:
+        typed: The words; by default those of this process.
+    """
+    words = list(sys.argv[1:] if typed is None else typed)
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return
+    if words[0] == "--version":
+        sys.stdout.write(f"afr-clip {__version__}\n")
+        return
+    if words[0] in COMPLETION_FLAGS:
+        # The shell asks `afr-clip`, and the command that is being typed stands in the line to be completed.
+        program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
+        command, _, rest = line.lstrip().partition(" ")
+        os.environ["COMP_LINE"] = f"{program} {rest}"
+        words = [command if command in COMPOSED else "train", *words]
+    command, *arguments = words
+    if command not in COMMANDS:
+        sys.stderr.write(f"error: The command must be one of {', '.join(COMMANDS)}, got {command}. See --help.\n")
+        sys.exit(EXIT_BAD_COMMAND_LINE)
+    run(command, arguments)
+
+
+def run(command: str, arguments: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        command: A key of `COMMANDS`.
+        arguments: What was typed after it; by default what was typed after ``python -m afr_clip.COMMAND``.
+    """
+    if arguments is not None:
+        sys.argv = [f"afr-clip {command}" if command not in COMPOSED else "afr-clip", *arguments]
+    if command in COMPOSED:
+        from afr_clip.cli import hydra_commands  # noqa: PLC0415 - the other commands need no Hydra
+        from afr_clip.config.nodes import register  # noqa: PLC0415
+
+        register()
+        run_command(getattr(hydra_commands, command))
+    else:
+        run_command(import_module(f"afr_clip.{command}").main)

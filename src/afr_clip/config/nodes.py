@@ -1,0 +1,241 @@
+"""What each command takes, put together from the settings classes, and how Hydra gets to know them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, make_dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from afr_clip.clip.settings import BackboneSettings
+from afr_clip.models.method_settings import MethodSettings, ModuleSettings
+from afr_clip.processes.place import is_first, place
+from afr_clip.settings import (
+    CosineScheduleSettings,
+    DatasetSettings,
+    LoadingSettings,
+    LoggerSettings,
+    LossSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    SearchSettings,
+    TrainerSettings,
+    not_negative,
+    positive,
+    refuse,
+)
+
+
+def _unchosen(kind: Any) -> Any:  # noqa: ANN401 - the field has the type
+    """Stand for a group that is not chosen yet: a node whose keys are all missing.
+
+    OmegaConf takes the class itself for that. A node that is missing as a whole could not be merged into where a key is
+    a union of types.
+    """
+    return field(default=kind)
+
+
+@dataclass
+class ProtocolNode:
+    """``protocol``: datasets to score after training, or several trainings by auxiliary dataset (``legs``).
+
+    ``roots`` and ``categories`` are by dataset name.
+    """
+
+    targets: list[str]
+    legs: dict[str, list[str]]
+    roots: dict[str, str]
+    categories: dict[str, list[str]]
+
+    def __post_init__(self) -> None:
+        refuse(*self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        if self.legs and self.targets:
+            yield (
+                f"protocol.legs and protocol.targets exclude each other, got both; the targets are {self.targets}. "
+                f"Leave the targets out, or choose protocol=no_targets."
+            )
+        for auxiliary, scored in self.legs.items():
+            if auxiliary in scored:
+                yield (
+                    f"protocol.legs.{auxiliary} must not score what its model is trained on, got {scored}. Take it out."
+                )
+        lists = {"protocol.targets": self.targets} | {f"protocol.legs.{key}": leg for key, leg in self.legs.items()}
+        for key, scored in lists.items():
+            for repeated in {name for name in scored if scored.count(name) > 1}:
+                yield f"{key} must name each dataset once, got {repeated} twice. Remove one."
+        kind, given = ("legs", str(self.legs)) if self.legs else ("targets", str(self.targets))
+        named = self.legs.keys() | {name for scored in lists.values() for name in scored}
+        for key, by_name in (("roots", self.roots), ("categories", self.categories)):
+            for name in by_name.keys() - named:
+                yield f"protocol.{key} must be about protocol.{kind}={given}, got {name}. Add it to the {kind}."
+
+
+@dataclass(kw_only=True)
+class CommandConfig:
+    """What every command takes."""
+
+    task_name: str
+    seed: int
+    num_threads: int | None
+    data_dir: str | None
+    drawn_dir: str
+    run_dir: str | None
+    cache_dir: str
+    backbone: BackboneSettings = _unchosen(BackboneSettings)
+    module: ModuleSettings = _unchosen(ModuleSettings)
+    data: LoadingSettings = _unchosen(LoadingSettings)
+    trainer: TrainerSettings = _unchosen(TrainerSettings)
+    logger: LoggerSettings = _unchosen(LoggerSettings)
+
+    def __post_init__(self) -> None:
+        refuse(positive("num_threads", self.num_threads), not_negative("seed", self.seed))
+
+
+@dataclass(kw_only=True)
+class TrainConfig(CommandConfig):
+    """``afr-clip train``."""
+
+    resume: bool
+    requeue: bool
+    save_maps: bool
+    num_figures: int
+    figure_every_n_epochs: int
+    activation_checkpointing: bool
+    dataset: DatasetSettings | None = _unchosen(DatasetSettings)
+    loss: LossSettings = _unchosen(LossSettings)
+    optimizer: OptimizerSettings = _unchosen(OptimizerSettings)
+    schedule: ScheduleSettings = _unchosen(ScheduleSettings)
+    protocol: ProtocolNode = _unchosen(ProtocolNode)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(
+            not_negative("num_figures", self.num_figures),
+            positive("figure_every_n_epochs", self.figure_every_n_epochs),
+            "run_dir must be given with requeue=true, so that the requeued job finds it again. Add run_dir=DIR."
+            if self.requeue and self.run_dir is None
+            else None,
+        )
+
+
+@dataclass(kw_only=True)
+class SweepConfig(TrainConfig):
+    """``afr-clip sweep``: the keys that every cell gets, and the sweep's own."""
+
+    seeds: list[int]
+    sweep_dir: str
+    jobs: int
+    leave_out: list[str]
+    dry_run: bool
+    num_trials: int
+    cell: str | None
+    search: SearchSettings = _unchosen(SearchSettings)
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(CommandConfig):
+    """``afr-clip evaluate``."""
+
+    checkpoint: str | None
+    save_maps: bool
+    num_figures: int
+    dataset: DatasetSettings = _unchosen(DatasetSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(not_negative("num_figures", self.num_figures))
+
+
+@dataclass(kw_only=True)
+class PredictConfig(CommandConfig):
+    """``afr-clip predict``."""
+
+    checkpoint: str | None
+    images: str
+    category: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.category.strip():
+            msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."
+            raise ValueError(msg)
+
+
+COMMANDS: dict[str, type[CommandConfig]] = {
+    "train": TrainConfig,
+    "sweep": SweepConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}
+
+GROUPS: dict[str, type] = {
+    "backbone": BackboneSettings,
+    "dataset": DatasetSettings,
+    "data": LoadingSettings,
+    "loss": LossSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+    "trainer": TrainerSettings,
+    "logger": LoggerSettings,
+    "protocol": ProtocolNode,
+}
+
+
+def method_names() -> list[str]:
+    """List the folders of ``models/``: a method needs no other entry anywhere."""
+    models = find_spec("afr_clip.models")
+    assert models is not None, "the package has a folder of that name"
+    return [module.name for module in iter_modules(models.submodule_search_locations) if module.ispkg]
+
+
+def module_schema(method: str) -> type:
+    """Return the schema of ``module=METHOD``, with the network keys that the method declares in its ``settings.py``."""
+    network: type[MethodSettings] = import_module(f"afr_clip.models.{method}.settings").NetworkSettings
+    return make_dataclass(f"{method}_module", [("network", network, _unchosen(network))], bases=(ModuleSettings,))
+
+
+def config_dir() -> str:
+    """Return the folder of the YAML files: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parents[1] / "conf")
+
+
+def register() -> None:
+    """Make the schemas known to Hydra; each YAML file of a group starts from its schema."""
+    store = ConfigStore.instance()
+    for name, node in COMMANDS.items():
+        store.store(name=f"{name}_schema", node=node)
+    for group, schema in GROUPS.items():
+        store.store(group=group, name="schema", node=schema)
+    store.store(group="schedule", name="cosine_schema", node=CosineScheduleSettings)
+    for method in method_names():
+        store.store(group="module", name=f"{method}_schema", node=module_schema(method))
+    for resolver in (first_given, for_dataset, on_first, process_suffix):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
+    """Return the first value that is neither ``None`` nor empty; gives ``run_dir`` a default in Hydra's own key."""
+    return next((value for value in values if value not in (None, "")), None)
+
+
+def for_dataset(name: str, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
+    """Return a recipe's value for a dataset: one of its own, or the usual one."""
+    return others.get(name, usual)
+
+
+def on_first(value: Any, otherwise: Any) -> Any:  # noqa: ANN401 - values of any type
+    """Return one value in the first process of a run and another in the others."""
+    return value if is_first() else otherwise
+
+
+def process_suffix() -> str:
+    """Return what tells the log file of a process from that of the first one."""
+    return "" if is_first() else f".rank{place().rank}"

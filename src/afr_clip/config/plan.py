@@ -1,0 +1,236 @@
+"""From the config of a command to its job: the only place that turns the one into the other."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from afr_clip.config.nodes import CommandConfig, EvaluateConfig, PredictConfig, TrainConfig, config_dir, register
+from afr_clip.config.validate import ConfigError, read
+from afr_clip.run.job import EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
+from afr_clip.settings import DatasetSettings
+
+_MODEL_GROUPS = ("backbone", "module")
+
+_MAY_CHANGE = (
+    "module.network.scoring.temperature",
+    "module.network.scoring.image_score",
+    "module.network.scoring.smoothing_sigma",
+    "module.network.released_weights",
+    "backbone.image_size",
+    "backbone.weights",
+    "backbone.pretrained",
+    "backbone.cnn.weights",
+    "backbone.cnn.pretrained",
+)
+"""Keys that leave the trained network as it is; the fingerprint still demands the same frozen weights."""
+
+
+def training_job(config: DictConfig, folder: Path, record: Record) -> TrainingJob | ProtocolJob:
+    """Make the job of ``afr-clip train``.
+
+    Args:
+        config: The composed config.
+        folder: The run folder.
+        record: What was typed and chosen; its name and config are replaced.
+
+    Returns:
+        One training, or those of a protocol with legs.
+
+    Raises:
+        ConfigError: If the config is wrong, or names a target that nobody knows.
+    """
+    typed = read(config, TrainConfig)
+    if typed.protocol.legs:
+        legs = (_leg(name, config, folder / name, record) for name in typed.protocol.legs)
+        return ProtocolJob(folder, tuple(legs))
+    assert typed.dataset is not None, "only legs go without"
+    targets = [compose_target(name, config.protocol, config.dataset) for name in typed.protocol.targets]
+    return TrainingJob(
+        **_shared(typed, config, folder, record),
+        targets=tuple(_dataset(node) for node in targets),
+        auxiliary=typed.dataset,
+        **_same(typed, "loss", "optimizer", "schedule", "resume", "requeue", "save_maps", "num_figures"),
+        **_same(typed, "figure_every_n_epochs", "activation_checkpointing"),
+    )
+
+
+def composed_training(*overrides: str, folder: Path = Path("outputs")) -> TrainingJob:
+    """Make the job that ``afr-clip train OVERRIDES`` would run, outside a command: for benchmarks and notebooks."""
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        job = training_job(compose("train", list(overrides)), folder, Record("train", overrides, {}, {}))
+    assert isinstance(job, TrainingJob), "a protocol with legs is several jobs"
+    return job
+
+
+def evaluation_job(config: DictConfig, folder: Path, record: Record) -> EvaluationJob:
+    """Make the job of ``afr-clip evaluate``; the config holds the checkpoint's own model already."""
+    typed = read(config, EvaluateConfig)
+    shared = _shared(typed, config, folder, record)
+    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "save_maps", "num_figures"))
+
+
+def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:
+    """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
+    typed = read(config, PredictConfig)
+    shared = _shared(typed, config, folder, record)
+    return PredictionJob(**shared, images=Path(typed.images), category=typed.category)
+
+
+def _shared(typed: CommandConfig, config: DictConfig, folder: Path, record: Record) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return _same(typed, "seed", "num_threads", "backbone", "module", "data", "trainer", "logger") | {
+        "folder": folder,
+        "data_dir": None if typed.data_dir is None else Path(typed.data_dir),
+        "drawn_dir": Path(typed.drawn_dir),
+        "cache_dir": Path(typed.cache_dir),
+        "record": Record(typed.task_name, record.overrides, record.choices, {**plain, "run_dir": str(folder)}),  # type: ignore[dict-item]
+    }
+
+
+def _same(typed: CommandConfig, *names: str) -> dict[str, Any]:
+    return {name: getattr(typed, name) for name in names}
+
+
+def _dataset(node: DictConfig) -> DatasetSettings:
+    settings = OmegaConf.to_object(node)
+    assert isinstance(settings, DatasetSettings), "each file of the group starts from its schema"
+    return settings
+
+
+def _leg(auxiliary: str, config: DictConfig, folder: Path, record: Record) -> TrainingJob:
+    """Make one leg of a protocol: the job that ``dataset=`` and ``protocol.targets=`` would give."""
+    protocol, targets = config.protocol, list(config.protocol.legs[auxiliary])
+    leg = copy.deepcopy(config)
+    leg.dataset = compose_target(auxiliary, protocol)
+    leg.protocol.legs, leg.protocol.targets = {}, targets
+    for key in ("roots", "categories"):
+        leg.protocol[key] = {name: value for name, value in protocol[key].items() if name in targets}
+    job = training_job(leg, folder, record)
+    assert isinstance(job, TrainingJob), "a leg has no legs"
+    return job
+
+
+def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None = None) -> DictConfig:
+    """Make the dataset node of a target: ``conf/dataset/NAME.yaml``, or a folder of the user's own under that name.
+
+    Args:
+        name: An entry of ``protocol.targets`` or a key of ``protocol.legs``.
+        protocol: Its ``roots`` and ``categories`` go into the node.
+        auxiliary: What is trained on; a target of the same name is other categories of the same files.
+
+    Returns:
+        The node.
+
+    Raises:
+        ConfigError: If there is no such config and no root for it.
+    """
+    if auxiliary is not None and auxiliary.name == name:
+        node = copy.deepcopy(auxiliary)
+        node.categories = None
+    else:
+        known = group_options("dataset")
+        if name not in known and name not in protocol.roots:
+            msg = (
+                f"protocol.targets must name datasets ({', '.join(known)}), got {name}. To use a folder of your own "
+                f"under that name, add +protocol.roots.{name}=DIR."
+            )
+            raise ConfigError(msg)
+        node = compose_group("dataset", name if name in known else "folder")
+    node.name = name
+    node.root = protocol.roots.get(name, node.root)
+    node.categories = protocol.categories.get(name, node.categories)
+    return node
+
+
+def compose_group(group: str, name: str) -> DictConfig:
+    """Read ``conf/GROUP/NAME.yaml`` with its schema, as ``GROUP=NAME`` would.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    known = group_options(group)
+    if name not in known:
+        msg = f"{group} must be one of {', '.join(known)}, got {name}. Add your own file with --config-dir."
+        raise ConfigError(msg)
+    # A method's file chooses its backbone too, so it is composed where there is one.
+    return compose("evaluate", overrides=[f"{group}={name}"])[group]
+
+
+def group_options(group: str) -> list[str]:
+    """List the files of a config group."""
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    return [option for option in options if option != "schema"]
+
+
+def typed_overrides() -> list[str]:
+    """Return what was typed on this command line, as ``key=value``."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def current_record() -> Record:
+    """Return what is on record about the command that runs; its name and config are added when the job is made."""
+    hydra = HydraConfig.get()
+    choices = {group: name for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    for override in hydra.overrides.task:  # Hydra does not count a list of files as a choice
+        group, _, names = override.partition("=")
+        if group not in choices and "." not in group and re.fullmatch(r"\[[\w, /]+\]", names):
+            choices[group] = [name.strip() for name in names[1:-1].split(",")]
+    return Record("", typed_overrides(), choices, {})
+
+
+def output_dir() -> Path:
+    """Return the run folder that Hydra made for this command."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """Put a checkpoint's own model into the config of a command.
+
+    Backbone and module become what the checkpoint was trained with. Where the frozen weights lie, how similarities
+    become scores and the input size may be typed; nothing that would make it another network. Import paths in old
+    checkpoints are ignored: what runs is decided by names that this version knows.
+
+    Args:
+        config: The composed config of the command.
+        trained_with: The resolved config in the checkpoint.
+        overrides: What was typed.
+
+    Returns:
+        A copy with the model replaced.
+
+    Raises:
+        ConfigError: If another model was typed than the checkpoint has.
+    """
+    keys = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
+    restored = copy.deepcopy(config)
+    for group in _MODEL_GROUPS:
+        own, typed = trained_with[group]["name"], config[group].name
+        if group in keys and typed != own:
+            msg = f"The checkpoint was trained with {group}={own}, got {group}={typed}. Leave {group}= out."
+            raise ConfigError(msg)
+        restored[group] = OmegaConf.merge(compose_group(group, own), _without_hydra_keys(trained_with[group]))
+    learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
+    for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
+        if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):
+            msg = (
+                f"{key} belongs to the trained network and cannot be changed, got {key} on the command line. Leave it "
+                f"out; only {', '.join(_MAY_CHANGE)} may change after training, the temperature only if it was not "
+                f"learned."
+            )
+            raise ConfigError(msg)
+        OmegaConf.update(restored, key, OmegaConf.select(config, key))
+    return restored
+
+
+def _without_hydra_keys(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _without_hydra_keys(value) for key, value in node.items() if not str(key).startswith("_")}

@@ -1,0 +1,176 @@
+"""From a job to the objects of a run: towers, network, data, loggers, trainer."""
+
+import hashlib
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+
+from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.weights import weight_path
+from afr_clip.data.disk.layouts import title_of
+from afr_clip.data.disk.loaded import LoadedDataset
+from afr_clip.data.disk.reading import DatasetSpec
+from afr_clip.data.feed.datamodule import DataSettings
+from afr_clip.losses.total import AnomalyLoss
+from afr_clip.processes.place import is_first, place
+from afr_clip.processes.together import StartedProcesses, from_first, in_turn, require_same
+from afr_clip.run.job import Job, TrainingJob
+from afr_clip.run.mirrors import build_mirrors
+from afr_clip.run.precision import choose_precision
+from afr_clip.run.run import Run
+from afr_clip.settings import DatasetSettings
+from afr_clip.training.callbacks import ForEachPrediction, show_progress
+from afr_clip.training.loggers import MetricsCSV
+from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.schedule import optimizer_factory, schedule_factory
+from drawn_anomalies.tree import drawn_dataset
+
+logger = logging.getLogger(__name__)
+
+
+def check_model(job: Job) -> None:
+    """Check backbone and method against each other before data or weights are read.
+
+    Raises:
+        ValueError: If they contradict what open_clip knows, or each other.
+    """
+    job.module.network.check_taps(check_architecture(job.backbone))
+
+
+def build_towers(job: Job, run: Run) -> Towers:
+    """Build the frozen towers and note their fingerprint."""
+    settings = job.backbone
+    towers = load_towers(settings, needs_cnn=job.module.network.needs_cnn)
+    fingerprint = towers.fingerprint()
+    require_same({"fingerprint of frozen weights": fingerprint})
+    facts = {
+        "name": settings.name,
+        "architecture": settings.architecture,
+        "random_weights": settings.random_weights,
+        "fingerprint": fingerprint,
+    }
+    run.note_unchanged("backbone", "fingerprint", facts)
+    return towers
+
+
+def build_module(job: Job, towers: Towers) -> AnomalyDetectionModule:
+    """Build the chosen network in what trains and scores it; with loss, optimiser and schedule if it is trained."""
+    training: dict[str, Any] = {}
+    if isinstance(job, TrainingJob):
+        training = {
+            "loss": AnomalyLoss(**vars(job.loss)),
+            "optimizer": optimizer_factory(job.optimizer),
+            "schedule": schedule_factory(job.schedule),
+        }
+    return AnomalyDetectionModule(
+        job.module.network.build(towers), **training, category_names=job.module.category_names
+    )
+
+
+def note_released_weights(job: Job, run: Run) -> None:
+    """Note the authors' weights that a method starts from, and warn that their training data is unknown."""
+    path = getattr(job.module.network, "released_weights", None)
+    if path is not None:
+        sha256 = hashlib.sha256(weight_path(path).read_bytes()).hexdigest()
+        run.note(released_weights={"path": str(path), "sha256": sha256})
+        logger.warning("%s does not record its training data. Do not score a dataset that it was trained on.", path)
+
+
+def data_settings(job: Job, towers: Towers) -> DataSettings:
+    """Describe how images are prepared for the towers."""
+    backbone, data, here = towers.backbone, job.data, place()
+    return DataSettings(
+        image_size=(backbone.image_size, backbone.image_size),
+        mean=backbone.mean,
+        std=backbone.std,
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+        seed=job.seed,
+        augment=data.augment,
+        mosaic=data.mosaic,
+        cache=data.cache,
+        cache_dir=job.cache_dir,
+        eval_batch_size=data.eval_batch_size,
+        process=here.rank,
+        num_processes=here.world_size,
+    )
+
+
+def dataset_spec(dataset: DatasetSettings, job: Job) -> DatasetSpec:
+    """Describe which images are wanted and where they may be; a drawn dataset is written first if it is not there."""
+    root = None if dataset.root is None else Path(dataset.root)
+    if root is None and dataset.drawn is not None:
+        with in_turn():
+            root = drawn_dataset(dataset.drawn, job.drawn_dir)
+    categories = None if dataset.categories is None else tuple(dataset.categories)
+    return DatasetSpec(dataset.name, dataset.layout, root, categories, data_dir=job.data_dir)
+
+
+def describe(dataset: LoadedDataset) -> dict[str, Any]:
+    """Describe a dataset for the manifest, down to the content of its images."""
+    return {
+        "name": dataset.spec.name,
+        "title": title_of(dataset.spec.name, dataset.spec.layout),
+        "root": str(dataset.root),
+        "categories": sorted({sample.category for sample in dataset.samples}),
+        "num_normal": dataset.digest.num_images - dataset.digest.num_anomalous,
+        "num_anomalous": dataset.digest.num_anomalous,
+        "sha256": dataset.digest.sha256,
+    }
+
+
+def build_loggers(
+    job: Job, run: Run, drop_from_step: int | None = None, kept_targets: Collection[str] = ()
+) -> list[Logger]:
+    """Build the CSV logger, and what ``logger=`` adds."""
+    record = MetricsCSV(
+        run.folder / "metrics.csv", drop_from_step, kept_targets
+    )  # first: the others read what it keeps
+    if not is_first():
+        return [record]
+    return [record, *build_mirrors(asdict(job.logger), run.folder, run.manifest, drop_from_step)]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a network over data, for all of a command.
+
+    Attributes:
+        predictions: Hands scored batches to the sinks that are set on it.
+    """
+
+    trainer: pl.Trainer
+    loggers: list[Logger]
+    predictions: ForEachPrediction
+
+
+def build_engine(job: Job, run: Run, loggers: Sequence[Logger] = (), callbacks: Sequence[pl.Callback] = ()) -> Engine:
+    """Build Lightning's Trainer; checkpoints and metrics are ours.
+
+    The precision is chosen once for all processes, and a resumed run keeps it.
+    """
+    before = (run.earlier or {}).get("precision")
+    choice = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
+    run.note(precision=choice)
+    arguments = vars(job.trainer) | {"precision": str(choice["chosen"])}
+    if place().world_size > 1:  # the processes were started before, and not by Lightning
+        find_unused = job.trainer.strategy == "ddp_find_unused_parameters_true"
+        arguments["strategy"] = DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)
+    predictions = ForEachPrediction()
+    trainer = pl.Trainer(
+        **arguments,
+        default_root_dir=str(run.folder),
+        logger=list(loggers),
+        callbacks=[show_progress(), predictions, *callbacks],
+        use_distributed_sampler=False,  # the data module shares images out, and never one twice
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    return Engine(trainer, list(loggers), predictions)

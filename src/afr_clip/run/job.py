@@ -1,0 +1,128 @@
+"""What a command is to do, typed and final. Below the commands nothing sees a config."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from afr_clip.clip.settings import BackboneSettings
+from afr_clip.models.method_settings import ModuleSettings
+from afr_clip.settings import (
+    DatasetSettings,
+    LoadingSettings,
+    LoggerSettings,
+    LossSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainerSettings,
+)
+
+AnyJob = TypeVar("AnyJob", bound="Job")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run writes down about the command that started it.
+
+    Attributes:
+        command: Its name.
+        overrides: As typed, ``key=value``.
+        choices: The file chosen from each config group.
+        config: The whole config as plain values.
+    """
+
+    command: str
+    overrides: Sequence[str]
+    choices: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every job has: a run folder, a network, and how it is run.
+
+    Attributes:
+        drawn_dir: Where drawn datasets are written.
+        cache_dir: Where decoded images and tapped features are kept.
+    """
+
+    folder: Path
+    seed: int
+    num_threads: int | None
+    data_dir: Path | None
+    drawn_dir: Path
+    cache_dir: Path
+    backbone: BackboneSettings
+    module: ModuleSettings
+    data: LoadingSettings
+    trainer: TrainerSettings
+    logger: LoggerSettings
+    record: Record
+
+
+@dataclass(frozen=True)
+class ScoringJob(Job):
+    """A job that scores datasets.
+
+    Attributes:
+        targets: The datasets to score.
+        num_figures: Images on each sheet of figures.
+    """
+
+    targets: tuple[DatasetSettings, ...]
+    save_maps: bool
+    num_figures: int
+
+
+@dataclass(frozen=True)
+class TrainingJob(ScoringJob):
+    """Train on one dataset, then score others."""
+
+    auxiliary: DatasetSettings
+    loss: LossSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    resume: bool
+    requeue: bool
+    figure_every_n_epochs: int
+    activation_checkpointing: bool
+
+    def resuming(self, resume: bool) -> "TrainingJob":
+        """Return the same job, told whether to resume; the record says so too."""
+        record = dataclasses.replace(self.record, config={**self.record.config, "resume": resume})
+        return dataclasses.replace(self, resume=resume, record=record)
+
+
+@dataclass(frozen=True)
+class ProtocolJob:
+    """Several trainings one after the other (legs), each with its own targets.
+
+    Attributes:
+        folder: Holds a run folder for each leg, named after its auxiliary dataset, and the report.
+    """
+
+    folder: Path
+    legs: tuple[TrainingJob, ...]
+
+    @property
+    def requeue(self) -> bool:
+        """Whether SLURM is asked to start the job again after a stop."""
+        return self.legs[0].requeue
+
+
+@dataclass(frozen=True)
+class EvaluationJob(ScoringJob):
+    """Score one dataset with a trained or training-free network."""
+
+
+@dataclass(frozen=True)
+class PredictionJob(Job):
+    """Score photographs without truth.
+
+    Attributes:
+        images: A file or a folder.
+    """
+
+    images: Path
+    category: str

@@ -1,0 +1,94 @@
+"""What a sweep is to do, typed and final."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A continuous setting that a search varies; ``log`` spreads values over orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of a logarithmic interval, the mean of any other."""
+        return float((self.low * self.high) ** 0.5) if self.log else (self.low + self.high) / 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a sweep.
+
+    Attributes:
+        setting: Name of what it tries.
+        overrides: What its own command is given, without the folder.
+        digest: Stands for everything that influences its numbers; the same training has the same in every sweep.
+        folder: Its run folder.
+        job: What it resolves to.
+    """
+
+    setting: str
+    seed: int
+    overrides: tuple[str, ...]
+    digest: str
+    folder: Path
+    job: TrainingJob | ProtocolJob = field(compare=False, repr=False)
+
+    @property
+    def trainings(self) -> tuple[TrainingJob, ...]:
+        """The trainings of the cell: itself, or the legs of its protocol."""
+        return self.job.legs if isinstance(self.job, ProtocolJob) else (self.job,)
+
+    @property
+    def results(self) -> list[str]:
+        """The files that a finished cell has, relative to its folder."""
+        if isinstance(self.job, ProtocolJob):
+            return [f"{leg.folder.name}/results.json" for leg in self.job.legs]
+        return ["results.json"]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A sweep over the settings of an experiment, or a search over its intervals.
+
+    Attributes:
+        experiment: Its name.
+        folder: The sweep's folder.
+        overrides: What was typed and is passed on to every cell.
+        decisive: Those of them that influence numbers, sorted; a sweep can only be continued with these.
+        axes: What is varied, as plain values for the record.
+        space: The intervals of a search; empty for an experiment.
+        cells: The cells of an experiment; of a search, one in the middle of the space, to check and to estimate with.
+        reference: The setting that is the full method, with which the others are compared.
+        num_trials: Trials of a search.
+        jobs: Cells at a time on this machine.
+        devices: Processes of each cell.
+        launcher: ``basic`` for this machine, or another file of ``hydra/launcher``.
+        launcher_settings: The values of that file.
+        trial: Makes the cell of a trial from its number and values.
+    """
+
+    experiment: str
+    folder: Path
+    overrides: tuple[str, ...]
+    decisive: Sequence[str]
+    axes: Mapping[str, Any]
+    space: Mapping[str, Interval]
+    cells: tuple[Cell, ...]
+    reference: str | None
+    num_trials: int
+    jobs: int
+    devices: int
+    dry_run: bool
+    search: SearchSettings
+    launcher: str
+    launcher_settings: Mapping[str, Any]
+    trial: Callable[[int, Mapping[str, float]], Cell]

@@ -11,14 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from afr_clip.config.methods import method_names
-from afr_clip.config.schema import register
 from hydra import compose, initialize_config_dir
 from omegaconf import Container, DictConfig, Node, OmegaConf
 from sphinx.pycode import ModuleAnalyzer
 
 import afr_clip
-from afr_clip.cli.command import config_dir
+from afr_clip.config.nodes import config_dir, method_names, register
 from afr_clip.data.disk.layouts import DATASETS
 from afr_clip.data.disk.rows.row import DatasetRow
 

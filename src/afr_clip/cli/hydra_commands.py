@@ -53,7 +53,7 @@ def evaluate(config: DictConfig) -> None:
     if start_processes(config, "afr_clip.evaluate"):
         return
     from afr_clip.run.evaluate import evaluate as run  # noqa: PLC0415
-    from afr_clip.training.checkpoint import read_named  # noqa: PLC0415
+    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
     if checkpoint is not None:
@@ -65,8 +65,8 @@ def evaluate(config: DictConfig) -> None:
 def predict(config: DictConfig) -> None:
     """Score photographs."""
     typed = read(config, PredictConfig)
+    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
     from afr_clip.run.predict import predict as run  # noqa: PLC0415
-    from afr_clip.training.checkpoint import read_named  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
     if checkpoint is not None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from afr_clip.clip.load import Towers
+from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
@@ -22,7 +23,7 @@ from afr_clip.run.build import (
 from afr_clip.run.job import EvaluationJob, Job
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.run.score import score_targets
-from afr_clip.training.checkpoint import Checkpoint, load_adapters
+from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.loggers import closing_mirrors
 from afr_clip.training.module import AnomalyDetectionModule
 
@@ -48,6 +49,11 @@ def evaluate(job: EvaluationJob, checkpoint: Checkpoint | None) -> None:
         with closing_mirrors(loggers):
             score_targets(job, run, module, data, build_engine(job, run, loggers))
         finish_run(run.folder)
+
+
+def read_named(name: str | None) -> Checkpoint | None:
+    """Read what ``checkpoint=`` names: a run folder, a file, or ``package:NAME/PATH``; nothing for ``None``."""
+    return None if name is None else read_checkpoint(weight_path(name))
 
 
 def build_scoring(job: Job, run: Run, checkpoint: Checkpoint | None) -> tuple[AnomalyDetectionModule, Towers]:

@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from afr_clip.clip.weights import weight_path
 from afr_clip.files import written_whole
 from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork
 
@@ -104,11 +103,6 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
         msg = f"{path} is not a {LAST} written by afr_clip.train, or it is damaged. Pass the run folder."
         raise CheckpointError(msg)
     return Checkpoint(path, content["state_dict"], content["manifest"])
-
-
-def read_named(name: str | None) -> Checkpoint | None:
-    """Read what ``checkpoint=`` names: a run folder, a file, or ``package:NAME/PATH``; nothing for ``None``."""
-    return None if name is None else read_checkpoint(weight_path(name))
 
 
 def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:

@@ -1,4 +1,4 @@
-"""Devices of the auxiliary set, circuit and dial, and the setting that they share with the set's other objects."""
+"""Devices of the auxiliary set, circuit and dial, and the printing that the set's other objects also use."""
 
 from dataclasses import replace
 from functools import cache
@@ -51,7 +51,7 @@ def circuit(canvas: Canvas) -> Surface:
 
 
 def _board_artwork(canvas: Canvas) -> tuple[Artwork, Artwork, Print, list[Corners]]:
-    """Lay a board out.
+    """Lay out a board.
 
     Returns:
         The board as etched, the board with its components, their height, and the boxes of what can be missing.
@@ -224,7 +224,7 @@ def _face_print() -> Print:
 
 
 def _printed_parts(rng: np.random.Generator, x: Plane, y: Plane) -> list[Region]:
-    """Return where some long ticks, some numbers, and some runs of short ticks are."""
+    """Return the places of some long ticks, some numbers, and some runs of short ticks."""
     parts = []
     for place, number in enumerate(rng.permutation(11)[:6]):
         run = place >= 4  # of the short ticks after a number
@@ -250,7 +250,7 @@ def sampled(
         width: Width of the sheet in the canvas' units.
 
     Returns:
-        Values in [0, 1]; 0 beside the sheet.
+        Values in [0, 1]; 0 outside the sheet.
     """
     columns = max(8, min(sheet.shape[1], round(width / canvas.pixel * 1.25)))
     rows = max(4, round(columns * sheet.shape[0] / sheet.shape[1]))

@@ -166,7 +166,7 @@ def key(canvas: Canvas) -> Surface:
 
 
 def _brushed(canvas: Canvas, across: Plane, strength: float) -> Plane:
-    """Return the tone of fine lines along which metal was ground."""
+    """Return the tone of fine grinding lines in metal."""
     lines = canvas.rng.normal(0, strength, 220).astype(np.float32)
     return np.interp(across, np.linspace(-1.6, 1.6, 220), lines).astype(np.float32)
 
@@ -196,4 +196,4 @@ AUXILIARY_OBJECTS: tuple[Category, ...] = (
     Category("key", key, ("missing_part", "scratch", "stain", "dent", "discolouration")),
     Category("dial", dial, ("missing_part", "stain", "scratch", "dent", "contamination")),
 )
-"""The objects that only the auxiliary set shows."""
+"""The objects of the auxiliary set only."""

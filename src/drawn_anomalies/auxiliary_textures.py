@@ -48,7 +48,7 @@ def brushed_metal(canvas: Canvas) -> Surface:
 
 
 def _lines(canvas: Canvas, angle: float, width: float) -> Plane:
-    """Return noise that is long along a direction close to an axis of the picture."""
+    """Return noise that is stretched along a direction close to an axis of the picture."""
     if abs(np.cos(angle)) > 0.5:
         return canvas.noise(width, 2, 40.0)
     turned = Canvas((canvas.size[1], canvas.size[0]), canvas.rng)
@@ -101,7 +101,7 @@ def granite(canvas: Canvas) -> Surface:
 
 
 def _grains(canvas: Canvas, spacing: float) -> Plane:
-    """Return a random value per grain of a jittered grid: the canvas' cells are slow where there are a thousand."""
+    """Return a random value per grain of a jittered grid; faster than ``cells`` if there are a thousand."""
     step = spacing / canvas.pixel
     rows, columns = (np.arange(0.0, length + step, step) for length in canvas.size)
     seeds = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -174,7 +174,7 @@ def _pieces(
 
 
 def _repeated(position: Plane, pitch: np.float32) -> Places:
-    """Return the number of each repetition and the place within it, from its middle."""
+    """Return the number of each repetition, and the position from its middle."""
     number = np.floor(position / pitch)
     return number, (position - (number + np.float32(0.5)) * pitch).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What a drawing is made on: coordinates, noise, and anti-aliased shapes given by signed distances.
+"""The canvas of a drawing: coordinates, noise, and anti-aliased shapes given by signed distances.
 
 Lengths are in units of half the shorter side, so a drawing looks the same at every resolution.
 """
@@ -40,7 +40,7 @@ class Canvas:
         self.y: Plane = np.broadcast_to(rows.astype(np.float32)[:, None], size)
 
     def zoomed(self, factor: float) -> "Canvas":
-        """Return the same canvas in units ``factor`` times as large: what is drawn on it comes out that much larger."""
+        """Return the same canvas in units ``factor`` times as large, so that drawings on it are that much larger."""
         other = copy.copy(self)
         other.pixel = self.pixel / factor
         other.x, other.y = self.x / np.float32(factor), self.y / np.float32(factor)
@@ -157,7 +157,7 @@ def mixed(
 
 
 def texture(colour: Float32[ndarray, "height width 3"], height: Plane, gloss: float = 0.0) -> Surface:
-    """Make a surface that fills the picture; behind it is the dark."""
+    """Make a surface that fills the picture; its backdrop is dark."""
     colour = np.clip(colour, 0, 1).astype(np.float32)
     everywhere = np.ones(height.shape, dtype=bool)
     return Surface(colour, height, gloss, everywhere, np.full_like(colour, 0.03))

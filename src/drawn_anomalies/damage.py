@@ -7,7 +7,7 @@ from drawn_anomalies.canvas import Canvas, Plane, Surface, cells, disc, flat, mi
 from drawn_anomalies.flaw import Flaw, blob, moved, on_body, replaced, showing, spot, wandering
 
 LEAST_LOSS = 0.006
-"""Share of the picture that is missing at least, where there are that many parts."""
+"""Smallest share of the picture to remove, if there are enough parts."""
 
 
 def hole(canvas: Canvas, surface: Surface) -> Flaw:
@@ -45,7 +45,7 @@ def dent(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def missing_part(canvas: Canvas, surface: Surface) -> Flaw:
-    """Take one of the surface's parts away, small ones several together; without parts, bite a piece off its edge."""
+    """Remove one of the surface's parts, or several small ones; without parts, bite a piece off its edge."""
     coverage = _lost_parts(canvas, surface) if surface.parts else _bite(canvas, surface)
     return replaced(surface, coverage, surface.backdrop, np.zeros_like(surface.height)), coverage
 
@@ -100,7 +100,7 @@ def warp(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def corrosion(canvas: Canvas, surface: Surface) -> Flaw:
-    """Eat a rough, spotted patch into the surface."""
+    """Corrode a rough, spotted patch of the surface."""
     rng = canvas.rng
     centre = spot(canvas, surface.body, 0.12)
     patch = blob(canvas, centre, rng.uniform(0.16, 0.28), 0.6)
@@ -112,7 +112,7 @@ def corrosion(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def chip(canvas: Canvas, surface: Surface) -> Flaw:
-    """Break small flat flakes off, so that the raw material shows."""
+    """Break off small flat flakes, so that the raw material is visible."""
     rng = canvas.rng
     centre = spot(canvas, surface.body, 0.1)
     _, _, value = cells(canvas, rng.uniform(0.12, 0.2))

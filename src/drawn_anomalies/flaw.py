@@ -1,4 +1,4 @@
-"""What every defect is made with: a place on the body, a line across it, a colour that shows, and the exact mask."""
+"""The tools of all defects: a place on the body, a line across it, a visible colour, and the exact mask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ Defect = Callable[[Canvas, Surface], Flaw]
 """Draws one kind of defect on a surface, with the canvas' randomness."""
 
 TRIES = 12
-"""Draws after which the most visible flaw so far is taken."""
+"""Number of draws after which the most visible flaw is taken."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Visible:
 
     Attributes:
         scale: Factor on all its lengths.
-        contrast: Mean difference it makes to the pixels of its mask at least, in parts of full brightness.
-        area: Share of the picture that its mask takes at least.
+        contrast: Lowest mean difference to the whole surface in its mask, as a share of full brightness.
+        area: Smallest share of the picture that its mask covers.
     """
 
     scale: float = 1.0
@@ -37,19 +37,19 @@ class Visible:
 
 
 LARGEST_AREA = 0.2
-"""Share of the picture that a mask takes at most."""
+"""Largest share of the picture that a mask covers."""
 
 
 def flawed(
     canvas: Canvas, surface: Surface, light: Light, defect: Defect, least: Visible = Visible()
 ) -> tuple[Surface, Region]:
-    """Put a defect on a surface where it can be seen.
+    """Put a defect on a surface where it is visible.
 
     Args:
         least: How large and clear it must be, as far as its kind and the surface allow.
 
     Returns:
-        The flawed surface, and the mask of the pixels that the defect covers at least by half.
+        The flawed surface, and the mask of the pixels that are at least half covered by the defect.
     """
     whole = light.seen(surface, canvas.pixel)
     best, most = None, -1.0
@@ -74,10 +74,10 @@ def flawed(
 def photographed(
     canvas: Canvas, surface: Surface, defect: Defect | None, least: Visible
 ) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
-    """Photograph a surface in a light of its own, whole or with a defect.
+    """Photograph a surface, whole or with a defect, in random light.
 
     Returns:
-        RGB, and the mask of the defect; ``None`` where there is none.
+        RGB, and the mask of the defect, if there is one.
     """
     light, mask = Light.drawn(canvas), None
     if defect is not None:
@@ -95,7 +95,7 @@ def _enlarged(defect: Defect, scale: float) -> Defect:
 
 
 def spot(canvas: Canvas, body: Region, margin: float = 0.0) -> tuple[float, float]:
-    """Choose a point of the body.
+    """Choose a random point of the body.
 
     Args:
         body: Where the point may be.
@@ -127,7 +127,7 @@ def blob(canvas: Canvas, centre: tuple[float, float], radius: float, roughness: 
 def wandering(
     canvas: Canvas, start: tuple[float, float], length: float, bend: float, num_points: int = 24
 ) -> Float32[ndarray, "points 2"]:
-    """Return the points of a line that changes direction as it goes.
+    """Return the points of a wandering line.
 
     Args:
         start: Its middle.
@@ -142,12 +142,12 @@ def wandering(
 
 
 def on_body(coverage: Plane, surface: Surface) -> Plane:
-    """Cut a coverage off at the edge of the body."""
+    """Clip a coverage at the edge of the body."""
     return coverage * surface.body
 
 
 def showing(canvas: Canvas, surface: Surface, coverage: Plane, least: float = 0.2, most: float = 0.5) -> Colour:
-    """Choose a colour that differs from what it will cover.
+    """Choose a colour that is visible on what it covers.
 
     Returns:
         Brighter or darker than the surface there, with a hue of its own.
@@ -164,7 +164,7 @@ def showing(canvas: Canvas, surface: Surface, coverage: Plane, least: float = 0.
 
 
 def moved(surface: Surface, dx: Plane, dy: Plane, canvas: Canvas) -> tuple[Float32[ndarray, "height width 3"], Plane]:
-    """Return colour and height as seen from ``x + dx, y + dy`` of every pixel."""
+    """Return the colour and height at ``x + dx, y + dy`` for every pixel."""
     height, width = canvas.size
     columns = (np.arange(width, dtype=np.float32)[None] + dx / np.float32(canvas.pixel)).astype(np.float32)
     rows = (np.arange(height, dtype=np.float32)[:, None] + dy / np.float32(canvas.pixel)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What an object lies on, and how: its place, its shadow, the plain ground."""
+"""The background of an object: its place, its shadow, and plain grounds."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ Picture = Float32[ndarray, "height width 3"]
 
 
 def aside(canvas: Canvas, reach: float = 0.08) -> tuple[float, float]:
-    """Return where an object lies: at most ``reach`` from the middle in either direction."""
+    """Return a random position, at most ``reach`` from the middle in either direction."""
     dx, dy = canvas.rng.uniform(-reach, reach, 2).tolist()
     return dx, dy
 
 
 def laid(background: Picture, coverage: Plane, thing: Picture, relief: Plane, gloss: float) -> Surface:
-    """Lay an object on its background; its softened rim counts as body, so that none is left of a missing piece."""
+    """Lay an object on its background; its soft rim is part of the body, so a missing piece leaves nothing behind."""
     surface = placed(background, coverage, thing, relief, gloss)
     return replace(surface, body=coverage > 0)
 
 
 def shadowed(canvas: Canvas, background: Picture, coverage: Plane, strength: float) -> Picture:
-    """Darken the background around what lies on it; no darker below it, where a missing piece would show that."""
+    """Darken the background around an object, but no further below it, where a missing piece would reveal it."""
     near = np.minimum(cv2.GaussianBlur(coverage, (0, 0), 0.045 / canvas.pixel), np.float32(0.5))
     return (background * (1 - np.float32(strength) * near)[..., None]).astype(np.float32)
 

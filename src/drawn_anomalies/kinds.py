@@ -27,7 +27,7 @@ DEFECTS: Mapping[str, Defect] = {
 """Every kind of defect that can be drawn."""
 
 HELD_OUT = ("crack", "fibre", "misprint", "warp", "corrosion")
-"""Kinds that only the unseen set shows: neither the auxiliary set nor the pre-training draws them."""
+"""Kinds of the unseen set only: neither the auxiliary set nor the pre-training draws them."""
 
 
 @dataclass(frozen=True)

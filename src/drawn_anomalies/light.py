@@ -10,12 +10,12 @@ from numpy import ndarray
 from drawn_anomalies.canvas import Canvas, Plane, Surface
 
 AMBIENT = 0.55
-"""Share of the light that comes from everywhere."""
+"""Share of ambient light."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """Light and camera of one picture, drawn once, so that a flawed and a whole surface can be seen alike.
+    """Light and camera of one picture, drawn once, so that a flawed and a whole surface look alike elsewhere.
 
     Attributes:
         direction: Unit vector towards the lamp: right, down, up.
@@ -35,7 +35,7 @@ class Light:
 
     @classmethod
     def drawn(cls, canvas: Canvas) -> "Light":
-        """Draw light and camera for a picture."""
+        """Draw random light and camera."""
         rng = canvas.rng
         azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.2)
         level = np.cos(elevation)
@@ -54,7 +54,7 @@ class Light:
         )
 
     def seen(self, surface: Surface, pixel: float) -> Float32[ndarray, "height width 3"]:
-        """Show a surface without the sensor's noise.
+        """Render a surface without the sensor's noise.
 
         Args:
             pixel: Side of a pixel in the units of the surface's height.

@@ -43,7 +43,7 @@ def contamination(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def discolouration(canvas: Canvas, surface: Surface) -> Flaw:
-    """Let a patch fade or burn, its pattern still showing through."""
+    """Let a patch fade or burn; its pattern stays visible."""
     rng = canvas.rng
     x, y = spot(canvas, surface.body, 0.2)
     radius = rng.uniform(0.18, 0.36)
@@ -65,7 +65,7 @@ def fibre(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def misprint(canvas: Canvas, surface: Surface) -> Flaw:
-    """Shift a band of what is printed, or print a part of it a second time next to itself."""
+    """Shift a band of the print, or print a part of it twice."""
     rng = canvas.rng
     centre = _middle_of_part(canvas, surface) or spot(canvas, surface.body, 0.2)
     x, y = canvas.turned(rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.05), centre)

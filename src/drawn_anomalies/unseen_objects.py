@@ -32,7 +32,7 @@ LETTERS = (
     "06 00 30 41 42 33 03", "40 00 03 33 03 06 46", "06 20 46 34 14", "00 06 03 43 40 46", "00 30 41 45 36 06 00",
     "06 00 30 41 42 33 03 23 46", "40 00 03 33 03 06", "00 06 04 40 13 46", "00 46 23 40 06",
 )  # fmt: skip
-"""Corners of each letter's line, as column and row digits on a grid of 5 by 7."""
+"""Corners of each letter's stroke, as column and row digits on a grid of 5 by 7."""
 
 DOTS = 640
 """Dots across a printed label."""
@@ -71,7 +71,7 @@ def gear(canvas: Canvas) -> Surface:
 
 
 def _turned_steel(canvas: Canvas, radius: Plane, angle: Plane, web: Plane, tip: float) -> Picture:
-    """Colour steel with the circles of the lathe, and the two-armed sheen that they give it."""
+    """Colour steel with circular lathe marks and the two-armed sheen they cause."""
     rng = canvas.rng
     circles = rng.normal(0, 1, 160).astype(np.float32)
     groove = np.interp(radius, np.linspace(0, 1.6, 160), circles).astype(np.float32)
@@ -206,7 +206,7 @@ def _bars(rng: np.random.Generator, sheet: Sheet, corners: Corners) -> Corners:
 
 
 def _printed(canvas: Canvas, x: Plane, y: Plane, sheet: Sheet, width: float) -> Plane:
-    """Return the coverage of ink when a sheet is printed ``width`` wide around the origin."""
+    """Return the coverage of ink of a sheet that is printed ``width`` wide around the origin."""
     columns = max(8, min(sheet.shape[1], round(width / canvas.pixel * 1.25)))
     rows = max(4, round(columns * sheet.shape[0] / sheet.shape[1]))
     small = cv2.resize(255 - sheet, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -320,4 +320,4 @@ UNSEEN_OBJECTS: tuple[Category, ...] = (
     Category("button", button, ("crack", "fibre", "chip", "missing_part")),
     Category("biscuit", biscuit, ("crack", "fibre", "missing_part", "discolouration", "contamination")),
 )
-"""The objects that only the unseen set shows."""
+"""The objects of the unseen set only."""

@@ -13,7 +13,7 @@ Numbers = Int32[ndarray, "height width"]
 Picture = Float32[ndarray, "height width 3"]
 
 PERIOD = 64
-"""Bricks, threads or pebbles after which their traits repeat: a power of two, and more than a picture shows."""
+"""Number of bricks, threads or pebbles after which their properties repeat; more than a picture shows."""
 
 
 def brick(canvas: Canvas) -> Surface:
@@ -125,7 +125,7 @@ def _roundness(place: Plane, thickness: Plane) -> Plane:
 
 
 def _beside(place: Plane, thickness: Plane, edge: np.float32) -> Plane:
-    """Return how far a place is out of its thread: 0 inside, 1 between threads."""
+    """Return how far a place is outside its thread: 0 inside, 1 between threads."""
     return np.clip((np.abs(place - np.float32(0.5)) - _half(thickness)) / edge + np.float32(0.5), 0, 1)
 
 
@@ -179,7 +179,7 @@ def _pebbles(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane
 
 
 def _counted(place: Plane) -> tuple[Numbers, Plane]:
-    """Split coordinates into whole cells, counted modulo the period, and the place within the cell."""
+    """Split coordinates into cell numbers, modulo the period, and the position within the cell."""
     whole = np.floor(place)
     return whole.astype(np.int32) & np.int32(PERIOD - 1), place - whole
 
@@ -190,4 +190,4 @@ UNSEEN_TEXTURES: tuple[Category, ...] = (
     Category("weave", weave, ("fibre", "warp", "hole", "cut", "stain")),
     Category("leather", leather, ("fibre", "crack", "scratch", "cut", "discolouration")),
 )
-"""The textures that only the unseen set shows."""
+"""The textures of the unseen set only."""

@@ -76,7 +76,7 @@ THINGS: tuple[Subject, ...] = _subjects(
 """Subjects that lie on a background."""
 
 SUBJECTS: tuple[Subject, ...] = MATERIALS + THINGS
-"""Everything that can be shown: materials first, then things."""
+"""All subjects: materials first, then things."""
 
 HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
     (colour, subject.words)
@@ -84,7 +84,7 @@ HELD_OUT_COMBINATIONS: frozenset[tuple[str, str]] = frozenset(
     for column, colour in enumerate(PALETTE)
     if (column + 3 * row) % 10 == 0
 )
-"""A tenth of all colours of subjects, spread evenly; training draws none of them."""
+"""A tenth of all combinations of colour and subject, spread evenly; they are kept out of training."""
 
 KINDS: tuple[str, ...] = tuple(kind for kind in DEFECTS if kind not in HELD_OUT)
 """The kinds of defects that pairs show."""
@@ -153,7 +153,7 @@ KIND_PHRASES: Mapping[str, tuple[str, ...]] = {
 """Phrases for one kind of defect."""
 
 NEUTRAL_NOUNS = ("object", "thing", "item", "surface", "product", "sample", "part", "piece", "material", "texture")
-"""Nouns that fit everything."""
+"""Nouns that fit any subject."""
 
 _EVERYDAY = """
 apple pear banana lemon cherry grape melon tomato potato carrot onion pepper mushroom egg bread cake cheese
@@ -179,10 +179,10 @@ PLAIN_SHARE = 0.3
 """Share of the captions that say nothing about the condition."""
 
 NEUTRAL_SHARE, STRANGE_SHARE = 0.15, 0.15
-"""Shares of the captions that call the subject a neutral noun, and something that it is not."""
+"""Shares of the captions that use a neutral noun, and the name of something else."""
 
 COLOUR_SHARE = 0.6
-"""Share of the captions naming the subject that name its colour too."""
+"""Share of the captions with the subject's name that also name its colour."""
 
 KIND_SHARE = 0.4
 """Share of the phrases about a defect that name its kind."""
@@ -191,11 +191,10 @@ KIND_SHARE = 0.4
 def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: str | None) -> str:
     """Choose one of the many captions of a picture.
 
-    A noun that says nothing or something wrong always comes with the condition: it is then all there is to learn.
+    A neutral or a wrong noun always comes with the condition, so that there is something to learn.
 
     Args:
-        subject: What the picture shows, in words.
-        defect: Its kind of defect, named or nameless, or none.
+        defect: The kind of defect, named or not; ``None`` for a whole subject.
     """
     template, choice = _one_of(rng, TEMPLATES), rng.random()
     if choice < NEUTRAL_SHARE:
@@ -208,17 +207,12 @@ def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: st
 
 
 def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:
-    """Describe something as flawed or as whole, in one of many ways.
-
-    Args:
-        words: What it is called.
-        flawed: Which of both to say.
-    """
+    """Describe something as flawed or as whole, in one of many ways."""
     return _one_of(rng, TEMPLATES).format(_one_of(rng, FLAWED_PHRASES if flawed else WHOLE_PHRASES).format(words))
 
 
 def plain_caption(subject: str, colour: str) -> str:
-    """Describe colour and subject, as an evaluation of both asks for.
+    """Return a caption of colour and subject, for evaluation.
 
     >>> plain_caption("cup", "red")
     'a photo of a red cup'
@@ -227,7 +221,7 @@ def plain_caption(subject: str, colour: str) -> str:
 
 
 def condition_captions(subject: str) -> tuple[str, str]:
-    """Describe a whole and a flawed subject, as an evaluation of the condition asks for.
+    """Return captions of a whole and of a flawed subject, for evaluation.
 
     >>> condition_captions("cup")
     ('a photo of a normal cup', 'a photo of a defective cup')

@@ -1,4 +1,4 @@
-"""Where a thing lies, and what it lies on."""
+"""Position of a thing, and its background."""
 
 from dataclasses import dataclass
 
@@ -18,11 +18,11 @@ BACKDROPS: tuple[Colour, ...] = (
     (0.38, 0.46, 0.52),
     (0.50, 0.54, 0.44),
 )
-"""What things lie on: muted, so that the colour of a caption is that of the thing."""
+"""Background colours: muted, so that the colour in a caption is that of the thing."""
 
 
 GRAINS = ((0.8, 1, 1.0, 0.012), (0.2, 3, 1.0, 0.03), (0.05, 2, 14.0, 0.03))
-"""Size, octaves, stretch and strength of the noise on smooth, mottled and brushed grounds."""
+"""Size, octaves, stretch and strength of the noise on smooth, mottled and brushed backgrounds."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def framed(canvas: Canvas, shift: float = 0.0, turn: float = 2 * np.pi) -> Frame
     """Place a thing anywhere near the middle.
 
     Args:
-        shift: How far the thing's middle lies along its own ``x``, for things that are longer on one side.
+        shift: Position of the thing's middle along its own ``x``, for things that are longer on one side.
         turn: Range of its angle in radians, around upright.
     """
     rng = canvas.rng
@@ -63,12 +63,12 @@ def laid(
     gloss: float = 0.2,
     tone: Plane | None = None,
 ) -> Surface:
-    """Lay a thing with its shadow on a ground.
+    """Lay a thing with its shadow on a background.
 
     Args:
         distance: Signed distance to its outline, in these coordinates.
         relief: Its height in these coordinates; without one its edges are bevelled.
-        tone: How much brighter or darker than its colour it is.
+        tone: Change of its brightness.
     """
     scale = np.float32(at.scale)
     distance = (distance * scale).astype(np.float32)
@@ -99,7 +99,7 @@ def bevel(distance: Plane, width: float, height: float) -> Plane:
 
 
 def _backdrop(canvas: Canvas, colour: Colour) -> Float32[ndarray, "height width 3"]:
-    """Choose a ground from which a thing of this colour stands out."""
+    """Draw a background from which a thing of this colour stands out."""
     apart = [tone for tone in BACKDROPS if np.abs(np.subtract(tone, colour)).max() > 0.3]
     base = canvas.colour(apart[canvas.rng.integers(len(apart))])
     scale, octaves, stretch, strength = GRAINS[canvas.rng.integers(len(GRAINS))]

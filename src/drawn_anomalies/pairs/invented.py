@@ -1,4 +1,4 @@
-"""Materials and things that have no name: layers of patterns, printed marks, outlines, all at random.
+"""Materials and things without a name: random layers of patterns, printed marks and outlines.
 
 A model that has seen many of them can tell what belongs to a pattern from what does not, for any pattern.
 """
@@ -190,7 +190,7 @@ PATTERNS: tuple[Callable[[Canvas], Plane], ...] = (
     _scattered,
     _fine_grain,
 )
-"""The layers that a material is made of."""
+"""The layers of invented materials."""
 
 
 def _mark(rng: np.random.Generator, x: Plane, y: Plane, size: float) -> Plane:
@@ -208,7 +208,7 @@ def _mark(rng: np.random.Generator, x: Plane, y: Plane, size: float) -> Plane:
 
 
 def _outline(canvas: Canvas, at: Frame) -> Plane:
-    """Return the signed distance to about any outline: smooth, cornered, holed, in two pieces; none has many teeth."""
+    """Return the signed distance to a random outline: smooth, with corners or a hole, or in two pieces; no gears."""
     rng = canvas.rng
     distance = _piece(rng, at.x, at.y, rng.uniform(0.6, 0.95))
     choice = rng.random()

@@ -12,7 +12,7 @@ from drawn_anomalies.pairs.palette import contrasting, toned
 TAU = 2 * np.pi
 
 DARK = 0.2
-"""Brightness below which neither the dark behind a material nor a darker shade of it can be seen."""
+"""Brightness below which neither the dark behind a material nor a darker shade of it is visible."""
 
 
 def concrete(canvas: Canvas, colour: Colour) -> Surface:
@@ -23,13 +23,13 @@ def concrete(canvas: Canvas, colour: Colour) -> Surface:
 
 
 def sandpaper(canvas: Canvas, colour: Colour) -> Surface:
-    """Draw sharp grain of one size."""
+    """Draw sharp grains of one size."""
     grain = canvas.noise(0.028)
     return _sheet(_shaded(canvas, colour, grain * np.float32(0.22)), grain * np.float32(0.007), 0.1)
 
 
 def cardboard(canvas: Canvas, colour: Colour) -> Surface:
-    """Draw board with long faint streaks and flutes that show through."""
+    """Draw board with long faint streaks and visible flutes."""
     across = _turned(canvas)[1]
     flutes = np.sin(across * np.float32(TAU / canvas.rng.uniform(0.09, 0.13)))
     tone = np.float32(0.05) * flutes + np.float32(0.06) * canvas.noise(0.06, 2, 8.0)
@@ -150,7 +150,7 @@ def parquet(canvas: Canvas, colour: Colour) -> Surface:
 
 
 def _turned(canvas: Canvas, spread: float = 0.3) -> tuple[Plane, Plane]:
-    """Turn by a random angle, around a random point, so that patterns start anywhere."""
+    """Rotate by a random angle around a random point, so that patterns can start anywhere."""
     centre = canvas.rng.uniform(-0.5, 0.5, 2)
     return canvas.turned(canvas.rng.uniform(-spread / 2, spread / 2), (float(centre[0]), float(centre[1])))
 
@@ -166,7 +166,7 @@ def _hexagon(x: Plane, y: Plane, spacing: float) -> Plane:
 
 
 def _shaded(canvas: Canvas, colour: Colour, tone: Plane | None = None) -> Float32[ndarray, "height width 3"]:
-    """Colour the picture; a tone of 0.1 is a tenth brighter, and black and white still show it."""
+    """Colour the picture; a tone of 0.1 is a tenth brighter, and is visible on black and white too."""
     base = flat(canvas.size, canvas.colour(colour, 0.025))
     if tone is None:
         return base
@@ -175,7 +175,7 @@ def _shaded(canvas: Canvas, colour: Colour, tone: Plane | None = None) -> Float3
 
 
 def _sheet(colour: Float32[ndarray, "height width 3"], height: Plane, gloss: float = 0.0) -> Surface:
-    """Fill the picture; behind a dark material it is bright, so that holes show."""
+    """Fill the picture; the backdrop of a dark material is bright, so that holes are visible."""
     surface = texture(colour, height, gloss)
     dark = float(surface.colour.mean()) < DARK
     return replace(surface, backdrop=np.full_like(surface.colour, 0.75)) if dark else surface

@@ -1,4 +1,4 @@
-"""Defects that have no name: anything that does not belong where it is."""
+"""Defects without a name: anything that is out of place."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def foreign_matter(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def transplant(canvas: Canvas, surface: Surface) -> Flaw:
-    """Show a turned patch of the surface in another place."""
+    """Copy a rotated patch of the surface to another place."""
     rng = canvas.rng
     centre = spot(canvas, surface.body, 0.15)
     source = spot(canvas, surface.body, 0.15)
@@ -35,7 +35,7 @@ def transplant(canvas: Canvas, surface: Surface) -> Flaw:
 
 
 def worn_patch(canvas: Canvas, surface: Surface) -> Flaw:
-    """Rub a patch off: its pattern and relief are smeared away."""
+    """Wear a patch down: its pattern and relief are smeared."""
     rng = canvas.rng
     coverage = on_body(blob(canvas, spot(canvas, surface.body, 0.15), rng.uniform(0.12, 0.3)), surface)
     reach = rng.uniform(0.04, 0.15) / canvas.pixel
@@ -90,4 +90,4 @@ def _form(canvas: Canvas, at: tuple[float, float], radius: float) -> Plane:
 NAMELESS: Mapping[str, Defect] = {
     draw.__name__: draw for draw in (foreign_matter, transplant, worn_patch, plain_mark, rough_patch)
 }
-"""Kinds of defects that captions call a defect and nothing else."""
+"""Kinds of defects that captions only call a defect."""

@@ -1,4 +1,4 @@
-"""Pairs of a picture and a caption, with the mask of what is wrong: what pocket is pre-trained on."""
+"""Pairs of a picture and a caption, with the mask of the defect: the data that pocket is pre-trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,23 +28,23 @@ FLAWED_SHARE = 0.5
 """Share of the pairs that have a defect."""
 
 NAMED_SHARE = 0.4
-"""Share of the pairs that show a subject with a name; the others show what was invented for the one picture."""
+"""Share of the pairs with a named subject; the others show something invented for that picture."""
 
 MATERIAL_SHARE = 0.5
-"""Share of the invented that fills the picture."""
+"""Share of materials among the invented subjects."""
 
 NAMELESS_SHARE = 0.5
-"""Share of the defects that have no name."""
+"""Share of the defects without a name."""
 
 FINER = (1.2, 1.8)
-"""A picture is drawn this much larger and scaled down, as photographs are: sharp and soft ones occur."""
+"""Range of the factor by which a picture is drawn larger and then scaled down, so that some are sharp and some soft."""
 
 SCALES, LEAST_CONTRASTS, LEAST_AREAS = (0.9, 1.7), (0.05, 0.3), (0.003, 0.012)
-"""Between which a picture's demands on its defect are drawn: faint and clear, small and large ones occur."""
+"""Ranges of the requirements on a defect, so that some are faint and some clear, some small and some large."""
 
 
 DRAWN: Mapping[str, Defect] = {**DEFECTS, **NAMELESS}
-"""Every kind of defect, with a name or without."""
+"""Every kind of defect, named or not."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def draw_named(rng: np.random.Generator, size: tuple[int, int], held_out: bool =
 
 
 def draw_invented(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
-    """Draw a picture of something that has no name; its caption tells the condition only."""
+    """Draw a picture of something without a name; its caption only describes the condition."""
     noun = str(rng.choice(NEUTRAL_NOUNS))
     defect = _defect(rng)
     canvas = _canvas(rng, size)
@@ -115,7 +115,7 @@ def _scaled(plane: ndarray, size: tuple[int, int]) -> ndarray:
 
 
 def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:
-    """Draw until the combination is one of those wanted: about ten times for the held-out ones."""
+    """Draw until the combination is held out or not, as asked; it takes about ten draws for the held-out ones."""
     colours = tuple(PALETTE)
     while True:
         subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], colours[rng.integers(len(colours))]

@@ -1,4 +1,4 @@
-"""Colours by the name that a caption gives them."""
+"""The colours of the captions, by name."""
 
 from collections.abc import Mapping
 
@@ -22,14 +22,14 @@ PALETTE: Mapping[str, Colour] = {
     "olive": (0.44, 0.46, 0.14),
     "golden": (0.80, 0.60, 0.18),
 }
-"""Reflected red, green and blue of every colour that is named."""
+"""Reflected red, green and blue of every named colour."""
 
 
 def toned(colour: Colour, gain: float, towards: float = 0.0) -> Colour:
     """Return a darker or brighter shade of a colour.
 
     Args:
-        gain: What its channels are multiplied with.
+        gain: Factor on its channels.
         towards: Share of white that is mixed in afterwards.
     """
     red, green, blue = (min(0.98, channel * gain) * (1 - towards) + towards for channel in colour)
@@ -37,6 +37,6 @@ def toned(colour: Colour, gain: float, towards: float = 0.0) -> Colour:
 
 
 def contrasting(colour: Colour) -> Colour:
-    """Return near white beside a dark colour and near black beside a bright one."""
+    """Return near white for a dark colour and near black for a bright one."""
     bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 0.5
     return (0.10, 0.10, 0.12) if bright else (0.93, 0.92, 0.89)

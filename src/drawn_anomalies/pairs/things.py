@@ -92,7 +92,7 @@ def heart(canvas: Canvas, colour: Colour) -> Surface:
 
 
 def triangle(canvas: Canvas, colour: Colour) -> Surface:
-    """Draw a triangle with equal sides."""
+    """Draw an equilateral triangle."""
     at = framed(canvas)
     slanted = np.float32(0.866) * np.abs(at.x) - np.float32(0.5) * at.y
     return laid(canvas, colour, at, np.maximum(slanted, at.y) - np.float32(0.42))
@@ -149,7 +149,7 @@ def domino(canvas: Canvas, colour: Colour) -> Surface:
 
 
 def dice(canvas: Canvas, colour: Colour) -> Surface:
-    """Draw the upper side of a dice."""
+    """Draw the top face of a dice."""
     at = framed(canvas)
     pips = [
         disc(at.x - np.float32(1.45 * x), at.y - np.float32(1.45 * y), 0.12)
@@ -171,7 +171,7 @@ def _star(x: Plane, y: Plane, tip: float, notch: float) -> Plane:
 
 
 def _pips(number: int) -> list[tuple[float, float]]:
-    """Return where the pips of a number lie."""
+    """Return the positions of the pips of a number."""
     middle, slope, counter = [(0.0, 0.0)], [(-0.22, -0.22), (0.22, 0.22)], [(-0.22, 0.22), (0.22, -0.22)]
     sides = [(-0.22, 0.0), (0.22, 0.0)]
     odd = middle if number % 2 else []
@@ -179,13 +179,13 @@ def _pips(number: int) -> list[tuple[float, float]]:
 
 
 def _dotted(canvas: Canvas, surface: Surface, at: Frame, pips: list[Plane], colour: Colour) -> Surface:
-    """Paint sunk pips."""
+    """Paint engraved pips."""
     coverage = canvas.fill(np.minimum.reduce(pips) * np.float32(at.scale))
     return surface.painted(coverage, colour).raised(coverage * np.float32(-0.015))
 
 
 def _written(canvas: Canvas, at: Frame, text: str) -> Plane:
-    """Write a figure of two thirds of the thing's width upon it."""
+    """Write a digit on a thing, two thirds of its width wide."""
     page = np.zeros((96, 96), dtype=np.uint8)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, 2.6, 7)
     cv2.putText(page, text, ((96 - width) // 2, (96 + height) // 2), cv2.FONT_HERSHEY_DUPLEX, 2.6, 255, 7, cv2.LINE_AA)

@@ -55,6 +55,8 @@ def test_a_specimen_fills_its_canvas_with_valid_values(category, size):
     assert surface.height.dtype == np.float32
     assert np.isfinite(surface.height).all()
     assert surface.body.any()
+    if category in AUXILIARY + UNSEEN:
+        assert all(part.any() and not (part & ~surface.body).any() for part in surface.parts)
 
 
 @of_each(UNSEEN_TEXTURES)

@@ -62,9 +62,6 @@ def decode_mask(path: Path, threshold: int | None = None) -> Bool[Tensor, "heigh
 
     Returns:
         ``True`` where the pixel is anomalous.
-
-    Raises:
-        DataError: As for ``decode_image``.
     """
     with _opened(path, _content(path)) as image:
         values = _mask_values(image)

@@ -30,9 +30,6 @@ DATASETS: Mapping[str, DatasetRow] = {row.name: row for row in (*INDUSTRIAL, *ME
 def dataset_row(layout: str) -> DatasetRow:
     """Look up a dataset by name.
 
-    Raises:
-        DataError: If there is no such row.
-
     Example:
         >>> dataset_row("mvtec_ad").folders[0]
         'mvtec_anomaly_detection'

@@ -58,20 +58,13 @@ class LoadedDataset:
 
 
 def load_dataset(spec: DatasetSpec) -> LoadedDataset:
-    """List a dataset's samples and hash their files.
-
-    Raises:
-        DataError: If the dataset is missing or incomplete.
-    """
+    """List a dataset's samples and hash their files."""
     samples = tuple(read_samples(spec))
     return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
 
 
 def content_digest(samples: Sequence[AnomalySample]) -> DatasetDigest:
     """Hash the content of every image and mask.
-
-    Raises:
-        MissingDataError: If a file cannot be read.
 
     Example:
         >>> content_digest([]).num_images

@@ -137,11 +137,7 @@ class DefectCount:
 
 
 def count_vanished_defects(samples: Sequence[AnomalySample], reader: SampleReader) -> dict[str, DefectCount]:
-    """Count, for each category with masks, the defects that the model's input size cannot show.
-
-    Raises:
-        DataError: If a mask cannot be decoded.
-    """
+    """Count, for each category with masks, the defects that the model's input size cannot show."""
     counts: dict[str, DefectCount] = {}
     masked = [(sample.category, sample.mask_path) for sample in samples if sample.mask_path is not None]
     for category, path in tracked(masked, "Counting defects"):

@@ -31,9 +31,6 @@ class DatasetSpec:
         categories: The categories to read; ``None`` for all.
         split: For example ``"test"``.
         data_dir: The folder that holds datasets; not needed if ``root`` is given.
-
-    Raises:
-        DataError: If ``categories`` is empty.
     """
 
     name: str

@@ -46,9 +46,6 @@ def open_cache(
         reader: Decodes and resizes.
         digest: Hashes of the samples' files.
         directory: The folder of all caches; made if absent.
-
-    Raises:
-        DataError: If a sample cannot be decoded, or the cache cannot be written.
     """
     # Everything that decides a pixel: the files, the size, the threshold, and the packages that decode and resize.
     versions = (FORMAT_VERSION, torch.__version__, torchvision.__version__, PIL.__version__)
@@ -105,11 +102,7 @@ class FeatureCache:
     store: Store
 
     def read(self, index: int) -> TappedSample:
-        """Read one sample.
-
-        Raises:
-            DataError: If the record is damaged.
-        """
+        """Read one sample."""
         mask, *tapped = self.store.read(index).values()
         return TappedSample(torch.from_numpy(mask), tuple(torch.from_numpy(one.astype(np.float32)) for one in tapped))
 

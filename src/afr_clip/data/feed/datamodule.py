@@ -44,9 +44,6 @@ class DataSettings:
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.
         num_processes: Number of processes that share the data.
-
-    Raises:
-        ValueError: If a number is out of range, or ``cache`` lacks its folder.
     """
 
     image_size: tuple[int, int]
@@ -127,11 +124,7 @@ class AnomalyDataModule(LightningDataModule):
         return self.settings.mean, self.settings.std
 
     def train_dataloader(self) -> DataLoader[AnomalyItem]:
-        """Load this process's part of each batch of the auxiliary dataset, in a new order each epoch.
-
-        Raises:
-            DataError: If there is no auxiliary dataset.
-        """
+        """Load this process's part of each batch of the auxiliary dataset, in a new order each epoch."""
         if self.auxiliary is None:
             msg = "Training needs an auxiliary dataset. Choose one, for example dataset=visa."
             raise DataError(msg)
@@ -170,11 +163,7 @@ class AnomalyDataModule(LightningDataModule):
         return replace(batch, image=images.to(batch.mask.device))
 
     def target_dataloader(self, name: str) -> DataLoader[AnomalyItem]:
-        """Load this process's batches of one target, in the order of its samples.
-
-        Raises:
-            DataError: If there is no such target.
-        """
+        """Load this process's batches of one target, in the order of its samples."""
         dataset, settings = self._dataset(self._target(name), training=False), self.settings
         batch_size = settings.eval_batch_size or settings.batch_size
         if settings.num_processes == 1:
@@ -192,9 +181,6 @@ class AnomalyDataModule(LightningDataModule):
         Args:
             name: Name of the target.
             shots: Images of each category; the run's seed decides the choice.
-
-        Raises:
-            DataError: If there is no such target, it has no such images, or a file cannot be decoded.
         """
         target, settings = self._target(name), self.settings
         reader, chosen = self.reader(target), choose_references(target, shots, settings.seed)
@@ -202,11 +188,7 @@ class AnomalyDataModule(LightningDataModule):
         return [collate([dataset[index] for index in range(shots)]) for dataset in datasets]
 
     def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
-        """Count the 8-connected defects per category that have no pixel left at the model's input size; warn of any.
-
-        Raises:
-            DataError: If a mask cannot be decoded.
-        """
+        """Count the 8-connected defects per category that have no pixel left at the model's input size; warn of any."""
         counts = count_vanished_defects(dataset.samples, self.reader(dataset))
         name = dataset.spec.name
         for category, count in counts.items():
@@ -221,11 +203,7 @@ class AnomalyDataModule(LightningDataModule):
 
     @contextmanager
     def naming_lost_images(self) -> Iterator[None]:
-        """Name the image that was being read if a loading process is lost inside the block.
-
-        Raises:
-            LostWorkerError: If a loading process is lost.
-        """
+        """Name the image that was being read if a loading process is lost inside the block."""
         try:
             yield
         except RuntimeError as error:  # PyTorch raises it at any point of the main process

@@ -43,9 +43,6 @@ class AnomalyDataset(Dataset[AnomalyItem]):
 
     Attributes:
         on_read: Called with the index of each image before it is read.
-
-    Raises:
-        ValueError: If ``features`` are combined with an augmentation.
     """
 
     def __init__(  # noqa: PLR0913 - two caches and two augmentations, all optional

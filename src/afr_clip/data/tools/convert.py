@@ -29,9 +29,6 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
     Args:
         spec: The dataset.
         target: A new folder; it appears only when it is complete.
-
-    Raises:
-        DataError: If the dataset cannot be read, or ``target`` exists or cannot be written.
     """
     if target.exists():
         msg = f"{target} already exists. Choose another folder, or remove it."

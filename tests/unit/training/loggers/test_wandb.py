@@ -1,5 +1,7 @@
 import os
+from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,27 +12,21 @@ from afr_clip.training.loggers.mirror import Mirror, Picture, Published, RunFact
 from afr_clip.training.loggers.wandb import Wandb, data_dir_in, masks_of
 
 
-@pytest.fixture
-def mode(monkeypatch):
-    """Say how W&B would run on a machine that has a key, a network and `WANDB_MODE`, or not."""
-
-    def decide(*, key: bool, network: bool, mode: str | None = None) -> str | None:
-        monkeypatch.setattr(loggers, "has_api_key", lambda: key)
-        monkeypatch.setattr(loggers, "reaches_server", lambda: network)
-        monkeypatch.setenv("WANDB_MODE", mode or "")
-        return loggers.wandb_mode()
-
-    return decide
-
-
-@pytest.mark.parametrize(("key", "network"), [(True, True), (True, False), (False, True), (False, False)])
-def test_without_key_or_network_nothing_is_sent(mode, key, network):
-    assert mode(key=key, network=network) == ("online" if key and network else "offline")
-
-
-@pytest.mark.parametrize("wanted", ["online", "offline", "disabled"])
-def test_the_mode_of_the_environment_wins(mode, wanted):
-    assert mode(key=False, network=False, mode=wanted) is None
+@pytest.mark.parametrize(
+    ("key", "network", "wanted", "expected"),
+    [
+        (True, True, "", "online"),
+        (True, False, "", "offline"),
+        (False, True, "", "offline"),
+        (False, False, "", "offline"),
+        *[(False, False, wanted, None) for wanted in ("online", "offline", "disabled")],  # the environment decides
+    ],
+)
+def test_without_key_or_network_the_mode_is_offline(monkeypatch, key, network, wanted, expected):
+    monkeypatch.setattr(loggers, "has_api_key", lambda: key)
+    monkeypatch.setattr(loggers, "reaches_server", lambda: network)
+    monkeypatch.setenv("WANDB_MODE", wanted)
+    assert loggers.wandb_mode() == expected
 
 
 def test_a_key_may_lie_in_the_environment(monkeypatch):
@@ -50,18 +46,11 @@ def test_a_key_may_lie_in_the_environment(monkeypatch):
 def test_the_server_is_asked_once_and_not_for_long(monkeypatch, url, server, error, expected):
     asked = []
 
-    class Connection:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            asked.append("closed")
-
     def connect(address, timeout):
         asked.append((address, timeout))
         if error:
             raise error
-        return Connection()
+        return closing(SimpleNamespace(close=lambda: asked.append("closed")))
 
     monkeypatch.setattr(loggers.socket, "create_connection", connect)
     monkeypatch.setattr(loggers, "getproxies", dict)
@@ -71,53 +60,50 @@ def test_the_server_is_asked_once_and_not_for_long(monkeypatch, url, server, err
 
 
 class Run:
-    """Stands for a run of W&B: takes everything, keeps what was logged."""
+    """Stands for a run of W&B; keeps what it is given."""
 
     id = "abc"
 
-    def __init__(self) -> None:
+    def __init__(self, **given) -> None:
+        self.given = given
         self.logged: list[dict] = []
         self.axes: dict[str, str | None] = {}
-        self.config = self
+        self.log = self.logged.append
         self.finished: list[int] = []
 
-    def define_metric(self, name, step_metric=None, summary=None, hidden=None) -> None:
+    def define_metric(self, name, step_metric=None, hidden=None) -> None:
         self.axes[name] = step_metric
-
-    def log(self, values) -> None:
-        self.logged.append(values)
 
     def finish(self, exit_code) -> None:
         self.finished.append(exit_code)
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """Replace `wandb.init`; what it was given by every call, and the runs it returned."""
+def runs(monkeypatch) -> list[Run]:
+    """Replace `wandb.init`; the runs it returned."""
     import wandb  # noqa: PLC0415
 
-    given: list[dict] = []
     runs: list[Run] = []
 
-    def init(**arguments) -> Run:
-        given.append(arguments)
-        runs.append(Run())
+    def init(**given) -> Run:
+        runs.append(Run(**given))
         return runs[-1]
 
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return given, runs
+    return runs
 
 
 def facts(folder) -> RunFacts:
     return RunFacts(folder, "train", {"seed": 3, "manifest": {"commit": {"hash": "c0ffee", "dirty": True}}}, ("a", "b"))
 
 
-def test_a_run_is_named_after_its_folder_and_lies_in_it(started, tmp_path):
+def test_a_run_is_named_after_its_folder_and_lies_in_it(runs, tmp_path):
     mirror = Mirror(Wandb, facts(tmp_path / "my_run"), project="afr-clip", entity="us", group="table3")
     mirror.log_metrics({"train/loss_epoch": 0.5, "epoch": 0}, 7)
     mirror.close(succeeded=False)
-    (given,), (run,) = started
+    (run,) = runs
+    given = run.given
     settings = given.pop("settings")
     assert (settings.console, settings.git_commit) == ("off", "c0ffee")
     assert given.pop("id") == (tmp_path / "my_run" / "wandb_run_id").read_text().strip()
@@ -139,25 +125,25 @@ def test_a_run_is_named_after_its_folder_and_lies_in_it(started, tmp_path):
     assert run.finished == [1]
 
 
-def test_values_go_against_epochs_and_steps_not_calls(started, tmp_path):
+def test_values_go_against_epochs_and_steps_not_calls(runs, tmp_path):
     Mirror(Wandb, facts(tmp_path), project="p").log_metrics({}, 0)
-    (run,) = started[1]
+    (run,) = runs
     assert run.axes["train/*"] == run.axes["target/*"] == run.axes["mean/*"] == "epoch"
     assert run.axes["train/loss_step"] == "trainer/global_step"
 
 
-def test_a_resumed_run_sends_what_was_logged_before_first(started, tmp_path):
+def test_a_resumed_run_sends_what_was_logged_before_first(runs, tmp_path):
     earlier = [({"train/loss_epoch": 0.5, "epoch": 0.0}, 3)]
     Mirror(Wandb, facts(tmp_path), project="p", earlier=earlier).log_metrics({"train/loss_epoch": 0.4, "epoch": 1.0}, 6)
-    steps = [values["trainer/global_step"] for values in started[1][0].logged]
+    steps = [values["trainer/global_step"] for values in runs[0].logged]
     assert steps == [3, 6]
 
 
-def test_a_folder_has_one_run(started, tmp_path):
+def test_a_folder_has_one_run(runs, tmp_path):
     for _ in range(2):
         Mirror(Wandb, facts(tmp_path), project="p").log_metrics({}, 0)
-    first, second = started[0]
-    assert first["id"] == second["id"]
+    first, second = runs
+    assert first.given["id"] == second.given["id"]
 
 
 @pytest.fixture
@@ -189,10 +175,10 @@ def test_steps_have_labels_of_their_own_however_flat_a_map_is(heat_map, lowest, 
         assert len(set(labels.values())) == 8
 
 
-def test_a_picture_lies_under_its_truth_and_its_map(started, heat_map, tmp_path):
+def test_a_picture_lies_under_its_truth_and_its_map(runs, heat_map, tmp_path):
     mirror = Mirror(Wandb, facts(tmp_path), project="p")
     mirror.log_pictures("heat_maps/visa/highest", [heat_map, Picture(heat_map.path)])
-    (logged,) = started[1][0].logged
+    (logged,) = runs[0].logged
     shown, plain = logged["heat_maps/visa/highest"]
     assert (shown._caption, plain._caption) == ("a caption", None)
     assert shown._masks.keys() == {"truth", "anomaly_map"}
@@ -209,7 +195,7 @@ def test_files_to_upload_lie_in_the_run_folder_unless_the_user_says_where(monkey
         assert os.environ["WANDB_DATA_DIR"] == "/elsewhere"
 
 
-def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch, caplog):
+def test_a_service_that_dies_does_not_end_the_run(runs, tmp_path, monkeypatch, caplog):
     import wandb  # noqa: PLC0415
 
     let_go: list[int] = []
@@ -224,7 +210,7 @@ def test_a_service_that_dies_does_not_end_the_run(started, tmp_path, monkeypatch
     def gone(values):
         raise BrokenPipeError("service gone")
 
-    monkeypatch.setattr(started[1][0], "log", gone)
+    monkeypatch.setattr(runs[0], "log", gone)
     for step in range(3):
         mirror.log_metrics({"a": 1.0}, step)
     mirror.publish(Published())

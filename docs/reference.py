@@ -26,6 +26,11 @@ ROOMS = (
     ("afr_clip.losses", "Losses"), ("afr_clip.metrics", "Metrics"), ("afr_clip.data", "Data"),
     ("afr_clip.training", "Training"), ("afr_clip.reports", "Reports"), ("drawn_anomalies", "Drawn pictures"),
 )  # fmt: skip
+SHOWN = {
+    "backbone": "vit_l_14_336", "dataset": "demo", "logger": "all", "loss": "anomaly", "optimizer": "adam",
+    "protocol": "no_targets", "schedule": "cosine",
+}  # fmt: skip
+"""The file of a group whose keys are shown."""
 
 
 def write(folder: Path) -> None:
@@ -137,13 +142,12 @@ def config() -> str:
         text += f"## `afr-clip {command}`\n\n" + keys(node, CONF / f"{command}.yaml", own)
     for key in train:
         if is_group(train, key) and key != "module":
-            chosen = {"dataset": "demo", "logger": "all", "schedule": "cosine"}.get(key)
+            chosen = SHOWN.get(key)
             node = composed("train", *([f"{key}={chosen}"] if chosen else []))
             text += f"## `{key}`\n\n" + (f"Shown for `{key}={chosen}`.\n\n" if chosen else "")
-            text += subtree(node[key], key, comments(next((CONF / key).glob(f"{chosen or '*'}.yaml"))))
-    text += "## `search`\n\nOnly for `afr-clip sweep`.\n\n" + subtree(
-        composed("sweep").search, "search", comments(CONF / "sweep.yaml")
-    )
+            text += subtree(node[key], key, comments(CONF / key / f"{chosen or 'default'}.yaml"))
+    said = {path.removeprefix("search."): comment for path, comment in comments(CONF / "sweep.yaml").items()}
+    text += "## `search`\n\nOnly for `afr-clip sweep`.\n\n" + subtree(composed("sweep").search, "search", said)
     return text
 
 
@@ -239,10 +243,6 @@ def comments(file: Path) -> dict[str, str]:
         else:
             path = path if line.strip() else ""
     return found
-
-
-def below(said: Mapping[str, str], key: str) -> dict[str, str]:
-    return {path.removeprefix(f"{key}."): text for path, text in said.items()}
 
 
 def attributes(node: Any) -> dict[str, str]:

@@ -24,7 +24,7 @@ from afr_clip.processes.place import adopt_srun, is_first, place
 from afr_clip.processes.signals import EXIT_STOPPED, INTERRUPTED, LOST, SpokenExit, Stopped, end_with
 
 EXIT_ERROR = 1
-"""Everything else that went wrong."""
+"""Any error but those with a code of their own."""
 
 EXIT_BAD_COMMAND_LINE = 2
 """The command line cannot be read: an unknown key or file, a wrong type, a missing argument."""

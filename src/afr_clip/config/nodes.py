@@ -134,7 +134,6 @@ class SweepConfig(TrainConfig):
     leave_out: list[str]
     dry_run: bool
     num_trials: int
-    cell: str | None
     search: SearchSettings = _unchosen(SearchSettings)
 
 

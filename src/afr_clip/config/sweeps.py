@@ -21,7 +21,7 @@ from afr_clip.run.job import Record
 from afr_clip.settings import SearchSettings
 from afr_clip.sweep.job import Cell, SweepJob
 
-OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", "cell", "search")
+OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", "search")
 """Keys of the sweep that its cells do not get."""
 
 _OF_A_RUN = {"seed": "seeds=[...]", "run_dir": "sweep_dir=DIR", "resume": "the same command again", "task_name": "none"}

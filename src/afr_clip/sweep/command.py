@@ -1,21 +1,29 @@
-"""A sweep from its config to its report."""
+"""A sweep from its job to its report."""
 
+import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from afr_clip.reports.compare.report import write_ablations
 from afr_clip.reports.compare.values import ComparisonError
+from afr_clip.reports.record.run_folder import write_json
 from afr_clip.run.build import check_model
-from afr_clip.sweep.cell import State, state_of, write_plan
+from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.cost import check_datasets, print_cost
-from afr_clip.sweep.job import Cell, SweepJob
-from afr_clip.sweep.launch import HERE, chosen_run, extra_overrides, run_cells
-from afr_clip.sweep.record import only_sweep_in, read_record, write_record
-from afr_clip.sweep.search import plan_search, run_search
+from afr_clip.sweep.job import SweepJob
+from afr_clip.sweep.launch import HERE, run_cells
+from afr_clip.sweep.search import check_search, run_search
 
 logger = logging.getLogger(__name__)
+
+
+class SweepFolderError(ValueError):
+    """A sweep's folder cannot be used as asked."""
 
 
 class UnfinishedSweepError(ValueError):
@@ -26,8 +34,9 @@ def sweep(job: SweepJob) -> None:
     """Run every cell that is not done, or the trials of a search.
 
     Raises:
-        ConfigError: If a cell's model cannot be built, or the folder holds another sweep.
+        SweepFolderError: If the folder holds another sweep, or another process is at work there.
         UnfinishedSweepError: If a cell failed twice, or was stopped.
+        ValueError: If a cell's model cannot be built, or the search or its launcher is not as it must be.
     """
     for cell in job.cells:
         try:
@@ -36,73 +45,83 @@ def sweep(job: SweepJob) -> None:
         except ValueError as error:
             msg = f"{cell.setting} cannot run: {error}"
             raise ValueError(msg) from error
-    with only_sweep_in(job.folder):
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(job.folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        msg = (
+            f"Only one sweep at a time may work in {job.folder}, and another one does. Wait for it, or choose another "
+            f"sweep_dir."
+        )
+        raise SweepFolderError(msg) from None
+    with lock:
         read_record(job)
+        if job.space:
+            check_search(job)
         if job.dry_run:
-            if job.space:
-                plan_search(job)
-            print_cost(job.folder, job.cells, times=job.num_trials if job.space else 1)
-        elif job.space:
-            _search(job)
+            print_cost(job)
+            return
+        if job.launcher == HERE:  # a launcher's jobs may see other disks than this machine
+            check_datasets(job.cells)
+        if job.space:
+            cells = {f"trial {number}": cell for number, cell in run_search(job).items()}
+            again = "The same command resumes stopped trials, and does not repeat one that failed twice"
         else:
-            _experiment(job)
+            cells = {f"{cell.setting} with seed {cell.seed}": cell for cell in job.cells}
+            again = "The same command runs only these cells again"
+            write_record(job)
+            run_cells(job, job.cells, lambda: write_record(job))
+            write_record(job)
+        _report(job.folder, {name: cell.folder for name, cell in cells.items()}, again)
 
 
-def _experiment(job: SweepJob) -> None:
-    cells = job.cells
-    _check_datasets(job)
-    _say_what_is_the_same(cells)
-    for cell in cells:
-        if state_of(cell.folder).name != "done":
-            write_plan(cell, extra_overrides(job, cell))
-    write_record(job, cells, job.reference)
-
-    def note(_folder: Path, _state: State) -> None:
-        write_record(job, cells, job.reference)
-
-    folders = list(dict.fromkeys(cell.folder for cell in cells))
-    run_cells(folders, chosen_run(job, note))
-    write_record(job, cells, job.reference)
-    again = "The same command runs these again and no finished one"
-    _end(job.folder, [(f"{cell.setting} with seed {cell.seed}", cell.folder) for cell in cells], again)
-
-
-def _search(job: SweepJob) -> None:
-    looked_for = plan_search(job)
-    _check_datasets(job)
-    trials = run_search(job, looked_for)
-    again = "The same command resumes stopped trials, and does not repeat one that failed twice"
-    _end(job.folder, [(f"trial {number}", folder) for number, folder in trials], again)
-
-
-def _check_datasets(job: SweepJob) -> None:
-    """Look for the datasets before the first cell runs; a launcher's jobs may see other disks than this machine."""
-    if job.launcher == HERE:
-        check_datasets(job.cells)
-
-
-def _say_what_is_the_same(cells: Sequence[Cell]) -> None:
-    first: dict[Path, Cell] = {}
-    for cell in cells:
-        other = first.setdefault(cell.folder, cell)
-        if other is not cell:
-            logger.warning("%s is the same training as %s here, and runs once.", cell.setting, other.setting)
-
-
-def _end(folder: Path, cells: Sequence[tuple[str, Path]], again: str) -> None:
-    states = {name: state_of(cell) for name, cell in cells}
-    refused: list[str] = []
+def _report(folder: Path, cells: Mapping[str, Path], again: str) -> None:
+    faults: list[str] = []
     try:
         page = write_ablations(folder, folder / "report")
         sys.stdout.write(f"report: {page}\n")
-    except ComparisonError as error:  # what failed is to be said all the same
-        refused.append(str(error))
+    except ComparisonError as error:  # what failed is reported all the same
+        faults.append(str(error))
     sys.stdout.write(f"sweep: {folder}\n")
+    states = {name: state_of(cell) for name, cell in cells.items()}
     failed = [f"{name}: {state.error}" for name, state in states.items() if state.name == "failed"]
-    waiting = [name for name, state in states.items() if state.name == "waiting"]
-    lines: list[str] = []
-    if failed or waiting:
-        lines = [f"{len(failed)} of {len(states)} cells failed, {len(waiting)} were stopped.", *failed]
-        lines.append(f"{again}; each cell's own log is its cell.log.")
-    if lines or refused:
-        raise UnfinishedSweepError("\n".join([*lines, *refused]))
+    stopped = sum(state.name == "waiting" for state in states.values())
+    if failed or stopped:
+        head = f"{len(failed)} of {len(states)} cells failed, {stopped} were stopped."
+        faults = [head, *failed, f"{again}. Each cell's log is its cell.log.", *faults]
+    if faults:
+        raise UnfinishedSweepError("\n".join(faults))
+
+
+def read_record(job: SweepJob) -> dict[str, Any]:
+    """Read what an earlier call of the same sweep wrote; empty if there is nothing.
+
+    Raises:
+        SweepFolderError: If it was made with other overrides or other axes.
+    """
+    path = job.record_path
+    if not path.exists():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for key, name in (("experiment", "experiment"), ("decisive", "overrides"), ("axes", "axes")):
+        now = job.record_head[key]
+        if record[key] != now:
+            msg = (
+                f"A sweep must continue with the {name} it was started with, {record[key]} in {path}, got {now}. Use "
+                f"the same, or choose another sweep_dir."
+            )
+            raise SweepFolderError(msg)
+    return record
+
+
+def write_record(job: SweepJob) -> None:
+    """Write the cells of an experiment with their states; those of earlier calls with other seeds stay."""
+    earlier = read_record(job)
+    folders = {(cell["setting"], cell["seed"]): cell["folder"] for cell in earlier.get("cells", [])}
+    folders |= {(cell.setting, cell.seed): str(cell.folder.relative_to(job.folder)) for cell in job.cells}
+    entries = []
+    for (setting, seed), folder in folders.items():
+        state = state_of(job.folder / folder)
+        entries.append({"setting": setting, "seed": seed, "folder": folder, "state": state.name, "error": state.error})
+    reference = job.reference or earlier.get("reference") or entries[0]["setting"]
+    write_json(job.record_path, job.record_head | {"reference": reference, "cells": entries})

@@ -5,9 +5,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -20,142 +20,109 @@ from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.run.build import build_module, data_settings, dataset_spec
 from afr_clip.run.job import ProtocolJob, TrainingJob
-from afr_clip.sweep.cell import state_of
-from afr_clip.sweep.job import Cell
+from afr_clip.sweep.cells import state_of
+from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.training.schedule import optimizer_factory
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Images:
-    """How many images a cell sees.
-
-    Attributes:
-        trained: Images to train on, times epochs.
-        scored: Images to score.
-    """
+class Images(NamedTuple):
+    """The images of some cells: those trained on, once per epoch, and those scored."""
 
     trained: int
     scored: int
 
-    def __add__(self, other: "Images") -> "Images":
-        return Images(self.trained + other.trained, self.scored + other.scored)
 
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds an image.
-
-    Attributes:
-        training: Of one image in one epoch.
-        scoring: Of one image.
-        source: How it is known.
-    """
+class Pace(NamedTuple):
+    """Seconds per image and epoch of training, seconds per scored image, and how they are known."""
 
     training: float
     scoring: float
     source: str
 
     def seconds(self, images: Images) -> float:
-        """Return what some images take."""
+        """Return how long some images take."""
         return self.training * images.trained + self.scoring * images.scored
 
 
-Count = Callable[[DatasetSpec], int]
-"""Counts the images of a dataset."""
+@functools.cache
+def count(dataset: DatasetSpec) -> int:
+    """Count the images of a dataset, once.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    return len(read_samples(dataset))
 
 
 def check_datasets(cells: Sequence[Cell]) -> None:
-    """Look for every dataset of some cells.
-
-    Args:
-        cells: Their configs name the datasets.
+    """Look for every dataset of some cells. A protocol with legs may lack some.
 
     Raises:
-        DataError: If one is not there, or not as it must be. What a protocol with legs lacks is absent there, no error.
+        DataError: If one is missing or damaged.
     """
-    count = _counter()
     for cell in cells:
         if not isinstance(cell.job, ProtocolJob):
-            images_of(cell, count)
+            images_of(cell)
 
 
-def images_of(cell: Cell, count: Count) -> Images:
+def images_of(cell: Cell) -> Images:
     """Count what a cell trains on and scores, in all its trainings."""
-    total = Images(0, 0)
+    trained = scored = 0
     for job in cell.trainings:
         images, limit = count(dataset_spec(job.auxiliary, job)), job.trainer.limit_train_batches
-        trained = min(images, limit * job.data.batch_size) if isinstance(limit, int) else round(images * limit)
-        scored = sum(count(dataset_spec(target, job)) for target in job.targets)
-        total += Images(trained * job.trainer.max_epochs, scored)
-    return total
+        per_epoch = min(images, limit * job.data.batch_size) if isinstance(limit, int) else round(images * limit)
+        trained += per_epoch * job.trainer.max_epochs
+        scored += sum(count(dataset_spec(target, job)) for target in job.targets)
+    return Images(trained, scored)
 
 
-def _counter() -> Count:
-    return functools.cache(lambda spec: len(read_samples(spec)))
-
-
-def print_cost(folder: Path, cells: Sequence[Cell], times: int = 1) -> None:
+def print_cost(job: SweepJob) -> None:
     """Print the cells of a sweep, and what those that are not done would cost.
 
-    Args:
-        folder: The sweep's folder.
-        cells: All cells.
-        times: How often each would run, with other values.
-
     Raises:
-        DataError: If a dataset is not there; the cells are printed before.
+        DataError: If a dataset is missing; the cells are printed before.
     """
     console = Console(width=None if Console().is_terminal else 160)
-    table = Table(title=f"{len(cells)} cells")
+    table = Table(title=f"{len(job.cells)} cells")
     for column in ("setting", "seed", "folder", "state"):
         table.add_column(column, overflow="fold")
-    for cell in cells:
-        table.add_row(cell.setting, str(cell.seed), str(cell.folder.relative_to(folder)), state_of(cell.folder).name)
+    for cell in job.cells:
+        folder = str(cell.folder.relative_to(job.folder))
+        table.add_row(cell.setting, str(cell.seed), folder, state_of(cell.folder).name)
     console.print(table)
-    count = _counter()
-    # A cell that stands under two settings runs once.
-    images = {cell.folder: images_of(cell, count) for cell in cells}
-    todo = [images[path] for path in images if state_of(path).name != "done"]
-    total = sum(todo, Images(0, 0))
-    lines = [
-        f"{len(todo) * times} cells are to run: {total.trained * times:,} images to train on (counted once an epoch), "
-        f"{total.scored * times:,} images to score."
-    ]
+    times = job.num_trials if job.space else 1
+    cells = {cell.folder: cell for cell in job.cells}  # two settings with the same folder run once
+    todo = [images_of(cell) for folder, cell in cells.items() if state_of(folder).name != "done"]
+    total = Images(sum(one.trained for one in todo) * times, sum(one.scored for one in todo) * times)
+    sys.stdout.write(
+        f"{len(todo) * times} cells are to run: {total.trained:,} images to train on (counted once an epoch), "
+        f"{total.scored:,} images to score.\n"
+    )
     if todo:
-        pace = measured_pace([(path, images[path]) for path in images]) or probe(cells[0].trainings[0])
+        pace = measured_pace(list(cells.values())) or probe(job.cells[0].trainings[0])
         each = ", ".join(sorted({_duration(pace.seconds(one)) for one in todo}))
-        whole = _duration(pace.seconds(total) * times)
-        lines.append(f"Estimate: {each} a cell, {whole} one after the other, from {pace.source}.")
-    sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write(
+            f"Estimate: {each} a cell, {_duration(pace.seconds(total))} one after the other, from {pace.source}.\n"
+        )
 
 
-def measured_pace(cells: Sequence[tuple[Path, Images]]) -> Pace | None:
-    """Take the pace from cells that are done.
-
-    Args:
-        cells: Folders and images.
-
-    Returns:
-        The mean pace; ``None`` where no cell is done, or none says how long it took.
-    """
-    trained = scored = num = 0
+def measured_pace(cells: Sequence[Cell]) -> Pace | None:
+    """Return the mean pace of finished cells; ``None`` if no manifest says how long one took."""
+    seen: list[Images] = []
     training = scoring = 0.0
-    for folder, images in cells:
-        manifest = folder / "manifest.json"
-        if state_of(folder).name != "done" or not manifest.exists():
-            continue
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
-        if "seconds_training" not in facts:
-            continue
-        num, trained, scored = num + 1, trained + images.trained, scored + images.scored
-        training += facts["seconds_training"]
-        scoring += sum(facts.get("seconds_scoring", {}).values())
-    if not num:
+    for cell in cells:
+        manifest = cell.folder / "manifest.json"
+        facts = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        if state_of(cell.folder).name == "done" and "seconds_training" in facts:
+            seen.append(images_of(cell))
+            training += facts["seconds_training"]
+            scoring += sum(facts.get("seconds_scoring", {}).values())
+    if not seen:
         return None
-    source = f"{num} finished cells of this sweep, without starting up"
-    return Pace(training / max(1, trained), scoring / max(1, scored), source)
+    trained, scored = (max(1, sum(images)) for images in zip(*seen, strict=True))
+    return Pace(training / trained, scoring / scored, f"{len(seen)} finished cells of this sweep, without starting up")
 
 
 def probe(job: TrainingJob) -> Pace:
@@ -168,8 +135,7 @@ def probe(job: TrainingJob) -> Pace:
     device = torch.device("cuda" if torch.cuda.is_available() and job.trainer.accelerator != "cpu" else "cpu")
     towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
     data = AnomalyDataModule(auxiliary, targets, replace(data_settings(job, towers), num_workers=0))
-    module = build_module(job, towers).to(device)
-    loss = AnomalyLoss(**vars(job.loss))
+    module, loss = build_module(job, towers).to(device), AnomalyLoss(**vars(job.loss))
     optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
 
     started = time.perf_counter()

@@ -92,3 +92,18 @@ class SweepJob:
     launcher: str
     launcher_settings: Mapping[str, Any]
     trial: Callable[[int, Mapping[str, float]], Cell]
+
+    @property
+    def record_path(self) -> Path:
+        """The file that names the cells of an experiment; that of a search has a fixed name."""
+        return self.folder / f"{'search' if self.space else self.experiment}.json"
+
+    @property
+    def record_head(self) -> dict[str, Any]:
+        """What identifies the sweep in its record."""
+        return {
+            "experiment": self.experiment,
+            "axes": dict(self.axes),
+            "overrides": list(self.overrides),
+            "decisive": list(self.decisive),
+        }

@@ -1,19 +1,18 @@
-"""A search over continuous settings: Optuna proposes, every trial is a cell."""
+"""A search over continuous settings: Optuna proposes values, and every trial is a cell."""
 
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.average import METRICS
 from afr_clip.reports.record.results import MEAN_ROW, read_values
-from afr_clip.sweep.cell import State, state_of, write_plan
+from afr_clip.reports.record.run_folder import write_json
+from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.job import Cell, SweepJob
-from afr_clip.sweep.launch import chosen_run, extra_overrides, run_cells
-from afr_clip.sweep.record import write_search
+from afr_clip.sweep.launch import run_cells
 
 logger = logging.getLogger(__name__)
 
@@ -24,157 +23,97 @@ class SearchError(ValueError):
     """A search that cannot run as asked."""
 
 
-@dataclass(frozen=True)
-class LookedFor:
-    """What a search looks for.
-
-    Attributes:
-        metric: A metric of ``results.json``.
-        targets: The datasets whose mean it is.
-        direction: ``maximize`` or ``minimize``.
-        seed: Of the training of every trial.
-    """
-
-    metric: str
-    targets: tuple[str, ...]
-    direction: str
-    seed: int
-
-    def as_plain(self) -> dict[str, Any]:
-        """Return plain values for the record."""
-        return {"metric": self.metric, "targets": list(self.targets), "direction": self.direction}
-
-    def value(self, folder: Path) -> float | None:
-        """Read what a finished cell reached.
-
-        Args:
-            folder: Its run folder.
-
-        Returns:
-            The mean over the targets; ``None`` where the metric is undefined on one.
-        """
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"]
-        values = read_values(results)
-        means = values[(values.row == MEAN_ROW) & (values.metric == self.metric)].set_index("dataset").value
-        numbers = [float(means[name]) for name in self.targets]
-        return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)
-
-
-def plan_search(job: SweepJob) -> LookedFor:
+def check_search(job: SweepJob) -> None:
     """Check a search before its first trial.
 
     Raises:
-        SearchError: If the search cannot run as asked, or would choose by a dataset that it does not train on.
+        SearchError: If it asks for an unknown metric, or would choose by a dataset that it does not train on.
     """
-    metric, (cell,) = job.search.objective, job.cells
-    if metric not in METRICS:
-        msg = f"search.objective must be one of {', '.join(METRICS)}, got {metric}. Change search.objective."
+    if job.search.objective not in METRICS:
+        msg = f"search.objective must be one of {', '.join(METRICS)}, got {job.search.objective}."
         raise SearchError(msg)
-    (training, *legs) = cell.trainings
-    targets = tuple(target.name for target in training.targets)
-    trained_on = training.auxiliary.name
-    if legs or targets != (trained_on,) or training.targets[0].categories is None:
+    training, *legs = job.cells[0].trainings
+    targets, trained_on = [target.name for target in training.targets], training.auxiliary.name
+    if legs or targets != [trained_on] or training.targets[0].categories is None:
         msg = (
             f"A search must be scored on held-out categories of the dataset it trains on, {trained_on}, got "
-            f"protocol.targets={list(targets)}. Write an experiment file like experiment=search_demo: it names "
-            f"dataset.categories, protocol.targets=[{trained_on}] and others in protocol.categories."
+            f"protocol.targets={targets}. Write an experiment file like experiment=search_demo: it names "
+            f"dataset.categories, protocol.targets=[{trained_on}] and other categories in protocol.categories."
         )
         raise SearchError(msg)
-    return LookedFor(metric, targets, job.search.direction, cell.seed)
 
 
-def run_search(job: SweepJob, looked_for: LookedFor) -> list[tuple[int, Path]]:
-    """Run trials until there are as many as wanted.
+def run_search(job: SweepJob) -> dict[int, Cell]:
+    """Run trials until there are as many as wanted, and return their cells by number.
 
-    Trials that an earlier call left unfinished go on in their own folders; finished ones are kept.
-
-    Args:
-        job: Has the space.
-        looked_for: What is looked for.
-
-    Returns:
-        Number and folder of every trial.
+    Finished trials are kept, unfinished ones of an earlier call resume in their own folders.
     """
-    study = Study(job, looked_for)
+    study = Study(job)
     study.write()
-    while batch := study.next_batch(job.num_trials, job.jobs):
-        for cell in batch.values():
-            if state_of(cell.folder).name != "done":
-                write_plan(cell, extra_overrides(job, cell))
+    while batch := study.next_batch():
         study.write()
-
-        def note(_folder: Path, _state: State, batch: dict[int, Cell] = batch) -> None:
-            study.tell(batch, final=False)
-
-        run_cells(list(dict.fromkeys(cell.folder for cell in batch.values())), chosen_run(job, note))
+        run_cells(job, list(batch.values()), partial(study.tell, batch, final=False))
         study.tell(batch, final=True)
         if any(state_of(cell.folder).name == "waiting" for cell in batch.values()):
             break
-    return [(number, cell.folder) for number, cell in study.cells().items()]
+    return study.cells()
 
 
 class Study:
     """The trials of a search, in Optuna's database and in ``search.json``.
 
-    Args:
-        job: Has the space.
-        looked_for: What is looked for.
-
     Raises:
         SearchError: If Optuna is not installed.
     """
 
-    def __init__(self, job: SweepJob, looked_for: LookedFor) -> None:
+    def __init__(self, job: SweepJob) -> None:
         try:
             import optuna  # noqa: PLC0415 - an optional package
         except ImportError:
-            msg = "A search must have Optuna, and it is not installed. Run pip install -e '.[sweep]'."
+            msg = "A search needs Optuna, which is not installed. Run pip install -e '.[sweep]'."
             raise SearchError(msg) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna: Any = optuna
-        self._job, self._looked_for = job, looked_for
+        self._job = job
         self._known: dict[int, Cell] = {}
-        storage = f"sqlite:///{job.folder / DATABASE}"
-        self._study: Any = self._optuna.create_study(
-            storage=storage, study_name="search", direction=looked_for.direction, load_if_exists=True
+        self._study: Any = optuna.create_study(
+            storage=f"sqlite:///{job.folder / DATABASE}",
+            study_name="search",
+            direction=job.search.direction,  # type: ignore[arg-type]
+            load_if_exists=True,
         )
 
-    def next_batch(self, num_trials: int, size: int) -> dict[int, Cell]:
-        """Name the next trials: first those that were left unfinished, then new ones.
-
-        Args:
-            num_trials: How many there are to be in the end.
-            size: How many run at the same time.
-
-        Returns:
-            The trials by number; none where there are enough.
-        """
-        running = [t.number for t in self._trials() if t.state.name == "RUNNING"]
-        missing = num_trials - len(self._trials())
-        asked = [self._ask() for _ in range(min(missing, size - len(running)))] if len(running) < size else []
+    def next_batch(self) -> dict[int, Cell]:
+        """Return the next trials to run: unfinished ones, then new ones; none if there are enough."""
+        trials, size = self._trials(), self._job.jobs
+        unfinished = [trial.number for trial in trials if trial.state.name == "RUNNING"][:size]
+        missing = min(self._job.num_trials - len(trials), size - len(unfinished))
+        numbers = [*unfinished, *(self._ask() for _ in range(missing))]
         cells = self.cells()
-        return {number: cells[number] for number in [*running[:size], *asked]}
+        return {number: cells[number] for number in numbers}
 
     def _ask(self) -> int:
-        # A sampler of its own for every trial: one that starts anew after a kill would repeat its first proposals.
-        settings = self._job.search
-        seed = 100_000 * settings.seed + len(self._study.get_trials(deepcopy=False))
+        # Each trial has a sampler of its own: one made again after a kill would repeat its first proposals.
+        settings, intervals = self._job.search, self._job.space
         self._study.sampler = self._optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=settings.num_startup_trials, constant_liar=True
+            seed=100_000 * settings.seed + len(self._study.get_trials(deepcopy=False)),
+            n_startup_trials=settings.num_startup_trials,
+            constant_liar=True,
         )
         space = {
             key: self._optuna.distributions.FloatDistribution(interval.low, interval.high, log=interval.log)
-            for key, interval in self._job.space.items()
+            for key, interval in intervals.items()
         }
         return int(self._study.ask(fixed_distributions=space).number)
 
     def _trials(self) -> list[Any]:
-        """Return the trials that know all their values; one that was killed while it was asked for does not."""
+        """Return the trials that have all their values; one that was killed while it was asked for has not."""
         trials = self._study.get_trials(deepcopy=False)
+        whole = [trial for trial in trials if trial.params.keys() == self._job.space.keys()]
         for trial in trials:
-            if trial.state.name == "RUNNING" and trial.params.keys() != self._job.space.keys():
+            if trial.state.name == "RUNNING" and trial not in whole:
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-        return [trial for trial in trials if trial.params.keys() == self._job.space.keys()]
+        return whole
 
     def cells(self) -> dict[int, Cell]:
         """Return the cell of every trial."""
@@ -184,18 +123,18 @@ class Study:
         return dict(sorted(self._known.items()))
 
     def tell(self, batch: dict[int, Cell], *, final: bool) -> None:
-        """Tell Optuna what came out.
+        """Tell Optuna the results of some trials.
 
         Args:
             batch: Trials by number.
-            final: Whether a trial that failed is not tried again.
+            final: Whether failed trials will not be tried again.
         """
         running = {trial.number for trial in self._trials() if trial.state.name == "RUNNING"}
         for number, cell in batch.items():
             state = state_of(cell.folder).name
             if number not in running or state == "waiting" or (state == "failed" and not final):
                 continue
-            value = self._looked_for.value(cell.folder) if state == "done" else None
+            value = self._value(cell.folder) if state == "done" else None
             if value is None:
                 logger.warning("Trial %d has no value: see %s.", number, cell.folder)
                 self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
@@ -203,12 +142,21 @@ class Study:
                 self._study.tell(number, value)
         self.write()
 
+    def _value(self, folder: Path) -> float | None:
+        """Read the objective of a finished cell; ``None`` if it is undefined on a target."""
+        values = read_values(json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"])
+        means = values[(values.row == MEAN_ROW) & (values.metric == self._job.search.objective)]
+        numbers = [float(means.set_index("dataset").value[name]) for name in self._targets()]
+        return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)
+
+    def _targets(self) -> list[str]:
+        return [target.name for target in self._job.cells[0].trainings[0].targets]
+
     def write(self) -> None:
         """Write ``search.json``."""
-        cells: dict[int, Cell] = self.cells()
-        trials: Sequence[Any] = self._trials()
+        cells, settings = self.cells(), self._job.search
         names = {"COMPLETE": "done", "FAIL": "failed"}
-        rows = [
+        trials = [
             {
                 "number": trial.number,
                 "params": dict(trial.params),
@@ -216,6 +164,15 @@ class Study:
                 "state": names.get(trial.state.name, "waiting"),
                 "folder": str(cells[trial.number].folder.relative_to(self._job.folder)),
             }
-            for trial in trials
+            for trial in self._trials()
         ]
-        write_search(self._job, self._looked_for.as_plain(), rows)
+        content = {
+            "objective": {
+                "metric": settings.objective,
+                "targets": self._targets(),
+                "direction": settings.direction,
+            },
+            "space": {key: vars(interval) for key, interval in self._job.space.items()},
+            "trials": trials,
+        }
+        write_json(self._job.record_path, self._job.record_head | content)

@@ -1,4 +1,4 @@
-"""`python -m afr_clip.report`: the paper's tables beside what runs and sweeps measured, from their results alone."""
+"""Write the paper's tables next to what runs and sweeps measured, from their results alone."""
 
 import argparse
 import sys
@@ -11,11 +11,11 @@ from afr_clip.cli.command import CommandLine, run_command
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read what was typed: ``runs`` and ``out``; by default from the command line of this process."""
+    """Read ``runs`` and ``out``, by default from the command line of this process."""
     parser = CommandLine(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
-        help="run folder, sweep folder, or a folder that holds some; without any the paper's tables alone",
+        help="run folder, sweep folder, or a folder that contains some (default: none, for the paper's tables alone)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
@@ -24,7 +24,7 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the report, print its tables, end with where its pages are."""
+    """Write the report and print its tables and the paths of its pages."""
     arguments = read_arguments()
     from afr_clip.reports.compare.report import report_on  # noqa: PLC0415  # needs pandas and matplotlib, --help does not
 

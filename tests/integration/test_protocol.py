@@ -235,7 +235,7 @@ def test_what_was_trained_is_not_recorded_as_absent(run, command, data, finished
 def test_another_config_is_refused_before_anything_happens(run, command, whole, capsys):
     before = touched(whole)
     said = failing(run, capsys, *command, "optimizer.lr=0.5", f"run_dir={whole}")
-    assert f"got another optimizer.lr than in {whole / 'visa' / 'manifest.json'}" in said
+    assert f"but optimizer.lr changed since {whole / 'visa' / 'manifest.json'}" in said
     single = failing(run, capsys, *command, f"run_dir={whole / 'visa'}")
     assert "run_dir must be new" in single
     assert touched(whole) == before

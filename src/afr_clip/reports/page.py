@@ -88,7 +88,7 @@ def collect_pictures(figures: Path, datasets: Sequence[str]) -> list[PictureGrou
     ]
     training = {figures / "curves.png": "Losses and learning rate over the epochs"}
     for path in spread(sorted((figures / "training").glob("epoch_*.png")), MOST_TRAINING_SHEETS):
-        training[path] = f"First training batch of epoch {int(path.stem.removeprefix('epoch_'))}"
+        training[path] = f"First training batch of epoch {int(path.stem.removeprefix('epoch_')) + 1}"
     groups = [read_pictures(heading, of_group) for heading, of_group in [*captions, ("Training", training)]]
     return [(heading, pictures) for heading, pictures in groups if pictures]
 

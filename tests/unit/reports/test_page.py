@@ -186,7 +186,7 @@ def test_pictures_stand_under_the_heading_of_their_dataset_and_training_comes_la
         "The images with the highest scores of all.",
         "Training",
         "Losses and learning rate over the epochs.",
-        "First training batch of epoch 2.",
+        "First training batch of epoch 3.",
     ]
 
 
@@ -196,13 +196,13 @@ def test_a_dataset_called_training_keeps_its_pictures_apart(make_run):
     alts = [attributes["alt"] for attributes in Tree(text).attributes("img")]
     assert alts == [
         "training: The images with the highest scores of all",
-        "Training: First training batch of epoch 0",
+        "Training: First training batch of epoch 1",
     ]
 
 
 def test_a_long_training_shows_few_sheets_and_its_first_and_last(make_run):
     text = read(make_run(figures=[f"training/epoch_{epoch:04d}.png" for epoch in range(0, 100, 10)]))
-    assert re.findall(r"<figcaption>.*epoch (\d+)\.", text) == ["0", "30", "60", "90"]
+    assert re.findall(r"<figcaption>.*epoch (\d+)\.", text) == ["1", "31", "61", "91"]
 
 
 @pytest.mark.parametrize("num", [1, 2, 4, 5, 50])

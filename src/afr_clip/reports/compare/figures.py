@@ -185,10 +185,11 @@ def read_curves(table: AblationTable, setting: str) -> dict[str, list[Curve]]:
 def _draw_loss(axis: Axes, label: str, curves: Sequence[Curve], colour: Colour, style: str) -> None:
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     means = [fmean(curve[epoch] for curve in curves) for epoch in epochs]
+    shown = [epoch + 1 for epoch in epochs]  # people count epochs from 1
     named = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
-    axis.plot(epochs, means, color=colour, label=named, linestyle=style, marker="." if len(epochs) < 30 else "")
+    axis.plot(shown, means, color=colour, label=named, linestyle=style, marker="." if len(epochs) < 30 else "")
     if len(curves) > 1:
         deviations = [stdev(curve[epoch] for curve in curves) for epoch in epochs]
         low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
         high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(shown, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -109,7 +109,7 @@ def _read_run(path: Path) -> Run:
         setting = setting_of(manifest) if "backbone" in manifest or len(values) else None
         absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
         late = [facts for name, facts in manifest["targets"].items() if name not in set(values.dataset)]
-        absent |= {_source(facts, "")["title"]: "not scored yet" for facts in late}
+        absent |= {_source(facts)["title"]: "not scored yet" for facts in late}
         if setting is not None:
             values = _with_facts(values, path.parent, setting, manifest)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -120,25 +120,28 @@ def _read_run(path: Path) -> Run:
 
 def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: Mapping[str, Any]) -> pd.DataFrame:
     training = training_of(manifest)
-    auxiliary = _source(None if training is None else training["auxiliary"], "auxiliary_")
-    learned = [auxiliary["auxiliary_title"]] if training is not None else []
+    auxiliary = NO_SOURCE if training is None else _source(training["auxiliary"])
+    learned = [] if training is None else [auxiliary["title"]]
     learned += [RELEASED] if RELEASED in setting.decides else []
     learned += [f"{setting.shots} normal images of each category"] if setting.shots else []
     # Without training a seed decides only which normal images a method is shown.
     seed = training["seed"] if training is not None else manifest["seed"] if setting.shots else NO_SEED
     facts = {"run": str(folder), "setting": setting.key, "method": setting.method, "seed": seed}
     facts |= {"backbone": setting.backbone["name"], "random_weights": int(setting.is_random)}
-    facts |= {"trained_on": " and ".join(learned) or NOTHING, **auxiliary}
+    facts |= {"trained_on": " and ".join(learned) or NOTHING}
+    facts |= {f"auxiliary_{key}": value for key, value in auxiliary.items()}
     names = values.dataset.unique()
-    targets = pd.DataFrame([_source(manifest["targets"][name], "target_") for name in names], index=names)
+    targets = pd.DataFrame([_source(manifest["targets"][name]) for name in names], index=names).add_prefix("target_")
     joined = values.rename(columns={"dataset": "name"}).join(targets, on="name").assign(**facts)
     return joined.rename(columns={"target_title": "target", "auxiliary_title": "auxiliary"})
 
 
-def _source(facts: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
-    """Describe a dataset as a run met it, in columns; ``lacks`` says how its size differs from the published split."""
-    if facts is None:
-        return {f"{prefix}title": "", f"{prefix}sha256": "", f"{prefix}lacks": "", f"{prefix}categories": 0}
+NO_SOURCE: Mapping[str, Any] = {"title": "", "sha256": "", "lacks": "", "categories": 0}
+"""Stands for the auxiliary dataset where there is none."""
+
+
+def _source(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a dataset as a run met it; ``lacks`` says how its size differs from the published split."""
     title = facts.get("title") or facts["name"]
     published = find_dataset(title)
     lacks = ""
@@ -148,8 +151,7 @@ def _source(facts: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
         want = (published.num_categories, published.num_normal, published.num_anomalous)
         words = ("categories", "normal", "anomalous images")
         lacks = ", ".join(f"{a} of {b} {word}" for a, b, word in zip(have, want, words, strict=True) if a != b)
-    values = {"title": title, "sha256": facts["sha256"], "lacks": lacks, "categories": have[0]}
-    return {f"{prefix}{key}": value for key, value in values.items()}
+    return {"title": title, "sha256": facts["sha256"], "lacks": lacks, "categories": have[0]}
 
 
 class Spread(NamedTuple):

@@ -23,14 +23,7 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it is embedded.
-
-    Attributes:
-        caption: What it shows.
-        alt: The same for who cannot see it.
-        source: A data URI.
-        size: Width and height in pixels.
-    """
+    """A picture as it is embedded: ``source`` is a data URI, ``size`` the width and height in pixels."""
 
     caption: str
     alt: str
@@ -43,15 +36,7 @@ PictureGroup = tuple[str, list[Picture]]
 
 
 def read_pictures(heading: str, captions: Mapping[Path, str]) -> PictureGroup:
-    """Read those files that exist.
-
-    Args:
-        heading: Stands above them.
-        captions: What each file shows.
-
-    Returns:
-        The group; empty where no file exists.
-    """
+    """Read the files that exist, each with its caption, as a group that may be empty."""
     found = {path: caption for path, caption in captions.items() if path.exists()}
     return heading, [read_picture(path, caption, f"{heading}: {caption}") for path, caption in found.items()]
 

@@ -30,11 +30,10 @@ KINDS = ("highest", "lowest", "false_alarm", "missed")
 
 @dataclass(frozen=True)
 class Panel:
-    """One image with what was found in it, as it is drawn.
+    """One scored image, ready to be drawn.
 
     Attributes:
-        sample: Whose image it is.
-        image: RGB, ``(H, W, 3)`` uint8.
+        image: RGB, ``(H, W, 3)``.
         mask: Ground truth ``(H, W)``; ``None`` where it is unknown.
         anomaly_map: ``(H, W)`` in [0, 1].
         image_score: In [0, 1].
@@ -53,16 +52,13 @@ def panels_of(
     image_score: Float[Tensor, " batch"],
     normalisation: tuple[Sequence[float], Sequence[float]],
 ) -> list[Panel]:
-    """Bring a scored batch into the form that is drawn.
+    """Make one panel per image of a scored batch.
 
     Args:
         batch: Its images are normalised.
-        anomaly_map: Their maps.
-        image_score: Their scores.
-        normalisation: Mean and standard deviation the images were normalised with.
-
-    Returns:
-        One panel per image.
+        anomaly_map: In [0, 1].
+        image_score: In [0, 1].
+        normalisation: Mean and standard deviation that the images were normalised with.
     """
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalisation)
     images = ((batch.pictures.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -82,8 +78,8 @@ def panels_of(
 class FigureCollector:
     """A sink that keeps the images worth looking at: highest, lowest and worst-ranked.
 
-    Worst-ranked are the normal images that score highest and the anomalous ones that score lowest. Only these are
-    held, so that memory does not grow with the dataset.
+    Worst-ranked are the normal images that score highest and the anomalous ones that score lowest. No other image is
+    kept, so memory does not grow with the dataset.
 
     Args:
         normalisation: Mean and standard deviation of the images.
@@ -101,7 +97,7 @@ class FigureCollector:
         anomaly_map: Float[Tensor, "batch height width"],
         image_score: Float[Tensor, " batch"],
     ) -> None:
-        """Look at one batch."""
+        """Consider one batch."""
         if self._num == 0:
             return
         panels = panels_of(batch, anomaly_map, image_score, self._normalisation)
@@ -124,18 +120,14 @@ class FigureCollector:
         return {"missed": self._num // 2, "false_alarm": self._num - self._num // 2}.get(kind, self._num)
 
     def absorb(self, others: Sequence["FigureCollector"]) -> None:
-        """Take over what other processes kept of the images that they scored.
-
-        Args:
-            others: Their collectors, of the same number of figures.
-        """
+        """Merge what the collectors of other processes kept; they must keep the same number of images."""
         for other in others:
             for kind, kept in other._kept.items():
                 for rank, negative_index, panel in kept:
                     self._keep(kind, rank, -negative_index, panel)
 
     def sheets(self) -> dict[str, list[Panel]]:
-        """Return the images kept, by why they are worth looking at; the most so first."""
+        """Return the images kept by each reason to look at them, the best example first."""
         kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
         highest, lowest, worst_ranked = SHEETS
         return {
@@ -145,14 +137,7 @@ class FigureCollector:
         }
 
     def draw(self, folder: Path) -> list[Path]:
-        """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png``.
-
-        Args:
-            folder: Where they go, for example ``RUN/figures/DATASET``.
-
-        Returns:
-            The files written.
-        """
+        """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png`` and return the files written."""
         paths = []
         for name, panels in self.sheets().items():
             if panels:
@@ -162,11 +147,9 @@ class FigureCollector:
 
 
 def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw input, ground truth and overlay of some images, one image a row, all overlays on one colour scale.
+    """Draw input, ground truth and overlay of at least one image as PNG, one image per row.
 
-    Args:
-        path: A PNG file.
-        panels: At least one.
+    All overlays of a sheet share one colour scale.
     """
     colours = _colour_scale([panel.anomaly_map for panel in panels])
     figure = Figure(figsize=(9, 3.1 * len(panels)), layout="compressed")
@@ -186,16 +169,7 @@ def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours: ScalarMappable) -> NDArray[np.uint8]:
-    """Lay a coloured map over its image.
-
-    Args:
-        image: ``(H, W, 3)``.
-        anomaly_map: ``(H, W)``.
-        colours: Maps probabilities to colours.
-
-    Returns:
-        The blend, ``(H, W, 3)``.
-    """
+    """Blend an image ``(H, W, 3)`` with its coloured map ``(H, W)``."""
     coloured = colours.to_rgba(anomaly_map)[..., :3] * 255
     return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
 
@@ -213,11 +187,7 @@ def _mask_picture(panel: Panel) -> NDArray[np.uint8]:
 
 
 def draw_curves(path: Path, metrics_csv: Path) -> bool:
-    """Draw the losses and the learning rate of a training over its epochs.
-
-    Args:
-        path: A PNG file.
-        metrics_csv: What the training logged.
+    """Draw the losses and the learning rate of a training over its epochs as PNG.
 
     Returns:
         Whether there was anything to draw.

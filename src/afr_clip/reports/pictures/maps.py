@@ -16,13 +16,10 @@ FULL_SCALE = 65535
 
 
 class MapWriter:
-    """A sink that writes every anomaly map, and every known mask at the same size beside it.
+    """A sink that writes every anomaly map, and every known mask at the same size.
 
     ``maps/DATASET/CATEGORY/TYPE/STEM.png`` holds the map, ``masks/...`` the resized ground truth (0 or 255), so that
     every pixel metric can be computed again from the run folder alone.
-
-    Args:
-        folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,22 +45,12 @@ def map_path(sample: AnomalySample) -> Path:
 
 
 def save_map(path: Path, anomaly_map: Float[Tensor, "height width"]) -> None:
-    """Write a map.
-
-    Args:
-        path: A PNG file.
-        anomaly_map: Probabilities in [0, 1].
-    """
+    """Write a map of probabilities in [0, 1] as PNG."""
     _save_png(path, score_code(anomaly_map).cpu().numpy().astype(np.uint16))
 
 
 def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
-    """Write a mask as 0 and 255.
-
-    Args:
-        path: A PNG file.
-        mask: Pixel truth.
-    """
+    """Write a mask as PNG with 0 and 255."""
     _save_png(path, mask.cpu().numpy().astype(np.uint8) * np.uint8(255))
 
 

@@ -1,4 +1,4 @@
-"""The picture that a scored photograph leaves behind: itself, and beside it the anomaly map laid over it."""
+"""A photograph next to its overlay with the anomaly map, as predict writes it."""
 
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ LARGEST_SIDE = 640
 """Photographs are drawn no larger than this many pixels a side."""
 
 QUALITY = 92
-"""Of the JPEG: what is drawn is looked at, not measured, and as a PNG takes longer to write than to score."""
+"""Of the JPEG. The picture is looked at, not measured, and a PNG takes longer to write than the photograph to score."""
 
 LINE, MARGIN, BAR = 18, 8, 10
 """Height of a line of text, space around things, and height of the colour scale, in pixels."""
@@ -35,16 +35,16 @@ def draw_overlay(
     anomaly_map: Float[Tensor, "height width"],
     image_score: float,
 ) -> None:
-    """Draw a photograph beside its overlay, at its own proportions.
+    """Draw a photograph next to its overlay as JPEG, at its own proportions.
 
-    One colour scale from 0 to 1 serves all photographs, so that they can be compared.
+    All photographs share one colour scale from 0 to 1, so that they can be compared.
 
     Args:
-        path: A JPEG file.
+        path: The file.
         title: Above the photograph.
         photograph: RGB.
-        anomaly_map: Its map at any size.
-        image_score: Its score.
+        anomaly_map: At any size.
+        image_score: In [0, 1].
     """
     image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
@@ -62,15 +62,7 @@ def draw_overlay(
 def laid_over(
     image: UInt8[ndarray, "height width 3"], anomaly_map: Float[ndarray, "height width"]
 ) -> UInt8[ndarray, "height width 3"]:
-    """Lay a coloured map over its image.
-
-    Args:
-        image: RGB.
-        anomaly_map: Probabilities in [0, 1].
-
-    Returns:
-        The blend of both.
-    """
+    """Blend an RGB image with its coloured map of probabilities in [0, 1]."""
     steps = np.rint(np.clip(anomaly_map, 0, 1) * 255).astype(np.uint8)
     return np.rint((1 - OPACITY) * image + OPACITY * _palette()[steps]).astype(np.uint8)
 

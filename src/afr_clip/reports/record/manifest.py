@@ -1,4 +1,4 @@
-"""The manifest of a run: everything a number needs to be believed."""
+"""The manifest of a run: where its numbers come from."""
 
 import platform
 import subprocess
@@ -28,16 +28,7 @@ PACKAGES = (
 
 
 def build_manifest(command: str, overrides: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a run before it starts.
-
-    Args:
-        command: Name of the command.
-        overrides: What was typed.
-        config: The resolved config.
-
-    Returns:
-        Plain values only, fit for JSON and for a checkpoint.
-    """
+    """Describe a run before it starts, in plain values for JSON and checkpoints."""
     return {
         "command": command,
         "overrides": list(overrides),

@@ -1,4 +1,4 @@
-"""Where the numbers of a run come from, in the words of its manifest."""
+"""Where the numbers of a run come from, as its manifest tells."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ METHODS = {
     "ada_clip": "AdaCLIP",
     "afr_clip": "AFR-CLIP",
 }
-"""Methods of tables 1 and 2 in their order: ``module.name`` of a run, and the paper's word."""
+"""Methods of tables 1 and 2 in their order: the paper's name by ``module.name``."""
 
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
@@ -26,13 +26,9 @@ def method_of(manifest: Mapping[str, Any]) -> str:
 
 
 def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what tells of the training: an evaluate run did not train, its checkpoint did.
+    """Return the entries about the training, ``None`` for a method that trains nothing.
 
-    Args:
-        manifest: Of the run.
-
-    Returns:
-        Has ``auxiliary`` and ``seed``; ``None`` for a method that trains nothing.
+    An evaluate run did not train, so its checkpoint has them: ``auxiliary``, ``seed`` and more.
     """
     training: Mapping[str, Any] | None = manifest if "auxiliary" in manifest else manifest.get("checkpoint")
     return training
@@ -44,7 +40,7 @@ def is_published_backbone(backbone: Mapping[str, Any], module: str) -> bool:
 
 
 def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str, str]]:
-    """Say what a reader must know of a backbone before a number.
+    """Return what a reader must know about a backbone before a number.
 
     Args:
         backbone: The manifest's entry.
@@ -71,14 +67,7 @@ def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str
 
 
 def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say where the numbers of a run come from.
-
-    Args:
-        manifest: Of the run.
-
-    Returns:
-        Terms and what they stand for, as plain text.
-    """
+    """List where the numbers of a run come from, as terms and plain text."""
     backbone, machine, checkpoint = manifest["backbone"], manifest["machine"], manifest.get("checkpoint")
     weights = " with random weights" if backbone["random_weights"] else ""
     facts = [
@@ -95,8 +84,8 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     trained = training_of(manifest)
     facts += [] if trained is None else [("Trained on", _dataset(trained["auxiliary"]))]
     if checkpoint is not None:
-        said = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint['commit'])}"
-        facts.append(("Checkpoint", f"{checkpoint['path']}: {said}"))
+        of = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint['commit'])}"
+        facts.append(("Checkpoint", f"{checkpoint['path']}: {of}"))
     released = manifest.get("released_weights")
     if released is not None:
         facts.append(("Released weights", f"{released['path']}, SHA-256 {released['sha256'][:12]}"))

@@ -1,4 +1,4 @@
-"""The folder of one run: what may be written into it, and how it stays whole."""
+"""The folder of one run: what may be written into it. Files are replaced atomically."""
 
 import csv
 import io
@@ -18,18 +18,18 @@ class RunFolderError(ValueError):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Replace a text file atomically."""
     with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole; NaN must have become ``null`` before."""
+    """Replace a JSON file atomically; it cannot hold NaN."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table whole."""
+    """Replace a CSV file atomically."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
@@ -38,24 +38,23 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make sure a run may write into a folder, and tidy up after one that was killed there.
+    """Make sure a run may write into a folder, and tidy up after a run that was killed there.
 
     Args:
         folder: The run folder.
-        resume: Whether an earlier run there is to be continued.
+        resume: Whether to continue an earlier run in it.
         config: The resolved config of this run.
 
     Returns:
-        The manifest of the run that is continued; ``None`` where there is none.
+        The manifest of the run to continue; ``None`` where there is none.
 
     Raises:
-        RunFolderError: If the folder holds another run that is not continued, or one with another config.
+        RunFolderError: If the folder contains another run that is not to be continued, or one with another config.
     """
-    held = _held(folder)
+    held = [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]
     if held and not resume:
-        can_go_on = "resume" in config
-        advice = "Choose another, or continue a training with resume=true." if can_go_on else "Choose another."
-        msg = f"run_dir must be new, got {folder}, which holds {held[0]} of a run. {advice}"
+        advice = ", or continue a training with resume=true" if "resume" in config else ""
+        msg = f"run_dir must be new, but {folder} contains {held[0]} of a run. Choose another run_dir{advice}."
         raise RunFolderError(msg)
     remove_abandoned(folder)
     path = folder / MANIFEST
@@ -69,16 +68,16 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     ]
     if changed:
         msg = (
-            f"A resumed run must have the config it was started with, got another {', '.join(changed)} than in "
-            f"{path}. Run the same command, or choose another run_dir."
+            f"A resumed run must keep its config, but {', '.join(changed)} changed since {path} was written. Run the "
+            f"same command, or choose another run_dir."
         )
         raise RunFolderError(msg)
     return earlier
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder holds what a run cannot lose, so that only the same run may go on in it."""
-    return bool(_held(folder))
+    """Whether a folder contains what a run cannot lose, so that only the same run may continue in it."""
+    return any((folder / name).exists() for name in _NEVER_OVERWRITTEN)
 
 
 _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
@@ -86,7 +85,3 @@ _NEVER_OVERWRITTEN = ("checkpoints", "results.csv", "scores.csv")
 
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")
 """Nodes whose keys may change when a run is resumed."""
-
-
-def _held(folder: Path) -> list[str]:
-    return [name for name in _NEVER_OVERWRITTEN if (folder / name).exists()]

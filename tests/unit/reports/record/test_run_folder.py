@@ -100,7 +100,7 @@ def test_a_new_folder_may_be_written_into(tmp_path, resume):
 @pytest.mark.parametrize("held", ["checkpoints", "results.csv", "scores.csv"])
 def test_what_a_run_has_made_is_never_written_over(tmp_path, held):
     (tmp_path / held).touch()
-    sentence = rf"run_dir must be new, got {tmp_path}, which holds {held} of a run\. Choose another"
+    sentence = rf"run_dir must be new, but {tmp_path} contains {held} of a run\. Choose another run_dir"
     with pytest.raises(RunFolderError, match=rf"{sentence}, or continue a training with resume=true\.$"):
         open_run(tmp_path, resume=False, config=CONFIG)
     with pytest.raises(RunFolderError, match=rf"{sentence}\.$"):
@@ -138,7 +138,7 @@ def test_a_run_may_be_continued(started):
     ],
 )
 def test_a_resumed_run_with_another_config_is_refused_and_the_key_is_named(started, key, value):
-    with pytest.raises(RunFolderError, match=rf"got another {key} than in {started}/manifest\.json"):
+    with pytest.raises(RunFolderError, match=rf"but {key} changed since {started}/manifest\.json"):
         open_run(started, resume=True, config=changed(key, value))
 
 
@@ -157,13 +157,13 @@ def test_a_run_may_go_on_with_other_settings_of_a_logger(started):
 
 def test_all_changed_keys_are_named(started):
     config = changed("optimizer.lr", 1.0) | {"seed": 2, "num_threads": 5}
-    with pytest.raises(RunFolderError, match=r"got another optimizer\.lr, seed than in"):
+    with pytest.raises(RunFolderError, match=r"but optimizer\.lr, seed changed since"):
         open_run(started, resume=True, config=config)
 
 
 def test_a_key_that_is_gone_is_named(started):
     config = {key: value for key, value in CONFIG.items() if key != "optimizer"}
-    with pytest.raises(RunFolderError, match=r"got another optimizer\.betas, optimizer\.lr than in"):
+    with pytest.raises(RunFolderError, match=r"but optimizer\.betas, optimizer\.lr changed since"):
         open_run(started, resume=True, config=config)
 
 

@@ -1,4 +1,4 @@
-"""The optimiser, and the learning rate over the epochs."""
+"""The optimiser, and the learning rate over the epochs; schedules are stepped once an epoch."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,14 +12,14 @@ from afr_clip.settings import CosineScheduleSettings, OptimizerSettings, Schedul
 
 
 def optimizer_factory(settings: OptimizerSettings) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """Return what makes the optimiser of some parameters."""
+    """Return a function that makes the optimiser of given parameters."""
     kind = {"adam": Adam, "adamw": AdamW}[settings.name]
     first, second = settings.betas
     return partial(kind, lr=settings.lr, betas=(first, second), weight_decay=settings.weight_decay)
 
 
 def schedule_factory(settings: ScheduleSettings) -> Callable[[Optimizer], LambdaLR]:
-    """Return what makes the learning-rate schedule of an optimiser."""
+    """Return a function that makes the schedule of an optimiser's learning rate."""
     if isinstance(settings, CosineScheduleSettings):
         return partial(cosine, num_epochs=settings.num_epochs)
     return {"constant": constant, "inverse_epoch": inverse_epoch}[settings.name]
@@ -30,24 +30,13 @@ def inverse_epoch(optimizer: Optimizer) -> LambdaLR:
 
     .. math:: \mathrm{lr}(e) = \frac{\mathrm{lr}_0}{e + 1}, \quad e = 0, 1, \dots \qquad \text{AFR-CLIP, Experiments}
 
-    Args:
-        optimizer: Its learning rate is ``lr_0`` (0.001 in the paper).
-
-    Returns:
-        The schedule, to be stepped once an epoch.
+    The paper's ``lr_0`` is 0.001.
     """
     return LambdaLR(optimizer, lambda epoch: 1.0 / (epoch + 1))
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """Keep the learning rate.
-
-    Args:
-        optimizer: Its learning rate stays.
-
-    Returns:
-        The schedule.
-    """
+    """Keep the learning rate."""
     return LambdaLR(optimizer, lambda _: 1.0)
 
 
@@ -55,12 +44,5 @@ def cosine(optimizer: Optimizer, num_epochs: int) -> LambdaLR:
     r"""Lower the learning rate along half a cosine, slowly at first and at the end.
 
     .. math:: \mathrm{lr}(e) = \mathrm{lr}_0 \, \frac{1 + \cos(\pi e / E)}{2}, \quad e = 0, \dots, E - 1
-
-    Args:
-        optimizer: Its learning rate is ``lr_0``.
-        num_epochs: ``E``, how many epochs are trained.
-
-    Returns:
-        The schedule, to be stepped once an epoch.
     """
     return LambdaLR(optimizer, lambda epoch: (1.0 + math.cos(math.pi * min(1.0, epoch / num_epochs))) / 2)

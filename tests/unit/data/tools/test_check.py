@@ -113,33 +113,23 @@ def test_a_mask_that_cannot_be_decoded_is_named(tree, form):
 
 
 @pytest.mark.parametrize("form", MASKED)
-def test_a_mask_that_marks_nothing_is_named(tree, form):
-    spec = tree(form)
-    mask = plant_empty_mask(pairs(spec))
-    if TOLD_BY_MASK.get(form) is Truth.MASK_PIXELS:
-        assert named(faults(spec), "Not the published numbers", "4 + 4 instead of 3 + 5")
-    else:
-        assert named(faults(spec), "mark no pixel", mask.name)
-
-
-@pytest.mark.parametrize("form", MASKED)
-def test_a_mask_of_another_size_is_named(tree, form):
-    spec = tree(form)
-    mask = plant_mask_of_another_size(pairs(spec))
-    assert named(faults(spec), "differ in size", mask.name)
-
-
-@pytest.mark.parametrize("form", MASKED)
-def test_a_mask_of_another_name_belongs_to_nobody(tree, form):
+@pytest.mark.parametrize(
+    ("plant", "truth", "words"),
+    [
+        (plant_empty_mask, Truth.MASK_PIXELS, "mark no pixel"),
+        (plant_mask_of_another_size, None, "differ in size"),
+        (plant_renamed_mask, Truth.MASK_FILE, "have no mask;"),
+    ],
+)
+def test_a_wrong_mask_is_named_or_makes_another_number_of_normal_images(tree, form, plant, truth, words):
     spec = tree(form)
     image, mask = pairs(spec)[-1]
-    plant_renamed_mask(pairs(spec))
+    plant(pairs(spec))
     texts = faults(spec)
-    if TOLD_BY_MASK.get(form) is Truth.MASK_FILE:
+    if truth is not None and TOLD_BY_MASK.get(form) is truth:
         assert named(texts, "Not the published numbers", "4 + 4 instead of 3 + 5")
     else:
-        assert named(texts, "have no mask;", image.name)
-    assert mask is not None
+        assert named(texts, words, (image if plant is plant_renamed_mask else mask).name)
 
 
 @pytest.mark.parametrize("form", [form for form in MASKED if dataset_row(form.removesuffix("_original")).total.normal])

@@ -29,7 +29,7 @@ QUICK = ("backbone=tiny", "backbone.image_size=64", "trainer.max_epochs=2", "dat
 
 KILLED = """
 import os, signal
-from afr_clip import train
+from afr_clip.cli.main import run
 from afr_clip.training.module import AnomalyDetectionModule
 
 def killing(self, batch, batch_idx):
@@ -39,7 +39,7 @@ def killing(self, batch, batch_idx):
 
 step = AnomalyDetectionModule.{step}
 AnomalyDetectionModule.{step} = killing
-train.run_command(train.main)
+run("train")
 """
 """A train command that does not survive its second batch of a dataset."""
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 LOSING = """
 import ctypes, os, signal
 from torch.utils.data import get_worker_info
-from afr_clip import train
+from afr_clip.cli.main import run
 from afr_clip.data.disk import pixels
 
 def losing(path):
@@ -24,7 +24,7 @@ def losing(path):
 
 decode = pixels.decode_image
 pixels.decode_image = losing
-train.run_command(train.main)
+run("train")
 """
 """A train command whose loading processes do not survive an image once a file exists."""
 

@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_number_keeps_a_checkpoint_to_go_on_from(disturbed, tm
 
 FILLING = """
 import os, sys
-from afr_clip import train
+from afr_clip.cli.main import run
 from afr_clip.training.module import AnomalyDetectionModule
 
 def filling(self, batch, batch_idx):
@@ -69,7 +69,7 @@ def filling(self, batch, batch_idx):
 
 step = AnomalyDetectionModule.training_step
 AnomalyDetectionModule.training_step = filling
-train.run_command(train.main)
+run("train")
 """
 """A train command whose disk is filled by something else in the second epoch."""
 

@@ -126,8 +126,7 @@ def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: 
     learned += [f"{setting.shots} normal images of each category"] if setting.shots else []
     # Without training a seed decides only which normal images a method is shown.
     seed = training["seed"] if training is not None else manifest["seed"] if setting.shots else NO_SEED
-    facts = {"run": str(folder), "setting": setting.key, "method": setting.method, "seed": seed}
-    facts |= {"backbone": setting.backbone["name"], "random_weights": int(setting.is_random)}
+    facts = {"run": str(folder), "setting": setting.key, "seed": seed}
     facts |= {"trained_on": " and ".join(learned) or NOTHING}
     facts |= {f"auxiliary_{key}": value for key, value in auxiliary.items()}
     names = values.dataset.unique()
@@ -207,11 +206,12 @@ class Measured:
 
     Attributes:
         values: The tidy table, one value per row, sorted by dataset and seed. ``series`` and ``series_label``;
-            ``setting`` (its key), ``method``, ``backbone`` and ``random_weights``; ``run`` (the folder) and ``name``
-            (of the dataset in it); ``seed``; ``target`` and ``auxiliary`` (titles of what was scored and trained on),
-            each with the SHA-256 of its images and with what it lacks of the published split; ``trained_on`` (in
-            words); ``row`` (the place of the category, `MEAN_ROW` for the mean) and ``category``; ``metric``,
-            ``value``, ``num_normal``, ``num_anomalous``. ``dataset`` numbers what was measured, seeds aside.
+            its ``method``, ``backbone`` and ``random_weights``; ``setting`` (the key of the run's), ``run`` (the
+            folder) and ``name`` (of the dataset in it); ``seed``; ``target`` and ``auxiliary`` (titles of what was
+            scored and trained on), each with the SHA-256 of its images and with what it lacks of the published split;
+            ``trained_on`` (in words); ``row`` (the place of the category, `MEAN_ROW` for the mean) and ``category``;
+            ``metric``, ``value``, ``num_normal``, ``num_anomalous``. ``dataset`` numbers what was measured, whatever
+            the seed.
     """
 
     series: Sequence[Series]
@@ -305,12 +305,12 @@ def combine(series: Sequence[Series]) -> Measured:
     Raises:
         ComparisonError: If two runs measured the same and got different numbers.
     """
-    parts = [
-        run.values.assign(series=one.name, series_label=one.label)
-        for one in series
-        for run in one.runs
-        if len(run.values)
-    ]
+    parts = []
+    for one in series:
+        if one.setting is not None:
+            facts: dict[str, Any] = {"series": one.name, "series_label": one.label, "method": one.method}
+            facts |= {"backbone": one.setting.backbone["name"], "random_weights": int(one.is_random)}
+            parts += [run.values.assign(**facts) for run in one.runs if len(run.values)]
     if not parts:
         return Measured(series, pd.DataFrame(columns=["dataset", *VALUES]))
     table = pd.concat(parts, ignore_index=True)[VALUES]

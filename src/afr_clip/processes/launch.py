@@ -3,10 +3,9 @@
 The typed command starts one process per ``trainer.devices`` and only watches over them. Each gets the same overrides,
 the run folder that was chosen once, and its place in the environment variables of torchrun.
 
-torch's elastic launcher (`torch.distributed.launcher`, tried with torch 2.14) does not do here. Told to stop by SIGTERM
-it exits with 1 and a traceback where the processes said 75 and saved; SIGUSR1 and SIGKILL end it and leave the
-processes running; it kills processes that save for more than 30 s; and it cannot tell a process that failed from one
-that only lost its peer to SIGKILL.
+torch's elastic launcher (`torch.distributed.launcher`, tried with torch 2.14) does not do here. On SIGTERM it exits
+with 1 and a traceback although its processes have saved and exited with 75. SIGUSR1 and SIGKILL end it and leave the
+processes running. It kills processes that need more than 30 s to save.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The cells of a sweep: a training each, in a process of its own, and the marks it leaves in its folder.
 
-A cell is ``train`` in its folder, which resumes whatever the folder holds. So a cell may be started again at any time.
+A cell is ``train`` in its folder, which resumes a run that it finds there. So a cell may be started again at any time.
 """
 
 import json

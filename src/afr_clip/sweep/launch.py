@@ -22,7 +22,7 @@ class LauncherError(ValueError):
 
 
 def run_cells(job: SweepJob, cells: Sequence[Cell], on_end: Callable[[], None]) -> None:
-    """Run cells that are not done; those that fail are tried once more.
+    """Run cells that are not done; those that fail are tried a second time.
 
     Args:
         job: Their sweep.
@@ -39,7 +39,7 @@ def run_cells(job: SweepJob, cells: Sequence[Cell], on_end: Callable[[], None]) 
     wanted = list(unique)
     for attempt in (1, 2):
         if attempt == 2 and wanted:
-            logger.warning("%d cells failed. Trying them once more.", len(wanted))
+            logger.warning("%d cells failed. Trying them again.", len(wanted))
         if wanted and job.launcher == HERE:
             run_here(wanted, environments(job), lambda _folder: on_end())
         elif wanted:

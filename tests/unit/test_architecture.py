@@ -70,6 +70,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "open_clip": {"clip"},
     "timm": {"clip"},
+    "huggingface_hub": {"clip"},
+    "safetensors": {"clip"},
+    "torchmetrics": {"metrics"},
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},
     "lightning": {"training", "data", "processes", "run"},

@@ -23,9 +23,9 @@ class CrossModalFeatureRectification(nn.Module):
         F_{t,i}^s &= F_t^s + F_{v,i} \odot M_{v,i} \qquad \text{Eqs. (6), (10)}
 
     Note:
-        The paper computes ``M_t`` and never uses it. Here only ``weights()`` computes it, and the symmetric reading, in
-        which the text writes into the image too, ``F_{v,i} + F_t^s * M_{t,i}``, and both results are averaged. With
-        1 x 1 convolutions the text's share of Eq. (4) is the same for all patches of an image and is computed once.
+        The paper computes ``M_t`` and never uses it; neither does this module unless ``symmetric``. Then the text also
+        writes into the image, ``F_{v,i} + F_t^s * M_{t,i}``, and both results are averaged. With 1 x 1 convolutions the
+        text's share of Eq. (4) is the same for all patches of an image and is computed once.
 
     Args:
         dim: Width ``D`` of the shared embedding space (768 for ViT-L/14).

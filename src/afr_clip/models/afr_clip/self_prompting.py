@@ -14,8 +14,8 @@ class SelfPrompting(nn.Module):
     r"""Make an image's visual prompt from its own CNN feature and a prompt shared by all images (SP).
 
     A CNN sees fine texture that the ViT's first stage does not. ``num_prompts`` linear layers each turn the CNN
-    feature into one token, and a learnable token is added to each. ``place_prompt`` puts
-    the tokens into the tower (Eqs. 17-18).
+    feature into one token, and a learnable token is added to each. ``place_prompt`` puts the tokens into the tower
+    (Eqs. 17-18).
 
     .. math::
         P_v = \mathrm{Concat}([\mathrm{Linear}_i(F_{cnn})]_{i=1}^K), \quad \tilde{P}_v = P_v + P_l

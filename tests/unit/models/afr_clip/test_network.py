@@ -26,7 +26,7 @@ VARIANTS = [
     {"self_prompting": {"image_prompt": False}},
     {"self_prompting": {"shared_prompt": False}},
     {"self_prompting": {"placement": Placement.append}},
-    {"self_prompting": {"stages": (1, 2, 3, 4)}},
+    {"self_prompting": {"stages": [1, 2, 3, 4]}},
     {"scoring": {"temperature": 0.07}},
     {"scoring": {"learnable_temperature": True}},
     {"scoring": {"image_score": ImageScore.class_token_and_map_max}},
@@ -122,4 +122,4 @@ def test_scores_are_float32_under_autocast(towers, image):
 def test_stages_must_exist_in_the_tower():
     shallow: Towers = tiny_towers(tap_layers=[2, 4])
     with pytest.raises(ValueError, match=r"must lie in 1\.\.2"):
-        tiny_network(shallow, self_prompting={"stages": (3,)})
+        tiny_network(shallow, self_prompting={"stages": [3]})

@@ -108,7 +108,7 @@ def test_a_readout_before_the_local_stream_is_refused():
 def two_streams(image: torch.Tensor, from_block: int, layers: tuple[int, ...]) -> list[torch.Tensor]:
     """The image's embedding, then the patches of the local stream after each of the layers."""
     readout = (f"readout.local_from_block={from_block}", "readout.all_taps=true")
-    embedding, *patches = build(tiny_towers(tap_layers=layers), *readout).tapped(image)
+    embedding, *patches = build(tiny_towers(tap_layers=list(layers)), *readout).tapped(image)
     return [embedding[:, 0], *patches]
 
 

@@ -8,7 +8,7 @@ SCORING = ScoringSettings(temperature=0.07, image_score=ImageScore.class_token, 
 
 
 def settings(**changes: object) -> NetworkSettings:
-    published = {"window_sizes": (2, 3), "normalise_first": False, "shots": 0}
+    published = {"window_sizes": [2, 3], "normalise_first": False, "shots": 0}
     return NetworkSettings(PROMPTS, SCORING, **published | changes)
 
 
@@ -17,7 +17,7 @@ def test_there_is_nothing_to_train_and_no_cnn_to_read():
     assert not settings().needs_cnn
 
 
-@pytest.mark.parametrize("sizes", [(), (0, 2), (2, 2)], ids=str)
+@pytest.mark.parametrize("sizes", [[], [0, 2], [2, 2]], ids=str)
 def test_window_sizes_that_mean_nothing_are_refused(sizes):
     with pytest.raises(ValueError, match="window_sizes must name different sides from 1 patch up"):
         settings(window_sizes=sizes)

@@ -80,6 +80,8 @@ ONLY_IN = {
     "wandb_workspaces": {"reports"},
     "mlflow": {"training"},
     "tensorboard": {"training"},
+    "jinja2": {"reports"},
+    "pandas": {"reports"},
     "optuna": {"sweep"},
     "submitit": {"sweep"},
     "ray": {"sweep"},

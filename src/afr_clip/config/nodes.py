@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, make_dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -193,6 +194,7 @@ def method_names() -> list[str]:
     return [module.name for module in iter_modules(models.submodule_search_locations) if module.ispkg]
 
 
+@cache
 def module_schema(method: str) -> type:
     """Return the schema of ``module=METHOD``, with the network keys that the method declares in its ``settings.py``."""
     network: type[MethodSettings] = import_module(f"afr_clip.models.{method}.settings").NetworkSettings

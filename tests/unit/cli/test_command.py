@@ -11,6 +11,7 @@ from hydra import errors
 
 from afr_clip.cli import command
 from afr_clip.cli.command import describe, ends_in_a_sentence, retyped, run_command
+from afr_clip.config import nodes
 from afr_clip.config.nodes import config_dir
 from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes.signals import INTERRUPTED, Stopped
@@ -163,7 +164,7 @@ def test_the_config_is_found_in_a_checkout_and_in_an_installed_package(monkeypat
     assert (Path(config_dir()) / "train.yaml").is_file()
     installed = tmp_path / "site-packages" / "afr_clip"
     (installed / "conf").mkdir(parents=True)
-    monkeypatch.setattr(command, "__file__", str(installed / "config" / "command.py"))
+    monkeypatch.setattr(nodes, "__file__", str(installed / "config" / "nodes.py"))
     assert config_dir() == str(installed / "conf")
 
 

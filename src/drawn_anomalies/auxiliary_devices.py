@@ -245,7 +245,6 @@ def sampled(
     """Show a sheet ``width`` wide around the origin.
 
     Args:
-        x: Coordinate along the sheet's width.
         sheet: Dots from 0 to 255.
         width: Width of the sheet in the canvas' units.
 

@@ -25,9 +25,7 @@ class Canvas:
         rng: Source of all randomness of the picture.
 
     Attributes:
-        rng: The source of randomness.
         x: Horizontal coordinate of every pixel centre.
-        y: Vertical coordinate.
         pixel: Side of a pixel.
     """
 
@@ -56,7 +54,6 @@ class Canvas:
         """Draw smooth noise of about zero mean and unit deviation.
 
         Args:
-            scale: Size of its largest features.
             octaves: Layers of halved size and strength that are added.
             stretch: How much longer features are along ``x`` than along ``y``.
         """
@@ -88,7 +85,6 @@ class Canvas:
         """Turn a signed distance (negative inside) into coverage in [0, 1].
 
         Args:
-            distance: In the canvas' units.
             softness: Width of the edge in pixels.
         """
         return np.clip(0.5 - distance / np.float32(self.pixel * softness), 0, 1)
@@ -201,11 +197,7 @@ def disc(x: Plane, y: Plane, radius: float) -> Plane:
 
 
 def box(x: Plane, y: Plane, half_width: float, half_height: float, rounding: float = 0.0) -> Plane:
-    """Return the signed distance to a box around the origin.
-
-    Args:
-        rounding: Radius of its corners.
-    """
+    """Return the signed distance to a box around the origin."""
     dx = np.abs(x) - np.float32(half_width - rounding)
     dy = np.abs(y) - np.float32(half_height - rounding)
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
@@ -216,7 +208,6 @@ def cells(canvas: Canvas, spacing: float, jitter: float = 0.8) -> tuple[Plane, P
     """Divide the canvas into cells around jittered grid points (Voronoi).
 
     Args:
-        spacing: Distance of neighbouring points.
         jitter: How far points leave the grid, as a share of the spacing.
 
     Returns:

@@ -26,7 +26,6 @@ class Visible:
     """How large and clear a defect must be.
 
     Attributes:
-        scale: Factor on all its lengths.
         contrast: Lowest mean difference to the whole surface in its mask, as a share of full brightness.
         area: Smallest share of the picture that its mask covers.
     """
@@ -98,7 +97,6 @@ def spot(canvas: Canvas, body: Region, margin: float = 0.0) -> tuple[float, floa
     """Choose a random point of the body.
 
     Args:
-        body: Where the point may be.
         margin: Wanted distance to the edge of the body and of the picture; less where the body is too slim.
 
     Returns:
@@ -130,8 +128,6 @@ def wandering(
     """Return the points of a wandering line.
 
     Args:
-        start: Its middle.
-        length: Its length.
         bend: Standard deviation of each change of direction in radians.
     """
     rng = canvas.rng

@@ -19,7 +19,6 @@ class Light:
 
     Attributes:
         direction: Unit vector towards the lamp: right, down, up.
-        exposure: Brightness of the whole picture.
         tint: Gain of red, green and blue.
         falloff: Gain per pixel: a slow gradient and darker corners.
         blur: Standard deviation of the lens blur in pixels.

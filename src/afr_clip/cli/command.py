@@ -95,7 +95,6 @@ def start_processes(config: DictConfig, command: str) -> bool:
     """Start the processes of a run if it has several and this is none of them; see `launch`.
 
     Args:
-        config: The validated config.
         command: The module that is run, for example ``afr_clip.train``.
     """
     world = World(int(config.trainer.devices), config.trainer.num_nodes, bool(config.run_dir))
@@ -113,9 +112,6 @@ def retyped(hydra: Any) -> list[str]:  # noqa: ANN401 - Hydra's own config
 
 def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Let a function end the process on an error: 1 and one sentence, or 2 where the command line itself was bad.
-
-    Args:
-        command: The function.
 
     Returns:
         The same function, which raises nothing but ``SystemExit``.
@@ -148,9 +144,6 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
 
 def describe(error: Exception) -> str:
     """Say in words what went wrong.
-
-    Args:
-        error: What was raised.
 
     Returns:
         A sentence; our own errors say it themselves.

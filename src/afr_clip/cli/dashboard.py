@@ -35,8 +35,6 @@ class OfflineRun:
     """A run that was logged offline.
 
     Attributes:
-        folder: The run folder.
-        run_id: Its id at Weights & Biases.
         pieces: A file for each time it was started, in that order.
         is_superseded: Whether the run folder has another id by now, because the run was rebuilt.
     """
@@ -96,10 +94,6 @@ def sync(folders: Sequence[Path], project: str | None, entity: str | None) -> bo
     Args:
         folders: Run folders, or folders that contain some.
         project: Replaces the project of each run.
-        entity: Replaces its user or team.
-
-    Returns:
-        Whether everything is uploaded now.
     """
     runs = find_offline_runs(folders)
     require_key()
@@ -162,7 +156,6 @@ def rebuild(folders: Sequence[Path], changed: Mapping[str, str | None]) -> None:
     """Create the W&B runs of run folders again, under new ids, from the files in the folders alone.
 
     Args:
-        folders: Run folders.
         changed: Project, entity and group that replace the run's own; ``None`` keeps them.
 
     Raises:

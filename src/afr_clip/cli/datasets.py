@@ -66,7 +66,6 @@ def check(spec: DatasetSpec, *, is_part: bool) -> bool:
     """Check a dataset and print what was found; return whether there is no fault.
 
     Args:
-        spec: The dataset.
         is_part: Whether it is all right to have fewer images than published.
     """
     found = check_dataset(spec, is_part=is_part)

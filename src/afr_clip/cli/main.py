@@ -61,7 +61,6 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
     Args:
-        command: A key of `COMMANDS`.
         arguments: What was typed after it; by default what was typed after ``python -m afr_clip.COMMAND``.
     """
     if arguments is not None:

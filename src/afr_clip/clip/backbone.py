@@ -42,7 +42,6 @@ class CLIPBackbone(nn.Module):
 
     Args:
         clip: Any open_clip model whose image tower is open_clip's own ViT.
-        tokenizer: Turns sentences into token ids.
         tap_layers: Blocks to read out, counted from 1; ``None`` spreads four over the depth.
         stem: The CNN in place of the patch embedding, whose view ``carry`` adds to every tap; ``None`` for CLIP's own
             towers.
@@ -52,10 +51,8 @@ class CLIPBackbone(nn.Module):
         token_dim: Width ``D_v`` of the image tower's tokens.
         tap_dim: Width of a tap with what it carries.
         grid_size: Patches ``(h, w)`` of an image.
-        depth: Blocks of the image tower.
         image_size: Side of the square input in pixels.
         mean: Per-channel mean that the towers expect images to be normalised with.
-        std: Per-channel standard deviation, likewise.
         checkpointing: Whether blocks with a gradient keep only their input and are computed again in the backward pass:
             less memory, more time, the same numbers.
 

@@ -24,10 +24,8 @@ class FrozenCNN(nn.Module):
     Args:
         network: A timm model made with ``features_only=True``.
         mean: Per-channel mean that the images were normalised with.
-        std: Per-channel standard deviation, likewise.
 
     Attributes:
-        stage_dims: Channels of each chosen stage.
         feature_dim: Width of the pooled feature: their sum.
     """
 
@@ -80,9 +78,7 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
     """Build the CNN with the weights that the settings name.
 
     Args:
-        settings: Architecture, weights and stages.
         mean: Per-channel mean that the images are normalised with.
-        std: Per-channel standard deviation, likewise.
 
     Raises:
         FileNotFoundError: If there is no weight file and the weights cannot be downloaded.

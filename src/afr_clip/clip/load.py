@@ -23,8 +23,6 @@ class Towers:
     """The frozen networks that a method stands on.
 
     Attributes:
-        settings: What they were built from.
-        backbone: CLIP.
         cnn: The CNN of self prompting; ``None`` where no method asks for it.
     """
 

@@ -20,7 +20,6 @@ class PatchEmbedding(nn.Module):
     """Normalise the CNN's channels at every position, and mix each with its neighbours to a token.
 
     Args:
-        channels: Input channels.
         width: Width ``D_v`` of the tower's tokens.
 
     Example:
@@ -63,7 +62,6 @@ class PatchView(nn.Module):
     picture does not show, and no single patch can tell that.
 
     Args:
-        cnn: The frozen CNN.
         patch_size: Side of a patch in pixels.
 
     Attributes:
@@ -115,7 +113,6 @@ class Stem(nn.Module):
 
     Args:
         view: What is seen of each patch.
-        embedding: Turns it into tokens.
 
     Attributes:
         dim: Width of ``Seen.tokens``: the view's channels and the tower's width.

@@ -46,8 +46,6 @@ class TextEmbeddings:
     each process keeps those of the categories that it meets.
 
     Args:
-        encode_text: The text tower.
-        prompts: Templates and states.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
     """
 
@@ -110,7 +108,6 @@ class TextTower:
         backbone: The backbone whose text tower is run.
 
     Attributes:
-        depth: Number of blocks.
         width: Width of the tower's tokens (768 for ViT-L/14).
 
     Raises:

@@ -87,7 +87,6 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     Unpickles only tensors and plain containers.
 
     Args:
-        path: The file.
         entry: The name under which the file may keep its state dict.
 
     Returns:
@@ -164,7 +163,6 @@ def fill_from_release(
 
     Args:
         ours: Where each tensor of the file goes, by the name it has there: parameters, or views of parts of them.
-        path: The released file.
         entry: The name under which the file may keep its tensors.
         unused: Names of tensors that published files hold without using them; they may be missing.
 

@@ -106,10 +106,6 @@ def keys_of_file(group: str, name: str) -> set[str]:
 
     Args:
         group: For example ``ablation``.
-        name: One of its files.
-
-    Returns:
-        The keys with a value.
     """
     return set(_leaves(compose(f"{group}/{name}")))
 

@@ -36,8 +36,6 @@ def training_job(config: DictConfig, folder: Path, record: Record) -> TrainingJo
     """Make the job of ``afr-clip train``.
 
     Args:
-        config: The composed config.
-        folder: The run folder.
         record: What was typed and chosen; its name and config are replaced.
 
     Returns:
@@ -126,9 +124,6 @@ def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None
         protocol: Its ``roots`` and ``categories`` go into the node.
         auxiliary: What is trained on; a target of the same name is other categories of the same files.
 
-    Returns:
-        The node.
-
     Raises:
         ConfigError: If there is no such config and no root for it.
     """
@@ -201,7 +196,6 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
     Args:
         config: The composed config of the command.
         trained_with: The resolved config in the checkpoint.
-        overrides: What was typed.
 
     Returns:
         A copy with the model replaced.

@@ -28,7 +28,6 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
 
     Args:
         config: The composed config of a command.
-        kind: Its class.
 
     Returns:
         The values; ``dataset`` and ``checkpoint`` are ``None`` where the command needs none.

@@ -18,10 +18,6 @@ Item = TypeVar("Item")
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on stderr once the work has taken ``PATIENCE`` seconds, if stderr is a terminal.
 
-    Args:
-        what: The bar's label.
-        total: Total amount of work.
-
     Yields:
         A function to call with the amount that is done.
 

@@ -18,7 +18,6 @@ class AnomalySample:
         category: Object or texture kind as the dataset spells it, for example ``"metal_nut"``.
         defect_type: Folder or label of the condition, for example ``"good"`` or ``"scratch"``.
         mask_path: The ground-truth mask; ``None`` for normal images and for datasets without masks.
-        is_anomalous: Image-level truth.
         prompt_name: The category in words for prompts, for example ``"metal nut"``.
         name: Name of the image's output files, unique within its category and type; defaults to the stem of the file.
     """
@@ -57,9 +56,7 @@ class AnomalyBatch:
         image: Normalised RGB images; ``None`` if ``tapped`` replaces them.
         mask: Pixel truth; all ``False`` for normal images and where ``has_mask`` is ``False``.
         has_mask: Whether pixel truth is known for the image (always so for normal images of a dataset with masks).
-        is_anomalous: Image-level truth.
         index: Position of each image in the dataset's list of samples.
-        samples: The record of each image.
         tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
         share: This process's part of a batch of several processes; ``None`` for a single process.
     """

@@ -75,7 +75,6 @@ class AnomalyLoss:
 
     Attributes:
         image_weight: Weight of the image score's cross-entropy.
-        focal_weight: Weight of the focal loss.
         dice_weight: Weight of the map's Dice loss.
         complement_weight: Weight of the Dice loss of ``1 - map`` against the normal pixels.
         focal_gamma: Focusing exponent of the maps' focal loss.

@@ -19,7 +19,6 @@ class DatasetMetrics(nn.Module):
 
     Args:
         categories: The category of every image of the dataset.
-        is_anomalous: Image-level truth of every image.
 
     Raises:
         ValueError: If there is no image, or if the two differ in length.

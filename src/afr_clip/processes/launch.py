@@ -55,8 +55,6 @@ class World:
     """The processes a run asks for.
 
     Attributes:
-        devices: On each machine.
-        num_nodes: Machines.
         has_run_dir: Whether ``run_dir`` was given, so that processes started one by one share it.
     """
 
@@ -75,8 +73,6 @@ def launch(command: str, arguments: Sequence[str], world: World) -> bool:
 
     Args:
         command: The module to run, for example ``afr_clip.train``.
-        arguments: What to type after it.
-        world: The processes.
 
     Returns:
         Whether processes were started, and so everything is done.
@@ -120,13 +116,7 @@ def _faults(world: World, environment: Mapping[str, str]) -> Iterator[str]:
 
 @dataclass
 class Member:
-    """A process that was started.
-
-    Attributes:
-        rank: Its number in the run.
-        process: The process.
-        sentence_file: Where it leaves its error.
-    """
+    """A process that was started."""
 
     rank: int
     process: "subprocess.Popen[bytes]"

@@ -12,7 +12,6 @@ class Place:
 
     Attributes:
         rank: From 0, in the whole run.
-        world_size: Processes of the run.
         local_rank: From 0, on this machine.
     """
 

@@ -61,7 +61,6 @@ class Stopped(SystemExit):
     """A run stopped because a signal asked it to.
 
     Args:
-        signum: The signal.
         saved: A sentence saying up to where everything is saved.
     """
 
@@ -91,11 +90,7 @@ def end_with(sentence: str, code: int) -> NoReturn:
 
 
 def listen(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> dict[int, Any]:
-    """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing.
-
-    Returns:
-        The earlier handlers by signal.
-    """
+    """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {int(signum): signal.signal(signum, handler) for signum in signums}
@@ -130,7 +125,6 @@ def stoppable(
     Args:
         saved: What `Stopped` says if the signal comes in this block; a nested listener may say something better.
         requeue: Whether SLURM is told to start this job again.
-        signums: The signals.
     """
 
     def stop(signum: int, _frame: FrameType | None) -> NoReturn:

@@ -42,11 +42,8 @@ class DashboardSettings:
     """What the dashboards show.
 
     Attributes:
-        project: Project at Weights & Biases.
         entity: User or team; empty for the one who is logged in.
-        datasets: Target datasets.
         tables: Groups of runs, each an ablation table.
-        searched: Config keys of a search.
 
     Raises:
         ValueError: If there is no dataset to show.

@@ -21,9 +21,6 @@ MOST_TRAINING_SHEETS = 4
 def write_page(run_folder: Path) -> Path:
     """Write ``report.html`` from ``results.json`` and ``figures/``; may be repeated at any time.
 
-    Returns:
-        The page.
-
     Raises:
         RunFolderError: If nothing was scored in this folder.
     """

@@ -44,7 +44,6 @@ class FeatureCaching(pl.Callback):
     """Open the feature cache before the first epoch, once the network lies where it will train; fill it if need be.
 
     Args:
-        job: The training.
         run: Knows the fingerprint of the frozen weights; gets the cache's key.
         data: Gets the cache, and gives the images it is filled from.
     """

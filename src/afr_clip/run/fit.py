@@ -50,7 +50,6 @@ class RunData:
     """What a run trains on and scores.
 
     Attributes:
-        auxiliary: The dataset to train on.
         targets: The datasets to score that are there.
         facts: What the manifest says of every target by name: those that are there, and those that were scored before
             and have gone.
@@ -65,8 +64,6 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
     """Train the adapters and score the targets; what a run before finished in the folder is not done again.
 
     Args:
-        job: What is to be done.
-        run: Where everything goes.
         datasets: What to train on and what to score; they were found to share nothing.
     """
     scored = from_first(lambda: scored_before(job))

@@ -26,7 +26,6 @@ class Record:
     """What a run writes down about the command that started it.
 
     Attributes:
-        command: Its name.
         overrides: As typed, ``key=value``.
         choices: The file chosen from each config group.
         config: The whole config as plain values.
@@ -43,7 +42,6 @@ class Job:
     """What every job has: a run folder, a network, and how it is run.
 
     Attributes:
-        drawn_dir: Where drawn datasets are written.
         cache_dir: Where decoded images and tapped features are kept.
     """
 
@@ -66,7 +64,6 @@ class ScoringJob(Job):
     """A job that scores datasets.
 
     Attributes:
-        targets: The datasets to score.
         num_figures: Images on each sheet of figures.
     """
 
@@ -118,11 +115,7 @@ class EvaluationJob(ScoringJob):
 
 @dataclass(frozen=True)
 class PredictionJob(Job):
-    """Score photographs without truth.
-
-    Attributes:
-        images: A file or a folder.
-    """
+    """Score photographs without truth."""
 
     images: Path
     category: str

@@ -27,7 +27,6 @@ def build_mirrors(
 
     Args:
         chosen: The config node ``logger``; plain values.
-        folder: The run folder.
         manifest: The manifest as the run starts.
         drop_from_step: Step from which a resumed training logs again; ``None`` where nothing was logged before.
 

@@ -24,7 +24,6 @@ def choose_precision(asked: str, accelerator: str) -> dict[str, Any]:
 
     Args:
         asked: ``trainer.precision``; only ``auto`` leaves anything to choose.
-        accelerator: Lightning's.
 
     Returns:
         For the manifest: what was ``asked`` and ``chosen``, and for a CPU the seconds that were measured.

@@ -75,10 +75,6 @@ class PhotographWriter:
     Args:
         run: Where they go: ``maps/`` and ``overlays/``, under the photographs' own names.
         images: The file or folder that was asked for.
-        photographs: What was found there.
-
-    Attributes:
-        rows: The scores so far.
     """
 
     def __init__(self, run: Run, images: Path, photographs: Iterable[Path]) -> None:

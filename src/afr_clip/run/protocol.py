@@ -52,9 +52,6 @@ class Leg:
 def train_legs(protocol: ProtocolJob) -> Path:
     """Run every leg that can be run, as far as it is not finished, and report over all of them.
 
-    Returns:
-        The page of the report.
-
     Raises:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.
         RunFolderError: If a folder holds a run with another config.

@@ -38,7 +38,6 @@ class Run:
     """One run: its folder and its manifest, which grows as facts become known.
 
     Attributes:
-        manifest: Plain values only.
         earlier: The manifest of the run that is resumed; ``None`` for a new one.
     """
 
@@ -60,9 +59,7 @@ class Run:
         """Add a fact that a resumed run must share with the one before.
 
         Args:
-            fact: Its name in the manifest.
             key: The value that must be the same: a hash.
-            values: Plain values.
 
         Raises:
             RunFolderError: If the earlier run had another one.

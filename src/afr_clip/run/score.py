@@ -46,9 +46,6 @@ def score_targets(
 
     Args:
         job: What is to be scored, and what is kept of it.
-        run: Where results go.
-        module: Holds the trained network.
-        data: Holds the targets.
         engine: Runs the one over the other.
         kept: Targets that a run before scored; they are not scored again, and need not be among the data.
     """

@@ -71,7 +71,6 @@ class CellProcess:
 
     Args:
         folder: The cell's folder, which holds its plan.
-        environment: Variables of this cell.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:

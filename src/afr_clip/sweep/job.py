@@ -28,11 +28,8 @@ class Cell:
     """One training of a sweep.
 
     Attributes:
-        setting: Name of what it tries.
         overrides: What its own command is given, without the folder.
         digest: Stands for everything that influences its numbers; the same training has the same in every sweep.
-        folder: Its run folder.
-        job: What it resolves to.
     """
 
     setting: str
@@ -60,19 +57,14 @@ class SweepJob:
     """A sweep over the settings of an experiment, or a search over its intervals.
 
     Attributes:
-        experiment: Its name.
-        folder: The sweep's folder.
         overrides: What was typed and is passed on to every cell.
         decisive: Those of them that influence numbers, sorted; a sweep can only be continued with these.
         axes: What is varied, as plain values for the record.
         space: The intervals of a search; empty for an experiment.
         cells: The cells of an experiment; of a search, one in the middle of the space, to check and to estimate with.
         reference: The setting that is the full method, with which the others are compared.
-        num_trials: Trials of a search.
         jobs: Cells at a time on this machine.
-        devices: Processes of each cell.
         launcher: ``basic`` for this machine, or another file of ``hydra/launcher``.
-        launcher_settings: The values of that file.
         trial: Makes the cell of a trial from its number and values.
     """
 

@@ -25,7 +25,6 @@ def run_cells(job: SweepJob, cells: Sequence[Cell], on_end: Callable[[], None]) 
     """Run cells that are not done; those that fail are tried a second time.
 
     Args:
-        job: Their sweep.
         cells: Two that are the same training share a folder, and run once.
         on_end: Called whenever a cell on this machine has ended.
     """

@@ -126,7 +126,6 @@ class Study:
         """Tell Optuna the results of some trials.
 
         Args:
-            batch: Trials by number.
             final: Whether failed trials will not be tried again.
         """
         running = {trial.number for trial in self._trials() if trial.state.name == "RUNNING"}

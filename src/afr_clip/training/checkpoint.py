@@ -32,7 +32,6 @@ class Checkpoint:
     """What ``last.ckpt`` holds.
 
     Attributes:
-        path: Where it was read.
         state_dict: The trainable weights by the network's parameter names.
         manifest: Config, commit, seed, data and fingerprint of the frozen weights.
     """
@@ -109,8 +108,6 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
     """Copy trained weights into a network that was built as for training.
 
     Args:
-        network: Gets the weights.
-        checkpoint: The weights.
         fingerprint: SHA-256 of the network's frozen weights.
 
     Raises:

@@ -163,7 +163,6 @@ class AnomalyDetectionModule(pl.LightningModule):
 
         Args:
             dataset: Name under which metrics are logged.
-            metrics: Fresh metrics of that dataset.
             references: ``shots`` normal images of each category, for a few-shot network.
 
         Raises:

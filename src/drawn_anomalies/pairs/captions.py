@@ -14,11 +14,7 @@ from drawn_anomalies.pairs.palette import PALETTE
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can be shown.
-
-    Attributes:
-        words: What a caption calls it.
-    """
+    """Something that can be shown."""
 
     words: str
     draw: Callable[[Canvas, Colour], Surface]

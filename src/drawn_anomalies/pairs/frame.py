@@ -30,8 +30,6 @@ class Frame:
     """The thing's own coordinates.
 
     Attributes:
-        x: To its right.
-        y: Downwards.
         scale: Its size in units of the canvas.
     """
 
@@ -68,7 +66,6 @@ def laid(
     Args:
         distance: Signed distance to its outline, in these coordinates.
         relief: Its height in these coordinates; without one its edges are bevelled.
-        tone: Change of its brightness.
     """
     scale = np.float32(at.scale)
     distance = (distance * scale).astype(np.float32)

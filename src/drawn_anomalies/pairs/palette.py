@@ -29,7 +29,6 @@ def toned(colour: Colour, gain: float, towards: float = 0.0) -> Colour:
     """Return a darker or brighter shade of a colour.
 
     Args:
-        gain: Factor on its channels.
         towards: Share of white that is mixed in afterwards.
     """
     red, green, blue = (min(0.98, channel * gain) * (1 - towards) + towards for channel in colour)

@@ -57,7 +57,6 @@ def decode_mask(path: Path, threshold: int | None = None) -> Bool[Tensor, "heigh
     dark colours to 0; transparency is ignored.
 
     Args:
-        path: The file.
         threshold: Lowest 8-bit value that is anomalous; ``None`` takes any value but 0, or 128 and above in a JPEG.
 
     Returns:

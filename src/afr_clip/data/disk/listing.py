@@ -32,10 +32,7 @@ class Entry:
     """One listed image, before the listing is checked.
 
     Attributes:
-        category: Object or texture kind.
         defect_type: Folder or label of the condition.
-        is_anomalous: Image-level truth.
-        image: Where the image should be.
         mask: The mask that was found for it.
         mask_names: Where a mask was looked for, relative to the root.
     """
@@ -80,7 +77,6 @@ class TreeLayout:
 
     Attributes:
         marker: Glob pattern that identifies this layout below a root.
-        image: Template of the images.
         masks: Templates of the masks; the first one with a matching file wins. Empty means that there are no masks.
         normal_types: Types that are not anomalous, in lower case.
         types: The only types that are read; empty reads every folder.
@@ -160,7 +156,6 @@ class TableLayout:
     ``image``, ``mask``, ``category``, ``split`` and ``type`` are templates over its columns.
 
     Attributes:
-        table: The CSV below the root.
         normal_types: Types that are not anomalous, in lower case.
         mask: Path of the mask; empty for a table without masks.
         type_names: Names for the values of ``type``; other values are refused. Empty takes the values as they are.
@@ -319,7 +314,6 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
     Hidden files, ``__MACOSX`` folders and files without an image suffix are skipped.
 
     Args:
-        root: Where the template starts.
         template: For example ``"{category}/{split}/{type}/{stem}"``. Without a suffix it matches every kind of image.
             ``{stem:[0-9]+}`` matches only names that fit the regular expression.
         known: Fields whose value is given; the others match any name.

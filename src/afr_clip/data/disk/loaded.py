@@ -28,7 +28,6 @@ class DatasetDigest:
         sha256: One hash over all files with their categories, types and names, but not their folders.
         images: One hash per image, in the order of the samples.
         masks: One hash per mask, in the same order; ``None`` where there is no mask.
-        num_anomalous: Number of anomalous images.
     """
 
     sha256: str
@@ -116,8 +115,6 @@ def choose_references(target: LoadedDataset, shots: int, seed: int) -> dict[str,
     """Choose a few normal images of each category of a target, from the split that is not scored.
 
     Args:
-        target: The dataset that is scored.
-        shots: Images of each category.
         seed: Decides the choice; the images of fewer shots are among those of more.
 
     Raises:

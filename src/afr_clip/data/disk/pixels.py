@@ -126,7 +126,6 @@ class DefectCount:
     """What resizing does to the masks of one category.
 
     Attributes:
-        num_masks: Mask files.
         num_empty: Masks without an anomalous pixel as stored; the mask threshold may be wrong.
         num_vanished: 8-connected defects that have no pixel left after resizing.
     """

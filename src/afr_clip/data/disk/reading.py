@@ -125,7 +125,6 @@ def list_entries(spec: DatasetSpec, root: Path) -> tuple[Listing, list[Entry]]:
     """List a dataset without checking that its files exist and fit together.
 
     Args:
-        spec: The dataset.
         root: Its folder, as ``find_root`` found it.
 
     Returns:

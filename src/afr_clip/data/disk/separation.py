@@ -16,8 +16,6 @@ class TrainedOn:
     """What a checkpoint stores about its auxiliary dataset.
 
     Attributes:
-        name: Name of the dataset.
-        root: Its folder, resolved.
         categories: The chosen categories; ``None`` for all.
         images: Leading digits of the SHA-256 of every image.
     """

@@ -83,7 +83,6 @@ class Mosaic:
     type in the category, so rare defects appear as often as frequent ones.
 
     Args:
-        samples: The dataset.
         probability: Share of images that become a mosaic.
     """
 

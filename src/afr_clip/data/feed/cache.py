@@ -42,9 +42,6 @@ def open_cache(
     """Open the pixel cache of a dataset; fill it first if it is absent or damaged.
 
     Args:
-        samples: The dataset.
-        reader: Decodes and resizes.
-        digest: Hashes of the samples' files.
         directory: The folder of all caches; made if absent.
     """
     # Everything that decides a pixel: the files, the size, the threshold, and the packages that decode and resize.
@@ -85,7 +82,6 @@ class FeatureRequest:
     Attributes:
         folder: Its folder when it is complete.
         key: Hash of everything that decides a record.
-        num_samples: Number of records.
         dtype: Type of the tensors on disk, ``float32`` or ``float16``; they are read as float32.
     """
 
@@ -111,7 +107,6 @@ def open_features(request: FeatureRequest, compute: Callable[[int], Iterable[Tap
     """Open a feature cache; fill it first if it is absent. One process fills it while the others wait.
 
     Args:
-        request: The cache.
         compute: Yields the samples from a position on, in order.
 
     Raises:

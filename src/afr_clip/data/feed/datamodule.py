@@ -33,14 +33,11 @@ class DataSettings:
     Attributes:
         image_size: Height and width of the model's input in pixels.
         mean: Mean of each channel that the backbone expects.
-        std: Standard deviation of each channel.
         batch_size: Images per training step of all processes together.
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed; decides the order of training and the augmentation.
-        augment: Whether training images are augmented.
         mosaic: Share of training images that become a collage of four images of their category.
         cache: Whether resized pixels are kept on disk, in ``cache_dir``.
-        cache_dir: The folder of all caches.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.
         num_processes: Number of processes that share the data.
@@ -87,7 +84,6 @@ class AnomalyDataModule(LightningDataModule):
 
     Args:
         auxiliary: The dataset to train on, if any.
-        targets: The datasets to score.
         settings: How images are prepared and fed.
 
     Attributes:
@@ -179,7 +175,6 @@ class AnomalyDataModule(LightningDataModule):
         """Read a few normal images of each category of a target: one batch per category that is scored.
 
         Args:
-            name: Name of the target.
             shots: Images of each category; the run's seed decides the choice.
         """
         target, settings = self._target(name), self.settings

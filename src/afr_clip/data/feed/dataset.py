@@ -32,10 +32,7 @@ class AnomalyDataset(Dataset[AnomalyItem]):
     """Samples as the model sees them.
 
     Args:
-        samples: The records to read.
-        reader: Decodes and resizes.
         mean: Mean of each channel for normalising.
-        std: Standard deviation of each channel.
         cache: Resized pixels of the same samples; ``None`` decodes the files each time.
         augmentation: Applied to each image; items are then asked for by ``(index, draw_seed)``.
         mosaic: Replaces some images by a collage, likewise.

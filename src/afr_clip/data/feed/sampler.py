@@ -71,9 +71,6 @@ class TrainingBatches(Sampler[list[Draw]]):
 
     Args:
         order: The order of the whole dataset.
-        batch_size: Images of all processes together.
-        process: Index of this process.
-        num_processes: Number of processes.
 
     Attributes:
         sampler: The order; Lightning looks for it under this name to set its epoch.

@@ -40,7 +40,6 @@ class StoreRequest:
     Attributes:
         folder: Its folder when it is complete.
         key: Hash of everything that decides a record's content.
-        num_records: Number of records.
         what: What it is called in messages.
         advice: A sentence for when it cannot be written.
         is_costly: Whether records take long to compute. If so, a filling that failed is kept to be resumed, and each
@@ -95,7 +94,6 @@ def open_store(request: StoreRequest, compute: Callable[[int], Iterable[Record]]
     """Open a store, and fill it first if it is absent. One process fills it while the others wait.
 
     Args:
-        request: The store.
         compute: Yields the records from a position on, in order.
 
     Raises:

@@ -35,7 +35,6 @@ class LoadingProcesses:
     An instance is the loader's ``worker_init_fn``: each process calls it when it starts.
 
     Args:
-        num_workers: Number of processes.
         samples: The images of their dataset, which is ``Watched``.
     """
 
@@ -68,7 +67,6 @@ def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> Lo
     """Turn PyTorch's error about a lost process into one that names the image it was reading.
 
     Args:
-        error: The error that PyTorch raised.
         loaders: The loaders of the run, the latest last.
 
     Returns:

@@ -86,7 +86,6 @@ def unpack_archives(
 
     Args:
         archives: Zip or tar files; their content decides the format, not their names.
-        target: The folder to make.
         is_dataset: Recognises a dataset's folder. The shallowest such folder in the archives becomes ``target``; of
             several, the first by name.
         sha256: Known hashes by file name; other archives are not checked.

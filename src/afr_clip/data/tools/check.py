@@ -44,9 +44,7 @@ class DatasetCheck:
     """What was found in a dataset.
 
     Attributes:
-        counts: Test images by category.
         published: The published numbers by category; empty where they are not known.
-        findings: Faults, then notes.
     """
 
     root: Path
@@ -91,7 +89,6 @@ def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
     """Decode every image and mask of a dataset, and compare it with what is published.
 
     Args:
-        spec: The dataset.
         is_part: Whether it is all right to have fewer images than published.
 
     Raises:

@@ -27,7 +27,6 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
     Images are copied byte for byte; only those that Pillow cannot open become PNG files.
 
     Args:
-        spec: The dataset.
         target: A new folder; it appears only when it is complete.
     """
     if target.exists():

@@ -76,7 +76,6 @@ def cluster(points: Float[Tensor, "points dim"], num_clusters: int) -> Int[Tenso
     """Assign points to clusters by Lloyd's algorithm, starting from seeds that depend only on the points.
 
     Args:
-        points: What is clustered.
         num_clusters: How many clusters at most. Where points coincide there may be fewer.
 
     Returns:

@@ -28,7 +28,6 @@ class HybridPrompts(nn.Module):
 
     Args:
         embed_dim: Width of the image embedding ``F``.
-        width: Width of the tower's tokens.
         length: ``K``, prompt tokens per block.
         depth: ``J``, blocks with a prompt.
 
@@ -55,7 +54,6 @@ def behind_patches(prompts: Float[Tensor, "batch depth length width"], num_token
     later blocks see the last ones. No patch is lost.
 
     Args:
-        prompts: The prompts of each image.
         num_tokens: How many tokens are the image's own (class token and patches).
     """
 

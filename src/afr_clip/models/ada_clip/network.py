@@ -44,11 +44,8 @@ class AdaCLIP(nn.Module):
         and from an epoch chosen by a target's masks.
 
     Args:
-        towers: The frozen networks.
-        prompts: Templates and states.
         hybrid_prompts: How many prompt tokens, in front of how many blocks.
         fusion: How patches enter the image score.
-        scoring: Temperature, image score, smoothing.
         released_weights: A file with the authors' weights, to start from; ``None`` starts from random ones.
 
     Raises:

@@ -22,10 +22,6 @@ class PromptedText:
 
     Args:
         backbone: The backbone whose text tower reads.
-        prompts: Templates and states.
-
-    Attributes:
-        tower: The text tower.
     """
 
     def __init__(self, backbone: CLIPBackbone, prompts: PromptSettings) -> None:

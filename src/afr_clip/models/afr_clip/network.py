@@ -34,11 +34,8 @@ class AFRCLIP(nn.Module):
         F_t^{\{n,a,s\}} = \mathrm{Linear}(\mathrm{Encoder}_t(T^{\{n,a,s\}})) \qquad \text{Eqs. (1)-(2), AFR-CLIP}
 
     Args:
-        towers: The frozen networks.
-        prompts: Templates and states.
         cmfr: Rectification; without it the adapted tokens themselves are compared with the text.
         self_prompting: Prompt tokens in the image tower.
-        scoring: Temperature, image score, smoothing.
         mpfa_window: Side of the aggregation window in patches; 1 switches MPFA off.
         tap_ln_post: Whether tapped tokens pass CLIP's final layer norm before their adapter.
 

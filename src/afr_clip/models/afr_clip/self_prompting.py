@@ -78,7 +78,6 @@ def place_prompt(
 
     Args:
         tokens: Output of the block before: the image's own tokens, and behind them an earlier appended prompt.
-        prompt: The prompt tokens.
         num_tokens: How many of the tokens are the image's own (class token and patches).
         placement: ``replace`` overwrites the last ``K`` of the image's own tokens, as the equation says. ``append``
             keeps them all and puts the prompt behind them, in place of an earlier one.

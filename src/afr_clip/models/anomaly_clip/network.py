@@ -41,8 +41,6 @@ class AnomalyCLIP(nn.Module):
         categories' names are not read: the sentences say ``object`` for all of them.
 
     Args:
-        towers: The frozen networks.
-        prompts: How many words are learned.
         readout: Where the local stream starts and is read out.
         scoring: Temperature, image score, smoothing of the final map; the maps that are trained are not smoothed.
         released_weights: A checkpoint published by the authors; ``None`` starts from random words.

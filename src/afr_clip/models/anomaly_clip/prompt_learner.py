@@ -44,7 +44,6 @@ class PromptLearner(nn.Module):
         them. The published code rounds them to half precision where it inserts them; here they stay float32.
 
     Args:
-        tower: The frozen text tower.
         settings: How many words and deep tokens.
 
     Attributes:

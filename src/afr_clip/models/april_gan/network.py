@@ -40,7 +40,6 @@ class AprilGAN(nn.Module):
 
     Args:
         towers: The frozen networks. The published weights need plain GELU, ``backbone=vit_l_14_336_gelu``.
-        prompts: Templates and states.
         scoring: Temperature (0.01 is the factor 100), image score, smoothing.
     """
 

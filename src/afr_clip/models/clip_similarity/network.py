@@ -28,11 +28,6 @@ class CLIPSimilarity(nn.Module):
     although CLIP never trained them for it.
 
     .. math:: P_i = \mathrm{softmax}(\cos(\mathrm{Proj}(\mathrm{LN}(v_i)), F_t^{\{n,a\}}) / \tau)_a
-
-    Args:
-        towers: The frozen networks.
-        prompts: Templates and states.
-        scoring: Temperature, image score, smoothing.
     """
 
     def __init__(self, towers: Towers, prompts: PromptSettings, scoring: ScoringSettings) -> None:

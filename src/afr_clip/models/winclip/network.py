@@ -45,9 +45,6 @@ class WinCLIP(nn.Module):
         twice; the default here is the list of 22, ``PromptStyle.winclip_21`` is the other.
 
     Args:
-        towers: The frozen networks.
-        prompts: Templates and states.
-        scoring: Temperature, image score, smoothing.
         window_sizes: Sides of the windows in patches.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
         shots: Reference images of each category; 0 is zero-shot.

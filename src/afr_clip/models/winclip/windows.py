@@ -53,7 +53,6 @@ def embed_windows(
     """Embed windows of images, many in one pass.
 
     Args:
-        backbone: The frozen towers.
         tokens: What the first block of the image tower sees of whole images.
         positions: The tokens that every window shows; the class token comes first.
 

@@ -120,7 +120,6 @@ class AblationTable:
 
     Attributes:
         measured: One series per setting; none where the paper's numbers stand alone.
-        missing: Cells without numbers, and why.
         commits: The code that ran each cell.
     """
 

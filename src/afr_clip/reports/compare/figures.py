@@ -50,7 +50,6 @@ def draw_bars(path: Path, table: AblationTable) -> None:
     The paper's number is a marker: filled where it stands for the same, hollow where it is for orientation only.
 
     Args:
-        path: A PNG file.
         table: At least one of its settings has numbers.
     """
     labels = [one.label for one in table.measured.series]

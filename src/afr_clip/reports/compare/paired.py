@@ -38,7 +38,6 @@ class Paired:
     Attributes:
         mean: Over the pairs, as a fraction.
         interval: Of the mean; ``None`` where a single pair gives none.
-        seeds: The seeds that both have.
         categories: Those defined in both with every one of these seeds.
         num_left_out: Incomplete pairs, of all that the cells and categories of both would make.
     """
@@ -56,10 +55,6 @@ def paired_difference(
     """Compare a measured dataset with that of the reference.
 
     Args:
-        measured: Holds both.
-        own: Number of the dataset.
-        reference: Number of the reference's dataset.
-        metric: Its name.
         wanted: The seeds of all cells of both, finished or not.
 
     Returns:

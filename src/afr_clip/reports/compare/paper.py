@@ -16,7 +16,6 @@ class PaperDataset:
 
     Attributes:
         name: Its name as ``dataset=``.
-        title: Its name in the paper.
         domain: The block of tables 1 and 2 it stands in.
     """
 
@@ -58,7 +57,6 @@ class TableSpec:
 
     Attributes:
         name: Of its files; an ablation's is also that of its experiment.
-        title: Above the table.
         caption: Below it in print, where something else numbers it.
         metrics: Heading of each metric shown; the CSV of an ablation has all.
         number: The table in ``paper_results.csv`` with its numbers; 0 where the paper has none.
@@ -231,10 +229,8 @@ def paper_mean(table: int, setting: str, titles: Iterable[str], metric: str) -> 
     own cells.
 
     Args:
-        table: Its number.
         setting: As ``paper_results.csv`` calls it; in tables 1 and 2 the method.
         titles: Datasets; one alone gives its cell.
-        metric: With its level.
 
     Returns:
         Percent; ``None`` where a cell is missing.

@@ -69,9 +69,6 @@ def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequenc
     """Write a table as Markdown, LaTeX and CSV.
 
     Args:
-        out: The folder.
-        table: Its spec names the files.
-        remarks: Sentences below the Markdown.
         printed: Sentences that follow the caption in print.
     """
     spec = table.spec
@@ -107,11 +104,7 @@ class Comparison:
         return CategoryTables(self.measured)
 
     def write(self, out: Path) -> Path:
-        """Write every table and the page, in place of those of an earlier report.
-
-        Returns:
-            The page.
-        """
+        """Write every table and the page, in place of those of an earlier report."""
         warnings = _sentences(notices(self.measured))
         remarks = [*warnings, *notes(self.measured, self.runs)]
         for table in self.tables:
@@ -195,11 +188,7 @@ class Ablations:
     searches: Sequence[Search]
 
     def write(self, out: Path) -> Path:
-        """Write data, tables, pictures and the page, in place of those of an earlier report.
-
-        Returns:
-            The page.
-        """
+        """Write data, tables, pictures and the page, in place of those of an earlier report."""
         write_json(out / ABLATIONS_DATA, self.content())
         warnings = _sentences(ablation_notices(self.tables))
         for table in self.tables:
@@ -324,8 +313,6 @@ def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: Re
     """Put the cells of sweeps together.
 
     Args:
-        sweeps: As they were read.
-        others: Experiments that no sweep recorded.
         read: Reads the results of a folder; each folder is read once, however many experiments share it.
 
     Returns:
@@ -363,9 +350,6 @@ def paper_alone() -> Ablations:
 
 def write_ablations(sweep_dir: Path, out: Path) -> Path:
     """Write the ablations of a sweep: data, Markdown, LaTeX, CSV, pictures and one HTML page.
-
-    Returns:
-        The page.
 
     Raises:
         FileNotFoundError: If the folder does not exist.

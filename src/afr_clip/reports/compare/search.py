@@ -66,7 +66,6 @@ class Axis:
     """One upright line of parallel coordinates.
 
     Attributes:
-        values: Everything that was tried.
         is_logarithmic: Whether equal ratios are equally far apart.
     """
 

@@ -73,10 +73,8 @@ class Trial:
     """One point of a search.
 
     Attributes:
-        number: Its place in the search.
         params: What was tried, by config key.
         value: The objective; ``None`` where there is none.
-        state: As the search calls it.
         folder: The run folder; empty where there is none.
     """
 
@@ -92,7 +90,6 @@ class Search:
     """A search over settings.
 
     Attributes:
-        objective: As the sweep recorded it.
         logarithmic: The parameters whose range is logarithmic, as far as it is known.
     """
 

@@ -64,8 +64,6 @@ def number_record(
     """Put one measured number next to the paper's, in percent; ``None`` where there is none.
 
     Args:
-        spread: What was measured.
-        paper: The paper's number.
         otherwise: The state where nothing was measured.
         is_comparable: Whether the paper's number stands for the same.
     """
@@ -111,8 +109,6 @@ class Line:
     """A line of table 1 or 2: a dataset, or the mean over some.
 
     Attributes:
-        domain: The block it stands in.
-        dataset: Its label.
         trained_on: The auxiliary dataset; empty for a mean.
         titles: The paper's datasets it stands for; none where the paper has no such line.
         members: Numbers of the measured datasets, by series.

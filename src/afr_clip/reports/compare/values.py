@@ -174,7 +174,6 @@ class Series:
 
     Attributes:
         name: No other series has it; the key of the setting, or its name in the experiment.
-        label: For readers.
         settings: What decides the numbers, by auxiliary dataset; all the same for a setting of tables 1 and 2.
     """
 

@@ -29,8 +29,6 @@ class Heading:
     """The head of a column.
 
     Attributes:
-        label: Its name.
-        meaning: A tooltip.
         group: Stands once above all neighbouring columns that share it.
         is_text: Whether the column holds words, which are sorted as such.
     """
@@ -46,9 +44,7 @@ class Cell:
     """One entry.
 
     Attributes:
-        shown: What is read.
         value: The exact number behind it, by which it is sorted; ``None`` for words and where there is none.
-        is_strong: Whether it is bold.
     """
 
     shown: str
@@ -94,8 +90,6 @@ def measured_cell(
 
     Args:
         percent: ``None`` or NaN where there is none.
-        deviation: In percent as well.
-        num: Of seeds.
         otherwise: Shown where there is no number.
         is_partial: Whether it stands on something other than published test splits.
     """
@@ -127,7 +121,6 @@ def category_grid(name: str, values: pd.DataFrame) -> Grid:
     """Lay out the categories of a dataset, with the mean in the foot.
 
     Args:
-        name: Of the table.
         values: One category and metric per row, the mean last: ``row``, ``category``, ``metric``, ``mean`` and
             ``deviation`` (in percent), ``num_seeds``, ``num_normal``, ``num_anomalous``.
     """

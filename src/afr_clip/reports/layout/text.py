@@ -37,9 +37,6 @@ def write_records(
     """Write columns of records as CSV with all digits; missing values are empty.
 
     Args:
-        path: The file.
-        records: One number per row.
-        columns: In their order.
         renamed: Columns that the file calls otherwise.
     """
     table = records[list(columns)].astype(object)
@@ -68,7 +65,6 @@ def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:
 
     Args:
         grids: Each is a block of the table under its name.
-        caption: Plain text.
         label: For ``\ref``.
     """
     headings = grids[0].headings

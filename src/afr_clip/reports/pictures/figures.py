@@ -55,7 +55,6 @@ def panels_of(
     """Make one panel per image of a scored batch.
 
     Args:
-        batch: Its images are normalised.
         anomaly_map: In [0, 1].
         image_score: In [0, 1].
         normalisation: Mean and standard deviation that the images were normalised with.

@@ -25,7 +25,6 @@ def write_heat_maps(folder: Path, sheets: Mapping[str, Sequence[Panel]]) -> None
     """Write the images of a dataset to ``RUN/heat_maps/DATASET``; all maps share one scale of 256 steps.
 
     Args:
-        folder: Where to write.
         sheets: Images by why they are worth looking at.
     """
     maps = [panel.anomaly_map for panels in sheets.values() for panel in panels]

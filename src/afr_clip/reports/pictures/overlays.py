@@ -40,10 +40,6 @@ def draw_overlay(
     All photographs share one colour scale from 0 to 1, so that they can be compared.
 
     Args:
-        path: The file.
-        title: Above the photograph.
-        photograph: RGB.
-        anomaly_map: At any size.
         image_score: In [0, 1].
     """
     image = Image.fromarray(photograph.permute(1, 2, 0).numpy())

@@ -43,9 +43,6 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting.
 
-    Args:
-        config: Plain values, nested.
-
     Returns:
         A value for each key; a node without keys has none.
 

@@ -43,7 +43,6 @@ def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str
     """Return what a reader must know about a backbone before a number.
 
     Args:
-        backbone: The manifest's entry.
         module: The method's name in the config.
 
     Returns:

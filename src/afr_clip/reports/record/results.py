@@ -162,7 +162,6 @@ def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, Score
     """Read what an earlier run in the same folder scored.
 
     Args:
-        folder: The run folder.
         scored_with: What the manifest must say the datasets were scored with: weights, and the files a scoring leaves.
 
     Returns:
@@ -202,7 +201,6 @@ def unchanged(scored: Mapping[str, ScoredDataset], facts: Mapping[str, Mapping[s
     """Return the datasets that are still targets and hold the same images as when they were scored.
 
     Args:
-        scored: By name.
         facts: The entries of today's targets in the manifest, by name.
     """
     return {

@@ -41,7 +41,6 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     """Make sure a run may write into a folder, and tidy up after a run that was killed there.
 
     Args:
-        folder: The run folder.
         resume: Whether to continue an earlier run in it.
         config: The resolved config of this run.
 

@@ -36,10 +36,7 @@ class RunFacts:
     """What is known of a run when it starts.
 
     Attributes:
-        folder: The run folder.
-        job_type: The command.
         config: The resolved config and other facts of the run; plain values.
-        tags: Labels.
     """
 
     folder: Path
@@ -53,8 +50,6 @@ class Picture:
     """A PNG file, with the ground truth and the anomaly map of its image where a logger can overlay them.
 
     Attributes:
-        path: RGB.
-        caption: Shown below the picture.
         truth: 0 and 255; ``None`` where it is unknown.
         anomaly_map: From 0 to 255 between ``lowest`` and ``highest``; ``None`` for a picture without overlays.
         lowest: Anomaly probability that 0 stands for.
@@ -75,11 +70,9 @@ class Published:
 
     Attributes:
         rows: The results under ``table_columns()``; fractions, ``None`` where undefined.
-        means: Macro averages by log key.
         heat_maps: Images worth looking at, by log key.
         checkpoint: ``last.ckpt``; ``None`` where nothing was trained.
         files: ``results.json`` and ``results.csv``.
-        manifest: The finished run's manifest.
     """
 
     rows: Sequence[Sequence[str | float | int | None]] = ()
@@ -120,10 +113,7 @@ class Mirror(Logger):
     The backend is opened by the first value or picture, and only in the first of several processes.
 
     Args:
-        backend: Which of Lightning's loggers.
-        facts: The run.
         earlier: What was logged before a run was resumed, where the backend wants it again.
-        options: Further arguments of the backend.
     """
 
     def __init__(

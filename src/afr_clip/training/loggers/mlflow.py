@@ -20,8 +20,6 @@ class MLflow(Backend, MLFlowLogger):
     """Log values, parameters, figures, results and checkpoint. A resumed run continues its MLflow run.
 
     Args:
-        facts: The run.
-        experiment: Name of the experiment.
         tracking_uri: The server or database; ``None`` for ``RUN/mlflow/mlflow.db``.
     """
 

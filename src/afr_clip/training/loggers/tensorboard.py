@@ -18,7 +18,6 @@ class TensorBoard(Backend, TensorBoardLogger):
     """Write curves, figures, and config and results as text to ``RUN/tensorboard``. TensorBoard keeps no files.
 
     Args:
-        facts: The run.
         flush_secs: Most seconds that values stay in memory.
         drop_from_step: TensorBoard forgets values of this and later steps, because a resumed training logs them again.
     """

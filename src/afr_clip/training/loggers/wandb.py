@@ -45,8 +45,6 @@ class Wandb(Backend, WandbLogger):
     of 32 kB and a killed process loses the last one.
 
     Args:
-        facts: The run.
-        project: Project name.
         entity: User or team; ``None`` for the default.
         group: Groups the runs of a sweep.
     """

@@ -60,10 +60,8 @@ class Provenance:
     """Where a dataset comes from.
 
     Attributes:
-        source: Address of its page.
         steps: How to get it, in order.
         licence: As its owner states it, or that none is stated.
-        citation: Whom to cite.
         archives: SHA-256 of its archives, by file name, where known.
         notes: What to know before comparing results with published ones.
     """
@@ -81,9 +79,7 @@ class DatasetRow:
     """How one dataset lies on disk.
 
     Attributes:
-        name: The row's key.
         title: The name in tables; empty for your own data.
-        domain: Where its pictures come from.
         folders: Folder names it is known by below the data directory; empty if the root must be given.
         layouts: The layouts it is found in; the first one whose marker is present is used.
         mask_threshold: Lowest 8-bit mask value that is anomalous; ``None`` for any value but 0 (128 in a JPEG).

@@ -31,7 +31,7 @@ def build_parser() -> CommandLine:
     runs.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     where.add_argument("--project", help="project to use instead of the runs' own")
     where.add_argument("--entity", help="user or team (default: yours)")
-    parser = CommandLine(prog="python -m afr_clip.dashboard", description=__doc__)
+    parser = CommandLine(prog="afr-clip dashboard", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="sync | rebuild | build")
     sync = verbs.add_parser(
         "sync", parents=[runs, where], help="upload runs that were logged offline, in and below the folders"

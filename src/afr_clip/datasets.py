@@ -43,7 +43,7 @@ def build_parser(folder: str | None) -> CommandLine:
     named.add_argument("name", metavar="NAME", help="the name, as in dataset=NAME")
     one.add_argument("--root", type=Path, help="the folder of this dataset")
     one.add_argument("--categories", nargs="+", help="only these categories")
-    parser = CommandLine(prog="python -m afr_clip.datasets", description=__doc__)
+    parser = CommandLine(prog="afr-clip datasets", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | show | check | convert | unpack")
     verbs.add_parser("list", parents=[below], help="list the known datasets and what is on disk")
     verbs.add_parser("show", parents=[named], help="show layout, source, licence, citation, and how to get it")

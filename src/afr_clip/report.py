@@ -12,7 +12,7 @@ from afr_clip.cli.command import CommandLine, run_command
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     """Read ``runs`` and ``out``, by default from the command line of this process."""
-    parser = CommandLine(prog="python -m afr_clip.report", description=__doc__, allow_abbrev=False)
+    parser = CommandLine(prog="afr-clip report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
         help="run folder, sweep folder, or a folder that contains some (default: none, for the paper's tables alone)",

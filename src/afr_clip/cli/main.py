@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 from afr_clip import __version__
@@ -52,7 +53,9 @@ def main(typed: Sequence[str] | None = None) -> None:
         words = [command if command in COMPOSED else "train", *words]
     command, *arguments = words
     if command not in COMMANDS:
-        sys.stderr.write(f"error: The command must be one of {', '.join(COMMANDS)}, got {command}. See --help.\n")
+        near = get_close_matches(command, COMMANDS, n=1)
+        advice = f"Did you mean {near[0]}?" if near else "See afr-clip --help."
+        sys.stderr.write(f"error: The command must be one of {', '.join(COMMANDS)}, got {command}. {advice}\n")
         sys.exit(EXIT_BAD_COMMAND_LINE)
     run(command, arguments)
 

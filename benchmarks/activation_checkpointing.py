@@ -15,14 +15,12 @@ import sys
 import time
 
 import torch
-from afr_clip.config.assemble import build
-from afr_clip.config.methods import settings_node
-from afr_clip.config.schema import register
-from hydra import compose, initialize_config_dir
 
 from afr_clip.clip.load import load_towers
-from afr_clip.config.nodes import config_dir
+from afr_clip.config.plan import composed_training
+from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.manifest import build_manifest
+from afr_clip.training.schedule import optimizer_factory
 
 WAYS = {
     "all activations kept": [],
@@ -41,15 +39,13 @@ def take_step(overrides: list[str], threads: int) -> dict[str, float]:
     """Take one step on one image; return time, memory, loss and the size of the gradient."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    register()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose("train", overrides=[*RANDOM, *overrides])
-    towers = load_towers(build(config.backbone), needs_cnn=build(settings_node(config.module.network)).needs_cnn)
-    towers.backbone.checkpointing = config.activation_checkpointing
-    network = build(config.module.network, towers=towers).train()
+    job = composed_training(*RANDOM, *overrides)
+    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+    towers.backbone.checkpointing = job.activation_checkpointing
+    network = job.module.network.build(towers).train()
     names = network.trainable_parameter_names()
     trainable = [parameter for name, parameter in network.named_parameters() if name in names]
-    optimizer, loss = build(config.optimizer)(trainable), build(config.loss)
+    optimizer, loss = optimizer_factory(job.optimizer)(trainable), AnomalyLoss(**vars(job.loss))
     size = towers.backbone.image_size
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, size, size, dtype=torch.bool)

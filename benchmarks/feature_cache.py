@@ -16,21 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from afr_clip.config.assemble import build
-from afr_clip.config.methods import settings_node
-from afr_clip.config.schema import register
-from afr_clip.run.parts import build_module, data_settings, dataset_spec
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from torch import Tensor
 
 from afr_clip.clip.load import Towers, load_towers
-from afr_clip.config.nodes import config_dir
+from afr_clip.config.plan import composed_training
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.manifest import build_manifest
+from afr_clip.run.build import build_module, data_settings, dataset_spec
+from afr_clip.run.job import TrainingJob
 from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.training.schedule import optimizer_factory
 
 IMAGES = "images"
 
@@ -91,12 +89,12 @@ def fill(data: AnomalyDataModule, module: AnomalyDetectionModule, folder: Path, 
     )
 
 
-def make_way(config: DictConfig, towers: Towers, loaded: LoadedDataset, cache_dir: Path | None) -> Way:
+def make_way(job: TrainingJob, towers: Towers, loaded: LoadedDataset, cache_dir: Path | None) -> Way:
     """Make a network from the seed and its data module; with ``cache_dir`` from the pixel cache."""
-    torch.manual_seed(config.seed)
-    module = build_module(config, towers).train()
-    settings = replace(data_settings(config, towers), num_workers=0, cache=cache_dir is not None, cache_dir=cache_dir)
-    optimizer = build(config.optimizer)(module.trainable_parameters())
+    torch.manual_seed(job.seed)
+    module = build_module(job, towers).train()
+    settings = replace(data_settings(job, towers), num_workers=0, cache=cache_dir is not None, cache_dir=cache_dir)
+    optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
     return Way(AnomalyDataModule(loaded, [], settings), module, optimizer)
 
 
@@ -114,24 +112,19 @@ def main() -> None:
     """Train all variants in turn, and print."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    register()
     overrides = ["backbone=pocket", "ablation=no_sp", "dataset=mvtec_ad", f"data_dir={arguments.data_dir}"]
     overrides += arguments.overrides
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose("train", overrides=overrides)
-    loaded = load_dataset(dataset_spec(config.dataset, config))
-    needs_cnn = build(settings_node(config.module.network)).needs_cnn
-    manifest, loss = build_manifest("feature_cache", overrides, {"seed": 0}), build(config.loss)
+    job = composed_training(*overrides)
+    loaded = load_dataset(dataset_spec(job.auxiliary, job))
+    manifest, loss = build_manifest("feature_cache", overrides, {"seed": 0}), AnomalyLoss(**vars(job.loss))
     print(f"commit {manifest['commit']['hash'][:7]}, torch {torch.__version__}, {manifest['machine']['processor']}")
-    print(
-        f"{len(loaded.samples)} images of {config.dataset.name}, {config.backbone.name}, {arguments.threads} thread(s)"
-    )
+    print(f"{len(loaded.samples)} images of {job.auxiliary.name}, {job.backbone.name}, {arguments.threads} thread(s)")
     with tempfile.TemporaryDirectory() as folder:
-        towers = load_towers(build(config.backbone), needs_cnn=needs_cnn)
-        ways = {IMAGES: make_way(config, towers, loaded, None)}
-        ways["images, data.cache=true"] = make_way(config, towers, loaded, Path(folder))
+        towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+        ways = {IMAGES: make_way(job, towers, loaded, None)}
+        ways["images, data.cache=true"] = make_way(job, towers, loaded, Path(folder))
         for dtype in ("float32", "float16"):
-            way = ways[f"features, {dtype}"] = make_way(config, towers, loaded, None)
+            way = ways[f"features, {dtype}"] = make_way(job, towers, loaded, None)
             fill(way.data, way.module, Path(folder), dtype)
         for way in ways.values():
             way.train(0, loss)  # encodes the sentences, builds and fills what is cached

@@ -12,14 +12,12 @@ from collections.abc import Callable
 
 import open_clip
 import torch
-from afr_clip.config.assemble import build
-from afr_clip.config.methods import settings_node
-from afr_clip.config.schema import register
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 
 from afr_clip.clip.load import Towers, load_towers
-from afr_clip.config.nodes import config_dir
+from afr_clip.config.nodes import config_dir, register
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.manifest import build_manifest
 
@@ -42,12 +40,10 @@ def build_method(overrides: list[str]) -> tuple[Towers, nn.Module]:
     """Build the towers and the network of a config, with random weights."""
     register()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose(
-            "train", overrides=["backbone.random_weights=true", "backbone.cnn.random_weights=true", *overrides]
-        )
-    method = build(settings_node(config.module.network))
-    towers = load_towers(build(config.backbone), needs_cnn=method.needs_cnn)
-    return towers, build(config.module.network, towers=towers)
+        config = compose("evaluate", ["backbone.random_weights=true", "backbone.cnn.random_weights=true", *overrides])
+    backbone, method = OmegaConf.to_object(config.backbone), OmegaConf.to_object(config.module).network
+    towers = load_towers(backbone, needs_cnn=method.needs_cnn)
+    return towers, method.build(towers)
 
 
 def measure_forward(towers: Towers, network: nn.Module, image: torch.Tensor, rounds: int) -> None:

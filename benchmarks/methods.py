@@ -13,9 +13,9 @@ import subprocess
 import sys
 
 import torch
-from afr_clip.config.methods import method_names
 from forward_cost import build_method, peak_gib, seconds
 
+from afr_clip.config.nodes import method_names
 from afr_clip.reports.record.manifest import build_manifest
 
 REFERENCE = "afr_clip"

@@ -7,12 +7,9 @@ import statistics
 import time
 
 import torch
-from afr_clip.config.assemble import build
-from afr_clip.config.schema import register
-from hydra import compose, initialize_config_dir
 
 from afr_clip.clip.load import load_towers
-from afr_clip.config.nodes import config_dir
+from afr_clip.config.plan import composed_training
 
 ROUNDS, BATCH = 7, 16
 """Rounds, whose median is printed; images per forward pass."""
@@ -20,13 +17,11 @@ ROUNDS, BATCH = 7, 16
 
 def main() -> None:
     """Build AFR-CLIP on pocket and time it; rounds of one and two threads take turns."""
-    register()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose("train", overrides=["experiment=demo"])
+    job = composed_training("experiment=demo")
     started = time.monotonic()
-    towers = load_towers(build(config.backbone), needs_cnn=True)
+    towers = load_towers(job.backbone, needs_cnn=True)
     print(f"loading the towers: {time.monotonic() - started:.2f} s")
-    network = build(config.module.network, towers=towers).eval()
+    network = job.module.network.build(towers).eval()
     for size in (1, BATCH):
         seconds: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(ROUNDS):

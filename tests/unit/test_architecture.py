@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import afr_clip
 import drawn_anomalies
 
 PACKAGE = Path(afr_clip.__file__).parent
+ROOT = PACKAGE.parents[1]
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "cli",
@@ -261,3 +264,17 @@ def test_every_public_name_has_a_docstring(path):
 def test_the_walker_sees_what_has_no_docstring():
     tree = ast.parse('def f():\n    """Doc."""\nclass A:\n    def g(self): pass\n    def _h(self): 0\n')
     assert undocumented(tree, "m") == ["m", "m.A", "m.A.g"]
+
+
+SCRIPTS = sorted(
+    [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_what_a_script_imports_from_us_exists(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("afr_clip", "drawn_anomalies")):
+            module = import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}"), alias.name

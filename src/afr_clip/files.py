@@ -1,4 +1,4 @@
-"""Files that are either whole or the ones before them."""
+"""Atomic file replacement."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ABANDONED_AFTER = 24 * 60 * 60.0
-"""Seconds after which an unfinished file of another machine is nobody's: whether its writer lives cannot be asked."""
+"""Seconds after which another machine's unfinished file counts as abandoned: its writer cannot be checked."""
 
 _UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)")
 
@@ -43,7 +43,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left unfinished below a folder; what a living one is writing stays.
+    """Remove unfinished files that killed processes left below a folder; those of living processes stay.
 
     Args:
         folder: A run folder; it need not be there.

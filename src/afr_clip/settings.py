@@ -1,4 +1,4 @@
-"""What a user chooses about datasets, loading, training and logging: one class for each config node.
+"""The settings of datasets, loading, training and logging: one class for each config node.
 
 The classes are the schema of their nodes, check their ranges, and are the values that the program works with. Defaults
 live in ``conf/``. Backbone, methods and drawn datasets have such classes in their own packages. None needs torch.
@@ -217,15 +217,15 @@ def refuse(*faults: str | None) -> None:
 
 
 def positive(key: str, value: int | float | None) -> str | None:
-    """Say what is wrong with a value that is not positive; NaN is not."""
+    """Describe what is wrong with a value that is not positive, as NaN is not."""
     return None if value is None or value > 0 else f"{key} must be positive, got {value}. Change {key}=VALUE."
 
 
 def not_negative(key: str, value: int | float) -> str | None:
-    """Say what is wrong with a value below 0 or NaN."""
+    """Describe what is wrong with a value below 0 or NaN."""
     return None if value >= 0 else f"{key} must be 0 or more, got {value}. Change {key}=VALUE."
 
 
 def one_of(key: str, value: str, known: Iterable[str], advice: str, when: str = "") -> str | None:
-    """Say what is wrong with a word that is not among the known ones."""
+    """Describe what is wrong with a word that is not one of the known ones."""
     return None if value in known else f"{key} must be one of {', '.join(known)}{when}, got {value}. {advice}"

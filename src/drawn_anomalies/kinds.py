@@ -1,4 +1,4 @@
-"""The kinds of defects by name, and what is known of a category."""
+"""The kinds of defects by name, and what is known about a category."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a user chooses about a drawn dataset; importing it draws nothing."""
+"""The settings of a drawn dataset; importing this module draws nothing."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +15,7 @@ LARGEST_DEMAND = 0.5
 
 
 class DrawnSet(Enum):
-    """Which categories are drawn; the two share none, and the unseen one has defects of its own."""
+    """Which categories are drawn; the two sets share none, and the unseen set has its own defects."""
 
     auxiliary = "auxiliary"
     unseen = "unseen"

@@ -35,6 +35,6 @@ def test_the_same_words_score_alike_as_a_checkpoint_and_in_the_published_layout(
 
     capsys.readouterr()
     assert run("evaluate", *method, *target, f"checkpoint={trained}") != 0
-    assert "checkpoint must be left out for module=anomaly_clip, which has nothing to train or has published" in (
+    assert "module=anomaly_clip takes no checkpoint, because it has nothing to train or has published" in (
         capsys.readouterr().err
     )

@@ -60,7 +60,7 @@ def test_a_method_trains_if_it_does_scores_the_same_later_and_predicts(run, meth
 def test_a_checkpoint_is_refused_where_nothing_is_trained(run, unseen, tmp_path, capsys):
     target = ["dataset=folder", f"dataset.root={unseen}", "checkpoint=somewhere", f"run_dir={tmp_path / 'r'}"]
     assert run("evaluate", *chosen("clip_similarity"), *target) == 1
-    assert "checkpoint must be left out for module=clip_similarity" in capsys.readouterr().err
+    assert "module=clip_similarity takes no checkpoint" in capsys.readouterr().err
 
 
 def test_winclip_looks_at_as_many_normal_images_as_asked(run, unseen, tmp_path):

@@ -99,7 +99,7 @@ def test_one_command_runs_every_leg_and_names_what_is_absent(run, whole, tmp_pat
     absent = manifest(whole / "visa")["absent"]
     assert absent.keys() == {"colon_db"}
     assert absent["colon_db"]["title"] == "ColonDB"
-    assert absent["colon_db"]["reason"].startswith("Dataset 'colon_db' needs a folder with")
+    assert absent["colon_db"]["reason"].startswith("Dataset 'colon_db' needs a folder that contains")
     assert manifest(whole / "mvtec_ad")["absent"] == {}
     results = json.loads((whole / "visa" / "results.json").read_text())
     assert results["manifest"]["absent"] == absent
@@ -218,7 +218,7 @@ def failing(run, capsys, *overrides: str) -> str:
 
 def test_where_nothing_can_be_trained_it_says_what_was_looked_for(run, command, tmp_path, capsys):
     said = failing(run, capsys, *command, f"data_dir={tmp_path}", f"run_dir={tmp_path / 'r'}")
-    assert "A protocol must find a dataset to train on, and found none." in said
+    assert "A protocol needs a dataset to train on, but none was found." in said
     assert str(tmp_path / "VisA") in said
     assert str(tmp_path / "mvtec_anomaly_detection") in said
     assert not (tmp_path / "r" / "visa").exists()

@@ -1,4 +1,4 @@
-"""How a command starts and ends: where its config lies, and every error as one sentence."""
+"""How a command starts and ends: where its config is, and how an error becomes one sentence."""
 
 import argparse
 import errno
@@ -24,7 +24,7 @@ from afr_clip.processes.place import adopt_srun, is_first, place
 from afr_clip.processes.signals import EXIT_STOPPED, INTERRUPTED, LOST, SpokenExit, Stopped, end_with
 
 EXIT_ERROR = 1
-"""Any error but those with a code of their own."""
+"""Any error without its own exit code."""
 
 EXIT_BAD_COMMAND_LINE = 2
 """The command line cannot be read: an unknown key or file, a wrong type, a missing argument."""
@@ -36,10 +36,10 @@ DEBUG_VARIABLE = "AFR_CLIP_DEBUG"
 """Switch and variable show the traceback behind an error's sentence."""
 
 WORKER_TERMINATED = "is killed by signal: Terminated"
-"""What PyTorch says where SIGTERM reached the loading processes first."""
+"""PyTorch's message if SIGTERM reached the loading processes first."""
 
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL", "TCPStore")
-"""What is said by libraries that carry data between processes, when the other end is gone."""
+"""Found in the messages of libraries that carry data between processes, when the other end is gone."""
 
 Arguments = ParamSpec("Arguments")
 
@@ -57,16 +57,16 @@ _TYPED = (
 
 
 class CommandLineError(ValueError):
-    """What was typed does not fit the command."""
+    """A command line that does not fit the command."""
 
 
 class CommandLine(argparse.ArgumentParser):
     """A command line without Hydra, whose errors are sentences like those of the other commands."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what was typed wrong."""
+        """Raise an error that explains what is wrong with the command line."""
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
-        msg = f"The command must be {usage}, got {message}. See --help."
+        msg = f"The command line is wrong: {message}. The usage is {usage}. See --help."
         raise CommandLineError(msg)
 
 
@@ -92,7 +92,7 @@ _OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hyd
 
 
 def start_processes(config: DictConfig, command: str) -> bool:
-    """Start the processes of a run if it has several and this is none of them; see `launch`.
+    """Start the processes of a run if it has several and this is not one of them; see `launch`.
 
     Args:
         command: The module that is run, for example ``afr_clip.train``.
@@ -143,18 +143,18 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
 
 
 def describe(error: Exception) -> str:
-    """Say in words what went wrong.
+    """Describe an error in plain words.
 
     Returns:
-        A sentence; our own errors say it themselves.
+        A sentence; our own errors already are one.
     """
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _describe_config_error(error)
     if isinstance(error, AssertionError) and _is_bad_command_line(error):  # OmegaConf's, and it does not name the key
-        return "A typed key lies below a key that is null. Choose its group too, for example logger=wandb."
+        return "A typed key belongs to a group that is null. Choose the group too, for example logger=wandb."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            f"There must be room on the disk to write {error.filename or 'the results'}, and there is none left. "
+            f"The disk is full: {error.filename or 'the results'} could not be written. "
             "Free some space and run again; files already written are complete."
         )
     if isinstance(error, OSError) and error.errno is not None:
@@ -168,7 +168,7 @@ def _sentence(error: Exception) -> str:
     if WORKER_TERMINATED in str(error):
         return INTERRUPTED
     if isinstance(error, RuntimeError) and place().world_size > 1 and any(said in str(error) for said in _LOST_PEER):
-        return f"{LOST}, and this one cannot go on without it. Its own log says why."
+        return f"{LOST}, and this one cannot continue without it. Its own log says why."
     return describe(error)
 
 

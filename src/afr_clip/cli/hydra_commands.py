@@ -93,7 +93,7 @@ def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
         return typed.checkpoint
     if any(override.lstrip("+").startswith("checkpoint=") for override in typed_overrides()):
         msg = (
-            f"checkpoint must be left out for module={typed.module.name}, which has nothing to train or has published "
+            f"module={typed.module.name} takes no checkpoint, because it has nothing to train or has published "
             f"weights, got {typed.checkpoint}. Leave one of the two out."
         )
         raise ConfigError(msg)

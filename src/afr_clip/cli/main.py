@@ -14,7 +14,7 @@ COMMANDS = {
     "evaluate": "score a dataset with a trained checkpoint",
     "predict": "score photographs of your own",
     "sweep": "run the cells of an ablation table or a search",
-    "report": "write the paper's tables beside what runs measured",
+    "report": "write the paper's tables next to what runs measured",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
 }
@@ -33,7 +33,7 @@ COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 
 def main(typed: Sequence[str] | None = None) -> None:
-    """Run what was typed after ``afr-clip``.
+    """Run the subcommand in the arguments of ``afr-clip``.
 
     Args:
         typed: The words; by default those of this process.

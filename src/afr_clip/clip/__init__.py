@@ -1,1 +1,1 @@
-"""Frozen towers in; tokens, text embeddings and CNN features out. The only room that imports open_clip."""
+"""Frozen towers in; tokens, text embeddings and CNN features out. The only package that imports open_clip."""

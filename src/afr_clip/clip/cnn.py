@@ -67,7 +67,7 @@ class FrozenCNN(nn.Module):
         pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)
         if pooled.shape[1] != self.feature_dim:
             msg = (
-                f"The CNN must give feature maps of {self.feature_dim} channels in front of height and width, got "
+                f"The CNN must return feature maps with {self.feature_dim} channels before height and width, got "
                 f"{pooled.shape[1]}. Choose a convolutional backbone.cnn.architecture, for example resnet50."
             )
             raise ValueError(msg)
@@ -101,8 +101,8 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
             trim(network)
     except (OSError, RuntimeError) as error:
         msg = (
-            f"The weights of the CNN {settings.architecture} must be downloaded once, and could not be "
-            f"({type(error).__name__}). Download them where there is a network and pass backbone.cnn.weights=PATH, or "
+            f"The weights of the CNN {settings.architecture} could not be downloaded ({type(error).__name__}). "
+            f"Download them on a machine with a network and pass backbone.cnn.weights=PATH, or "
             f"switch the image prompt off with module.network.self_prompting.image_prompt=false."
         )
         raise FileNotFoundError(msg) from error

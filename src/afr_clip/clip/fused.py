@@ -68,7 +68,7 @@ class FusedAttention(nn.Module):
         """
         if need_weights or key is not query or value is not query:
             msg = (
-                "FusedAttention computes self-attention and returns no weights, got another call. "
+                "FusedAttention computes self-attention only and returns no weights, got a call that asks for more. "
                 "Use nn.MultiheadAttention for that."
             )
             raise ValueError(msg)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Towers:
-    """The frozen networks that a method stands on.
+    """The frozen networks that a method builds on.
 
     Attributes:
         cnn: The CNN of self prompting; ``None`` where no method asks for it.
@@ -64,8 +64,8 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             raise
         source = open_clip.get_pretrained_url(settings.architecture, download) or "its page on the model hub"
         msg = (
-            f"The weights {download!r} of {settings.architecture} must be downloaded once, and could not be "
-            f"({type(error).__name__}). Fetch {source} where there is a network, then pass backbone.weights=PATH."
+            f"The weights {download!r} of {settings.architecture} could not be downloaded ({type(error).__name__}). "
+            f"Fetch {source} on a machine with a network, then pass backbone.weights=PATH."
         )
         raise FileNotFoundError(msg) from error
 

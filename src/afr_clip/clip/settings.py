@@ -1,4 +1,4 @@
-"""What a user chooses about the frozen towers, checked before any of them is built."""
+"""The settings of the frozen towers, checked before any of them is built."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class CNNSettings:
 
 @dataclass
 class BackboneSettings:
-    """Which CLIP, from where, at which input size, read out where.
+    """Which CLIP to load and from where, its input size, and its tap layers.
 
     Attributes:
         name: The config's own name; kept in manifests and compared when a checkpoint is loaded.
@@ -77,7 +77,7 @@ class BackboneSettings:
         image_size: Side of the square input in pixels.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
         cnn_stem: Whether a stem over the CNN's maps takes the place of the image tower's patch embedding.
-        cnn: The CNN of self prompting, and of the stem where there is one.
+        cnn: The CNN of self prompting, and of the stem if there is one.
 
     Raises:
         ValueError: If the weight sources contradict each other, ``image_size`` is not positive, or ``tap_layers`` does
@@ -108,7 +108,7 @@ class BackboneSettings:
 
 
 def checked_tap_layers(tap_layers: Sequence[int], depth: int | None = None) -> tuple[int, ...]:
-    """Check a choice of tap layers.
+    """Check the tap layers.
 
     Args:
         tap_layers: Blocks counted from 1.

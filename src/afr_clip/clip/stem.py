@@ -43,7 +43,7 @@ class PatchEmbedding(nn.Module):
         )
 
     def forward(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Embed what has one position per patch."""
+        """Embed a view that has one position per patch."""
         return self.embedded(self.normalised(view))
 
     def normalised(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
@@ -51,12 +51,12 @@ class PatchEmbedding(nn.Module):
         return (view - self.mean[:, None, None]) / self.std[:, None, None]
 
     def embedded(self, normalised: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Embed what is already normalised."""
+        """Embed a view that is already normalised."""
         return cast("Tensor", self.mix(self.project(normalised)))
 
 
 class PatchView(nn.Module):
-    """See each patch as the CNN's maps, and as how rare it is in its own image.
+    """Describe each patch by the CNN's maps, and by how rare it is in its own image.
 
     Finer stages are averaged over the patch, coarser ones interpolated. A defect is often just what the rest of the
     picture does not show, and no single patch can tell that.
@@ -87,7 +87,7 @@ class PatchView(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What the stem made of images.
+    """The stem's output for a batch of images.
 
     Attributes:
         maps: The CNN's maps, one per stage and each of its own size.

@@ -109,8 +109,8 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         msg = (
-            f"{path} must hold weights as safetensors, a plain state dict or OpenAI's TorchScript archive, and could "
-            f"not be read as any of them ({type(error).__name__}). Download it again, or convert it to safetensors."
+            f"{path} could not be read as safetensors, a plain state dict or OpenAI's TorchScript archive "
+            f"({type(error).__name__}). Download it again, or convert it to safetensors."
         )
         raise ValueError(msg) from error
     if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
@@ -185,7 +185,7 @@ def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: P
     if missing or unexpected or reshaped:
         first = (missing + unexpected + reshaped)[0]
         msg = (
-            f"{path} must fit {owner}, got {len(missing)} missing, {len(unexpected)} unexpected and "
+            f"{path} does not fit {owner}: {len(missing)} missing, {len(unexpected)} unexpected and "
             f"{len(reshaped)} differently shaped tensors, for example {first}. {advice}"
         )
         raise ValueError(msg)

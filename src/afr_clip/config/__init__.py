@@ -1,1 +1,1 @@
-"""Typed config, its validation, and how a command starts and ends. Only this room and the commands know Hydra."""
+"""Typed config, its validation, and how a command starts and ends. Only this package and the commands use Hydra."""

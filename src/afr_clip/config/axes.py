@@ -1,4 +1,4 @@
-"""What a sweep varies, in Hydra's own words: the axes of an experiment file, and what was typed beside them."""
+"""What a sweep varies, in Hydra's own terms: the axes of an experiment file, and the overrides typed next to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,9 +88,7 @@ def _interval(key: str, interval: IntervalSweep) -> Interval:
     low, high, log = interval.start, interval.end, "log" in interval.tags
     if low is None or high is None or not low < high or (log and low <= 0):
         least = "a positive lower end" if log else "a lower end"
-        msg = (
-            f"The interval of {key} must have {least} below the upper one, got {low} to {high}. Change the experiment."
-        )
+        msg = f"The interval of {key} needs {least} below its upper end, got {low} to {high}. Change the experiment."
         raise ConfigError(msg)
     return Interval(float(low), float(high), log)
 

@@ -1,4 +1,4 @@
-"""What each command takes, put together from the settings classes, and how Hydra gets to know them."""
+"""The config schema of each command, built from the settings classes, and its registration with Hydra."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, make_dataclass
@@ -74,12 +74,12 @@ class ProtocolNode:
         named = self.legs.keys() | {name for scored in lists.values() for name in scored}
         for key, by_name in (("roots", self.roots), ("categories", self.categories)):
             for name in by_name.keys() - named:
-                yield f"protocol.{key} must be about protocol.{kind}={given}, got {name}. Add it to the {kind}."
+                yield f"protocol.{key} may only name datasets of protocol.{kind}={given}, got {name}. Add it there."
 
 
 @dataclass(kw_only=True)
 class CommandConfig:
-    """What every command takes."""
+    """The keys that every command takes."""
 
     task_name: str
     seed: int

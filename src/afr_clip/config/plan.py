@@ -1,4 +1,4 @@
-"""From the config of a command to its job: the only place that turns the one into the other."""
+"""From the config of a command to its job: the only place that converts one into the other."""
 
 import copy
 import re
@@ -42,7 +42,7 @@ def training_job(config: DictConfig, folder: Path, record: Record) -> TrainingJo
         One training, or those of a protocol with legs.
 
     Raises:
-        ConfigError: If the config is wrong, or names a target that nobody knows.
+        ConfigError: If the config is wrong, or names an unknown target.
     """
     typed = read(config, TrainConfig)
     if typed.protocol.legs:
@@ -166,12 +166,12 @@ def group_options(group: str) -> list[str]:
 
 
 def typed_overrides() -> list[str]:
-    """Return what was typed on this command line, as ``key=value``."""
+    """Return the overrides on this command line, as ``key=value``."""
     return list(HydraConfig.get().overrides.task)
 
 
 def current_record() -> Record:
-    """Return what is on record about the command that runs; its name and config are added when the job is made."""
+    """Return the record of the running command; its name and config are added when the job is made."""
     hydra = HydraConfig.get()
     choices = {group: name for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")}
     for override in hydra.overrides.task:  # Hydra does not count a list of files as a choice

@@ -35,7 +35,7 @@ _DIGITS = 12
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What all cells share."""
+    """What all cells have in common."""
 
     experiment: str
     overrides: tuple[str, ...]
@@ -115,7 +115,7 @@ def _sweep_of(typed: Sequence[str], folder: Path) -> _Sweep:
     names = [value for key, value in typed_values(passed_on) if key == "experiment"]
     files = [str(name) for name in (names[-1] if names and isinstance(names[-1], list) else names[-1:])]
     if not files:
-        msg = "experiment must name what is to be run, got nothing. Add experiment=table3, or a file of your own."
+        msg = "experiment must name what to run, got nothing. Add experiment=table3, or a file of your own."
         raise ConfigError(msg)
     axes = {
         name: read_axes(compose("train", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper.params)
@@ -132,7 +132,7 @@ def _sweep_of(typed: Sequence[str], folder: Path) -> _Sweep:
 
 
 def _refuse_contradictions(sweep: _Sweep) -> None:
-    """Refuse typed overrides of what the sweep varies; cells of one setting would differ from their name."""
+    """Refuse overrides of what the sweep varies; a cell would no longer match the name of its setting."""
     setters = dict.fromkeys((*sweep.axes.keys, "seed"), sweep.experiment)
     if any("." in key for key, _ in typed_values(sweep.overrides)):  # reading the files takes a while
         for name in reversed(sweep.axes.choices.get("ablation", ())):
@@ -165,7 +165,7 @@ def _experiment(sweep: _Sweep, seeds: Sequence[int], leave_out: Sequence[str]) -
 
 
 def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequence[int]) -> list[Cell]:
-    """Compose and check the cells of one setting; one that already has a folder, under whatever name, keeps it."""
+    """Compose and check the cells of one setting; one that already has a folder, under any name, keeps it."""
     common = [*sweep.overrides, *overrides]
     config = compose("train", common)
     if config.logger.wandb is not None:

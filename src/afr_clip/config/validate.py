@@ -85,7 +85,7 @@ def _children(node: DictConfig) -> Iterator[DictConfig]:
 
 
 def _faults(node: DictConfig) -> Iterator[str]:
-    """What the classes of the nodes below a node say against their values, the innermost first."""
+    """Yield the faults that the classes of the nodes below a node find in their values, innermost first."""
     for child in _children(node):
         inner = list(_faults(child))
         yield from inner
@@ -108,7 +108,7 @@ def _faults(node: DictConfig) -> Iterator[str]:
 
 
 def _faults_of_command(config: DictConfig, kind: type[CommandConfig]) -> Iterator[str]:
-    """What the class of the command says against its own values, which may be asked while a node below is wrong."""
+    """Yield the faults in the command's own values, which can be checked even if a node below is wrong."""
     command = object.__new__(kind)
     vars(command).update({str(key): config[key] for key in config})
     try:
@@ -118,11 +118,11 @@ def _faults_of_command(config: DictConfig, kind: type[CommandConfig]) -> Iterato
 
 
 def _rules(config: CommandConfig) -> Iterator[str]:
-    """What several nodes say against each other."""
+    """Yield the contradictions between nodes."""
     if isinstance(config, TrainConfig) and config.protocol.legs and config.dataset is not None:
         yield (
-            f"dataset must not be chosen when protocol.legs name what is trained on, got {config.dataset.name}. Leave "
-            f"it out, or remove it with ~dataset. protocol.roots and protocol.categories are for those as well."
+            f"dataset must not be set if protocol.legs name the training datasets, got {config.dataset.name}. Leave it "
+            f"out, or remove it with ~dataset. protocol.roots and protocol.categories apply to legs too."
         )
     yield from _feature_cache_rules(config)
     num_processes = config.trainer.num_processes

@@ -20,7 +20,7 @@ DICE_SMOOTHING = 1.0
 def focal_loss(
     probability: Float[Tensor, "*places"], truth: Bool[Tensor, "*places"], gamma: float = FOCAL_GAMMA
 ) -> Float[Tensor, ""]:
-    r"""Cross-entropy with less weight on what is already right.
+    r"""Cross-entropy with less weight on easy examples.
 
     .. math:: -\mathrm{mean}[(1 - p_t)^\gamma \log p_t], \quad p_t = p \text{ where anomalous}, 1 - p \text{ elsewhere}
 

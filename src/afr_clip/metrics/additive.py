@@ -1,4 +1,4 @@
-"""The base of this room's metrics: everything they keep is a sum."""
+"""The base class of the metrics: everything they keep is a sum."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The metrics of a category, and their mean over those of a dataset. Without torch, for reports."""
+"""The metrics of a category and their mean over a dataset; without torch, so that reports can import it."""
 
 import math
 from collections.abc import Sequence

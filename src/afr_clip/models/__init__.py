@@ -1,1 +1,1 @@
-"""Methods as plain ``nn.Module`` networks: one folder each, shared parts beside them."""
+"""Methods as plain ``nn.Module`` networks: one folder each, shared parts next to them."""

@@ -1,4 +1,4 @@
-"""What every method lets a user choose, and what it says of itself before it is built; importing it needs no torch."""
+"""Settings that all methods share, and what a method declares before it is built; importing this needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ class CategoryNames(Enum):
 
 @dataclass
 class MethodSettings:
-    """What can be chosen about a method: the keys of ``module.network``.
+    """The settings of a method: the keys of ``module.network``.
 
     The class ``NetworkSettings`` in a method's ``settings.py`` derives from this one. Its fields are the config keys
     and, in addition to the towers, the arguments of the network; its ``__post_init__`` checks them.
 
     Attributes:
-        network_class: The network's class in the ``network.py`` beside the settings.
+        network_class: The network's class in the ``network.py`` next to the settings.
         trains: Whether the method has anything to train.
     """
 
     network_class: ClassVar[str]
     trains: ClassVar[bool] = True
 
-    def build(self, towers: Any) -> Any:  # noqa: ANN401 - typed in rooms that know torch
+    def build(self, towers: Any) -> Any:  # noqa: ANN401 - typed in modules that import torch
         """Build the network on frozen towers.
 
         Args:
@@ -44,17 +44,17 @@ class MethodSettings:
 
     @property
     def needs_cnn(self) -> bool:
-        """Whether the method reads the CNN beside CLIP; its weights are not asked for otherwise."""
+        """Whether the method reads the CNN in addition to CLIP; its weights are loaded only then."""
         return False
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether scoring needs what a run has learned."""
+        """Whether scoring needs trained weights from a run."""
         return self.trains
 
     @property
     def has_frozen_taps(self) -> bool:
-        """Whether nothing that learns changes what the image tower gives, so that it can be kept between epochs.
+        """Whether no trainable weight changes the image tower's output, so that it can be kept between epochs.
 
         The network then says with ``tapped`` what it reads out, and with ``score`` what it makes of that.
         """
@@ -73,7 +73,7 @@ class MethodSettings:
 
 @dataclass
 class ReleasableSettings(MethodSettings):
-    """What can be chosen about a method whose authors released weights.
+    """The settings of a method whose authors released weights.
 
     Attributes:
         released_weights: Their file; ``None`` for none.
@@ -83,7 +83,7 @@ class ReleasableSettings(MethodSettings):
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Whether scoring needs what a run has learned; released weights take its place."""
+        """Whether scoring needs trained weights from a run; released weights take their place."""
         return super().needs_checkpoint and self.released_weights is None
 
 

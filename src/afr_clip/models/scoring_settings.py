@@ -1,4 +1,4 @@
-"""What a user chooses about scoring; importing it needs no torch."""
+"""The settings of scoring; importing this module does not import torch."""
 
 from dataclasses import dataclass
 from enum import Enum

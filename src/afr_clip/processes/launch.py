@@ -38,7 +38,7 @@ RENDEZVOUS = "AFR_CLIP_RENDEZVOUS"
 POLL_SECONDS = 0.1
 
 GRACE = 10.0
-"""Seconds a process has to end by itself after another one failed, and again after SIGTERM."""
+"""Seconds a process has to end on its own after another one failed, and again after SIGTERM."""
 
 SAVING = 120.0
 """Seconds it has instead if the other one was stopped: it may still be saving."""
@@ -69,7 +69,7 @@ class World:
 
 
 def launch(command: str, arguments: Sequence[str], world: World) -> bool:
-    """Start the processes of a run, unless it has only one or this is one of them, and wait until all have ended.
+    """Start the processes of a run, unless it has only one or this is one of several already, and wait for all.
 
     Args:
         command: The module to run, for example ``afr_clip.train``.
@@ -97,8 +97,8 @@ def _faults(world: World, environment: Mapping[str, str]) -> Iterator[str]:
     is_started = "RANK" in environment
     if is_started and place(environment).world_size != world.size:
         yield (
-            f"trainer.devices times trainer.num_nodes must be the number of processes that were started, "
-            f"{place(environment).world_size}, got {asked}. Give both as they were started."
+            f"trainer.devices times trainer.num_nodes must equal the number of processes that were started, "
+            f"{place(environment).world_size}, got {asked}. Set both to match."
         )
     composes_alone = (is_started and SENTENCE_FILE not in environment) or world.num_nodes > 1
     if world.size > 1 and composes_alone and not world.has_run_dir:
@@ -110,7 +110,7 @@ def _faults(world: World, environment: Mapping[str, str]) -> Iterator[str]:
     if world.num_nodes > 1 and not is_started and missing:
         yield (
             f"A run on {world.num_nodes} machines needs NODE_RANK, MASTER_ADDR and MASTER_PORT in its environment, "
-            f"got no {', '.join(missing)}. Set them on each machine, or start the command with torchrun or srun."
+            f"but lacks {', '.join(missing)}. Set them on each machine, or start the command with torchrun or srun."
         )
 
 
@@ -128,7 +128,7 @@ class Member:
         return self.process.poll()
 
     def sentence(self) -> str:
-        """Say why it failed."""
+        """Explain why it failed."""
         if self.sentence_file.exists():
             return self.sentence_file.read_text(encoding="utf-8")
         if self.code is not None and -self.code in FORWARDED:
@@ -187,7 +187,7 @@ def _watch(members: Sequence[Member]) -> None:
 
 
 def _cause(members: Sequence[Member]) -> Member:
-    """Choose the process that failed by itself; others may only have lost their peers, and may report that first."""
+    """Find the process that caused the failure; others may only have lost their peers, and may report that first."""
 
     def failed() -> list[Member]:
         ended = [member for member in members if member.code not in (None, 0)]

@@ -9,7 +9,7 @@ Schedulers send SIGTERM, SIGUSR1 or SIGUSR2 before they take a machine away. Wha
 * Loading processes ignore the signals; their main process decides (`data.feed.workers`).
 * A process that loses the one that started it, even to SIGKILL, is sent a signal itself (`start_child`).
 
-Only the standard library is needed here, so every room may import it.
+Only the standard library is needed here, so every package may import it.
 """
 
 import functools
@@ -61,7 +61,7 @@ class Stopped(SystemExit):
     """A run stopped because a signal asked it to.
 
     Args:
-        saved: A sentence saying up to where everything is saved.
+        saved: A sentence that says what is saved.
     """
 
     def __init__(self, signum: int, saved: str) -> None:
@@ -70,7 +70,7 @@ class Stopped(SystemExit):
         self._saved = saved
 
     def __str__(self) -> str:
-        """Say which signal came, what is saved, and how to resume."""
+        """Name the signal, what is saved, and how to resume."""
         how = "Run the same command again to resume, with resume=true for a single training."
         return f"Stopped by {self.signum.name}. {self._saved} {how}"
 
@@ -146,7 +146,7 @@ def stoppable(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a command that cannot be resumed end at a signal as it does at Ctrl-C."""
+    """Let a signal end a command that cannot be resumed, as Ctrl-C does."""
     with listening(signal.default_int_handler):
         yield
 
@@ -178,7 +178,7 @@ def _requeue_job() -> None:
 
 @functools.cache
 def _lifeline() -> int:
-    # Only this process holds the writing end, so a child reads the end of the file when this process ends, however.
+    # Only this process holds the writing end, so a child reads the end of the file however this process ends.
     return os.pipe()[0]
 
 

@@ -36,11 +36,11 @@ class StopWhenAsked(pl.Callback):
         self._received: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
+        """Start listening for signals."""
         listen(self._note)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen; stop if a signal came since the last batch, while metrics were computed for example."""
+        """Start listening; stop if a signal came since the last batch, for example while metrics were computed."""
         listen(self._note)
         self._stop_scoring()
 

@@ -1,4 +1,4 @@
-"""What the processes of a run do together. A single process does each by itself."""
+"""What the processes of a run do together; a single process does it alone."""
 
 import atexit
 import os

@@ -22,7 +22,7 @@ class PromptStyle(Enum):
 
 @dataclass
 class PromptSettings:
-    """Which sentences a method says of a category.
+    """Which sentences a method uses for a category.
 
     Attributes:
         style: Which templates and states; ``single`` is the paper's one sentence each.

@@ -1,4 +1,4 @@
-"""Workspace and report at Weights & Biases as code, over the keys that runs log."""
+"""The Weights & Biases workspace and report as code, built on the keys that runs log."""
 
 import json
 from collections.abc import Sequence

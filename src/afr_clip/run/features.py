@@ -1,4 +1,4 @@
-"""The feature cache of a training: what decides it, and how it is filled."""
+"""The feature cache of a training: what it depends on, and how it is filled."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class FeatureCaching(pl.Callback):
         self._data = data
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open or fill it."""
+        """Open the cache, or fill it first."""
         assert isinstance(pl_module, AnomalyDetectionModule)
         assert isinstance(pl_module.network, TappedNetwork), "validate() refuses any other"
         request = self._request(pl_module.network)

@@ -1,4 +1,4 @@
-"""One training and the scoring of its targets, from wherever an earlier run in the folder got to."""
+"""One training and the scoring of its targets, continuing where an earlier run in the folder stopped."""
 
 import logging
 import time
@@ -61,7 +61,7 @@ class RunData:
 
 
 def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
-    """Train the adapters and score the targets; what a run before finished in the folder is not done again.
+    """Train the adapters and score the targets; what an earlier run finished in the folder is not repeated.
 
     Args:
         datasets: What to train on and what to score; they were found to share nothing.
@@ -71,7 +71,7 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
     if scored is not None and kept.keys() == datasets.facts.keys():
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
         if kept and is_first():
-            write_page(run.folder)  # it may be what was missing
+            write_page(run.folder)  # it may be all that was missing
         return
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))

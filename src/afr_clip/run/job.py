@@ -1,4 +1,4 @@
-"""What a command is to do, typed and final. Below the commands nothing sees a config."""
+"""Jobs: what a command has to do, typed and final. Code below the commands never sees a config."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -38,7 +38,7 @@ def choose_precision(asked: str, accelerator: str) -> dict[str, Any]:
 
 
 def faster(full: float, half: float) -> str:
-    """Say which precision the measured seconds speak for.
+    """Choose the faster precision from the measured seconds.
 
     Args:
         full: Of float32.

@@ -116,7 +116,7 @@ class PhotographWriter:
         draw_overlay(overlay, photograph.name, decode_image(photograph), anomaly_map, image_score)
 
     def _place(self, photograph: Path) -> Path:
-        # a.jpg and a.png beside each other keep their suffixes, so that neither overwrites the other.
+        # a.jpg and a.png in one folder keep their suffixes, so that neither overwrites the other.
         place = photograph.relative_to(self._root)
         is_shared = self._stems[photograph.with_suffix("")] > 1
         return place.with_name(f"{place.name if is_shared else place.stem}.png")

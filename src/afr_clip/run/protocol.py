@@ -39,7 +39,7 @@ class Leg:
     """One training of a protocol.
 
     Attributes:
-        job: What a training of its own would have.
+        job: The job that a separate training would have.
         datasets: What it trains on and scores; ``None`` where its auxiliary dataset is absent.
         absent: The datasets that are, by name.
     """
@@ -50,7 +50,7 @@ class Leg:
 
 
 def train_legs(protocol: ProtocolJob) -> Path:
-    """Run every leg that can be run, as far as it is not finished, and report over all of them.
+    """Run what is not finished of every leg that can run, and write a report over all of them.
 
     Raises:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.
@@ -65,7 +65,7 @@ def train_legs(protocol: ProtocolJob) -> Path:
         require_same(_digests(leg))
     if all(leg.datasets is None for leg in legs):
         reasons = " ".join(leg.absent[leg.job.auxiliary.name]["reason"] for leg in legs)
-        msg = f"A protocol must find a dataset to train on, and found none. {reasons}"
+        msg = f"A protocol needs a dataset to train on, but none was found. {reasons}"
         raise MissingDataError(msg)
     for leg in legs:
         _warn_of_absence(leg)
@@ -88,7 +88,7 @@ def _digests(leg: Leg) -> dict[str, str]:
 
 
 def _look_up(spec: DatasetSpec) -> LoadedDataset | str:
-    """Load a dataset; what lacks files is as good as absent, because a number on a part of it would be another."""
+    """Load a dataset; one that lacks files counts as absent, because a number on part of it would be different."""
     try:
         return load_dataset(spec)
     except MissingDataError as error:
@@ -119,7 +119,7 @@ def _plan(job: TrainingJob, look_up: LookUp) -> Leg:
 
 def _without_training(job: TrainingJob, reason: str) -> Leg:
     if from_first(lambda: holds_run(job.folder)):
-        raise MissingDataError(reason)  # what was trained there is not to be recorded as absent
+        raise MissingDataError(reason)  # a finished training must not be recorded as absent
     title = title_of(job.auxiliary.name, job.auxiliary.layout)
     absent = {job.auxiliary.name: {"title": title, "reason": reason}}
     for target in job.targets:
@@ -145,5 +145,5 @@ def _run(leg: Leg) -> None:
         if is_first():
             write_json(leg.job.folder / "results.json", as_content([], run.manifest))
         return
-    logger.info("Next is %s: training on %s.", leg.job.folder, leg.job.auxiliary.name)
+    logger.info("Next: %s, training on %s.", leg.job.folder, leg.job.auxiliary.name)
     train_and_score(leg.job, run, leg.datasets)

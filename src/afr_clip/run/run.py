@@ -78,7 +78,7 @@ def start_run(job: Job) -> Run:
     """Open the run folder, fix seed and threads.
 
     Args:
-        job: What is to be done; a training may resume an earlier run in its folder.
+        job: The job to run; a training may resume an earlier run in its folder.
 
     Returns:
         The run; config and manifest are written with the first fact.

@@ -45,7 +45,7 @@ def score_targets(
     """Score every target of the manifest and write what came out after each one; at the end a page to look at.
 
     Args:
-        job: What is to be scored, and what is kept of it.
+        job: What to score, and what to keep.
         engine: Runs the one over the other.
         kept: Targets that a run before scored; they are not scored again, and need not be among the data.
     """
@@ -56,7 +56,7 @@ def score_targets(
         logger.info("There is no target to score. Next: afr-clip evaluate checkpoint=%s dataset=NAME", run.folder)
     for name in names:
         if name in scored:
-            logger.info("%s was scored before, the same images with the same weights; its results stay.", name)
+            logger.info("%s was already scored on the same images with the same weights; its results are kept.", name)
             continue
         started = time.monotonic()
         scored[name] = _score(job, run, module, data, engine, name)
@@ -106,14 +106,14 @@ def _score(
 
 
 def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[float]) -> None:
-    """Say where all image scores of a category are one number, as a small temperature makes them: they rank nothing."""
+    """Warn of categories whose image scores are all equal, which a small temperature causes; they rank no image."""
     by_category: dict[str, list[float]] = defaultdict(list)
     for sample, score in zip(samples, scores, strict=True):
         by_category[sample.category].append(score)
     for category, of_category in by_category.items():
         if len(of_category) > 1 and len(set(of_category)) == 1:
             logger.warning(
-                "%s/%s: all %d image scores are %s, so they rank nothing. A larger module.network.scoring.temperature "
+                "%s/%s: all %d image scores are %s, so they rank no image. A larger module.network.scoring.temperature "
                 "tells them apart.",
                 *(name, category, len(of_category), of_category[0]),
             )

@@ -1,4 +1,4 @@
-"""The cells of a sweep: a training each, in a process of its own, and the marks it leaves in its folder.
+"""The cells of a sweep: each is a training in its own process, which leaves marks in its folder.
 
 A cell is ``train`` in its folder, which resumes a run that it finds there. So a cell may be started again at any time.
 """
@@ -50,7 +50,7 @@ def state_of(folder: Path) -> State:
 
 
 def write_plan(cell: Cell, extra: Sequence[str] = ()) -> None:
-    """Write what a cell is to run into its folder; ``extra`` are overrides without influence on numbers."""
+    """Write into a cell's folder what it has to run; ``extra`` are overrides without influence on numbers."""
     content = {
         "setting": cell.setting,
         "seed": cell.seed,
@@ -125,7 +125,7 @@ class CellProcess:
         self._process.terminate()
 
     def stop(self) -> None:
-        """Wait for the process, which was asked to stop; kill it if it takes too long."""
+        """Wait for the process after `ask_to_stop`; kill it if it takes too long."""
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

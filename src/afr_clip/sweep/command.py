@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class SweepFolderError(ValueError):
-    """A sweep's folder cannot be used as asked."""
+    """A sweep's folder that cannot be used as requested."""
 
 
 class UnfinishedSweepError(ValueError):
@@ -50,7 +50,7 @@ def sweep(job: SweepJob) -> None:
         lock = FileLock(job.folder / ".lock", timeout=0).acquire()
     except Timeout:
         msg = (
-            f"Only one sweep at a time may work in {job.folder}, and another one does. Wait for it, or choose another "
+            f"Only one sweep may run in {job.folder} at a time, and another is running. Wait for it, or choose another "
             f"sweep_dir."
         )
         raise SweepFolderError(msg) from None

@@ -1,4 +1,4 @@
-"""What a sweep is to do, typed and final."""
+"""What a sweep has to do, typed and final."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

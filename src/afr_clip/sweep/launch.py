@@ -32,7 +32,7 @@ def run_cells(job: SweepJob, cells: Sequence[Cell], on_end: Callable[[], None]) 
     for cell in cells:
         first = unique.setdefault(cell.folder, cell)
         if first is not cell:
-            logger.warning("%s is the same training as %s here, and runs once.", cell.setting, first.setting)
+            logger.warning("%s is the same training as %s, so it runs only once.", cell.setting, first.setting)
         elif state_of(cell.folder).name != "done":
             write_plan(cell, extra_overrides(job, cell))
     wanted = list(unique)

@@ -20,7 +20,7 @@ DATABASE = "search.db"
 
 
 class SearchError(ValueError):
-    """A search that cannot run as asked."""
+    """A search that cannot run as requested."""
 
 
 def check_search(job: SweepJob) -> None:

@@ -1,1 +1,1 @@
-"""One LightningModule around any network, its callbacks and checkpoints. The only room that logs metrics."""
+"""One LightningModule around any network, its callbacks and checkpoints. The only package that logs metrics."""

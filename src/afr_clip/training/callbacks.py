@@ -68,7 +68,7 @@ class ProgressLog(ProgressBar):
         self._started = self._last_line = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the epoch before, whose mean loss is known only now."""
+        """Log the previous epoch, whose mean loss is known only now."""
         self._log_epoch(trainer)
         self._restart()
 

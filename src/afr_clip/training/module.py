@@ -25,21 +25,21 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor], LossTerms]
 
 @runtime_checkable
 class AnomalyNetwork(Protocol):
-    """What a method offers to training; every network in ``models/`` does."""
+    """The interface of a method for training; every network in ``models/`` has it."""
 
     def __call__(self, image: Tensor, category: tuple[str, ...]) -> AnomalyPrediction:
         """Score images of named categories."""
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn."""
+        """Return the names of the trainable parameters."""
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Name all parameters."""
+        """Return all parameters with their names."""
 
 
 @runtime_checkable
 class TappedNetwork(Protocol):
-    """The two halves of the forward of a method whose image tower reads nothing that learns."""
+    """The two halves of a forward pass whose image tower depends on no trainable weight."""
 
     @property
     def tapped_from(self) -> str:
@@ -273,13 +273,13 @@ class AnomalyDetectionModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what learns, and the means of the epoch so far."""
+        """Keep only the trainable weights, and the means of the epoch so far."""
         checkpoint["means"] = self._means.state_dict(self._add_up)
         names = self._saved_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint holds exactly what learns."""
+        """Check that the checkpoint holds exactly the trainable weights."""
         differing = self._saved_names() ^ checkpoint["state_dict"].keys()
         if differing:
             msg = (

@@ -61,7 +61,7 @@ def laid(
     gloss: float = 0.2,
     tone: Plane | None = None,
 ) -> Surface:
-    """Lay a thing with its shadow on a background.
+    """Draw a thing and its shadow on a background.
 
     Args:
         distance: Signed distance to its outline, in these coordinates.

@@ -115,7 +115,7 @@ def _scaled(plane: ndarray, size: tuple[int, int]) -> ndarray:
 
 
 def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:
-    """Draw until the combination is held out or not, as asked; it takes about ten draws for the held-out ones."""
+    """Draw until the combination is held out, or is not, as requested; a held-out one takes about ten draws."""
     colours = tuple(PALETTE)
     while True:
         subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], colours[rng.integers(len(colours))]

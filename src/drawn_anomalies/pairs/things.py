@@ -149,7 +149,7 @@ def domino(canvas: Canvas, colour: Colour) -> Surface:
 
 
 def dice(canvas: Canvas, colour: Colour) -> Surface:
-    """Draw the top face of a dice."""
+    """Draw the top face of a die."""
     at = framed(canvas)
     pips = [
         disc(at.x - np.float32(1.45 * x), at.y - np.float32(1.45 * y), 0.12)

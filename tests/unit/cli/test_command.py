@@ -58,7 +58,10 @@ def raising(error: BaseException):
         (["backbone=vit_x"], "Could not find 'backbone/vit_x' Available options in 'backbone': pocket tiny vit_b_16"),
         (["seed"], "Error parsing override 'seed'"),
         (["dataset=null"], "Config group override must be a string or a list"),
-        (["logger.wandb.project=mine"], "below a key that is null. Choose its group too, for example logger=wandb."),
+        (
+            ["logger.wandb.project=mine"],
+            "belongs to a group that is null. Choose the group too, for example logger=wandb.",
+        ),
     ],
 )
 def test_a_bad_override_ends_with_2_and_says_what_would_do(composed, end_of, overrides, sentence):
@@ -103,14 +106,14 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
         (
             OSError(errno.ENOSPC, "No space left on device", "results.csv"),
             1,
-            "There must be room on the disk to write results.csv, and there is none left. Free some space and run "
-            "again; files already written are complete.",
+            "The disk is full: results.csv could not be written. Free some space and run again; files already written "
+            "are complete.",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "There must be room on the disk to write the results, and there is none left. Free some space and run "
-            "again; files already written are complete.",
+            "The disk is full: the results could not be written. Free some space and run again; files already written "
+            "are complete.",
         ),
         (KeyError("a"), 1, "Unexpected KeyError: 'a'. Run again with --debug and report what it shows."),
         (ValueError(), 1, "Unexpected ValueError: . Run again with --debug and report what it shows."),

@@ -43,7 +43,7 @@ def test_a_network_with_channels_last_is_refused():
         def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
             return [torch.zeros(image.shape[0], 4, 4, 96)]
 
-    with pytest.raises(ValueError, match="channels in front of height and width, got 4"):
+    with pytest.raises(ValueError, match="channels before height and width, got 4"):
         FrozenCNN(Last(), MEAN, STD)(torch.zeros(1, 3, 64, 64))
 
 

@@ -99,11 +99,11 @@ UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "cate
         ),
         (
             {"protocol__targets": ["visa"], "protocol__roots": {"mvtec": "/data"}},
-            "protocol.roots must be about protocol.targets=['visa'], got mvtec. Add it to the targets.",
+            "protocol.roots may only name datasets of protocol.targets=['visa'], got mvtec. Add it there.",
         ),
         (
             {"protocol__categories": {"visa": ["candle"]}},
-            "protocol.categories must be about protocol.targets=[], got visa. Add it to the targets.",
+            "protocol.categories may only name datasets of protocol.targets=[], got visa. Add it there.",
         ),
         (
             {"protocol__legs": {"visa": ["mpdd", "mpdd"]}, **UNCHOSEN},
@@ -120,12 +120,12 @@ UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "cate
         ),
         (
             {"protocol__legs": {"mpdd": ["isic"]}},
-            "dataset must not be chosen when protocol.legs name what is trained on, got visa. Leave it out, or "
-            "remove it with ~dataset. protocol.roots and protocol.categories are for those as well.",
+            "dataset must not be set if protocol.legs name the training datasets, got visa. Leave it out, or remove it "
+            "with ~dataset. protocol.roots and protocol.categories apply to legs too.",
         ),
         (
             {"protocol__legs": {"visa": ["mpdd"]}, "protocol__roots": {"isic": "/data"}, **UNCHOSEN},
-            "protocol.roots must be about protocol.legs={'visa': ['mpdd']}, got isic. Add it to the legs.",
+            "protocol.roots may only name datasets of protocol.legs={'visa': ['mpdd']}, got isic. Add it there.",
         ),
         (
             {"dataset__categories": []},
@@ -300,7 +300,7 @@ def test_a_protocol_names_its_own_datasets(composed, protocol):
     validate(composed(f"protocol={protocol}"))
     validate(composed(f"protocol={protocol}", "+protocol.roots.visa=/v", "+protocol.categories.btad=[a]"))
     for chosen in ("dataset=mpdd",):
-        with pytest.raises(ConfigError, match=r"^dataset must not be chosen when protocol\.legs name"):
+        with pytest.raises(ConfigError, match=r"^dataset must not be set if protocol\.legs name"):
             validate(composed(f"protocol={protocol}", chosen))
 
 

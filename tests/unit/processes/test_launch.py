@@ -31,10 +31,10 @@ def test_what_was_asked_for_can_be_started(world, environment):
 @pytest.mark.parametrize(
     ("world", "environment", "sentence"),
     [
-        (World(1), STARTED, "must be the number of processes that were started, 4, got trainer.devices=1"),
+        (World(1), STARTED, "must equal the number of processes that were started, 4, got trainer.devices=1"),
         (World(4), STARTED, "run_dir must be given where processes are started one by one"),
         (World(1, num_nodes=2), MEETING, "run_dir must be given where processes are started one by one"),
-        (World(1, num_nodes=2, has_run_dir=True), {"NODE_RANK": "0"}, "got no MASTER_ADDR, MASTER_PORT"),
+        (World(1, num_nodes=2, has_run_dir=True), {"NODE_RANK": "0"}, "but lacks MASTER_ADDR, MASTER_PORT"),
     ],
 )
 def test_what_cannot_be_started_is_said(world, environment, sentence):

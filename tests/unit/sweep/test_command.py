@@ -45,7 +45,7 @@ def test_another_sweep_in_the_folder_is_refused_but_not_for_what_has_no_influenc
 
 
 def test_one_sweep_at_a_time_works_in_a_folder(sweep_of, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(SweepFolderError, match="Only one sweep at a time"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(SweepFolderError, match="Only one sweep may run in"):
         sweep(sweep_of())
 
 

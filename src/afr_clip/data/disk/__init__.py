@@ -1,1 +1,1 @@
-"""Datasets as they lie on disk."""
+"""Datasets as they are stored on disk."""

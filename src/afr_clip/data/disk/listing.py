@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What one split of a dataset holds.
+    """The contents of one split of a dataset.
 
     Attributes:
         entries: The images, in no particular order.
@@ -70,7 +70,7 @@ class Truth(Enum):
 
 @dataclass(frozen=True)
 class TreeLayout:
-    """Folders and file names say everything.
+    """A layout in which folders and file names say everything.
 
     Templates are paths below the root as ``match_files`` takes them. All have a ``{stem}``; other fields are
     ``category``, ``split``, ``type``, and any that images and masks share.
@@ -151,7 +151,7 @@ class TreeLayout:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A CSV names every image.
+    """A layout in which a CSV lists every image.
 
     ``image``, ``mask``, ``category``, ``split`` and ``type`` are templates over its columns.
 
@@ -226,7 +226,7 @@ class TableLayout:
 
 @dataclass(frozen=True)
 class MetaJsonLayout:
-    """One ``meta.json`` names every image, as in AnomalyCLIP and related projects; paths are relative to its folder.
+    """A layout in which one ``meta.json`` lists every image, as in AnomalyCLIP; paths are relative to its folder.
 
     .. code-block:: json
 

@@ -64,7 +64,7 @@ def open_cache(
 
 @dataclass(frozen=True)
 class TappedSample:
-    """What the image tower gives for one image, with its truth.
+    """The image tower's output for one image, with its ground truth.
 
     Attributes:
         mask: Pixel truth at the model's input size.
@@ -77,7 +77,7 @@ class TappedSample:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The feature cache that is wanted.
+    """The requested feature cache.
 
     Attributes:
         folder: Its folder when it is complete.
@@ -93,7 +93,7 @@ class FeatureRequest:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """What the image tower gives for each image of a dataset."""
+    """The image tower's output for each image of a dataset."""
 
     store: Store
 
@@ -119,7 +119,7 @@ def open_features(request: FeatureRequest, compute: Callable[[int], Iterable[Tap
                 tapped = [tensor.float().cpu().numpy().astype(request.dtype) for tensor in sample.tapped]
             if not all(np.isfinite(one).all() for one in tapped):
                 msg = (
-                    f"The image tower gives values that are not finite in {request.dtype}. "
+                    f"The image tower returned NaN or infinite values in {request.dtype}. "
                     f"Set data.feature_dtype=float32 or data.feature_cache=false."
                 )
                 raise DataError(msg)

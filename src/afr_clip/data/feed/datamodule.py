@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSettings:
-    """How images are prepared and fed.
+    """How images are prepared and loaded.
 
     Attributes:
         image_size: Height and width of the model's input in pixels.
@@ -84,7 +84,7 @@ class AnomalyDataModule(LightningDataModule):
 
     Args:
         auxiliary: The dataset to train on, if any.
-        settings: How images are prepared and fed.
+        settings: How images are prepared and loaded.
 
     Attributes:
         targets: The datasets to score, by name.

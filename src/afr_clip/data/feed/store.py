@@ -35,7 +35,7 @@ Record = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """The store that is wanted.
+    """The requested store.
 
     Attributes:
         folder: Its folder when it is complete.

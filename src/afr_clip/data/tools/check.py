@@ -214,7 +214,7 @@ def _vanished_findings(inspections: Sequence[Inspection]) -> Iterator[Finding]:
 
 
 def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Listing) -> Iterator[Finding]:
-    """Name masks without an image, and folders whose images are not read."""
+    """Report masks without an image, and folders whose images are not read."""
     masks = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if masks:
         yield Finding(f"{len(masks)} masks belong to no image: {_named(masks, root)}.", is_fault=False)

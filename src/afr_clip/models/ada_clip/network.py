@@ -118,7 +118,7 @@ class AdaCLIP(nn.Module):
             return AnomalyPrediction(anomaly_map, image_score, on_grid.sigmoid(), trained_maps=at_size.sigmoid())
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: prompts and projections, never the towers."""
+        """Return the names of the trainable parameters: prompts and projections, never the towers."""
         return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}
 
 

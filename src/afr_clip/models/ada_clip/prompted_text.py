@@ -50,8 +50,8 @@ class PromptedText:
         num_sentences, first_end = len(words.ends), int(words.ends.min())
         if prompts.shape[2] >= first_end:
             msg = (
-                f"hybrid_prompts.length must leave the end of every sentence about {name!r} in its place, the first at "
-                f"position {first_end}, got {prompts.shape[2]}. Use fewer prompt tokens; AdaCLIP uses 5."
+                f"hybrid_prompts.length must be below {first_end}, or it overwrites the end of a sentence about "
+                f"{name!r}, got {prompts.shape[2]}. Use fewer prompt tokens; AdaCLIP uses 5."
             )
             raise ValueError(msg)
         parts = []

@@ -1,4 +1,4 @@
-"""What a user chooses about AdaCLIP's own modules; importing it needs no torch."""
+"""The settings of AdaCLIP; importing this module does not import torch."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -73,13 +73,13 @@ class FusionSettings:
             )
             raise ValueError(msg)
         if not 0 <= self.weight <= 1:
-            msg = f"fusion.weight must lie in [0, 1], got {self.weight}. AdaCLIP's is 0.2; 0 is no fusion."
+            msg = f"fusion.weight must lie in [0, 1], got {self.weight}. AdaCLIP uses 0.2; 0 disables fusion."
             raise ValueError(msg)
 
 
 @dataclass
 class NetworkSettings(ReleasableSettings):
-    """What can be chosen about AdaCLIP; see the network's arguments."""
+    """The settings of AdaCLIP; see the network's arguments."""
 
     network_class: ClassVar[str] = "AdaCLIP"
 

@@ -27,7 +27,7 @@ from afr_clip.prompts.ensemble import PromptSettings
 
 
 class AFRCLIP(nn.Module):
-    r"""Detect anomalies of categories never seen, by comparing rectified text with stateful text.
+    r"""Detect anomalies in unseen categories, by comparing rectified text with stateful text.
 
     .. math::
         F_v = \mathrm{Linear}(\mathrm{Encoder}_v(I)), \quad
@@ -143,14 +143,14 @@ class AFRCLIP(nn.Module):
 
     @property
     def tapped_from(self) -> str:
-        """What ``tapped`` reads out; only where nothing that learns changes it, without self prompting."""
+        """What ``tapped`` reads out; used only without self prompting, whose prompts are trained."""
         return f"taps after blocks {list(self.backbone.tap_layers)}"
 
     @property
     def temperature(self) -> float | Tensor:
-        """What the cosines are divided by."""
+        """The number that the cosines are divided by."""
         return self._scoring.temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: the adapters, never the towers."""
+        """Return the names of the trainable parameters: the adapters, never the towers."""
         return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}

@@ -50,7 +50,7 @@ class SelfPrompting(nn.Module):
     ) -> None:
         super().__init__()
         if not (image_prompt or shared_prompt):
-            msg = "image_prompt or shared_prompt must be True, got neither. Leave the module out for no prompt."
+            msg = "image_prompt or shared_prompt must be True, got neither. To use no prompt, leave the module out."
             raise ValueError(msg)
         self.shape = (num_prompts, token_dim)
         self.image_prompt = nn.Linear(cnn_dim, num_prompts * token_dim) if image_prompt else None
@@ -88,7 +88,7 @@ def place_prompt(
     kept = num_tokens if placement is Placement.append else num_tokens - prompt.shape[1]
     if kept < 2:  # the class token and at least one patch
         msg = (
-            f"self_prompting.num_prompts must leave at least one of the {num_tokens - 1} patches, got "
+            f"self_prompting.num_prompts must not replace all {num_tokens - 1} patches, got "
             f"{prompt.shape[1]}. Use fewer prompts, or self_prompting.placement=append."
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""What a user chooses about AFR-CLIP's own modules; importing it needs no torch."""
+"""The settings of AFR-CLIP; importing this module does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class LearnableScoringSettings(ScoringSettings):
 
 @dataclass
 class NetworkSettings(MethodSettings):
-    """What can be chosen about AFR-CLIP; see the network's arguments.
+    """The settings of AFR-CLIP; see the network's arguments.
 
     Raises:
         ValueError: If ``mpfa_window`` is even or below 1.

@@ -130,5 +130,5 @@ class AnomalyCLIP(nn.Module):
         return f"image, local stream from block {self._first_local_block} after blocks {list(self._layers)}"
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: the words, never the towers."""
+        """Return the names of the trainable parameters: the words, never the towers."""
         return {name for name, _ in self.named_parameters() if name.startswith("prompts.")}

@@ -91,7 +91,7 @@ class PromptLearner(nn.Module):
         return self._tower.encode(Words(embeddings, self.ends), overwrite)
 
     def released_tensors(self) -> dict[str, Tensor]:
-        """Return views of what is learned by the released names: 10 tensors with the published numbers of tokens."""
+        """Return views of the learned tensors by their released names: 10 with the published numbers of tokens."""
         normal, abnormal = self.context.detach()[:, None, None]  # (1, 1, words, width) each, as released
         blocks = {f"compound_prompts_text.{index}": tokens for index, tokens in enumerate(self.deep.detach())}
         return {"ctx_pos": normal, "ctx_neg": abnormal} | blocks

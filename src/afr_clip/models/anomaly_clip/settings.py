@@ -1,4 +1,4 @@
-"""What a user chooses about AnomalyCLIP's own parts; importing it needs no torch."""
+"""The settings of AnomalyCLIP; importing this module does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +130,7 @@ class ReadoutSettings:
 
 @dataclass
 class NetworkSettings(ReleasableSettings):
-    """What can be chosen about AnomalyCLIP; see the network's arguments."""
+    """The settings of AnomalyCLIP; see the network's arguments."""
 
     network_class: ClassVar[str] = "AnomalyCLIP"
 
@@ -140,7 +140,7 @@ class NetworkSettings(ReleasableSettings):
 
     @property
     def has_frozen_taps(self) -> bool:
-        """Whether nothing that learns changes what the image tower gives: what learns are words."""
+        """Whether no trainable weight changes the image tower's output: only words are trained."""
         return True
 
     def check_taps(self, tap_layers: Sequence[int]) -> None:

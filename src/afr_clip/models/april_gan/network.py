@@ -93,5 +93,5 @@ class AprilGAN(nn.Module):
         return f"taps after blocks {list(self.backbone.tap_layers)}, class token of the last block"
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: the linear layers."""
+        """Return the names of the trainable parameters: the linear layers."""
         return {name for name, _ in self.named_parameters() if name.startswith("adapters.")}

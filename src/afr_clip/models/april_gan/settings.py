@@ -1,4 +1,4 @@
-"""What a user chooses about APRIL-GAN; importing it needs no torch."""
+"""The settings of APRIL-GAN; importing this module does not import torch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from afr_clip.prompts.ensemble import PromptSettings
 
 @dataclass
 class NetworkSettings(MethodSettings):
-    """What can be chosen about APRIL-GAN; see the network's arguments."""
+    """The settings of APRIL-GAN; see the network's arguments."""
 
     network_class: ClassVar[str] = "AprilGAN"
 
@@ -19,5 +19,5 @@ class NetworkSettings(MethodSettings):
 
     @property
     def has_frozen_taps(self) -> bool:
-        """Whether nothing that learns changes what the image tower gives: its taps are only read."""
+        """Whether no trainable weight changes the image tower's output: its taps are only read."""
         return True

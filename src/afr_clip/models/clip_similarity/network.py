@@ -56,5 +56,5 @@ class CLIPSimilarity(nn.Module):
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: none."""
+        """Return the names of the trainable parameters: none."""
         return set()

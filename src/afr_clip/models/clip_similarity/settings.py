@@ -1,4 +1,4 @@
-"""What a user chooses about the plain comparison of image and text; importing it needs no torch."""
+"""The settings of the plain comparison of image and text; importing this module does not import torch."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from afr_clip.prompts.ensemble import PromptSettings
 
 @dataclass
 class NetworkSettings(MethodSettings):
-    """What can be chosen about the plain comparison; see the network's arguments."""
+    """The settings of the plain comparison; see the network's arguments."""
 
     network_class: ClassVar[str] = "CLIPSimilarity"
     trains: ClassVar[bool] = False

@@ -73,14 +73,14 @@ class WinCLIP(nn.Module):
         self._scoring = scoring
 
     def observe(self, image: Float[Tensor, "shots 3 height width"], category: str) -> None:
-        """Remember normal images of a category, as ``forward`` will name it, instead of any before.
+        """Remember normal images of a category, under the name that ``forward`` gets, replacing earlier ones.
 
         Raises:
             ValueError: If there are more or fewer images than ``shots``.
         """
         if image.shape[0] != self.shots:
             msg = (
-                f"References of {category!r} must be as many as shots={self.shots}, got {image.shape[0]} images. "
+                f"{category!r} needs exactly shots={self.shots} reference images, got {image.shape[0]} images. "
                 f"Set module.network.shots to their number."
             )
             raise ValueError(msg)
@@ -135,5 +135,5 @@ class WinCLIP(nn.Module):
         return self.backbone.project(tokens[:, :1]).float(), features
 
     def trainable_parameter_names(self) -> set[str]:
-        """Name the parameters that learn: none."""
+        """Return the names of the trainable parameters: none."""
         return set()

@@ -21,7 +21,7 @@ class ReferenceBank:
         self._known: dict[str, Features] = {}
 
     def remember(self, category: str, features: Features) -> None:
-        """Keep the features of all reference images of a category, instead of any before."""
+        """Keep the features of all reference images of a category, replacing earlier ones."""
         self._known[category] = tuple(F.normalize(scale.flatten(0, 1), dim=-1) for scale in features)
 
     def association(self, features: Features, categories: Sequence[str]) -> Features:
@@ -38,7 +38,7 @@ class ReferenceBank:
             known = ", ".join(sorted(self._known)) or "none"
             msg = (
                 f"A category must have reference images before it is scored with shots above 0, got {unknown[0]!r} "
-                f"(there are references of {known}). Score a dataset with normal images in its train split, or set "
+                f"(references exist for {known}). Score a dataset with normal images in its train split, or set "
                 f"module.network.shots=0."
             )
             raise ValueError(msg)

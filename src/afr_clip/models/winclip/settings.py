@@ -1,4 +1,4 @@
-"""What a user chooses about WinCLIP; importing it needs no torch."""
+"""The settings of WinCLIP; importing this module does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from afr_clip.prompts.ensemble import PromptSettings
 
 @dataclass
 class NetworkSettings(MethodSettings):
-    """What can be chosen about WinCLIP; see the network's arguments.
+    """The settings of WinCLIP; see the network's arguments.
 
     Raises:
         ValueError: If there is no window size, one is below 1 or repeated, or ``shots`` is negative.
@@ -34,7 +34,7 @@ class NetworkSettings(MethodSettings):
 
 
 def check_window_sizes(sizes: Sequence[int]) -> None:
-    """Check a choice of window sizes.
+    """Check the window sizes.
 
     Args:
         sizes: Sides in patches.

@@ -44,7 +44,7 @@ def read_folder(folder: Path) -> Sequence[Run]:
 
 
 def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTable":
-    """Put the cells of an experiment together: one series per setting, also for those of the paper that were not run.
+    """Combine the cells of an experiment: one series per setting, including the paper's settings that were not run.
 
     Raises:
         ComparisonError: If the cells of a setting differ in more than their seed, or did not run with theirs.
@@ -73,8 +73,8 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
     several = measured.datasets[measured.datasets.duplicated(["series", "target", "trained_on"], keep=False)]
     for (name, target, _), same in several.groupby(["series", "target", "trained_on"], sort=False):
         msg = (
-            f"The cells of {name} must score {target} on the same images after training on the same, got others in "
-            f"{same.run.iloc[1]} than in {same.run.iloc[0]}. Run them into a new folder."
+            f"All cells of {name} must train on the same images and score the same images of {target}, but "
+            f"{same.run.iloc[1]} differs from {same.run.iloc[0]}. Run them into a new folder."
         )
         raise ComparisonError(msg)
     return AblationTable(spec, experiment, measured, missing, commits)
@@ -93,7 +93,7 @@ def _check_seed(cell: Cell, run: Run) -> None:
     training = training_of(run.manifest)
     if training is not None and training["seed"] != cell.seed:
         msg = (
-            f"The cell of {cell.setting} with seed {cell.seed} must have run with this seed, got seed "
+            f"The cell of {cell.setting} with seed {cell.seed} was run with another seed, "
             f"{training['seed']} in {run.folder / RESULTS}. Run the sweep into a new folder."
         )
         raise ComparisonError(msg)
@@ -108,8 +108,8 @@ def _check_agreement(name: str, runs: Iterable[Run]) -> None:
         keys = differing_keys([setting.decides, run.setting.decides])
         if keys:
             msg = (
-                f"The cells of {name} must agree in everything but the seed, got another {', '.join(keys)} in "
-                f"{run.folder} than in {before.folder}. Run them into a new folder with the same overrides."
+                f"The cells of {name} must agree in everything but the seed, but {', '.join(keys)} differs between "
+                f"{run.folder} and {before.folder}. Run them into a new folder with the same overrides."
             )
             raise ComparisonError(msg)
 

@@ -1,4 +1,4 @@
-"""What a reader must know next to the numbers, worked out from what was measured."""
+"""What a reader of the numbers must know, derived from what was measured."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -43,7 +43,7 @@ Notice = tuple[str, str]
 
 
 def notices(measured: Measured) -> list[Notice]:
-    """Say what must be known before a number of tables 1 and 2 is read."""
+    """Return the notes for readers of tables 1 and 2."""
     datasets = measured.datasets
     return _notices(
         (one.setting, one.label, datasets[datasets.series == one.name])
@@ -53,7 +53,7 @@ def notices(measured: Measured) -> list[Notice]:
 
 
 def ablation_notices(tables: Sequence[AblationTable]) -> list[Notice]:
-    """Say what must be known before a number of an ablation is read."""
+    """Return the notes for readers of an ablation."""
     groups = []
     for table in tables:
         by_label: dict[str, list[Series]] = {}
@@ -76,7 +76,7 @@ def ablation_notices(tables: Sequence[AblationTable]) -> list[Notice]:
 
 
 def _notices(groups: Iterable[tuple[Setting, str, pd.DataFrame]]) -> list[Notice]:
-    """Say which settings have another backbone than the published numbers, and what is not the published test split."""
+    """Note which settings differ from the published numbers in backbone, and which scores use other test splits."""
     concerned: dict[Notice, list[str]] = {}
     parts: dict[str, None] = {}
     for setting, label, datasets in groups:
@@ -213,7 +213,7 @@ def _counted(paired: Paired) -> str:
 
 
 def _merged(table: AblationTable, facts: Iterable[tuple[str, Series, str]]) -> str:
-    """Say what holds for several settings and metrics once for all of them."""
+    """State once what holds for several settings and metrics."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for fact, one, metric in facts:
         metrics.setdefault((fact, one.name), []).append(table.spec.metrics[metric])

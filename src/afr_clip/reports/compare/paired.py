@@ -58,7 +58,7 @@ def paired_difference(
         wanted: The seeds of all cells of both, finished or not.
 
     Returns:
-        The difference; ``None`` where there is no complete pair, or both do not stand on the same images.
+        The difference; ``None`` if there is no complete pair, or they do not come from the same images.
     """
     if not same_images(measured, own, reference):
         return None
@@ -80,7 +80,7 @@ def paired_difference(
 
 
 def same_images(measured: Measured, own: int, other: int) -> bool:
-    """Whether two measured datasets stand on the same images, scored and trained on."""
+    """Whether two measured datasets come from the same images, both scored and trained on."""
     shas = measured.datasets[["target_sha256", "auxiliary_sha256"]]
     return bool((shas.loc[own] == shas.loc[other]).all())
 

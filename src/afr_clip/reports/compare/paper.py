@@ -167,7 +167,7 @@ _READING = "reading_"
 
 
 def spec_of(experiment: str, reference: str) -> TableSpec:
-    """Return the table of an experiment; one that the paper does not have goes by its own name."""
+    """Return the table of an experiment; one that is not in the paper keeps the experiment's name."""
     caption = f"{experiment.rsplit(': ', maxsplit=1)[-1].capitalize()}, in percent."
     return ABLATIONS.get(experiment) or TableSpec(experiment, experiment, caption, _AUROC, reference=reference)
 
@@ -245,7 +245,7 @@ def paper_mean(table: int, setting: str, titles: Iterable[str], metric: str) -> 
 
 
 def paper_ablation(setting: str, metric: str) -> float | None:
-    """Return the paper's number of an ablation's setting, of whatever table it is, for `ABLATED`.
+    """Return the paper's number for an ablation's setting, from any table, for `ABLATED`.
 
     Example:
         >>> paper_ablation("table3_cmfr", "image_auroc"), paper_ablation("reading_append", "image_auroc")

@@ -42,7 +42,7 @@ CAPTIONS = {
 
 
 def report_on(folders: Sequence[Path]) -> list["Ablations | Comparison"]:
-    """Put together what folders contain.
+    """Combine the contents of folders.
 
     Args:
         folders: Run folders, sweep folders, or folders that contain some; none gives the paper's tables alone.
@@ -310,7 +310,7 @@ def _content(table: AblationTable) -> dict[str, Any]:
 
 
 def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: ReadRuns = read_folder) -> Ablations:
-    """Put the cells of sweeps together.
+    """Combine the cells of sweeps.
 
     Args:
         read: Reads the results of a folder; each folder is read once, however many experiments share it.
@@ -334,7 +334,7 @@ def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: Re
     names = [experiment.name for experiment in experiments] + ["search"] * len(searches)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        msg = f"A report must have one experiment of a name, got several called {', '.join(twice)}. Report them apart."
+        msg = f"Experiments of a report must have different names, got {', '.join(twice)} twice. Report them apart."
         raise ComparisonError(msg)
     order = list(ABLATIONS)
     experiments.sort(key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))

@@ -75,7 +75,7 @@ class Axis:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether the values have places of their own; anything else is evenly spaced."""
+        """Whether values are placed by size; otherwise they are evenly spaced."""
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
 
     @property
@@ -86,7 +86,7 @@ class Axis:
         return sorted({_written(value): value for value in self.values}.values(), key=_written)
 
     def place(self, value: Any) -> float:  # noqa: ANN401  # of any type a config has
-        """Return how high a value stands, from 0 to 1; in the middle where there is no other."""
+        """Return the height of a value on the axis, from 0 to 1; in the middle if it is the only one."""
         levels = self.levels
         if len(levels) < 2:
             return 0.5
@@ -100,7 +100,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and their labels: the ends of a range and its middle, or every value that is no number."""
+        """Places and their labels: the ends of a range and its middle, or every value that is not a number."""
         levels = self.levels
         if not self.is_numeric or len(levels) < 2:
             return [(self.place(level), _written(level)) for level in levels]

@@ -55,8 +55,8 @@ class Experiment:
         for cell in self.cells:
             if cell.state not in STATES:
                 msg = (
-                    f"A cell is {', '.join(STATES)}, got {cell.state} for {cell.setting} with seed {cell.seed}. Run "
-                    f"the sweep again."
+                    f"The state of a cell must be one of {', '.join(STATES)}, got {cell.state} for {cell.setting} with "
+                    f"seed {cell.seed}. Run the sweep again."
                 )
                 raise ComparisonError(msg)
             before = seen.setdefault((cell.setting, cell.seed), cell)

@@ -37,7 +37,7 @@ Record = Mapping[str, Any]
 
 
 def aggregate(runs: Sequence[Run]) -> Measured:
-    """Put runs of the same setting together, in the order in which settings were met.
+    """Group runs by setting, in the order in which the settings first appear.
 
     Raises:
         ComparisonError: If two runs measured the same and got different numbers.

@@ -39,7 +39,7 @@ DATASET = ["series", "target", "target_sha256", "auxiliary", "auxiliary_sha256"]
 
 
 class ComparisonError(ValueError):
-    """Runs that cannot be compared as asked."""
+    """Runs that cannot be compared as requested."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ class Measured:
             if len(complete) > 1:
                 label = next(one.label for one in self.series if one.name == series)
                 msg = (
-                    f"{title} must be the same images for all seeds of {label}, trained on the same images, got others "
-                    f"in {complete.run.iloc[0]} than in {complete.run.iloc[1]}. Report them apart."
+                    f"All seeds of {label} must train on the same images and score the same images of {title}, but "
+                    f"{complete.run.iloc[0]} differs from {complete.run.iloc[1]}. Report them separately."
                 )
                 raise ComparisonError(msg)
             chosen[str(series), str(title)] = int(complete.index[0])
@@ -299,7 +299,7 @@ class Measured:
 
 
 def combine(series: Sequence[Series]) -> Measured:
-    """Put the values of runs together.
+    """Combine the values of runs.
 
     Raises:
         ComparisonError: If two runs measured the same and got different numbers.
@@ -341,5 +341,5 @@ def _refuse_contradiction(same: pd.DataFrame) -> None:
 
 
 def absent_from(runs: Iterable[Run]) -> dict[str, str]:
-    """Say why targets have no numbers, by their titles."""
+    """Return why targets have no numbers, by their titles."""
     return {title: reason for run in runs for title, reason in run.absent.items()}

@@ -113,7 +113,7 @@ def signed(points: float) -> str:
 
 
 def marked(cell: Cell, *, is_partial: bool) -> Cell:
-    """Mark a number that does not stand on published test splits."""
+    """Mark a number that was not measured on published test splits."""
     return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
 
 

@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be used as asked."""
+    """A run folder that cannot be used as requested."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,7 +75,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder contains what a run cannot lose, so that only the same run may continue in it."""
+    """Whether a folder contains files that must not be lost, so that only the same run may continue in it."""
     return any((folder / name).exists() for name in _NEVER_OVERWRITTEN)
 
 

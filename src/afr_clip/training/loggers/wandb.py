@@ -127,7 +127,7 @@ class Wandb(Backend, WandbLogger):
 
 
 def wandb_mode() -> Literal["online", "offline"] | None:
-    """Return ``online`` where there is an API key and a network; ``None`` where ``WANDB_MODE`` decides."""
+    """Return ``online`` if there is an API key and a network; ``None`` if ``WANDB_MODE`` decides."""
     if os.environ.get("WANDB_MODE"):
         return None
     return "online" if has_api_key() and reaches_server() else "offline"
@@ -151,7 +151,7 @@ def default_entity() -> str:
 
 
 def reaches_server() -> bool:
-    """Whether the server in use answers; assumed where there is a proxy."""
+    """Whether the server in use answers; assumed behind a proxy."""
     if getproxies():
         return True
     try:

@@ -41,7 +41,7 @@ def test_append_keeps_every_patch_and_rewrites_its_own_place():
 
 
 def test_a_prompt_that_leaves_no_patch_is_refused():
-    with pytest.raises(ValueError, match="leave at least one of the 4 patches, got 4"):
+    with pytest.raises(ValueError, match="must not replace all 4 patches, got 4"):
         place_prompt(torch.zeros(1, 5, 2), torch.zeros(1, 4, 2), 5, Placement.replace)
 
 

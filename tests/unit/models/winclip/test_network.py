@@ -142,7 +142,7 @@ def test_references_are_not_saved_with_the_network(towers):
 
 def test_as_many_references_as_shots(towers):
     network = build_method("winclip", towers, "module.network.shots=2")
-    with pytest.raises(ValueError, match="References of 'screw' must be as many as shots=2, got 3 images"):
+    with pytest.raises(ValueError, match="'screw' needs exactly shots=2 reference images, got 3 images"):
         network.observe(references(3), "screw")
 
 

@@ -44,8 +44,8 @@ def test_new_references_take_the_place_of_the_old():
 
 def test_a_category_without_references_is_refused():
     bank = ReferenceBank()
-    with pytest.raises(ValueError, match=r"must have reference images .* got 'screw' \(there are references of none\)"):
+    with pytest.raises(ValueError, match=r"must have reference images .* got 'screw' \(references exist for none\)"):
         bank.association(features(1, seed=0), ["screw"])
     bank.remember("bottle", features(1, seed=0))
-    with pytest.raises(ValueError, match=r"got 'screw' \(there are references of bottle\)"):
+    with pytest.raises(ValueError, match=r"got 'screw' \(references exist for bottle\)"):
         bank.association(features(2, seed=0), ["bottle", "screw"])

@@ -159,7 +159,7 @@ def test_a_report_inside_the_sweep_can_be_written_again(tmp_path):
 
 def test_experiments_of_the_same_name_are_refused(tmp_path):
     sweeps = [read_sweep(write_shared(tmp_path / name)) for name in ("a", "b")]
-    with pytest.raises(ComparisonError, match="one experiment of a name, got several called table3, table6"):
+    with pytest.raises(ComparisonError, match="must have different names, got table3, table6 twice"):
         collect(sweeps)
 
 

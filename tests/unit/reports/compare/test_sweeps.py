@@ -60,7 +60,7 @@ def test_a_record_that_cannot_be_read_is_refused_by_name(tmp_path, text):
 
 def test_an_unknown_state_is_refused(tmp_path):
     write_record(tmp_path, [cell("table3_full", 0, "running")])
-    assert "A cell is done, failed, waiting, got running for table3_full with seed 0" in refusal(tmp_path)
+    assert "must be one of done, failed, waiting, got running for table3_full with seed 0" in refusal(tmp_path)
 
 
 def test_a_setting_with_the_same_seed_twice_is_refused(tmp_path):

@@ -76,7 +76,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """How one dataset lies on disk.
+    """How one dataset is laid out on disk.
 
     Attributes:
         title: The name in tables; empty for your own data.

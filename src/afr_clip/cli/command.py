@@ -22,6 +22,7 @@ from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes.launch import World, launch
 from afr_clip.processes.place import adopt_srun, is_first, place
 from afr_clip.processes.signals import EXIT_STOPPED, INTERRUPTED, LOST, SpokenExit, Stopped, end_with
+from afr_clip.settings import TrainerSettings
 
 EXIT_ERROR = 1
 """Any error without its own exit code."""
@@ -91,13 +92,14 @@ _OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hyd
 """How overrides begin that are for the typed command only, not for the processes it starts."""
 
 
-def start_processes(config: DictConfig, command: str) -> bool:
+def start_processes(command: str, trainer: TrainerSettings, *, has_run_dir: bool) -> bool:
     """Start the processes of a run if it has several and this is not one of them; see `launch`.
 
     Args:
         command: The module that is run, for example ``afr_clip.train``.
+        has_run_dir: Whether a run folder was typed, which processes on several machines must share.
     """
-    world = World(int(config.trainer.devices), config.trainer.num_nodes, bool(config.run_dir))
+    world = World(int(trainer.devices), trainer.num_nodes, has_run_dir)
     return launch(command, retyped(HydraConfig.get()), world)
 
 

@@ -1,13 +1,12 @@
 """The commands with a config: compose it, turn it into a job, run the job."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import hydra
 from omegaconf import DictConfig
 
 from afr_clip.cli.command import ends_in_a_sentence, start_processes
-from afr_clip.config.nodes import CommandConfig, EvaluateConfig, PredictConfig, TrainConfig, config_dir
+from afr_clip.config.nodes import EvaluateConfig, PredictConfig, config_dir
 from afr_clip.config.plan import (
     current_record,
     evaluation_job,
@@ -19,9 +18,9 @@ from afr_clip.config.plan import (
 )
 from afr_clip.config.sweeps import sweep_job
 from afr_clip.config.validate import ConfigError, read
+from afr_clip.run.job import ProtocolJob
 
 Command = Callable[[DictConfig], None]
-Typed = TypeVar("Typed", bound=CommandConfig)
 
 
 def _composed(name: str) -> Callable[[Command], Callable[[], None]]:
@@ -37,10 +36,10 @@ def _composed(name: str) -> Callable[[Command], Callable[[], None]]:
 @_composed("train")
 def train(config: DictConfig) -> None:
     """Train on one dataset, then score others."""
-    read(config, TrainConfig)
-    if start_processes(config, "afr_clip.train"):
-        return
     job = training_job(config, output_dir(), current_record())
+    first = job.legs[0] if isinstance(job, ProtocolJob) else job
+    if start_processes("afr_clip.train", first.trainer, has_run_dir=bool(config.run_dir)):
+        return
     from afr_clip.run.train import train as run  # noqa: PLC0415
 
     run(job)
@@ -50,7 +49,7 @@ def train(config: DictConfig) -> None:
 def evaluate(config: DictConfig) -> None:
     """Score one dataset."""
     typed = read(config, EvaluateConfig)
-    if start_processes(config, "afr_clip.evaluate"):
+    if start_processes("afr_clip.evaluate", typed.trainer, has_run_dir=bool(typed.run_dir)):
         return
     from afr_clip.run.evaluate import evaluate as run  # noqa: PLC0415
     from afr_clip.run.evaluate import read_named  # noqa: PLC0415

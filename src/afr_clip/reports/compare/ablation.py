@@ -12,13 +12,13 @@ import pandas as pd
 from afr_clip.reports.compare.paired import Paired, paired_difference
 from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, label_of, paper_ablation, spec_of
 from afr_clip.reports.compare.settings import Setting, differing_keys, name_keys
-from afr_clip.reports.compare.sweeps import DONE, FAILED, WAITING, Cell, Experiment
+from afr_clip.reports.compare.sweeps import DONE, FAILED, WAITING, Experiment, SweepCell
 from afr_clip.reports.compare.tables import ABSENT, DELTA, Record, as_dicts, cell_of, number_record, records_frame
 from afr_clip.reports.compare.values import (
     NO_SEED,
     ComparisonError,
     Measured,
-    Run,
+    RecordedRun,
     Series,
     absent_from,
     combine,
@@ -34,11 +34,11 @@ NOT_RUN, REFERENCE = "not run", "reference"
 Block = tuple[str, str]
 """What was scored, and what was trained on before."""
 
-ReadRuns = Callable[[Path], Sequence[Run]]
+ReadRuns = Callable[[Path], Sequence[RecordedRun]]
 """Reads all results in a run folder."""
 
 
-def read_folder(folder: Path) -> Sequence[Run]:
+def read_folder(folder: Path) -> Sequence[RecordedRun]:
     """Read all results in a folder, which may contain none."""
     return read_runs([folder]) if folder.is_dir() and any(folder.rglob(RESULTS)) else []
 
@@ -50,14 +50,14 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
         ComparisonError: If the cells of a setting differ in more than their seed, or did not run with theirs.
     """
     spec = spec_of(experiment.name, experiment.reference)
-    by_setting: dict[str, list[Cell]] = {}
+    by_setting: dict[str, list[SweepCell]] = {}
     for cell in sorted(experiment.cells, key=lambda cell: cell.seed):
         by_setting.setdefault(cell.setting, []).append(cell)
-    missing: dict[Cell, str] = {}
-    commits: dict[Cell, str] = {}
+    missing: dict[SweepCell, str] = {}
+    commits: dict[SweepCell, str] = {}
     series = []
     for name in in_order([*by_setting, *spec.settings], experiment.reference):
-        runs: list[Run] = []
+        runs: list[RecordedRun] = []
         for cell in by_setting.get(name, ()):
             found = read(cell.folder) if cell.state == DONE else []
             runs += found
@@ -80,7 +80,7 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
     return AblationTable(spec, experiment, measured, missing, commits)
 
 
-def _reason(cell: Cell, found: Sequence[Run]) -> str:
+def _reason(cell: SweepCell, found: Sequence[RecordedRun]) -> str:
     if cell.state != DONE:
         return f"{cell.state}: {cell.error}" if cell.error else cell.state
     if not found:
@@ -89,7 +89,7 @@ def _reason(cell: Cell, found: Sequence[Run]) -> str:
     return "; ".join(f"{title}: {reason}" for title, reason in reasons.items()) or "done, but nothing was scored"
 
 
-def _check_seed(cell: Cell, run: Run) -> None:
+def _check_seed(cell: SweepCell, run: RecordedRun) -> None:
     training = training_of(run.manifest)
     if training is not None and training["seed"] != cell.seed:
         msg = (
@@ -99,8 +99,8 @@ def _check_seed(cell: Cell, run: Run) -> None:
         raise ComparisonError(msg)
 
 
-def _check_agreement(name: str, runs: Iterable[Run]) -> None:
-    first: dict[str, tuple[Run, Setting]] = {}
+def _check_agreement(name: str, runs: Iterable[RecordedRun]) -> None:
+    first: dict[str, tuple[RecordedRun, Setting]] = {}
     for run in runs:
         if run.setting is None:
             continue
@@ -126,8 +126,8 @@ class AblationTable:
     spec: TableSpec
     experiment: Experiment
     measured: Measured
-    missing: Mapping[Cell, str]
-    commits: Mapping[Cell, str]
+    missing: Mapping[SweepCell, str]
+    commits: Mapping[SweepCell, str]
 
     block = "Scored"
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -158,7 +158,7 @@ class AblationTable:
         "differs_in",
     )
 
-    def cells(self, setting: str) -> list[Cell]:
+    def cells(self, setting: str) -> list[SweepCell]:
         """Return the cells of a setting in the order of their seeds."""
         return sorted((cell for cell in self.experiment.cells if cell.setting == setting), key=lambda cell: cell.seed)
 
@@ -279,7 +279,7 @@ class AblationTable:
         if not self.measured.series:
             columns = [Heading(label, "The paper's number", "Paper") for label in self.spec.metrics.values()]
             rows = [
-                [grid.Cell(str(label)), *(_paper_cell(paper, is_comparable=True) for paper in of_setting.paper)]
+                [grid.TableCell(str(label)), *(_paper_cell(paper, is_comparable=True) for paper in of_setting.paper)]
                 for label, of_setting in shown.groupby("label", sort=False)
             ]
             return [Grid(self.heading(ABLATED), [*text_headings("Setting"), *columns], rows)]
@@ -298,10 +298,10 @@ class AblationTable:
             of_block = shown[(shown.dataset == block[0]) & (shown.trained_on == block[1])]
             rows = []
             for one in self.measured.series:
-                row = [grid.Cell(one.label)]
+                row = [grid.TableCell(one.label)]
                 for record in as_dicts(of_block[of_block.setting == one.name]):
                     row += self._number_cells(record, has_paper=has_paper, has_comparable=has_comparable)
-                rows.append([*row, grid.Cell(self.differs_in(one))] if with_keys else row)
+                rows.append([*row, grid.TableCell(self.differs_in(one))] if with_keys else row)
             grids.append(Grid(self.heading(block), [*headings, *keys], rows))
         return grids
 
@@ -309,13 +309,13 @@ class AblationTable:
         """Lay the table out for print."""
         return self.grids(with_keys=False)
 
-    def _number_cells(self, record: Record, *, has_paper: bool, has_comparable: bool) -> Iterator[grid.Cell]:
+    def _number_cells(self, record: Record, *, has_paper: bool, has_comparable: bool) -> Iterator[grid.TableCell]:
         is_partial = record["state"] == "partly"
         if has_paper:
             yield _paper_cell(record["paper"], is_comparable=bool(record["is_comparable"]))
         yield cell_of(record)
         if record["setting"] == self.experiment.reference:
-            yield grid.Cell(REFERENCE)
+            yield grid.TableCell(REFERENCE)
         else:
             yield difference_cell(record["difference"], (record["low"], record["high"]), is_partial=is_partial)
         if has_comparable:
@@ -337,7 +337,7 @@ def _paired_record(paired: Paired | None) -> dict[str, Any]:
     }
 
 
-def _paper_cell(value: float | None, *, is_comparable: bool) -> grid.Cell:
+def _paper_cell(value: float | None, *, is_comparable: bool) -> grid.TableCell:
     if value is None:
-        return grid.Cell("")
-    return grid.Cell(f"{value:.1f}" if is_comparable else f"({value:.1f})", value)
+        return grid.TableCell("")
+    return grid.TableCell(f"{value:.1f}" if is_comparable else f"({value:.1f})", value)

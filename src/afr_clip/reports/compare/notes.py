@@ -8,7 +8,7 @@ from afr_clip.reports.compare.ablation import AblationTable, Block
 from afr_clip.reports.compare.paired import NUM_RESAMPLES, Paired, same_images
 from afr_clip.reports.compare.paper import ABLATED, DATASETS
 from afr_clip.reports.compare.settings import Setting
-from afr_clip.reports.compare.values import NO_SEED, Measured, Run, Series, absent_from
+from afr_clip.reports.compare.values import NO_SEED, Measured, RecordedRun, Series, absent_from
 from afr_clip.reports.layout.grid import PARTLY
 from afr_clip.reports.record.provenance import backbone_notices
 from afr_clip.reports.record.results import MEAN_ROW
@@ -96,7 +96,7 @@ def _notices(groups: Iterable[tuple[Setting, str, pd.DataFrame]]) -> list[Notice
     return found
 
 
-def notes(measured: Measured, runs: Sequence[Run]) -> list[str]:
+def notes(measured: Measured, runs: Sequence[RecordedRun]) -> list[str]:
     """Explain tables 1 and 2: the protocol, what is absent and why, and which numbers stand on different images."""
     if not measured.series:
         nothing = "Nothing has been measured yet: these are the paper's numbers."

@@ -23,11 +23,11 @@ from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
-from afr_clip.reports.compare.values import ComparisonError, Measured, Run, combine, read_runs
-from afr_clip.reports.layout.grid import Cell, Grid, Heading
+from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, combine, read_runs
+from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
-from afr_clip.reports.pictures.encode import SHEETS, Picture, PictureGroup, read_pictures
+from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
 from afr_clip.reports.record.run_folder import write_json, write_text
 
 COMPARISON_PAGE, ABLATIONS_PAGE, ABLATIONS_DATA = "report.html", "ablations.html", "ablations.json"
@@ -90,7 +90,7 @@ def _sentences(found: Sequence[tuple[str, str]]) -> list[str]:
 class Comparison:
     """Runs next to tables 1 and 2 of the paper."""
 
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     measured: Measured
 
     @cached_property
@@ -239,12 +239,12 @@ class Ablations:
         """Lay out the state and the folder of every cell."""
         rows = [
             [
-                Cell(table.spec.name),
-                Cell(one.name),
-                Cell(str(cell.seed), float(cell.seed)),
-                Cell(table.missing.get(cell, DONE)),
-                Cell(str(cell.folder)),
-                Cell(table.commits.get(cell, "")),
+                TableCell(table.spec.name),
+                TableCell(one.name),
+                TableCell(str(cell.seed), float(cell.seed)),
+                TableCell(table.missing.get(cell, DONE)),
+                TableCell(str(cell.folder)),
+                TableCell(table.commits.get(cell, "")),
             ]
             for table in self.tables
             for one in table.measured.series
@@ -283,7 +283,7 @@ class Ablations:
         )
 
 
-def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[Picture]:
+def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[EmbeddedPicture]:
     return read_pictures(heading, {folder / f"{name}_{kind}.png": CAPTIONS[kind] for kind in kinds})[1]
 
 
@@ -321,9 +321,9 @@ def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: Re
     Raises:
         ComparisonError: If cells contradict each other, or two sweeps have an experiment of the same name.
     """
-    known: dict[Path, Sequence[Run]] = {}
+    known: dict[Path, Sequence[RecordedRun]] = {}
 
-    def read_once(folder: Path) -> Sequence[Run]:
+    def read_once(folder: Path) -> Sequence[RecordedRun]:
         real = folder.resolve()
         if real not in known:
             known[real] = read(folder)

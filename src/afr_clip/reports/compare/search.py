@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from afr_clip.reports.compare.figures import INK, PAPER, save_figure
 from afr_clip.reports.compare.sweeps import Search, Trial
-from afr_clip.reports.layout.grid import UNDEFINED, Cell, Grid, Heading
+from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell
 
 COLOURS = "viridis"
 WITHOUT_VALUE = "#b9bfc5"
@@ -36,18 +36,18 @@ def search_grid(search: Search) -> Grid:
         headings.append(Heading(".".join(name.split(".")[-2:]), name, is_text=is_text))
     rows = []
     for i, trial in enumerate(search.trials):
-        value = Cell(UNDEFINED)
+        value = TableCell(UNDEFINED)
         if trial.value is not None:
-            value = Cell(f"{trial.value:.4f}", trial.value, trial is search.best)
-        number = Cell(str(trial.number), float(trial.number))
-        rows.append([number, Cell(trial.state), value, *(cells[i] for cells in tried.values())])
+            value = TableCell(f"{trial.value:.4f}", trial.value, trial is search.best)
+        number = TableCell(str(trial.number), float(trial.number))
+        rows.append([number, TableCell(trial.state), value, *(cells[i] for cells in tried.values())])
     return Grid("Trials", headings, rows)
 
 
-def _cell(value: Any) -> Cell:  # noqa: ANN401  # of any type a config has
+def _cell(value: Any) -> TableCell:  # noqa: ANN401  # of any type a config has
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{value:.4g}", float(value))
-    return Cell("" if value is None else str(value))
+        return TableCell(f"{value:.4g}", float(value))
+    return TableCell("" if value is None else str(value))
 
 
 def search_note(search: Search) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from afr_clip.reports.compare.paper import ABLATIONS, FULL, experiment_of
-from afr_clip.reports.compare.values import ComparisonError, Run, read_runs
+from afr_clip.reports.compare.values import ComparisonError, RecordedRun, read_runs
 from afr_clip.reports.record.provenance import training_of
 
 SEARCH = "search.json"
@@ -21,7 +21,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One setting with one seed.
 
     Attributes:
@@ -47,11 +47,11 @@ class Experiment:
 
     name: str
     reference: str
-    cells: Sequence[Cell]
+    cells: Sequence[SweepCell]
     overrides: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        seen: dict[tuple[str, int], Cell] = {}
+        seen: dict[tuple[str, int], SweepCell] = {}
         for cell in self.cells:
             if cell.state not in STATES:
                 msg = (
@@ -180,7 +180,7 @@ def _read(path: Path, make: Callable[[Path, Mapping[str, Any]], Read]) -> Read:
 
 def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
     cells = [
-        Cell(str(c["setting"]), int(c["seed"]), folder / c["folder"], str(c["state"]), str(c.get("error") or ""))
+        SweepCell(str(c["setting"]), int(c["seed"]), folder / c["folder"], str(c["state"]), str(c.get("error") or ""))
         for c in content["cells"]
     ]
     return Experiment(str(content["experiment"]), str(content["reference"]), cells, content.get("overrides") or ())
@@ -212,7 +212,7 @@ class Separated:
         experiments: Runs with an ``ablation=`` of tables 3 to 6 or of a reading that no sweep recorded.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     sweeps: Sequence[Sweep]
     experiments: Sequence[Experiment]
 
@@ -230,7 +230,7 @@ def separate(folders: Sequence[Path]) -> Separated:
     taken += [cell.folder for sweep in sweeps for experiment in sweep.experiments for cell in experiment.cells]
     outside = [f for f in folders if not any(f.resolve().is_relative_to(other.resolve()) for other in taken)]
     runs = read_runs(outside, without=taken) if outside else []
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RecordedRun]] = {}
     plain = []
     for run in runs:
         experiment = experiment_of(_ablation(run))
@@ -244,20 +244,20 @@ def separate(folders: Sequence[Path]) -> Separated:
         if name == "readings":  # the full models among plain runs with the same training, which stay plain runs too
             wanted = {_training(run) for run in group}
             references = [run for run in plain if _ablation(run) == FULL and _training(run) in wanted]
-        cells = [Cell(_ablation(run), _seed(run), run.folder, DONE) for run in (*references, *group)]
+        cells = [SweepCell(_ablation(run), _seed(run), run.folder, DONE) for run in (*references, *group)]
         experiments.append(Experiment(name, ABLATIONS[name].reference, cells))
     return Separated(plain, sweeps, experiments)
 
 
-def _ablation(run: Run) -> str:
+def _ablation(run: RecordedRun) -> str:
     return str((run.manifest.get("choices") or {}).get("ablation", ""))
 
 
-def _seed(run: Run) -> int:
+def _seed(run: RecordedRun) -> int:
     return int((training_of(run.manifest) or {})["seed"])
 
 
-def _training(run: Run) -> tuple[str, str, int] | None:
+def _training(run: RecordedRun) -> tuple[str, str, int] | None:
     training = training_of(run.manifest)
     if training is None or run.setting is None:
         return None

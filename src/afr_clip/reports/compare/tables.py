@@ -13,14 +13,23 @@ import pandas as pd
 
 from afr_clip.reports.compare.paper import TableSpec, datasets_of, find_dataset, paper_mean
 from afr_clip.reports.compare.settings import label_settings
-from afr_clip.reports.compare.values import NO_SEED, NOTHING, Measured, Run, Series, Spread, absent_from, combine
+from afr_clip.reports.compare.values import (
+    NO_SEED,
+    NOTHING,
+    Measured,
+    RecordedRun,
+    Series,
+    Spread,
+    absent_from,
+    combine,
+)
 from afr_clip.reports.layout.grid import (
     COLUMNS,
     METRIC_HEADINGS,
     UNDEFINED,
-    Cell,
     Grid,
     Heading,
+    TableCell,
     category_cells,
     category_grid,
     difference_cell,
@@ -36,13 +45,13 @@ DELTA = "\N{GREEK CAPITAL LETTER DELTA}"
 Record = Mapping[str, Any]
 
 
-def aggregate(runs: Sequence[Run]) -> Measured:
+def aggregate(runs: Sequence[RecordedRun]) -> Measured:
     """Group runs by setting, in the order in which the settings first appear.
 
     Raises:
         ComparisonError: If two runs measured the same and got different numbers.
     """
-    by_key: dict[str, list[Run]] = {}
+    by_key: dict[str, list[RecordedRun]] = {}
     for run in runs:
         if run.setting is not None and len(run.values):
             by_key.setdefault(run.setting.key, []).append(run)
@@ -92,7 +101,7 @@ def as_dicts(records: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in record.items()} for record in records.to_dict("records")]
 
 
-def cell_of(record: Record) -> Cell:
+def cell_of(record: Record) -> TableCell:
     """Show a measured number, or why there is none."""
     state = record["state"]
     return measured_cell(
@@ -226,7 +235,14 @@ class ResultsTable:
         methods = [m for m in METHODS.values() if not only_measured or not known or m in known]
         words = [Heading("Dataset", is_text=True), Heading("Trained on", "The auxiliary dataset", is_text=True)]
         rows = [
-            (line, [(words[0], Cell(line.dataset)), (words[1], Cell(line.trained_on)), *self._entries(i, methods)])
+            (
+                line,
+                [
+                    (words[0], TableCell(line.dataset)),
+                    (words[1], TableCell(line.trained_on)),
+                    *self._entries(i, methods),
+                ],
+            )
             for i, line in enumerate(self.lines)
         ]
         return [
@@ -239,7 +255,7 @@ class ResultsTable:
             for domain in dict.fromkeys(line.domain for line in self.lines)
         ]
 
-    def _entries(self, i: int, methods: Sequence[str]) -> Iterator[tuple[Heading, Cell]]:
+    def _entries(self, i: int, methods: Sequence[str]) -> Iterator[tuple[Heading, TableCell]]:
         """Pivot a line of the records: columns of each method of the paper, then those of its series."""
         for method in methods:
             for metric, label in self.spec.metrics.items():
@@ -247,7 +263,7 @@ class ResultsTable:
             yield from self._measured_entries(i, [s for s in self.measured.series if s.method == method])
         yield from self._measured_entries(i, [s for s in self.measured.series if s.method not in METHODS.values()])
 
-    def _measured_entries(self, i: int, series: Sequence[Series]) -> Iterator[tuple[Heading, Cell]]:
+    def _measured_entries(self, i: int, series: Sequence[Series]) -> Iterator[tuple[Heading, TableCell]]:
         for one, (metric, label) in product(series, self.spec.metrics.items()):
             measured, difference = self.number_cells(i, one.name, metric)
             group = f"{one.label}, measured"
@@ -255,15 +271,15 @@ class ResultsTable:
             if one.method in METHODS.values() and not one.is_random:
                 yield Heading(f"{label} {DELTA}", "Measured minus paper, in points", group), difference
 
-    def paper_cell(self, i: int, method: str, metric: str) -> Cell:
+    def paper_cell(self, i: int, method: str, metric: str) -> TableCell:
         """Show the paper's number, the best of its methods in bold if all are known."""
         values = {name: self._paper(self.lines[i], name, metric) for name in METHODS.values()}
         value, known = values[method], [value for value in values.values() if value is not None]
         if value is None:
-            return Cell("")
-        return Cell(f"{value:.1f}", value, is_strong=len(known) == len(values) and value == max(known))
+            return TableCell("")
+        return TableCell(f"{value:.1f}", value, is_strong=len(known) == len(values) and value == max(known))
 
-    def number_cells(self, i: int, series: str, metric: str) -> tuple[Cell, Cell]:
+    def number_cells(self, i: int, series: str, metric: str) -> tuple[TableCell, TableCell]:
         """Show what was measured, or why nothing was, and its difference to the paper."""
         record = self._by_place[i, series, metric]
         return cell_of(record), difference_cell(record["difference_to_paper"], is_partial=record["state"] == "partly")
@@ -289,11 +305,11 @@ class ResultsTable:
         headings = text_headings("Dataset", "") + [
             Heading(label, group=method) for method, label in product(methods, self.spec.metrics.values())
         ]
-        rows: list[tuple[Line, list[Cell]]] = []
+        rows: list[tuple[Line, list[TableCell]]] = []
         for i, line in enumerate(self.lines):
             label = line.dataset if line.titles else f"{line.dataset}, trained on {line.trained_on}"
             for name, cells in self._stacked(i, methods, layers):
-                rows.append((line, [Cell(label), Cell(name), *cells]))
+                rows.append((line, [TableCell(label), TableCell(name), *cells]))
                 label = ""
         return [
             Grid(
@@ -307,16 +323,16 @@ class ResultsTable:
 
     def _stacked(
         self, i: int, methods: Sequence[str], layers: Sequence[tuple[str, Mapping[str, str]]]
-    ) -> Iterator[tuple[str, list[Cell]]]:
+    ) -> Iterator[tuple[str, list[TableCell]]]:
         columns = list(product(methods, self.spec.metrics))
         if self.lines[i].titles:
             yield (
                 "paper" if layers else "",
-                [self.paper_cell(i, *c) if c[0] in METHODS.values() else Cell("") for c in columns],
+                [self.paper_cell(i, *c) if c[0] in METHODS.values() else TableCell("") for c in columns],
             )
         for name, layer in layers:
             pairs = [
-                self.number_cells(i, layer[method], metric) if method in layer else (Cell(""), Cell(""))
+                self.number_cells(i, layer[method], metric) if method in layer else (TableCell(""), TableCell(""))
                 for method, metric in columns
             ]
             for words, cells in zip((name, "difference"), zip(*pairs, strict=True), strict=True):
@@ -375,7 +391,7 @@ class CategoryTables:
     def outside(self) -> Grid:
         """Lay out the means of those datasets that the paper does not have."""
         rows = [
-            [*map(Cell, (first.label, first.label_trained_on, first.setting)), *category_cells(mean)[1:]]
+            [*map(TableCell, (first.label, first.label_trained_on, first.setting)), *category_cells(mean)[1:]]
             for _, _, of_dataset in self.named()
             for mean in [of_dataset[of_dataset.row == MEAN_ROW]]
             for first in [mean.iloc[0]]
@@ -385,7 +401,7 @@ class CategoryTables:
         return Grid("Datasets outside the paper", [*words, *METRIC_HEADINGS], rows)
 
 
-def run_grid(runs: Sequence[Run], measured: Measured) -> Grid:
+def run_grid(runs: Sequence[RecordedRun], measured: Measured) -> Grid:
     """Lay out which run gave what."""
     labels = {one.name: one.label for one in measured.series}
     rows = []
@@ -401,6 +417,6 @@ def run_grid(runs: Sequence[Run], measured: Measured) -> Grid:
             str(run.manifest.get("started", ""))[:10],
             run.commit,
         )
-        rows.append(list(map(Cell, words)))
+        rows.append(list(map(TableCell, words)))
     words = ("Folder", "Setting", "Command", "Trained on", "Seed", "Scored", "Started", "Commit")
     return Grid("Runs", text_headings(*words), rows)

@@ -43,7 +43,7 @@ class ComparisonError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One ``results.json``.
 
     Attributes:
@@ -71,7 +71,7 @@ class Run:
         return f"{commit['hash'][:12]}{', with uncommitted changes' if commit['dirty'] else ''}"
 
 
-def read_runs(folders: Sequence[Path], without: Sequence[Path] = ()) -> list[Run]:
+def read_runs(folders: Sequence[Path], without: Sequence[Path] = ()) -> list[RecordedRun]:
     """Read all runs in and below folders, each once.
 
     Args:
@@ -102,7 +102,7 @@ def read_runs(folders: Sequence[Path], without: Sequence[Path] = ()) -> list[Run
     return [_read_run(path) for path in found.values()]
 
 
-def _read_run(path: Path) -> Run:
+def _read_run(path: Path) -> RecordedRun:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         manifest, values = content["manifest"], read_values(content["results"])
@@ -115,7 +115,7 @@ def _read_run(path: Path) -> Run:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         msg = f"{path} cannot be read as the results of a run ({type(error).__name__}: {error}). Pass run folders only."
         raise ComparisonError(msg) from error
-    return Run(path.parent, manifest, setting, values, absent)
+    return RecordedRun(path.parent, manifest, setting, values, absent)
 
 
 def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: Mapping[str, Any]) -> pd.DataFrame:
@@ -179,7 +179,7 @@ class Series:
 
     name: str
     label: str
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     settings: Mapping[str, Setting]
     absent: Mapping[str, str]
 
@@ -340,6 +340,6 @@ def _refuse_contradiction(same: pd.DataFrame) -> None:
             raise ComparisonError(msg)
 
 
-def absent_from(runs: Iterable[Run]) -> dict[str, str]:
+def absent_from(runs: Iterable[RecordedRun]) -> dict[str, str]:
     """Return why targets have no numbers, by their titles."""
     return {title: reason for run in runs for title, reason in run.absent.items()}

@@ -40,7 +40,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One entry.
 
     Attributes:
@@ -64,8 +64,8 @@ class Grid:
 
     name: str
     headings: Sequence[Heading]
-    body: Sequence[Sequence[Cell]]
-    foot: Sequence[Sequence[Cell]] = field(default=())
+    body: Sequence[Sequence[TableCell]]
+    foot: Sequence[Sequence[TableCell]] = field(default=())
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -85,7 +85,7 @@ def measured_cell(
     otherwise: str = UNDEFINED,
     *,
     is_partial: bool = False,
-) -> Cell:
+) -> TableCell:
     """Show a measured number with one decimal, with its deviation and the number of seeds behind it.
 
     Args:
@@ -94,17 +94,17 @@ def measured_cell(
         is_partial: Whether it stands on something other than published test splits.
     """
     if percent is None or math.isnan(percent):
-        return Cell(otherwise)
+        return TableCell(otherwise)
     over = "" if deviation is None or math.isnan(deviation) else f" \N{PLUS-MINUS SIGN} {deviation:.1f} ({num})"
-    return marked(Cell(f"{percent:.1f}{over}", percent), is_partial=is_partial)
+    return marked(TableCell(f"{percent:.1f}{over}", percent), is_partial=is_partial)
 
 
-def difference_cell(points: float | None, ends: Iterable[float | None] = (), *, is_partial: bool = False) -> Cell:
+def difference_cell(points: float | None, ends: Iterable[float | None] = (), *, is_partial: bool = False) -> TableCell:
     """Show a difference in points and, in brackets, the ends of its interval; empty where there is none."""
     if points is None:
-        return Cell("")
+        return TableCell("")
     between = ", ".join(signed(end) for end in ends if end is not None)
-    return marked(Cell(signed(points) + (f" [{between}]" if between else ""), points), is_partial=is_partial)
+    return marked(TableCell(signed(points) + (f" [{between}]" if between else ""), points), is_partial=is_partial)
 
 
 def signed(points: float) -> str:
@@ -112,7 +112,7 @@ def signed(points: float) -> str:
     return f"{round(points, 1) + 0:+.1f}"  # adding 0 turns the -0.0 of a rounded difference into 0.0
 
 
-def marked(cell: Cell, *, is_partial: bool) -> Cell:
+def marked(cell: TableCell, *, is_partial: bool) -> TableCell:
     """Mark a number that was not measured on published test splits."""
     return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
 
@@ -128,13 +128,13 @@ def category_grid(name: str, values: pd.DataFrame) -> Grid:
     return Grid(name, [*text_headings("Category"), *METRIC_HEADINGS], rows[:-1], rows[-1:])
 
 
-def category_cells(of_row: pd.DataFrame) -> list[Cell]:
+def category_cells(of_row: pd.DataFrame) -> list[TableCell]:
     """Show one category: its name, every metric, and how many images it has."""
     by_metric = of_row.set_index("metric")[["mean", "deviation", "num_seeds"]].reindex(list(COLUMNS))
     numbers = [measured_cell(*number) for number in by_metric.itertuples(index=False, name=None)]
     first = of_row.iloc[0]
-    counts = [Cell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
-    return [Cell(first.category), *numbers, *counts]
+    counts = [TableCell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
+    return [TableCell(first.category), *numbers, *counts]
 
 
 METRIC_HEADINGS = [Heading(label, meaning) for label, meaning in COLUMNS.values()] + [

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from afr_clip.reports.layout.grid import Cell, Grid, Heading
+from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.record.run_folder import write_csv
 
 _LATEX = {
@@ -96,11 +96,11 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _latex_lines(headings: Sequence[Heading], row: Sequence[Cell]) -> list[str]:
+def _latex_lines(headings: Sequence[Heading], row: Sequence[TableCell]) -> list[str]:
     num, lines, cells = len(headings), [], list(row)
     for i in (i for i, cell in enumerate(row) if headings[i].is_text and len(cell.shown) > LONGEST_LABEL):
         lines.append("& " * i + _latex_line(escape_latex(row[i].shown), num - i))
-        cells[i] = Cell("")
+        cells[i] = TableCell("")
     return [*lines, _latex_row(map(_latex_cell, headings, cells))]
 
 
@@ -112,7 +112,7 @@ def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _latex_cell(heading: Heading, cell: Cell) -> str:
+def _latex_cell(heading: Heading, cell: TableCell) -> str:
     shown = escape_latex(cell.shown)
     if not heading.is_text:
         shown = re.sub(r"^([+-])(?=\d)", r"$\1$", shown)  # a minus, not a hyphen

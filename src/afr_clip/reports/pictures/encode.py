@@ -22,7 +22,7 @@ QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """A picture as it is embedded: ``source`` is a data URI, ``size`` the width and height in pixels."""
 
     caption: str
@@ -31,7 +31,7 @@ class Picture:
     size: tuple[int, int]
 
 
-PictureGroup = tuple[str, list[Picture]]
+PictureGroup = tuple[str, list[EmbeddedPicture]]
 """Pictures under a common heading."""
 
 
@@ -41,7 +41,7 @@ def read_pictures(heading: str, captions: Mapping[Path, str]) -> PictureGroup:
     return heading, [read_picture(path, caption, f"{heading}: {caption}") for path, caption in found.items()]
 
 
-def read_picture(path: Path, caption: str, alt: str) -> Picture:
+def read_picture(path: Path, caption: str, alt: str) -> EmbeddedPicture:
     """Read a picture and make it small enough to embed: as WebP, no larger than `LARGEST_SIZE`."""
     with Image.open(path) as image:
         picture = image.convert("RGB")
@@ -49,4 +49,4 @@ def read_picture(path: Path, caption: str, alt: str) -> Picture:
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=QUALITY)
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(caption, alt, source, picture.size)
+    return EmbeddedPicture(caption, alt, source, picture.size)

@@ -1,6 +1,6 @@
 import pytest
 
-from afr_clip.reports.layout.grid import Cell, Grid, Heading, difference_cell, measured_cell
+from afr_clip.reports.layout.grid import Grid, Heading, TableCell, difference_cell, measured_cell
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE, backbone_notices
 from helpers.html import Tree
@@ -19,7 +19,13 @@ def render_grid(grid, notices=()):
     return render("comparison.html", title="T", subtitle="", notices=notices, outside=grid, **empty)
 
 
-ROW = [Cell("<b>"), Cell("VisA"), Cell("50.0", 49.96, is_strong=True), Cell("-"), Cell("absent")]
+ROW = [
+    TableCell("<b>"),
+    TableCell("VisA"),
+    TableCell("50.0", 49.96, is_strong=True),
+    TableCell("-"),
+    TableCell("absent"),
+]
 
 
 def test_neighbouring_columns_stand_under_their_group_and_keep_their_place():
@@ -35,7 +41,9 @@ def test_neighbouring_columns_stand_under_their_group_and_keep_their_place():
 
 
 def test_a_grid_without_groups_has_one_row_of_headings_and_without_foot_none():
-    tree = Tree(render_grid(Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[Cell("a"), Cell("3", 3.0)]])))
+    tree = Tree(
+        render_grid(Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[TableCell("a"), TableCell("3", 3.0)]]))
+    )
     assert tree.rows == [("thead", ["x", "y"]), ("tbody", ["a", "3"])]
     assert tree.attributes("tfoot") == []
 
@@ -49,10 +57,10 @@ def test_numbers_sort_by_their_exact_value_and_words_by_what_is_read():
 
 
 def test_a_number_is_shown_with_one_decimal_and_its_lack_as_a_dash():
-    assert (measured_cell(12.345, None, 1), measured_cell(None, None, 1)) == (Cell("12.3", 12.345), Cell("-"))
+    assert (measured_cell(12.345, None, 1), measured_cell(None, None, 1)) == (TableCell("12.3", 12.345), TableCell("-"))
     assert measured_cell(12.345, 0.56, 3, is_partial=True).shown == "12.3 \N{PLUS-MINUS SIGN} 0.6 (3)\N{DAGGER}"
-    assert difference_cell(-0.01, (-1.26, 0.5)) == Cell("+0.0 [-1.3, +0.5]", -0.01)
-    assert difference_cell(None) == Cell("")
+    assert difference_cell(-0.01, (-1.26, 0.5)) == TableCell("+0.0 [-1.3, +0.5]", -0.01)
+    assert difference_cell(None) == TableCell("")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from afr_clip.reports.layout.grid import Cell, Grid, Heading
+from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.layout.text import escape_latex, to_latex, to_markdown, to_rich
 
 HOSTILE = r"[0.2] * a_b & 50% #1 $x$ {y} ~ ^ \z <|>"
@@ -13,9 +13,14 @@ HOSTILE = r"[0.2] * a_b & 50% #1 $x$ {y} ~ ^ \z <|>"
 def grid(name="Industrial", label="MPDD"):
     headings = [Heading("Dataset", is_text=True), Heading("AUROC", group="A, paper"), Heading("F1", group="A, paper"),
                 Heading("AUROC \N{GREEK CAPITAL LETTER DELTA}", group="B_1, measured")]  # fmt: skip
-    body = [[Cell(label), Cell("50.0", 50.0, is_strong=True), Cell(""), Cell("-1.5\N{DAGGER}", -1.5)]]
+    body = [
+        [TableCell(label), TableCell("50.0", 50.0, is_strong=True), TableCell(""), TableCell("-1.5\N{DAGGER}", -1.5)]
+    ]
     return Grid(
-        name, headings, body, [[Cell("Mean"), Cell("1.0 \N{PLUS-MINUS SIGN} 0.5 (3)"), Cell("-"), Cell("+0.0")]]
+        name,
+        headings,
+        body,
+        [[TableCell("Mean"), TableCell("1.0 \N{PLUS-MINUS SIGN} 0.5 (3)"), TableCell("-"), TableCell("+0.0")]],
     )
 
 

@@ -160,7 +160,7 @@ def leather(canvas: Canvas) -> Surface:
 def _pebbles(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane, Plane]:
     """Return the distances to the nearest two of jittered grid points, and a random value per nearest point.
 
-    Faster than the canvas' cells where there are hundreds of them, and it follows bent coordinates.
+    Faster than the canvas' cells if there are hundreds of them, and it follows bent coordinates.
     """
     points = rng.uniform(0.12, 0.88, (2, PERIOD * PERIOD)).astype(np.float32)
     values = rng.uniform(0, 1, PERIOD * PERIOD).astype(np.float32)

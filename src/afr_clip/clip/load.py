@@ -23,7 +23,7 @@ class Towers:
     """The frozen networks that a method builds on.
 
     Attributes:
-        cnn: The CNN of self prompting; ``None`` where no method asks for it.
+        cnn: The CNN of self prompting; ``None`` if no method asks for it.
     """
 
     settings: BackboneSettings

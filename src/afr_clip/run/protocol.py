@@ -40,7 +40,7 @@ class Leg:
 
     Attributes:
         job: The job that a separate training would have.
-        datasets: What it trains on and scores; ``None`` where its auxiliary dataset is absent.
+        datasets: What it trains on and scores; ``None`` if its auxiliary dataset is absent.
         absent: The datasets that are, by name.
     """
 

@@ -28,7 +28,7 @@ LOG_INTERVAL = 60.0
 
 
 def show_progress() -> ProgressBar:
-    """Return a progress bar where stderr is a terminal, and log lines where it is not."""
+    """Return a progress bar if stderr is a terminal, and log lines if it is not."""
     return EpochBar() if sys.stderr.isatty() else ProgressLog()
 
 
@@ -151,7 +151,7 @@ class ForEachPrediction(pl.Callback):
 
 
 class ForFirstBatchOfEpoch(pl.Callback):
-    """Give the first prediction of every n-th training epoch to a sink, for figures that show learning.
+    """Pass the first prediction of every n-th training epoch to a sink, for figures that show training progress.
 
     Args:
         sink: Called with the epoch, counted from 1.

@@ -105,7 +105,7 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
 
 
 def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Copy trained weights into a network that was built as for training.
+    """Copy trained weights into a network that was built the same way as for training.
 
     Args:
         fingerprint: SHA-256 of the network's frozen weights.

@@ -60,7 +60,7 @@ class FewShotNetwork(Protocol):
     """How many of each category; 0 for none."""
 
     def observe(self, image: Tensor, category: str) -> None:
-        """Look at the normal images of a category; replaces earlier ones."""
+        """Look at the normal images of a category, replacing any seen earlier."""
 
 
 class TrainingDivergedError(ValueError):
@@ -273,7 +273,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the trainable weights, and the means of the epoch so far."""
+        """Keep only the trainable weights and the current epoch's running means."""
         checkpoint["means"] = self._means.state_dict(self._add_up)
         names = self._saved_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}

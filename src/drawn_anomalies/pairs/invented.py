@@ -45,7 +45,7 @@ def invented_material(canvas: Canvas) -> Surface:
 
 
 def invented_thing(canvas: Canvas) -> Surface:
-    """Draw a thing of one or two pieces on a plain ground, with or without printed marks."""
+    """Draw an object made of one or two pieces on a plain background, with or without printed marks."""
     rng = canvas.rng
     at = framed(canvas)
     scale = np.float32(at.scale)

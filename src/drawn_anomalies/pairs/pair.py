@@ -54,8 +54,8 @@ class Pair:
     Attributes:
         mask: Share of each pixel that the defect covers.
         caption: One of many ways to describe it.
-        subject: What it shows, in words; a noun that fits everything where it was invented.
-        colour: In which colour of the palette; none where it was invented.
+        subject: What it shows, in words; a noun that fits everything if it was invented.
+        colour: In which colour of the palette; none if it was invented.
         defect: Which kind of defect it has; none where it is whole.
     """
 

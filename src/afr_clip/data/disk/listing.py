@@ -94,7 +94,7 @@ class TreeLayout:
 
     @property
     def where(self) -> str:
-        """Where the images are named, for messages."""
+        """The path or pattern that names the images, for use in error messages."""
         return self.image
 
     @property
@@ -177,7 +177,7 @@ class TableLayout:
 
     @property
     def where(self) -> str:
-        """Where the images are named, for messages."""
+        """The path or pattern that names the images, for use in error messages."""
         return self.table
 
     @property
@@ -238,7 +238,7 @@ class MetaJsonLayout:
 
     @property
     def where(self) -> str:
-        """Where the images are named, for messages."""
+        """The path or pattern that names the images, for use in error messages."""
         return self.marker
 
     @property

@@ -27,7 +27,7 @@ class DatasetDigest:
     Attributes:
         sha256: One hash over all files with their categories, types and names, but not their folders.
         images: One hash per image, in the order of the samples.
-        masks: One hash per mask, in the same order; ``None`` where there is no mask.
+        masks: One hash per mask, in the same order; ``None`` if there is no mask.
     """
 
     sha256: str

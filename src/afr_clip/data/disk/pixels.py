@@ -29,7 +29,7 @@ class Pixels:
 
     Attributes:
         image: RGB, 0..255.
-        mask: Pixel truth; all ``False`` where there is no mask file.
+        mask: Pixel truth; all ``False`` if there is no mask file.
     """
 
     image: UInt8[Tensor, "3 height width"]

@@ -78,7 +78,7 @@ def find_root(spec: DatasetSpec) -> Path:
 
 
 def layout_at(root: Path, row: DatasetRow) -> Layout | None:
-    """Return the first of a row's layouts that a folder has, or ``None``."""
+    """Return the first of a row's layouts that matches a folder, or ``None``."""
     return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
 
 

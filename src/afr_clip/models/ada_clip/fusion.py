@@ -98,7 +98,7 @@ def cluster(points: Float[Tensor, "points dim"], num_clusters: int) -> Int[Tenso
 
 
 def seeds(points: Float[Tensor, "points dim"], num_seeds: int) -> Int[Tensor, " seeds"]:
-    r"""Choose points to start from; among equals the first.
+    r"""Choose points to start from; ties go to the first.
 
     The greedy form of k-means++ draws a few candidates for each seed and keeps the best of them. Here every point is a
     candidate, so that nothing is drawn:

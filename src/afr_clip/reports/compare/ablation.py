@@ -188,7 +188,7 @@ class AblationTable:
 
     @cached_property
     def paired(self) -> dict[tuple[str, Block, str], Paired]:
-        """The differences to the reference, by setting, block and metric, where there are complete pairs."""
+        """The differences to the reference, by setting, block and metric, if there are complete pairs."""
         found = {}
         for (setting, block), number in self.datasets.items():
             reference = self.datasets.get((self.experiment.reference, block))

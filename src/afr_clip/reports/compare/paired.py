@@ -37,7 +37,7 @@ class Paired:
 
     Attributes:
         mean: Over the pairs, as a fraction.
-        interval: Of the mean; ``None`` where a single pair gives none.
+        interval: Of the mean; ``None`` if a single pair gives none.
         categories: Those defined in both with every one of these seeds.
         num_left_out: Incomplete pairs, of all that the cells and categories of both would make.
     """
@@ -104,7 +104,7 @@ def bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
         differences: One row per seed and one column per category, all of them defined.
 
     Returns:
-        The interval; ``None`` where there is neither a second seed nor a second category.
+        The interval; ``None`` if there is neither a second seed nor a second category.
 
     Raises:
         ValueError: If the matrix is empty or holds NaN.
@@ -132,6 +132,6 @@ def bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
 
 @cache
 def _weights(num: int, axis: int) -> NDArray[np.float64]:
-    """How much each entry of an axis counts in each resample: how often it was drawn, of how many draws."""
+    """The weight of each entry of an axis in each resample: the fraction of the draws that picked it."""
     generator = np.random.default_rng((SEED, axis))  # a stream of its own, so that the axes are independent
     return generator.multinomial(num, np.full(num, 1 / num), size=NUM_RESAMPLES) / num

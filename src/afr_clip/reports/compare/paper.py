@@ -233,7 +233,7 @@ def paper_mean(table: int, setting: str, titles: Iterable[str], metric: str) -> 
         titles: Datasets; one alone gives its cell.
 
     Returns:
-        Percent; ``None`` where a cell is missing.
+        Percent; ``None`` if a cell is missing.
 
     Example:
         >>> round(paper_mean(2, "AnomalyCLIP", ["VisA", "BTAD", "MPDD", "MVTec AD"], "pixel_f1_max"), 1)

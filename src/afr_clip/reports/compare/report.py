@@ -153,7 +153,7 @@ class Comparison:
         )
 
     def pictures(self) -> list[PictureGroup]:
-        """Read the heat maps of everything measured, of the lowest seed where there are several."""
+        """Read the heat maps of everything measured, of the lowest seed if there are several."""
         groups = []
         for number, name, _ in self.categories.named():
             dataset = self.measured.datasets.loc[number]

@@ -69,7 +69,7 @@ class Setting:
 
     @property
     def short_label(self) -> str:
-        """The method, with its backbone where that is not the one of its published numbers."""
+        """The method, with its backbone if that is not the one of its published numbers."""
         notes = [] if is_published_backbone(self.backbone, self.module) else [self.backbone["name"]]
         notes += ["random weights"] if self.is_random else []
         return f"{self.method} ({', '.join(notes)})" if notes else self.method

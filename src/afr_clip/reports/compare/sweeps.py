@@ -74,8 +74,8 @@ class Trial:
 
     Attributes:
         params: What was tried, by config key.
-        value: The objective; ``None`` where there is none.
-        folder: The run folder; empty where there is none.
+        value: The objective; ``None`` if there is none.
+        folder: The run folder; empty if there is none.
     """
 
     number: int
@@ -99,7 +99,7 @@ class Search:
 
     @property
     def aim(self) -> str:
-        """The objective in words; empty where it was not recorded."""
+        """The objective in words; empty if it was not recorded."""
         lists = {key: ", ".join(map(str, v)) if isinstance(v, list) else v for key, v in self.objective.items()}
         return "; ".join(f"{key} {v}" for key, v in lists.items() if isinstance(v, str | int | float))
 

@@ -70,10 +70,10 @@ def aggregate(runs: Sequence[RecordedRun]) -> Measured:
 def number_record(
     spread: Spread | None, paper: float | None, otherwise: str = "", *, is_comparable: bool = False
 ) -> dict[str, Any]:
-    """Put one measured number next to the paper's, in percent; ``None`` where there is none.
+    """Put one measured number next to the paper's, in percent; ``None`` if there is none.
 
     Args:
-        otherwise: The state where nothing was measured.
+        otherwise: The state if nothing was measured.
         is_comparable: Whether the paper's number stands for the same.
     """
     if spread is None:
@@ -91,7 +91,7 @@ def number_record(
 
 
 def records_frame(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
-    """Make a table of records with ``None`` where one has no value."""
+    """Make a table of records, with ``None`` where one has no value."""
     frame = pd.DataFrame(list(records), columns=list(columns), dtype=object)
     return frame.where(frame.notna(), None)
 

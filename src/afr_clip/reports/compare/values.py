@@ -47,7 +47,7 @@ class RecordedRun:
     """One ``results.json``.
 
     Attributes:
-        setting: How it measured; ``None`` where it stopped before it had a backbone, for lack of a dataset.
+        setting: How it measured; ``None`` if it stopped before it had a backbone, for lack of a dataset.
         values: Its part of the tidy table, see `Measured`; without a column ``series``.
         absent: Why a target has no numbers, by its title.
     """
@@ -136,7 +136,7 @@ def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: 
 
 
 NO_SOURCE: Mapping[str, Any] = {"title": "", "sha256": "", "lacks": "", "categories": 0}
-"""Stands for the auxiliary dataset where there is none."""
+"""Stands for the auxiliary dataset if there is none."""
 
 
 def _source(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Series:
 
     @property
     def setting(self) -> Setting | None:
-        """What decides its numbers, of its first training; ``None`` where nothing was measured."""
+        """What decides its numbers, of its first training; ``None`` if nothing was measured."""
         return next(iter(self.settings.values()), None)
 
     @property
@@ -285,7 +285,7 @@ class Measured:
         """Average the mean over categories of a metric over datasets, each counting once.
 
         Returns:
-            With a deviation where all datasets have the same seeds; ``None`` where a value is undefined.
+            With a deviation if all datasets have the same seeds; ``None`` if a value is undefined.
         """
         places = [(number, MEAN_ROW, metric) for number in datasets]
         if not places or any(math.isnan(self.cells["mean"].get(place, math.nan)) for place in places):

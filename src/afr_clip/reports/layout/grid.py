@@ -44,7 +44,7 @@ class TableCell:
     """One entry.
 
     Attributes:
-        value: The exact number behind it, by which it is sorted; ``None`` for words and where there is none.
+        value: The exact number behind it, by which it is sorted; ``None`` for words, or if there is none.
     """
 
     shown: str
@@ -89,8 +89,8 @@ def measured_cell(
     """Show a measured number with one decimal, with its deviation and the number of seeds behind it.
 
     Args:
-        percent: ``None`` or NaN where there is none.
-        otherwise: Shown where there is no number.
+        percent: ``None`` or NaN if there is none.
+        otherwise: Shown if there is no number.
         is_partial: Whether it stands on something other than published test splits.
     """
     if percent is None or math.isnan(percent):
@@ -100,7 +100,7 @@ def measured_cell(
 
 
 def difference_cell(points: float | None, ends: Iterable[float | None] = (), *, is_partial: bool = False) -> TableCell:
-    """Show a difference in points and, in brackets, the ends of its interval; empty where there is none."""
+    """Show a difference in points and, in brackets, the ends of its interval; empty if there is none."""
     if points is None:
         return TableCell("")
     between = ", ".join(signed(end) for end in ends if end is not None)

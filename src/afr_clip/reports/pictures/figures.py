@@ -34,7 +34,7 @@ class Panel:
 
     Attributes:
         image: RGB, ``(H, W, 3)``.
-        mask: Ground truth ``(H, W)``; ``None`` where it is unknown.
+        mask: Ground truth ``(H, W)``; ``None`` if it is unknown.
         anomaly_map: ``(H, W)`` in [0, 1].
         image_score: In [0, 1].
     """

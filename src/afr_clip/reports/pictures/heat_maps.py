@@ -56,7 +56,7 @@ def read_heat_maps(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Read ``RUN/heat_maps/DATASET``, which need not exist.
 
     Returns:
-        For each sheet its images: ``caption``, the files ``path``, ``truth`` (``None`` where it is unknown) and
+        For each sheet its images: ``caption``, the files ``path``, ``truth`` (``None`` if it is unknown) and
         ``anomaly_map``, and the anomaly probabilities ``lowest`` and ``highest`` that 0 and 255 stand for.
     """
     path = folder / INDEX

@@ -46,7 +46,7 @@ class ImageRow:
 
     Attributes:
         image: Its path, as it was read.
-        is_anomalous: ``None`` where the truth is unknown.
+        is_anomalous: ``None`` if the truth is unknown.
         image_score: Anomaly probability.
     """
 
@@ -80,7 +80,7 @@ def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapp
 
 
 def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of ``results.json``: plain values, ``None`` where a value is undefined."""
+    """Return the content of ``results.json``: plain values, ``None`` if a value is undefined."""
     rows = [row | {"value": None if math.isnan(row["value"]) else row["value"]} for row in _rows(results)]
     return {
         "results": rows,
@@ -146,7 +146,7 @@ def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
 
 
 def read_scores(folder: Path) -> list[ImageRow]:
-    """Read ``scores.csv``, digit for digit; empty where there is no file."""
+    """Read ``scores.csv``, digit for digit; empty if there is no file."""
     path = folder / "scores.csv"
     if not path.exists():
         return []
@@ -165,7 +165,7 @@ def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, Score
         scored_with: What the manifest must say the datasets were scored with: weights, and the files a scoring leaves.
 
     Returns:
-        The datasets by name, without those that lack images in ``scores.csv``; ``None`` where nothing was scored, or
+        The datasets by name, without those that lack images in ``scores.csv``; ``None`` if nothing was scored, or
         with something else.
     """
     path = folder / RESULTS

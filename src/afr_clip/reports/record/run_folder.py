@@ -45,7 +45,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
         config: The resolved config of this run.
 
     Returns:
-        The manifest of the run to continue; ``None`` where there is none.
+        The manifest of the run to continue; ``None`` if there is none.
 
     Raises:
         RunFolderError: If the folder contains another run that is not to be continued, or one with another config.

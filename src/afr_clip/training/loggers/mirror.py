@@ -1,4 +1,4 @@
-"""The wrapper around Lightning's loggers: a logger may fail, a run may not. The run folder stays the record."""
+"""The wrapper around Lightning's loggers: a logger may fail, a run may not. The run folder is the source of truth."""
 
 import importlib.util
 import logging
@@ -50,7 +50,7 @@ class Picture:
     """A PNG file, with the ground truth and the anomaly map of its image where a logger can overlay them.
 
     Attributes:
-        truth: 0 and 255; ``None`` where it is unknown.
+        truth: 0 and 255; ``None`` if it is unknown.
         anomaly_map: From 0 to 255 between ``lowest`` and ``highest``; ``None`` for a picture without overlays.
         lowest: Anomaly probability that 0 stands for.
         highest: Anomaly probability that 255 stands for.
@@ -69,9 +69,9 @@ class Published:
     """What a finished run left in its folder, apart from the curves.
 
     Attributes:
-        rows: The results under ``table_columns()``; fractions, ``None`` where undefined.
+        rows: The results under ``table_columns()``; fractions, ``None`` if undefined.
         heat_maps: Images worth looking at, by log key.
-        checkpoint: ``last.ckpt``; ``None`` where nothing was trained.
+        checkpoint: ``last.ckpt``; ``None`` if nothing was trained.
         files: ``results.json`` and ``results.csv``.
     """
 
@@ -189,7 +189,7 @@ def _with_finished_epochs(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def read_id(path: Path) -> str | None:
-    """Read the id that a run folder has at a backend, or ``None`` where it has none yet."""
+    """Read the id that a run folder has at a backend, or ``None`` if it has none yet."""
     return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
 
 

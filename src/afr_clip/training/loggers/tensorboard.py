@@ -15,7 +15,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard(Backend, TensorBoardLogger):
-    """Write curves, figures, and config and results as text to ``RUN/tensorboard``. TensorBoard keeps no files.
+    """Write curves and figures, and the config and results as text, to ``RUN/tensorboard``. TensorBoard keeps no files.
 
     Args:
         flush_secs: Most seconds that values stay in memory.

@@ -168,7 +168,7 @@ def _server() -> tuple[str, int]:
 
 @contextmanager
 def data_dir_in(folder: Path) -> Iterator[None]:
-    """Keep files that are not uploaded yet in the run folder, unless ``WANDB_DATA_DIR`` is set."""
+    """Keep files waiting to be uploaded in the run folder, unless ``WANDB_DATA_DIR`` is set."""
     is_set = DATA_DIR in os.environ
     os.environ.setdefault(DATA_DIR, str(folder / "wandb" / "data"))
     try:

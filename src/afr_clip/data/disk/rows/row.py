@@ -85,7 +85,7 @@ class DatasetRow:
         mask_threshold: Lowest 8-bit mask value that is anomalous; ``None`` for any value but 0 (128 in a JPEG).
         prompt_names: Words for categories in prompts, where they are not the name with spaces for underscores.
         counts: Published numbers of test images by category; empty where only the total is known.
-        total: The published numbers over all categories; ``None`` where nothing is published.
+        total: The published numbers over all categories; ``None`` if nothing is published.
         provenance: Where it comes from; ``None`` for layouts of your own data.
     """
 

@@ -162,6 +162,9 @@ class PredictConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.images.strip():  # an unset variable of a shell; as a path it would be the current folder
+            msg = "images must name a photograph or a folder, got nothing. Write images=FOLDER."
+            raise ValueError(msg)
         if not self.category.strip():
             msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."
             raise ValueError(msg)

@@ -271,6 +271,13 @@ def test_published_weights_take_the_place_of_a_checkpoint(composed):
         validate(composed(*method, command="evaluate"))
 
 
+@pytest.mark.parametrize(("key", "typed"), [("images", "images="), ("category", "category='  '")])
+def test_photographs_and_their_category_are_not_empty(composed, key, typed):
+    given = {"images": "images=folder", "category": "category=cable"} | {key: typed}
+    with pytest.raises(ConfigError, match=rf"^{key} must "):
+        validate(composed(*given.values(), command="predict"))
+
+
 def test_every_command_validates_once_its_keys_are_given(composed):
     validate(composed("dataset=visa", "checkpoint=run", command="evaluate"))
     validate(composed("checkpoint=run", "images=folder", "category=cable", command="predict"))

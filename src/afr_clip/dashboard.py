@@ -38,7 +38,7 @@ def build_parser() -> CommandLine:
     )
     sync.add_argument("--from-files", action="store_true", help="same as rebuild")
     verbs.add_parser("rebuild", parents=[runs, where], help="create the W&B runs again from the files in their folders")
-    build = verbs.add_parser("build", help="build workspace and report")
+    build = verbs.add_parser("build", help="build the W&B workspace and report")
     build.add_argument("--project", required=True, help="project whose runs they show")
     build.add_argument("--entity", help="user or team (default: yours)")
     build.add_argument("--datasets", nargs="+", metavar="NAME", help="target datasets (default: the paper's)")

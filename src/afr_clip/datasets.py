@@ -49,7 +49,7 @@ def build_parser(folder: str | None) -> CommandLine:
     verbs.add_parser("show", parents=[named], help="show layout, source, licence, citation, and how to get it")
     check = verbs.add_parser("check", parents=[named, below, one], help="check every file; exit code 1 on a fault")
     check.add_argument("--part", action="store_true", help="accept fewer images than published")
-    convert = verbs.add_parser("convert", parents=[named, below, one], help="convert it to the meta.json format")
+    convert = verbs.add_parser("convert", parents=[named, below, one], help="convert a dataset to the meta.json format")
     convert.add_argument("--to", type=Path, required=True, help="a new folder for the converted dataset")
     unpack = verbs.add_parser("unpack", parents=[named], help="safely unpack downloaded archives into the data folder")
     unpack.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE", help="a downloaded archive")

@@ -71,7 +71,7 @@ class LossSettings:
     def __post_init__(self) -> None:
         refuse(*(not_negative(f"loss.{key}", value) for key, value in vars(self).items()))
         if not any((self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)):
-            msg = "The weights of loss must not all be 0, got 0 for each. Set at least one, for example to 1."
+            msg = "The loss weights must not all be 0, got 0 for each. Set at least one, for example to 1."
             raise ValueError(msg)
 
 

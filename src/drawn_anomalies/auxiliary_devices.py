@@ -114,7 +114,7 @@ def _quad_chip(bare: Artwork, middle: tuple[int, int]) -> Corners:
 
 
 def _small_component(rng: np.random.Generator, bare: Artwork, middle: tuple[int, int]) -> Corners:
-    """Etch the feet of a resistor, a capacitor or a chip with two rows of legs; returns the component's box."""
+    """Etch the pads of a resistor, a capacitor or a chip with two rows of legs, and return the component's box."""
     x, y = middle
     long, short = (26, 20) if rng.random() < 0.4 else (20, 9)
     across = rng.random() < 0.5

@@ -93,7 +93,7 @@ def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
     if any(override.lstrip("+").startswith("checkpoint=") for override in typed_overrides()):
         msg = (
             f"module={typed.module.name} takes no checkpoint, because it has nothing to train or has published "
-            f"weights, got {typed.checkpoint}. Leave one of the two out."
+            f"weights, got {typed.checkpoint}. Leave out checkpoint= or module=."
         )
         raise ConfigError(msg)
     return None

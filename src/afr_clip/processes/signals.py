@@ -171,7 +171,7 @@ def _requeue_job() -> None:
     except OSError as error:
         failure = str(error)
     if failure is None:
-        logger.warning("SLURM job %s is requeued and will resume automatically.", job)
+        logger.warning("SLURM job %s has been requeued and will resume automatically.", job)
     else:
         logger.warning("SLURM job %s could not be requeued: %s. Submit it again.", job, failure)
 

@@ -50,7 +50,7 @@ class Leg:
 
 
 def train_legs(protocol: ProtocolJob) -> Path:
-    """Run what is not finished of every leg that can run, and write a report over all of them.
+    """Finish every leg that can run, and write a report on all of them.
 
     Raises:
         MissingDataError: If there is no dataset to train on, or an unfinished leg lost the one it was trained on.

@@ -113,8 +113,8 @@ def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[
     for category, of_category in by_category.items():
         if len(of_category) > 1 and len(set(of_category)) == 1:
             logger.warning(
-                "%s/%s: all %d image scores are %s, so they rank no image. A larger module.network.scoring.temperature "
-                "tells them apart.",
+                "%s/%s: all %d image scores are %s, so the images cannot be ranked. A larger "
+                "module.network.scoring.temperature tells them apart.",
                 *(name, category, len(of_category), of_category[0]),
             )
 

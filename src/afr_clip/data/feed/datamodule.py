@@ -188,7 +188,7 @@ class AnomalyDataModule(LightningDataModule):
         name = dataset.spec.name
         for category, count in counts.items():
             if count.num_empty:
-                logger.warning("%s/%s: %d masks of anomalous images mark no pixel.", name, category, count.num_empty)
+                logger.warning("%s/%s: %d masks of anomalous images mark no pixels.", name, category, count.num_empty)
         vanished = {category: count.num_vanished for category, count in counts.items()}
         if total := sum(vanished.values()):
             categories = ", ".join(category for category, number in vanished.items() if number)

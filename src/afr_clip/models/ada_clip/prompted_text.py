@@ -50,8 +50,8 @@ class PromptedText:
         num_sentences, first_end = len(words.ends), int(words.ends.min())
         if prompts.shape[2] >= first_end:
             msg = (
-                f"hybrid_prompts.length must be below {first_end}, or it overwrites the end of a sentence about "
-                f"{name!r}, got {prompts.shape[2]}. Use fewer prompt tokens; AdaCLIP uses 5."
+                f"hybrid_prompts.length must be below {first_end}, got {prompts.shape[2]}. A longer prompt overwrites "
+                f"the end of a sentence about {name!r}; AdaCLIP uses 5."
             )
             raise ValueError(msg)
         parts = []

@@ -1,4 +1,4 @@
-"""A setting minus its reference with the same seed in the same category, and how sure the mean of these pairs is."""
+"""Differences between a setting and its reference, paired by seed and category, and how certain their mean is."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass

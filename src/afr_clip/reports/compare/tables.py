@@ -402,7 +402,7 @@ class CategoryTables:
 
 
 def run_grid(runs: Sequence[RecordedRun], measured: Measured) -> Grid:
-    """Lay out which run gave what."""
+    """List the runs: what each one trained on and what it scored."""
     labels = {one.name: one.label for one in measured.series}
     rows = []
     for run in runs:

@@ -83,7 +83,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int) -> None
 def _shortened(
     draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    """Cut words in the middle until they fit."""
+    """Shorten text in the middle until it fits."""
     kept = len(words)
     short = words
     while kept > 2 and draw.textlength(short, font=font) > width:

@@ -168,7 +168,7 @@ def _server() -> tuple[str, int]:
 
 @contextmanager
 def data_dir_in(folder: Path) -> Iterator[None]:
-    """Keep files waiting to be uploaded in the run folder, unless ``WANDB_DATA_DIR`` is set."""
+    """Keep files in the run folder while they wait to be uploaded, unless ``WANDB_DATA_DIR`` is set."""
     is_set = DATA_DIR in os.environ
     os.environ.setdefault(DATA_DIR, str(folder / "wandb" / "data"))
     try:

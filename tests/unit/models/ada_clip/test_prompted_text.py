@@ -55,7 +55,7 @@ def test_sentences_are_looked_up_once_and_may_be_trained_on_later(text, monkeypa
 def test_prompts_may_not_overwrite_the_end_of_a_sentence(text):
     # "a bad photo of a screw.": start, six words, full stop, end at position 8.
     text(["screw"], drawn(text, 1, length=7))
-    with pytest.raises(ValueError, match=r"must be below 8, .* end of a sentence about 'screw', got 8"):
+    with pytest.raises(ValueError, match=r"must be below 8, got 8\. .* end of a sentence about 'screw'"):
         text(["screw"], drawn(text, 1, length=8))
 
 

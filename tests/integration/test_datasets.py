@@ -132,7 +132,7 @@ def test_a_command_line_that_does_not_fit_ends_with_2(run, words, capsys):
     assert run("datasets", *words) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The command line is wrong: ")
-    assert "The usage is python -m afr_clip.datasets" in said
+    assert "The usage is afr-clip datasets" in said
 
 
 def test_without_a_data_folder_unpack_asks_for_one(run, tmp_path: Path, capsys):

@@ -31,7 +31,7 @@ def test_the_weights_of_the_pocket_backbones_cnn_are_installed():
 @pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "json.decoder", ""])
 def test_a_package_that_is_not_installed_is_named(package):
     with pytest.raises(
-        FileNotFoundError, match=f"^package:{package}/w.pth lies .* {package}, .* pip install {package}"
+        FileNotFoundError, match=f"^package:{package}/w.pth is part of .* {package}, .* pip install {package}"
     ):
         weight_path(f"package:{package}/w.pth")
 

@@ -124,12 +124,12 @@ def test_a_killed_run_goes_on_in_its_run_and_is_made_anew_from_its_files(run, re
     assert run("dashboard", "rebuild", str(folder)) == 0
     assert id_of(folder) != run_id
     assert capsys.readouterr().out.splitlines()[-1] == f"{folder} ({id_of(folder)}): rebuilt"
-    anew = ReadBack(folder, id_of(folder))
-    _holds_what_the_dashboards_use(anew, id_of(folder), num_pieces=1)
-    _values_are_those_of_the_record(anew)
-    _files_are_there(anew)
+    rebuilt = ReadBack(folder, id_of(folder))
+    _holds_what_the_dashboards_use(rebuilt, id_of(folder), num_pieces=1)
+    _values_are_those_of_the_record(rebuilt)
+    _files_are_there(rebuilt)
     # Nothing is missing, not even the picture of the first epoch, which W&B lost with the killed process.
-    assert keys_of(anew) >= keys_of(read_back) | {"figures/training/epoch_0001._type"}
+    assert keys_of(rebuilt) >= keys_of(read_back) | {"figures/training/epoch_0001._type"}
     assert [old.is_superseded for old in find_offline_runs([folder])] == [found != id_of(folder) for found in
                                                                           sorted((run_id, id_of(folder)))]  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_every_file_of_every_group_composes_and_its_values_arrive(composed, path
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=as_override)
 def test_every_experiment_validates(composed, path):
-    validate(composed(as_override(path), f"data_dir={CONF}"))
+    assert validate(composed(as_override(path), f"data_dir={CONF}")).data_dir == str(CONF)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("ablation/*.yaml")), ids=as_override)

@@ -9,7 +9,7 @@ from helpers.configs import validate
 
 
 def test_the_default_config_is_valid(default_config):
-    validate(default_config)
+    assert validate(default_config).task_name == "train"
 
 
 @pytest.mark.parametrize("bad", [0, -1])
@@ -79,12 +79,13 @@ def test_nan_is_no_learning_rate(changed):
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])
 def test_several_processes_are_allowed_as_long_as_each_has_an_image(changed, strategy):
-    validate(changed(trainer__devices=2, trainer__num_nodes=2, trainer__strategy=strategy))
+    config = validate(changed(trainer__devices=2, trainer__num_nodes=2, trainer__strategy=strategy))
+    assert config.trainer.num_processes == config.data.batch_size == 4
 
 
 def test_null_means_unset_where_it_is_allowed(changed):
     unset = changed(num_threads=None, dataset__categories=None, trainer__gradient_clip_val=None)
-    validate(unset)
+    assert validate(unset).num_threads is None
 
 
 UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "categories", "drawn")}
@@ -312,7 +313,7 @@ def test_a_protocol_names_its_own_datasets(composed, protocol):
 
 
 def test_legs_of_ones_own_need_no_file(composed):
-    validate(composed("~dataset", "+protocol.legs.mpdd=[isic]"))
+    assert validate(composed("~dataset", "+protocol.legs.mpdd=[isic]")).dataset is None
 
 
 FROZEN = {"module__network__self_prompting__enabled": False, "data__feature_cache": True}

@@ -190,9 +190,12 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, small, tmp_pa
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "afr_clip.train", *overrides, f"run_dir={killed}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first = killed / "checkpoints" / "last.ckpt"
+    first, metrics = killed / "checkpoints" / "last.ckpt", killed / "metrics.csv"
     deadline = time.monotonic() + 120
-    while not first.exists() and time.monotonic() < deadline:
+    # Lightning logs an epoch after its checkpoint is written: a kill between the two would lose the epoch's rows.
+    while time.monotonic() < deadline:
+        if first.exists() and metrics.exists() and "train/loss_epoch" in metrics.read_text():
+            break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -4,10 +4,10 @@ Everything runs in float32, whatever the precision of the towers: half-precision
 ranks.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from afr_clip.models.scoring_settings import ImageScore
 
@@ -30,7 +30,6 @@ def text_on_text_similarity(
     Normal comes first. Given image embeddings instead of rectified ones, it is the classical image-text similarity.
 
     Example:
-        >>> import torch
         >>> text_on_text_similarity(torch.tensor([[[2.0, 0.0]]]), torch.eye(2)[None])
         tensor([[[1., 0.]]])
     """
@@ -50,7 +49,6 @@ def anomaly_probability(
         The paper's equations have no temperature; ``tau = 1`` keeps the result within [0.119, 0.881].
 
     Example:
-        >>> import torch
         >>> anomaly_probability(torch.zeros(1, 1, 2))
         tensor([[0.5000]])
     """
@@ -66,7 +64,6 @@ def abnormal_margin(similarity: Float[Tensor, "*places 2"], temperature: float) 
     One value per place stands for the two logits, and keeps ranks where the probability saturates.
 
     Example:
-        >>> import torch
         >>> similarity = torch.tensor([[0.1, 0.4]])
         >>> abnormal_margin(similarity, 0.5).sigmoid().allclose(anomaly_probability(similarity, 0.5))
         True
@@ -93,14 +90,24 @@ def upsample_map(
 
 
 def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:
-    """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them as they are, and a constant map stays constant."""
+    """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them as they are.
+
+    Equal to ``scipy.ndimage.gaussian_filter`` with its defaults, which the published codes call: beyond its border a
+    map goes on as its mirror image, outermost pixel included. A constant map stays constant.
+    """
     if sigma == 0:
         return anomaly_map
-    reach = min(int(GAUSSIAN_REACH * sigma + 0.5), min(anomaly_map.shape[-2:]) - 1)
-    length = 2 * reach + 1
+    reach = int(GAUSSIAN_REACH * sigma + 0.5)
+    offsets = torch.arange(-reach, reach + 1, dtype=anomaly_map.dtype, device=anomaly_map.device)
+    kernel = torch.exp(-((offsets / sigma) ** 2) / 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     # A Gaussian is the product of one along each axis: two passes of n values instead of one of n * n.
-    along_rows = gaussian_blur(anomaly_map[:, None], kernel_size=[length, 1], sigma=[sigma, sigma])
-    return gaussian_blur(along_rows, kernel_size=[1, length], sigma=[sigma, sigma])[:, 0]
+    for _ in range(2):
+        length = anomaly_map.shape[-1]
+        places = torch.arange(-reach, length + reach, device=anomaly_map.device) % (2 * length)
+        mirrored = torch.minimum(places, 2 * length - 1 - places)  # a map narrower than the reach is folded repeatedly
+        anomaly_map = F.conv2d(anomaly_map[:, None, :, mirrored], kernel)[:, 0].transpose(1, 2)
+    return anomaly_map
 
 
 def combine_image_score(

@@ -59,16 +59,22 @@ def test_aligned_corners_stretch_the_outermost_patches_to_the_edge():
     assert_close(upsampled, torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0]).expand(2, 4, 3, 5))
 
 
-def test_smoothing_is_scipys_gaussian_away_from_the_border():
-    noise = np.random.default_rng(0).random((64, 48))
-    expected = scipy.ndimage.gaussian_filter(noise, sigma=3.0)
-    ours = smooth_map(torch.from_numpy(noise)[None], sigma=3.0)[0].numpy()
-    np.testing.assert_allclose(ours[12:-12, 12:-12], expected[12:-12, 12:-12], atol=1e-6)
+@pytest.mark.parametrize(
+    ("size", "sigma"), [((64, 48), 3.0), ((37, 37), 4.0), ((9, 5), 4.0), ((1, 30), 4.0), ((8, 8), 0.1)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_smoothing_is_scipys_gaussian_up_to_the_border(size, sigma, dtype):
+    noise = np.random.default_rng(0).random((2, *size))
+    expected = np.stack([scipy.ndimage.gaussian_filter(one, sigma) for one in noise])
+    ours = smooth_map(torch.from_numpy(noise).to(dtype), sigma)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_smoothing_keeps_a_constant_map_and_sigma_zero_keeps_any():
-    constant, noise = torch.full((1, 20, 20), 0.3), torch.rand(1, 20, 20)
-    assert_close(smooth_map(constant, 4.0), constant)
+    noise = torch.rand(1, 20, 20)
+    for size in (20, 3):
+        constant = torch.full((1, size, size), 0.3)
+        assert_close(smooth_map(constant, 4.0), constant)
     assert smooth_map(noise, 0.0) is noise
 
 

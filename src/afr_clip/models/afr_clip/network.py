@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import TextEmbeddings
+from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
 from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
 from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt
@@ -118,20 +118,12 @@ class AFRCLIP(nn.Module):
     ) -> AnomalyPrediction:
         """Score what ``tapped`` returned."""
         grid_size, size = self.backbone.grid_size, (self.backbone.image_size, self.backbone.image_size)
-        text = self.text(category, tapped[0].device)
-        stateless, stateful = self.text_adapter(text.stateless), self.text_adapter(text.stateful)  # Eq. (2)
+        text = self.adapted_text(category, tapped[0].device)
         stages = []
         for stage, tokens in enumerate(tapped):
-            normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
-            adapted = self.visual_adapters[stage](normed)  # (B, 1 + N, D), Eq. (1)
-            class_token, patch_tokens = adapted[:, :1], self.mpfa(adapted[:, 1:], grid_size)
-            if self.cmfr:
-                cmfr = self.cmfr[stage % len(self.cmfr)]
-                class_token = cmfr(class_token, stateless, (1, 1))
-                patch_tokens = cmfr(patch_tokens, stateless, grid_size)
+            rectified = self.rectified(stage, tokens, text)
             with torch.autocast(tokens.device.type, enabled=False):
-                rectified = torch.cat([class_token, patch_tokens], dim=1).float()
-                similarity = text_on_text_similarity(rectified, stateful.float())
+                similarity = text_on_text_similarity(rectified.float(), text.stateful.float())
                 stages.append(anomaly_probability(similarity, self.temperature))
         probability = torch.stack(stages, dim=1)  # (B, L, 1 + N)
         layer_maps = probability[:, :, 1:].unflatten(-1, grid_size)
@@ -140,6 +132,30 @@ class AFRCLIP(nn.Module):
         class_token_score = probability[:, :, 0].mean(dim=1)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
+
+    def adapted_text(self, category: Sequence[str], device: torch.device) -> CategoryEmbeddings:
+        """Embed the category of each image and adapt the embeddings, Eq. (2)."""
+        text = self.text(category, device)
+        return CategoryEmbeddings(self.text_adapter(text.stateless), self.text_adapter(text.stateful))
+
+    def rectified(
+        self, stage: int, tokens: Float[Tensor, "batch tokens tap_dim"], text: CategoryEmbeddings
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Rectify the stateless embedding with each token of a tap, or return the adapted tokens if there is no CMFR.
+
+        Args:
+            stage: Which tap, counted from 0.
+            text: What ``adapted_text`` returned.
+        """
+        grid_size = self.backbone.grid_size
+        normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
+        adapted = self.visual_adapters[stage](normed)  # (B, 1 + N, D), Eq. (1)
+        class_token, patch_tokens = adapted[:, :1], self.mpfa(adapted[:, 1:], grid_size)
+        if self.cmfr:
+            cmfr = self.cmfr[stage % len(self.cmfr)]
+            class_token = cmfr(class_token, text.stateless, (1, 1))
+            patch_tokens = cmfr(patch_tokens, text.stateless, grid_size)
+        return torch.cat([class_token, patch_tokens], dim=1)
 
     @property
     def tapped_from(self) -> str:

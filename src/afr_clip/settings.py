@@ -13,6 +13,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 FEATURE_DTYPES = ("float32", "float16")
 OPTIMIZERS = ("adam", "adamw")
+DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
 
@@ -59,7 +60,7 @@ class LoadingSettings:
 
 @dataclass
 class LossSettings:
-    """``loss``: the weights of the terms and their focusing exponents."""
+    """``loss``: the weights of the terms, their focusing exponents and label smoothing, and what Dice is taken over."""
 
     image_weight: float
     focal_weight: float
@@ -67,9 +68,21 @@ class LossSettings:
     complement_weight: float
     focal_gamma: float
     image_gamma: float
+    focal_smoothing: float
+    image_smoothing: float
+    dice_per: str
 
     def __post_init__(self) -> None:
-        refuse(*(not_negative(f"loss.{key}", value) for key, value in vars(self).items()))
+        numbers = {key: value for key, value in vars(self).items() if key != "dice_per"}
+        refuse(
+            *(not_negative(f"loss.{key}", value) for key, value in numbers.items()),
+            *(
+                f"loss.{key} must be below 0.5, got {numbers[key]}. The compared methods use 1e-5."
+                for key in ("focal_smoothing", "image_smoothing")
+                if numbers[key] >= 0.5
+            ),
+            one_of("loss.dice_per", self.dice_per, DICE_PER, "Only AdaCLIP's public code takes it per row."),
+        )
         if not any((self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)):
             msg = "The loss weights must not all be 0, got 0 for each. Set at least one, for example to 1."
             raise ValueError(msg)

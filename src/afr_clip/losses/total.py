@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+
+from afr_clip.settings import DICE_PER
 
 FOCAL_GAMMA = 2.0
 """Focusing exponent of Lin et al. (ICCV 2017), which AFR-CLIP cites."""
@@ -18,7 +20,10 @@ DICE_SMOOTHING = 1.0
 
 
 def focal_loss(
-    probability: Float[Tensor, "*places"], truth: Bool[Tensor, "*places"], gamma: float = FOCAL_GAMMA
+    probability: Float[Tensor, "*places"],
+    truth: Bool[Tensor, "*places"],
+    gamma: float = FOCAL_GAMMA,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     r"""Cross-entropy with less weight on easy examples.
 
@@ -26,13 +31,19 @@ def focal_loss(
 
     Probabilities are of pixels or of images; ``gamma=0`` is plain cross-entropy.
 
+    Args:
+        smoothing: Label smoothing ``s`` of the compared methods' public codes, which clamp the one-hot truth to
+            ``[s, 1 - s]`` and add ``s`` to what it selects: ``p_t`` becomes ``(1 - s) p_t + s (1 - p_t) + s``. 0 keeps
+            ``p_t`` only ``PROBABILITY_FLOOR`` away from 0 and 1.
+
     Example:
         >>> half = torch.full((1, 2, 2), 0.5)
         >>> focal_loss(half, half > 1)  # 0.25 * log 2
         tensor(0.1733)
     """
     right = torch.where(truth, probability, 1 - probability)
-    right = PROBABILITY_FLOOR + (1 - 2 * PROBABILITY_FLOOR) * right  # keeps a gradient where clamping would end it
+    least, most = (2 * smoothing, 1) if smoothing else (PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    right = least + (most - least) * right  # keeps a gradient where clamping would end it
     return -((1 - right) ** gamma * right.log()).mean()
 
 
@@ -54,6 +65,11 @@ def dice_loss(
     overlap = 2 * (anomaly_map * truth).sum(dim=(1, 2)) + DICE_SMOOTHING
     total = anomaly_map.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) + DICE_SMOOTHING
     return (1 - overlap / total).mean()
+
+
+def rows_as_images(values: Shaped[Tensor, "batch height width"]) -> Shaped[Tensor, "rows 1 width"]:
+    """Make each row of each map or mask an image of its own."""
+    return values.flatten(0, 1)[:, None]
 
 
 class LossTerms(NamedTuple):
@@ -79,9 +95,13 @@ class AnomalyLoss:
         complement_weight: Weight of the Dice loss of ``1 - map`` against the normal pixels.
         focal_gamma: Focusing exponent of the maps' focal loss.
         image_gamma: Focusing exponent of the image score's cross-entropy; 0 leaves it as it is.
+        focal_smoothing: Label smoothing of the maps' focal loss.
+        image_smoothing: Label smoothing of the image score's loss.
+        dice_per: What each Dice ratio is taken over: ``image``, or ``row`` of an image, as in AdaCLIP's public code.
+            A row has few pixels, so that its normal pixels weigh more.
 
     Raises:
-        ValueError: If a weight or an exponent is negative, or all weights are 0.
+        ValueError: If a number is negative, all weights are 0, or ``dice_per`` is neither.
     """
 
     image_weight: float = 1.0
@@ -90,11 +110,18 @@ class AnomalyLoss:
     complement_weight: float = 1.0
     focal_gamma: float = FOCAL_GAMMA
     image_gamma: float = 0.0
+    focal_smoothing: float = 0.0
+    image_smoothing: float = 0.0
+    dice_per: str = "image"
 
     def __post_init__(self) -> None:
         weights = (self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)
-        if min(*weights, self.focal_gamma, self.image_gamma) < 0 or not any(weights):
+        others = (self.focal_gamma, self.image_gamma, self.focal_smoothing, self.image_smoothing)
+        if min(*weights, *others) < 0 or not any(weights):
             msg = f"loss weights must not be negative and not all 0, got {self}. The default is 1 each, focal_gamma 2."
+            raise ValueError(msg)
+        if self.dice_per not in DICE_PER:
+            msg = f"dice_per must be one of {', '.join(DICE_PER)}, got {self.dice_per!r}. Most methods use image."
             raise ValueError(msg)
 
     def __call__(
@@ -107,8 +134,11 @@ class AnomalyLoss:
         """Compute the loss of a batch; each of the trained maps is compared with the mask."""
         with torch.autocast(trained_maps.device.type, enabled=False):
             maps = trained_maps.float().unbind(dim=1)
-            image = self.image_weight * focal_loss(image_score.float(), is_anomalous, self.image_gamma)
-            focal = self.focal_weight * torch.stack([focal_loss(p, mask, self.focal_gamma) for p in maps]).sum()
+            score, exponent, smoothing = image_score.float(), self.focal_gamma, self.focal_smoothing
+            image = self.image_weight * focal_loss(score, is_anomalous, self.image_gamma, self.image_smoothing)
+            focal = self.focal_weight * torch.stack([focal_loss(p, mask, exponent, smoothing) for p in maps]).sum()
+            if self.dice_per == "row":
+                maps, mask = tuple(rows_as_images(p) for p in maps), rows_as_images(mask)
             dice = self.dice_weight * torch.stack([dice_loss(p, mask) for p in maps]).sum()
             complement = self.complement_weight * torch.stack([dice_loss(1 - p, ~mask) for p in maps]).sum()
         return LossTerms(image + focal + dice + complement, image, focal, dice, complement)

@@ -194,7 +194,30 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
         mosaic,
     )
     assert (config.data.batch_size, config.optimizer.betas) == (8, [0.5, 0.999])
-    assert AnomalyLoss(**vars(validate(config).loss)) == AnomalyLoss(image_weight=0.0, complement_weight=0.0)
+    published = AnomalyLoss(image_weight=0.0, complement_weight=0.0, focal_smoothing=1e-5)
+    assert AnomalyLoss(**vars(validate(config).loss)) == published
+
+
+@pytest.mark.parametrize(
+    ("method", "betas", "published"),
+    [
+        (
+            "anomaly_clip",
+            [0.5, 0.999],
+            AnomalyLoss(focal_weight=4.0, dice_weight=4.0, complement_weight=4.0, focal_smoothing=1e-5),
+        ),
+        (
+            "ada_clip",
+            [0.5, 0.999],
+            AnomalyLoss(image_gamma=2.0, focal_smoothing=1e-5, image_smoothing=1e-5, dice_per="row"),
+        ),
+        ("afr_clip", [0.9, 0.999], AnomalyLoss()),
+    ],
+)
+def test_each_method_is_trained_with_its_published_loss_and_betas(composed, method, betas, published):
+    config = composed(f"module={method}", "dataset=visa")
+    assert config.optimizer.betas == betas
+    assert AnomalyLoss(**vars(validate(config).loss)) == published
 
 
 def test_winclip_stands_on_the_towers_of_its_published_numbers(composed):

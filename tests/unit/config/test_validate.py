@@ -44,12 +44,26 @@ def test_what_must_be_positive_is(changed, key, bad):
         "loss.complement_weight",
         "loss.focal_gamma",
         "loss.image_gamma",
+        "loss.focal_smoothing",
+        "loss.image_smoothing",
     ],
 )
 def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
     validate(changed(**{key.replace(".", "__"): 0}))
     with pytest.raises(ConfigError, match=rf"^{key} must be 0 or more, got -1"):
         validate(changed(**{key.replace(".", "__"): -1}))
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "message"),
+    [
+        ("loss.dice_per", "column", r"^loss\.dice_per must be one of image, row, got column"),
+        ("loss.focal_smoothing", 0.5, r"^loss\.focal_smoothing must be below 0\.5, got 0\.5"),
+    ],
+)
+def test_the_readings_of_the_loss_are_checked(changed, key, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(changed(**{key.replace(".", "__"): wrong}))
 
 
 def test_a_requeued_job_must_find_its_folder_again(changed):

@@ -38,10 +38,19 @@ _NAMED_BY_TARGET = {
 """Version 0.1 recorded these two choices as an import path in ``_target_``; today they are the key ``name``."""
 
 
+_WITHOUT_KEY: dict[str, Any] = {
+    "loss.focal_smoothing": 0.0,
+    "loss.image_smoothing": 0.0,
+    "loss.dice_per": "image",
+}
+"""What a record without the key means: what was done before there was a choice, whatever today's default is."""
+
+
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a recorded config to dotted keys, so that records of all versions compare.
 
-    Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting.
+    Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting. Keys that are younger than
+    the record get the value that it was made with.
 
     Returns:
         A value for each key; a node without keys has none.
@@ -50,7 +59,9 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
         >>> flat({"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.1}, "roots": {}})
         {'optimizer.name': 'adam', 'optimizer.lr': 0.1}
     """
-    return dict(_leaves(config, ""))
+    known = dict(_leaves(config, ""))
+    nodes = {key.rpartition(".")[0] for key in known}
+    return {key: value for key, value in _WITHOUT_KEY.items() if key.rpartition(".")[0] in nodes} | known
 
 
 def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -25,5 +25,14 @@ def test_another_choice_of_an_old_record_is_another(key, name):
     assert differing_keys({**OLD, key: {**OLD[key], "_target_": name}}, NEW) == [f"{key}.name"]
 
 
+@pytest.mark.parametrize("changed", [{}, {"dice_per": "image"}])
+def test_a_record_from_before_a_key_means_what_was_done_then(changed):
+    old = {"loss": {"image_weight": 1.0}}
+    now = {"loss": {"image_weight": 1.0, "focal_smoothing": 0.0, "image_smoothing": 0.0, **changed}}
+    assert flat(old) == flat(now)
+    assert differing_keys(old, {"loss": {**now["loss"], "dice_per": "row"}}) == ["loss.dice_per"]
+    assert "loss.dice_per" not in flat({"module": {"name": "winclip"}})
+
+
 def test_a_key_that_only_one_of_them_has_differs():
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1, "c": None, "d": 2}}) == ["a.d"]

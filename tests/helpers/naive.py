@@ -30,7 +30,7 @@ def naive_probability(similarity: Tensor, temperature: float) -> Tensor:
 
 
 def naive_rectification(cmfr: torch.nn.Module, patch_tokens: Tensor, stateless: Tensor) -> Tensor:
-    """Eqs. (3)-(6) for 1 x 1 convolutions, patch by patch, with the whole concatenation and the whole split."""
+    """Eqs. (3)-(6) for 1 x 1 convolutions, patch by patch, with the whole concatenation."""
     reduce_weight, expand_weight = cmfr.reduce.weight[:, :, 0, 0], cmfr.expand.weight[:, :, 0, 0]
     out = torch.zeros_like(patch_tokens)
     for b in range(patch_tokens.shape[0]):

@@ -72,7 +72,9 @@ def test_an_old_run_that_was_killed_is_resumed_to_the_same_weights(run, drawn_di
     )
     assert new.keys() == old.keys()
     for name, weight in old.items():
-        assert_close(new[name], weight, rtol=0, atol=1e-5)
+        # Version 0.1 kept M_t's half of CMFR, which its default never read.
+        used = weight[: len(weight) // 2] if ".mix." in name else weight
+        assert_close(new[name], used, rtol=0, atol=1e-5)
     assert_same_numbers(tmp_path / "half" / "metrics.csv", OLD / "whole" / "metrics.csv")
     assert_same_numbers(tmp_path / "half" / "results.csv", OLD / "whole" / "results.csv")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from afr_clip.files import written_whole
-from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork
+from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork, UpgradingNetwork
 
 FORMAT = "afr-clip-adapters-1"
 LAST = "last.ckpt"
@@ -121,9 +121,11 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
             f"{trained_on['fingerprint'][:12]}) than those loaded now ({fingerprint[:12]}). Pass the same weights file."
         )
         raise CheckpointError(msg)
-    names, saved = network.trainable_parameter_names(), checkpoint.state_dict
+    names, saved = network.trainable_parameter_names(), dict(checkpoint.state_dict)
     own = {name: parameter for name, parameter in network.named_parameters() if name in names}
     differing = sorted(own.keys() ^ saved.keys())
+    if isinstance(network, UpgradingNetwork):
+        saved |= {name: network.upgraded(name, saved[name]) for name in own.keys() & saved.keys()}
     differing += [name for name in own.keys() & saved.keys() if own[name].shape != saved[name].shape]
     if differing:
         msg = (

@@ -63,6 +63,14 @@ class FewShotNetwork(Protocol):
         """Look at the normal images of a category, replacing any seen earlier."""
 
 
+@runtime_checkable
+class UpgradingNetwork(Protocol):
+    """A method whose trained weights had other shapes in an older version."""
+
+    def upgraded(self, name: str, value: Tensor) -> Tensor:
+        """Bring a weight, or its optimiser's moments, from an old checkpoint into the shape that it has here."""
+
+
 class TrainingDivergedError(ValueError):
     """The loss became NaN or infinite."""
 
@@ -279,7 +287,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint holds exactly the trainable weights."""
+        """Check that the checkpoint holds exactly the trainable weights, and bring old ones into their shape."""
         differing = self._saved_names() ^ checkpoint["state_dict"].keys()
         if differing:
             msg = (
@@ -287,6 +295,14 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"or unknown, for example {sorted(differing)[0]}. Choose another run_dir and train from the start."
             )
             raise ValueError(msg)
+        trained = self.network.trainable_parameter_names()
+        names = [name for name, _ in self.network.named_parameters() if name in trained]
+        if isinstance(self.network, UpgradingNetwork):
+            weights = checkpoint["state_dict"]
+            weights |= {f"network.{name}": self.network.upgraded(name, weights[f"network.{name}"]) for name in names}
+            for optimizer in checkpoint["optimizer_states"]:
+                for index, moments in optimizer["state"].items():
+                    moments |= {key: self.network.upgraded(names[index], value) for key, value in moments.items()}
         if "means" in checkpoint:
             self._means.load_state_dict(checkpoint["means"], counts=self.trainer.is_global_zero)
 

@@ -23,9 +23,10 @@ class CrossModalFeatureRectification(nn.Module):
         F_{t,i}^s &= F_t^s + F_{v,i} \odot M_{v,i} \qquad \text{Eqs. (6), (10)}
 
     Note:
-        The paper computes ``M_t`` and never uses it; neither does this module unless ``symmetric``. Then the text also
-        writes into the image, ``F_{v,i} + F_t^s * M_{t,i}``, and both results are averaged. With 1 x 1 convolutions the
-        text's share of Eq. (4) is the same for all patches of an image and is computed once.
+        The paper computes ``M_t`` and never uses it. Here the half of the linear layer that makes it exists only if
+        ``symmetric``. Then the text also writes into the image, ``F_{v,i} + F_t^s * M_{t,i}``, and both results are
+        averaged. With 1 x 1 convolutions the text's share of Eq. (4) is the same for all patches of an image and is
+        computed once.
 
     Args:
         dim: Width ``D`` of the shared embedding space (768 for ViT-L/14).
@@ -54,6 +55,11 @@ class CrossModalFeatureRectification(nn.Module):
         self.reduce = nn.Conv2d(2 * dim, inner, kernel_size, padding=kernel_size // 2)
         self.expand = nn.Conv2d(inner, 2 * dim, kernel_size, padding=kernel_size // 2)
         self.mix = nn.Linear(2 * dim, 2 * dim)
+        if not symmetric:
+            # Drawn whole and cut, so that a seed gives M_v the same weights in both readings.
+            self.mix.out_features = dim
+            self.mix.weight = nn.Parameter(without_text_half(self.mix.weight.detach()))
+            self.mix.bias = nn.Parameter(without_text_half(self.mix.bias.detach()))
 
     def forward(
         self,
@@ -71,23 +77,20 @@ class CrossModalFeatureRectification(nn.Module):
         Raises:
             ValueError: If ``patch_tokens`` or ``stateless`` is not ``dim`` wide, or a needed ``grid_size`` is missing.
         """
-        gates = self._gates(patch_tokens, stateless, grid_size)
+        image_weight, text_weight = self.weights(patch_tokens, stateless, grid_size)
         text = stateless[:, None]  # (B, 1, D), the same for every patch
-        if not self.symmetric:
-            # Only the half of the linear layer that makes M_v.
-            return text + patch_tokens * F.linear(gates, self.mix.weight[: self.dim], self.mix.bias[: self.dim])
-        image_weight, text_weight = self.mix(gates).chunk(2, dim=-1)
-        return (text + patch_tokens * image_weight + patch_tokens + text * text_weight) / 2
+        rectified = text + patch_tokens * image_weight
+        return rectified if text_weight is None else (rectified + patch_tokens + text * text_weight) / 2
 
     def weights(
         self,
         patch_tokens: Float[Tensor, "batch patches dim"],
         stateless: Float[Tensor, "batch dim"],
         grid_size: tuple[int, int] | None = None,
-    ) -> tuple[Float[Tensor, "batch patches dim"], Float[Tensor, "batch patches dim"]]:
-        """Compute both weight maps, ``M_v`` and ``M_t``, from the arguments of ``forward``: Eqs. (3)-(5)."""
-        image_weight, text_weight = self.mix(self._gates(patch_tokens, stateless, grid_size)).chunk(2, dim=-1)
-        return image_weight, text_weight
+    ) -> tuple[Float[Tensor, "batch patches dim"], Float[Tensor, "batch patches dim"] | None]:
+        """Compute ``M_v``, and ``M_t`` if it is used, from the arguments of ``forward``: Eqs. (3)-(5)."""
+        mixed = self.mix(self._gates(patch_tokens, stateless, grid_size))
+        return mixed[..., : self.dim], mixed[..., self.dim :] if self.symmetric else None
 
     def _gates(
         self,
@@ -113,3 +116,11 @@ class CrossModalFeatureRectification(nn.Module):
         pair = torch.cat([patch_tokens, stateless[:, None].expand_as(patch_tokens)], dim=-1)  # (B, N, 2D)
         hidden = F.relu(self.reduce(tokens_to_grid(pair, grid_size)))
         return grid_to_tokens(torch.sigmoid(self.expand(hidden)))
+
+
+def without_text_half(mix: Float[Tensor, "twice_dim ..."]) -> Float[Tensor, "dim ..."]:
+    """Cut the rows that make ``M_t`` off the weight or bias of CMFR's linear layer; those that make ``M_v`` come first.
+
+    Version 0.1 kept both halves in its checkpoints, though only ``symmetric`` reads the second.
+    """
+    return mix.chunk(2)[0].clone()

@@ -10,7 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
-from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
+from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification, without_text_half
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
 from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt
 from afr_clip.models.afr_clip.settings import CMFRSettings, LearnableScoringSettings, SelfPromptingSettings
@@ -170,3 +170,9 @@ class AFRCLIP(nn.Module):
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: the adapters, never the towers."""
         return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}
+
+    def upgraded(self, name: str, value: Tensor) -> Tensor:
+        """Bring a weight, or its optimiser's moments, from an old checkpoint into the shape that it has here."""
+        own = self.get_parameter(name)
+        has_both_halves = ".mix." in name and value.ndim > 0 and len(value) == 2 * len(own)
+        return without_text_half(value) if has_both_halves else value

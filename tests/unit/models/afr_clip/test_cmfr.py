@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
+from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification, without_text_half
 from helpers.naive import naive_rectification
 
 
@@ -54,13 +54,23 @@ def test_nothing_seen_is_nothing_written(inputs):
     assert_close(module()(blank, stateless), stateless[:, None].expand(2, 12, 6))
 
 
-def test_the_unused_weight_stays_available_and_the_used_one_is_used(inputs):
-    cmfr = module()
+def test_the_unused_weight_is_built_only_where_it_is_used(inputs):
+    cmfr, symmetric = module(), module(symmetric=True)
     tokens, stateless = inputs
     image_weight, text_weight = cmfr.weights(tokens, stateless)
     assert_close(cmfr(tokens, stateless), stateless[:, None] + tokens * image_weight)
-    assert text_weight.shape == image_weight.shape
-    assert not torch.allclose(text_weight, image_weight)
+    assert text_weight is None
+    assert (cmfr.mix.out_features, symmetric.mix.out_features) == (len(cmfr.mix.weight), len(symmetric.mix.weight))
+    assert (len(cmfr.mix.weight), len(symmetric.mix.weight)) == (6, 12)
+
+
+def test_a_seed_gives_both_readings_the_same_weights_and_leaves_the_same_random_numbers(inputs):
+    cmfr, after = module(), torch.rand(3)
+    symmetric, after_symmetric = module(symmetric=True), torch.rand(3)
+    assert torch.equal(cmfr.mix.weight, symmetric.mix.weight[:6])
+    assert torch.equal(cmfr.mix.bias, symmetric.mix.bias[:6])
+    assert torch.equal(after, after_symmetric)
+    assert torch.equal(without_text_half(symmetric.mix.weight), cmfr.mix.weight)
 
 
 def test_the_symmetric_reading_averages_both_directions(inputs):

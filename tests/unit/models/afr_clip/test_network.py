@@ -6,6 +6,8 @@ from torch.testing import assert_close
 
 from afr_clip.clip.load import Towers
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification
+from afr_clip.models.afr_clip.self_prompting import SelfPrompting
 from afr_clip.models.afr_clip.settings import Placement
 from afr_clip.models.scoring import anomaly_probability, text_on_text_similarity
 from afr_clip.models.scoring_settings import ImageScore
@@ -123,3 +125,24 @@ def test_stages_must_exist_in_the_tower():
     shallow: Towers = tiny_towers(tap_layers=[2, 4])
     with pytest.raises(ValueError, match=r"must lie in 1\.\.2"):
         tiny_network(shallow, self_prompting={"stages": [3]})
+
+
+def test_the_unused_half_of_old_weights_and_moments_is_cut_off(towers):
+    network, symmetric = tiny_network(towers), tiny_network(towers, cmfr={"symmetric": True})
+    old = {name: p.detach() for name, p in symmetric.named_parameters() if name in network.trainable_parameter_names()}
+    for name, own in network.named_parameters():
+        if name in old:
+            assert torch.equal(network.upgraded(name, old[name]), own)
+            assert torch.equal(symmetric.upgraded(name, old[name]), old[name])
+    assert network.upgraded("cmfr.0.mix.bias", torch.tensor(3.0)) == 3  # Adam's step
+
+
+def test_the_papers_network_trains_28_403_456_parameters_and_33_125_120_with_the_unused_weight():
+    dim, tap_dim, cnn_dim, num_prompts = 768, 1024, 2048, 5
+    with torch.device("meta"):
+        adapters = [torch.nn.Linear(tap_dim, dim) for _ in range(4)] + [torch.nn.Linear(dim, dim)]
+        prompting = SelfPrompting(cnn_dim, tap_dim, num_prompts)
+        both = [CrossModalFeatureRectification(dim, symmetric=symmetric) for symmetric in (False, True)]
+    num = {part: sum(p.numel() for p in part.parameters()) for part in (*adapters, prompting, *both)}
+    others = sum(num[part] for part in (*adapters, prompting))
+    assert [others + 4 * num[cmfr] for cmfr in both] == [28_403_456, 33_125_120]

@@ -262,7 +262,7 @@ def test_a_method_without_anything_to_train_is_not_trained_and_needs_no_checkpoi
     validate(composed("module=clip_similarity", "dataset=visa", command="evaluate"))
 
 
-@pytest.mark.parametrize("method", ["anomaly_clip", "ada_clip"])
+@pytest.mark.parametrize("method", ["anomaly_clip", "ada_clip", "april_gan"])
 def test_released_weights_take_the_place_of_a_checkpoint(composed, method):
     keys = (f"module={method}", "dataset=visa")
     released = composed(*keys, "module.network.released_weights=theirs.pth", command="evaluate")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
+from afr_clip.clip.weights import fill_from_release, weight_path
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
     abnormal_margin,
@@ -20,6 +21,9 @@ from afr_clip.models.scoring import (
 )
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
+
+ENTRY = "trainable_linearlayer"
+"""Where a released file (ByChelsea/VAND-APRIL-GAN, ``exps/pretrained/*.pth``) keeps its tensors."""
 
 
 class AprilGAN(nn.Module):
@@ -41,9 +45,16 @@ class AprilGAN(nn.Module):
     Args:
         towers: The frozen networks. The published weights need plain GELU, ``backbone=vit_l_14_336_gelu``.
         scoring: Temperature (0.01 is the factor 100), image score, smoothing.
+        released_weights: A file with the authors' weights, to start from; ``None`` starts from random ones.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the released weights do not fit.
     """
 
-    def __init__(self, towers: Towers, prompts: PromptSettings, scoring: ScoringSettings) -> None:
+    def __init__(
+        self, towers: Towers, prompts: PromptSettings, scoring: ScoringSettings, released_weights: str | None = None
+    ) -> None:
         super().__init__()
         self.backbone: CLIPBackbone = towers.backbone
         self.text = TextEmbeddings(self.backbone.encode_text, prompts)
@@ -51,6 +62,9 @@ class AprilGAN(nn.Module):
             nn.Linear(self.backbone.tap_dim, self.backbone.embed_dim) for _ in self.backbone.tap_layers
         )
         self._scoring = scoring
+        if released_weights is not None:
+            ours = {f"fc.{name}": tensor.detach() for name, tensor in self.adapters.named_parameters()}
+            fill_from_release(ours, weight_path(released_weights), entry=ENTRY)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
         """Score normalised images of the backbone's input size, each with its category in words.

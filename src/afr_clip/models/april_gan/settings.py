@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
 
 @dataclass
-class NetworkSettings(MethodSettings):
+class NetworkSettings(ReleasableSettings):
     """The settings of APRIL-GAN; see the network's arguments."""
 
     network_class: ClassVar[str] = "AprilGAN"

@@ -45,6 +45,9 @@ _WITHOUT_KEY: dict[str, Any] = {
 }
 """What a record without the key means: what was done before there was a choice, whatever today's default is."""
 
+_WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {"april_gan": {"module.network.released_weights": None}}
+"""The same for keys of one method's network."""
+
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a recorded config to dotted keys, so that records of all versions compare.
@@ -61,7 +64,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = dict(_leaves(config, ""))
     nodes = {key.rpartition(".")[0] for key in known}
-    return {key: value for key, value in _WITHOUT_KEY.items() if key.rpartition(".")[0] in nodes} | known
+    usual = _WITHOUT_KEY | _WITHOUT_KEY_OF_METHOD.get(known.get("module.name", ""), {})
+    return {key: value for key, value in usual.items() if key.rpartition(".")[0] in nodes} | known
 
 
 def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

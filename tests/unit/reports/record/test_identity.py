@@ -34,5 +34,12 @@ def test_a_record_from_before_a_key_means_what_was_done_then(changed):
     assert "loss.dice_per" not in flat({"module": {"name": "winclip"}})
 
 
+def test_a_record_from_before_a_methods_key_means_what_the_method_did_then():
+    old, now = {"shots": 1}, {"shots": 1, "released_weights": None}
+    old, now = ({"module": {"name": "april_gan", "network": network}} for network in (old, now))
+    assert flat(old) == flat(now)
+    assert "module.network.released_weights" not in flat({"module": {"name": "afr_clip", "network": {"shots": 1}}})
+
+
 def test_a_key_that_only_one_of_them_has_differs():
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1, "c": None, "d": 2}}) == ["a.d"]

@@ -224,6 +224,8 @@ def test_winclip_stands_on_the_towers_of_its_published_numbers(composed):
     config = composed("module=winclip", "dataset=visa", command="evaluate")
     assert (config.backbone.architecture, config.backbone.pretrained) == ("ViT-B-16-plus-240", "laion400m_e31")
     assert (config.backbone.image_size, config.backbone.quick_gelu) == (240, False)
+    network = validate(config).module.network
+    assert (network.prompts.style.value, network.reference_tokens.value) == ("winclip_21", "raw")
     validate(config)
 
 

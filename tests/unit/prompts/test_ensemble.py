@@ -48,6 +48,7 @@ def test_the_list_of_21_templates_says_one_of_them_twice_in_place_of_two():
     assert set(public) < set(whole)
     said = expand(settings(PromptStyle.winclip_21), "screw")
     assert (len(said.normal), len(said.abnormal)) == (147, 84)
+    assert all(sentence.endswith(".") for sentence in (*said.normal, *said.abnormal))
 
 
 def test_object_agnostic_prompts_never_name_the_category():

@@ -19,7 +19,7 @@ from afr_clip.models.scoring import (
 )
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.models.winclip.references import Features, ReferenceBank
-from afr_clip.models.winclip.settings import check_window_sizes
+from afr_clip.models.winclip.settings import ReferenceTokens, check_window_sizes
 from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, harmonic_mean, window_positions
 from afr_clip.prompts.ensemble import PromptSettings
 
@@ -40,14 +40,18 @@ class WinCLIP(nn.Module):
 
     Note:
         There is no official code. Where the paper leaves a choice open, the default is that of the public
-        re-implementation that comes closest to its numbers: sentences are averaged before they are normalised
-        (``normalise_first=False``), cosines are divided by 0.07, nothing is smoothed. Its list of 21 templates has one
-        twice; the default here is the list of 22, ``PromptStyle.winclip_21`` is the other.
+        re-implementation that comes closest to its numbers (zqhang/Accurate-WinCLIP-pytorch): 21 templates with a full
+        stop, one of them twice (``PromptStyle.winclip`` has 22 without, none twice); sentences are averaged before they
+        are normalised (``normalise_first=False``); cosines are divided by 0.07; nothing is smoothed; patches are
+        compared with the references before ``ln_post``. Its few-shot map is the sum of the two, not their mean, which
+        ranks alike.
 
     Args:
         window_sizes: Sides of the windows in patches.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
         shots: Reference images of each category; 0 is zero-shot.
+        reference_tokens: Patch tokens that are compared with the references: those of the last block as they are
+            (``raw``), or after ``ln_post`` as in anomalib.
 
     Raises:
         ValueError: If a window size is repeated or does not fit the patch grid.
@@ -62,12 +66,14 @@ class WinCLIP(nn.Module):
         *,
         normalise_first: bool = False,
         shots: int = 0,
+        reference_tokens: ReferenceTokens = ReferenceTokens.raw,
     ) -> None:
         super().__init__()
         check_window_sizes(window_sizes)
         self.backbone: CLIPBackbone = towers.backbone
         self.text = TextEmbeddings(self.backbone.encode_text, prompts, normalise_first=normalise_first)
         self.shots = shots
+        self._reference_tokens = reference_tokens
         self._references = ReferenceBank()
         self._windows = {size: window_positions(self.backbone.grid_size, size) for size in window_sizes}
         self._scoring = scoring
@@ -131,7 +137,10 @@ class WinCLIP(nn.Module):
             embed_windows(self.backbone, embedded.tokens, positions.to(image.device))
             for positions in self._windows.values()
         ]
-        features = tuple(scale.float() for scale in (self.backbone.ln_post(tokens[:, 1:]), *windows))
+        patches = tokens[:, 1:]
+        if self._reference_tokens is ReferenceTokens.ln_post:
+            patches = self.backbone.ln_post(patches)
+        features = tuple(scale.float() for scale in (patches, *windows))
         return self.backbone.project(tokens[:, :1]).float(), features
 
     def trainable_parameter_names(self) -> set[str]:

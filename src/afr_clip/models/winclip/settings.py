@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 from afr_clip.models.method_settings import MethodSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
+
+
+class ReferenceTokens(Enum):
+    """Which patch tokens of the last block are compared with those of the reference images."""
+
+    raw = "raw"
+    ln_post = "ln_post"
 
 
 @dataclass
@@ -25,8 +33,10 @@ class NetworkSettings(MethodSettings):
     window_sizes: list[int]
     normalise_first: bool
     shots: int
+    reference_tokens: ReferenceTokens
 
     def __post_init__(self) -> None:
+        self.reference_tokens = ReferenceTokens(self.reference_tokens)
         check_window_sizes(self.window_sizes)
         if self.shots < 0:
             msg = f"shots must be 0 or more, got {self.shots}. 0 is zero-shot; the paper's others are 1, 2 and 4."

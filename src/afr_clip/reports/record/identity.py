@@ -45,7 +45,10 @@ _WITHOUT_KEY: dict[str, Any] = {
 }
 """What a record without the key means: what was done before there was a choice, whatever today's default is."""
 
-_WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {"april_gan": {"module.network.released_weights": None}}
+_WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {
+    "april_gan": {"module.network.released_weights": None},
+    "winclip": {"module.network.reference_tokens": "ln_post"},
+}
 """The same for keys of one method's network."""
 
 

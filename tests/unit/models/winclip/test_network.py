@@ -62,14 +62,16 @@ def test_zero_shot_map_and_score_are_those_of_the_loops(towers, image):
 
 
 @torch.no_grad()
-def test_few_shot_map_and_score_are_the_means_with_those_of_the_references(towers, image):
-    network = few_shot(towers)
+@pytest.mark.parametrize("tokens_compared", ["raw", "ln_post"])
+def test_few_shot_map_and_score_are_the_means_with_those_of_the_references(towers, image, tokens_compared):
+    network = few_shot(towers, f"module.network.reference_tokens={tokens_compared}")
     prediction = network(image, NAMES)
     for i, maps in enumerate(naive_text_maps(network, towers, image)):
         scales = []
         for shown in (image[i : i + 1], references(seed=9 + i)):
             (tokens,) = towers.backbone.tap(shown, layers=(4,))
-            scales.append((towers.backbone.ln_post(tokens[:, 1:]), *embedded_windows(towers, shown)))
+            patches = tokens[:, 1:] if tokens_compared == "raw" else towers.backbone.ln_post(tokens[:, 1:])
+            scales.append((patches, *embedded_windows(towers, shown)))
         of_patches, of_size_2, of_size_3 = (
             naive_association(seen[0], known.flatten(0, 1)) for seen, known in zip(*scales, strict=True)
         )
@@ -119,7 +121,7 @@ def test_few_shot_scores_a_batch_of_one_as_its_row_in_a_batch(towers, image):
 @pytest.mark.parametrize(
     "override",
     [
-        "module.network.prompts.style=winclip_21",
+        "module.network.prompts.style=winclip",
         "module.network.normalise_first=true",
         "module.network.window_sizes=[2]",
         "module.network.scoring.temperature=0.01",
@@ -133,6 +135,20 @@ def test_every_choice_changes_the_result(towers, image, override):
     assert not (same_map and same_score)
     if override.endswith("map_max"):
         assert_close(changed.image_score, changed.anomaly_map.amax(dim=(1, 2)))
+
+
+@torch.no_grad()
+def test_raw_patches_are_compared_unless_told_otherwise(towers, image):
+    maps = {
+        chosen: few_shot(towers, *overrides)(image, NAMES).anomaly_map
+        for chosen, overrides in {
+            "default": (),
+            "raw": ("module.network.reference_tokens=raw",),
+            "ln_post": ("module.network.reference_tokens=ln_post",),
+        }.items()
+    }
+    assert torch.equal(maps["default"], maps["raw"])
+    assert (maps["raw"] - maps["ln_post"]).abs().max() > 1e-5
 
 
 def test_references_are_not_saved_with_the_network(towers):

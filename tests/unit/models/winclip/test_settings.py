@@ -1,14 +1,14 @@
 import pytest
 
 from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
-from afr_clip.models.winclip.settings import NetworkSettings
+from afr_clip.models.winclip.settings import NetworkSettings, ReferenceTokens
 from helpers.tiny import PROMPTS
 
 SCORING = ScoringSettings(temperature=0.07, image_score=ImageScore.class_token, smoothing_sigma=0.0)
 
 
 def settings(**changes: object) -> NetworkSettings:
-    published = {"window_sizes": [2, 3], "normalise_first": False, "shots": 0}
+    published = {"window_sizes": [2, 3], "normalise_first": False, "shots": 0, "reference_tokens": ReferenceTokens.raw}
     return NetworkSettings(PROMPTS, SCORING, **published | changes)
 
 

@@ -9,10 +9,19 @@ from afr_clip.clip.load import Towers, load_towers
 from afr_clip.clip.settings import BackboneSettings, CNNSettings
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.models.afr_clip.network import AFRCLIP
-from afr_clip.models.afr_clip.settings import CMFRSettings, LearnableScoringSettings, Placement, SelfPromptingSettings
+from afr_clip.models.afr_clip.settings import (
+    AdapterKind,
+    AdapterSettings,
+    CMFRSettings,
+    LearnableScoringSettings,
+    Placement,
+    SelfPromptingSettings,
+    StatelessPromptSettings,
+    TrainedMaps,
+)
 from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring_settings import ImageScore
-from afr_clip.prompts.ensemble import PromptSettings, PromptStyle
+from afr_clip.prompts.ensemble import PromptStyle
 
 CNN = CNNSettings("test_resnet", pretrained=False, weights=None, random_weights=True, stages=[-1])
 TINY = BackboneSettings(
@@ -28,13 +37,23 @@ TINY = BackboneSettings(
     cnn_stem=False,
     cnn=CNN,
 )
-PROMPTS = PromptSettings(PromptStyle.single, object_agnostic=False)
+PROMPTS = StatelessPromptSettings(
+    PromptStyle.single, object_agnostic=False, universal_prototypes=False, normalised=True
+)
+ADAPTERS = AdapterSettings(AdapterKind.linear, standardised_patches=False, unit_tokens=False)
 CMFR = CMFRSettings(enabled=True, inner_dim=None, kernel_size=1, shared=False, symmetric=False)
 SELF_PROMPTING = SelfPromptingSettings(
     enabled=True, image_prompt=True, shared_prompt=True, num_prompts=5, stages=[1], placement=Placement.replace
 )
 SCORING = LearnableScoringSettings(
-    temperature=1.0, learnable_temperature=False, image_score=ImageScore.class_token, smoothing_sigma=0.0
+    temperature=1.0,
+    learnable_temperature=False,
+    image_score=ImageScore.class_token,
+    smoothing_sigma=0.0,
+    align_corners=False,
+    softmax_after_upsampling=False,
+    mean_class_logits=False,
+    trained_maps=TrainedMaps.mean,
 )
 
 
@@ -44,17 +63,23 @@ def tiny_towers(**changes: object) -> Towers:
 
 
 def tiny_network(
-    towers: Towers, *, seed: int = 0, mpfa_window: int = 3, tap_ln_post: bool = False, **changes: dict
+    towers: Towers,
+    *,
+    seed: int = 0,
+    mpfa_window: int = 3,
+    tap_ln_post: bool = False,
+    **changes: dict,
 ) -> AFRCLIP:
-    """AFR-CLIP on given towers; ``changes`` map ``cmfr``, ``self_prompting``, ``scoring`` to changed settings."""
+    """AFR-CLIP on given towers; ``changes`` map the nodes of its settings to changed settings."""
     torch.manual_seed(seed)
     return AFRCLIP(
         towers,
-        PROMPTS,
+        replace(PROMPTS, **changes.get("prompts", {})),
+        replace(ADAPTERS, **changes.get("adapters", {})),
         replace(CMFR, **changes.get("cmfr", {})),
         replace(SELF_PROMPTING, **changes.get("self_prompting", {})),
         replace(SCORING, **changes.get("scoring", {})),
-        mpfa_window,
+        mpfa_window=mpfa_window,
         tap_ln_post=tap_ln_post,
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -47,14 +48,20 @@ class TextEmbeddings:
 
     Args:
         normalise_first: Whether each sentence's embedding is normalised before the mean.
+        raw: Whether nothing is normalised, so that the result is the mean of CLIP's own embeddings.
     """
 
     def __init__(
-        self, encode_text: Callable[[Sequence[str]], Tensor], prompts: PromptSettings, *, normalise_first: bool = True
+        self,
+        encode_text: Callable[[Sequence[str]], Tensor],
+        prompts: PromptSettings,
+        *,
+        normalise_first: bool = True,
+        raw: bool = False,
     ) -> None:
         self._encode_text = encode_text
         self._prompts = prompts
-        self._normalise_first = normalise_first
+        self._combine = partial(torch.mean, dim=-2) if raw else partial(ensemble_mean, normalise_first=normalise_first)
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, categories: Sequence[str], device: torch.device) -> CategoryEmbeddings:
@@ -75,9 +82,7 @@ class TextEmbeddings:
         # A normal tensor even where scoring runs in inference mode, so that training can use it later.
         with torch.inference_mode(mode=False), torch.no_grad():
             kinds = (sentences.stateless, sentences.normal, sentences.abnormal)
-            return torch.stack(
-                [ensemble_mean(self._encode_text(kind), normalise_first=self._normalise_first) for kind in kinds]
-            )
+            return torch.stack([self._combine(self._encode_text(kind)) for kind in kinds])
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ def anomaly_probability(
     return (similarity / temperature).softmax(dim=-1)[..., ABNORMAL]
 
 
-def abnormal_margin(similarity: Float[Tensor, "*places 2"], temperature: float) -> Float[Tensor, "*places"]:
+def abnormal_margin(
+    similarity: Float[Tensor, "*places 2"], temperature: float | Float[Tensor, ""]
+) -> Float[Tensor, "*places"]:
     r"""Return the logit of the abnormal state's probability, for methods that enlarge logits before the softmax.
 
     .. math::

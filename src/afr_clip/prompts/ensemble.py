@@ -26,8 +26,7 @@ class PromptSettings:
 
     Attributes:
         style: Which templates and states; ``single`` is the paper's one sentence each.
-        object_agnostic: Whether "object" stands for every category (the paper's "universal" prototypes, read
-            literally).
+        object_agnostic: Whether "object" stands for every category, in all sentences.
     """
 
     style: PromptStyle
@@ -35,6 +34,11 @@ class PromptSettings:
 
     def __post_init__(self) -> None:
         self.style = PromptStyle(self.style)
+
+    def names(self, category: str) -> tuple[str, str]:
+        """Return what stands for the category in the stateless sentences and in the stateful ones."""
+        name = AGNOSTIC_NAME if self.object_agnostic else category
+        return name, name
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,6 @@ _TEMPLATES_AND_STATES = {
 def expand(settings: PromptSettings, category: str) -> Sentences:
     """Write the stateless, normal and abnormal sentences of a category.
 
-    The paper's prototypes name the category ("a photo of a normal screw"); it also calls them universal, so the
-    object-agnostic reading replaces the name by "object" in all three.
-
     Every template is filled with every state of its kind, templates outermost. ``category`` is in words, for example
     ``"metal nut"``.
 
@@ -76,10 +77,10 @@ def expand(settings: PromptSettings, category: str) -> Sentences:
     if not category.strip():
         msg = f"category must name what the image shows, got {category!r}. Use words, for example 'metal nut'."
         raise ValueError(msg)
-    name = AGNOSTIC_NAME if settings.object_agnostic else category.strip()
+    stateless, stateful = settings.names(category.strip())
     templates, normal, abnormal = _TEMPLATES_AND_STATES[settings.style]
     return Sentences(
-        stateless=tuple(template.format(name) for template in templates),
-        normal=tuple(template.format(state.format(name)) for template, state in product(templates, normal)),
-        abnormal=tuple(template.format(state.format(name)) for template, state in product(templates, abnormal)),
+        stateless=tuple(template.format(stateless) for template in templates),
+        normal=tuple(template.format(state.format(stateful)) for template, state in product(templates, normal)),
+        abnormal=tuple(template.format(state.format(stateful)) for template, state in product(templates, abnormal)),
     )

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
+from afr_clip.models.afr_clip.settings import StatelessPromptSettings
 from afr_clip.prompts import words
-from afr_clip.prompts.ensemble import PromptSettings, PromptStyle, expand
+from afr_clip.prompts.ensemble import PromptSettings, PromptStyle, Sentences, expand
 
 TEMPLATES = (words.SINGLE_TEMPLATES, words.WINCLIP_TEMPLATES, words.APRIL_GAN_TEMPLATES)
 STATES = (
@@ -55,6 +58,17 @@ def test_object_agnostic_prompts_never_name_the_category():
     said = expand(settings(PromptStyle.april_gan, object_agnostic=True), "screw")
     assert not any("screw" in sentence for sentence in (*said.normal, *said.abnormal, *said.stateless))
     assert said == expand(settings(PromptStyle.april_gan, object_agnostic=True), "bottle")
+
+
+def test_universal_prototypes_say_object_and_the_stateless_sentence_names_the_category():
+    universal = StatelessPromptSettings(
+        PromptStyle.single, object_agnostic=False, universal_prototypes=True, normalised=True
+    )
+    assert expand(universal, "screw") == Sentences(
+        ("a photo of a screw",), ("a photo of a normal object",), ("a photo of a defective object",)
+    )
+    with pytest.raises(ValueError, match=r"object_agnostic and prompts\.universal_prototypes exclude each other"):
+        replace(universal, object_agnostic=True)
 
 
 def test_a_blank_category_is_refused():

@@ -1,8 +1,10 @@
 """AFR-CLIP as one network: image and category in, anomaly map and image score out."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -10,20 +12,30 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
+from afr_clip.models.afr_clip.adapters import SplitAdapter, leaky_layer, standardised
 from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification, without_text_half
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
 from afr_clip.models.afr_clip.self_prompting import SelfPrompting, place_prompt
-from afr_clip.models.afr_clip.settings import CMFRSettings, LearnableScoringSettings, SelfPromptingSettings
+from afr_clip.models.afr_clip.settings import (
+    AdapterKind,
+    AdapterSettings,
+    CMFRSettings,
+    LearnableScoringSettings,
+    Placement,
+    SelfPromptingSettings,
+    StatelessPromptSettings,
+    TrainedMaps,
+)
 from afr_clip.models.afr_clip.stages import prompted_blocks
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring import (
+    abnormal_margin,
     anomaly_probability,
     combine_image_score,
     smooth_map,
     text_on_text_similarity,
     upsample_map,
 )
-from afr_clip.prompts.ensemble import PromptSettings
 
 
 class AFRCLIP(nn.Module):
@@ -34,6 +46,7 @@ class AFRCLIP(nn.Module):
         F_t^{\{n,a,s\}} = \mathrm{Linear}(\mathrm{Encoder}_t(T^{\{n,a,s\}})) \qquad \text{Eqs. (1)-(2), AFR-CLIP}
 
     Args:
+        adapters: The layers of Eqs. (1)-(2), and what goes into and comes out of them.
         cmfr: Rectification; without it the adapted tokens themselves are compared with the text.
         self_prompting: Prompt tokens in the image tower.
         mpfa_window: Side of the aggregation window in patches; 1 switches MPFA off.
@@ -43,27 +56,31 @@ class AFRCLIP(nn.Module):
         ValueError: If the settings contradict the towers, for example self prompting in a stage that does not exist.
     """
 
-    TRAINABLE = ("visual_adapters", "text_adapter", "cmfr", "self_prompting", "log_temperature")
+    TRAINABLE = ("visual_adapters", "text_adapter", "stateless_adapter", "cmfr", "self_prompting", "log_temperature")
     """The parts that learn; all others are frozen."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each node of the config
         self,
         towers: Towers,
-        prompts: PromptSettings,
+        prompts: StatelessPromptSettings,
+        adapters: AdapterSettings,
         cmfr: CMFRSettings,
         self_prompting: SelfPromptingSettings,
         scoring: LearnableScoringSettings,
-        mpfa_window: int = 3,
         *,
+        mpfa_window: int = 3,
         tap_ln_post: bool = False,
     ) -> None:
         super().__init__()
         self.backbone: CLIPBackbone = towers.backbone
         self.cnn: FrozenCNN | None = towers.cnn if self_prompting.needs_cnn else None
         dim, num_stages = self.backbone.embed_dim, len(self.backbone.tap_layers)
-        self.text = TextEmbeddings(self.backbone.encode_text, prompts)
-        self.visual_adapters = nn.ModuleList(nn.Linear(self.backbone.tap_dim, dim) for _ in range(num_stages))
-        self.text_adapter = nn.Linear(dim, dim)
+        self.text = TextEmbeddings(self.backbone.encode_text, prompts, raw=not prompts.normalised)
+        adapter = nn.Linear if adapters.kind is AdapterKind.linear else SplitAdapter
+        self.visual_adapters = nn.ModuleList(adapter(self.backbone.tap_dim, dim) for _ in range(num_stages))
+        self.text_adapter = adapter(dim, dim)
+        # A linear text adapter also takes the stateless embedding.
+        self.stateless_adapter = None if adapters.kind is AdapterKind.linear else leaky_layer(dim, dim)
         self.mpfa = MultiPatchFeatureAggregation(mpfa_window)
         self.cmfr = nn.ModuleList(
             CrossModalFeatureRectification(dim, cmfr.inner_dim, cmfr.kernel_size, symmetric=cmfr.symmetric)
@@ -80,6 +97,7 @@ class AFRCLIP(nn.Module):
             )
         self._prompted_blocks = prompted_blocks(self_prompting.stages, self.backbone.tap_layers)
         self._placement = self_prompting.placement
+        self._adapters = adapters
         self._scoring = scoring
         self._tap_ln_post = tap_ln_post
         log_temperature = torch.tensor(scoring.temperature).log()
@@ -109,7 +127,8 @@ class AFRCLIP(nn.Module):
         def before_block(number: int, tokens: Tensor) -> Tensor:
             if prompt is not None and number in self._prompted_blocks:
                 return place_prompt(tokens, prompt, num_tokens, self._placement)  # Eqs. (17)-(18)
-            return tokens[:, :num_tokens]  # an appended prompt ends with its stage
+            keeps = self._placement is Placement.append_and_keep
+            return tokens if keeps else tokens[:, :num_tokens]  # an appended prompt ends with its stage
 
         return self.backbone.carry(self.backbone.tap(embedded, before_block), embedded)
 
@@ -123,20 +142,33 @@ class AFRCLIP(nn.Module):
         for stage, tokens in enumerate(tapped):
             rectified = self.rectified(stage, tokens, text)
             with torch.autocast(tokens.device.type, enabled=False):
-                similarity = text_on_text_similarity(rectified.float(), text.stateful.float())
-                stages.append(anomaly_probability(similarity, self.temperature))
-        probability = torch.stack(stages, dim=1)  # (B, L, 1 + N)
+                stages.append(text_on_text_similarity(rectified.float(), text.stateful.float()))
+        similarity = torch.stack(stages, dim=1)  # (B, L, 1 + N, 2)
+        probability = anomaly_probability(similarity, self.temperature)  # (B, L, 1 + N)
         layer_maps = probability[:, :, 1:].unflatten(-1, grid_size)
+        upsample = partial(upsample_map, size=size, align_corners=self._scoring.align_corners)
+        if self._scoring.softmax_after_upsampling:
+            margin = abnormal_margin(similarity[:, :, 1:], self.temperature)
+            maps = upsample(margin.unflatten(-1, grid_size)).sigmoid()
+        elif self._scoring.trained_maps is TrainedMaps.stages:
+            maps = upsample(layer_maps)
+        else:  # upsampling is linear, so the mean may come first
+            maps = upsample(layer_maps.mean(dim=1, keepdim=True))
         # The final result is the mean over the stages, as the paper says below its Eq. (18).
-        anomaly_map = smooth_map(upsample_map(layer_maps.mean(dim=1), size), self._scoring.smoothing_sigma)
+        mean_map = maps.mean(dim=1)
+        anomaly_map = smooth_map(mean_map, self._scoring.smoothing_sigma)
         class_token_score = probability[:, :, 0].mean(dim=1)
+        if self._scoring.mean_class_logits:
+            class_token_score = anomaly_probability(similarity[:, :, 0].mean(dim=1), self.temperature)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
-        return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
+        trained_maps = mean_map[:, None] if self._scoring.trained_maps is TrainedMaps.mean else maps
+        return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps)
 
     def adapted_text(self, category: Sequence[str], device: torch.device) -> CategoryEmbeddings:
         """Embed the category of each image and adapt the embeddings, Eq. (2)."""
         text = self.text(category, device)
-        return CategoryEmbeddings(self.text_adapter(text.stateless), self.text_adapter(text.stateful))
+        stateless_adapter = self.text_adapter if self.stateless_adapter is None else self.stateless_adapter
+        return CategoryEmbeddings(stateless_adapter(text.stateless), self.text_adapter(text.stateful))
 
     def rectified(
         self, stage: int, tokens: Float[Tensor, "batch tokens tap_dim"], text: CategoryEmbeddings
@@ -149,8 +181,12 @@ class AFRCLIP(nn.Module):
         """
         grid_size = self.backbone.grid_size
         normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
+        if self._adapters.standardised_patches:
+            normed = torch.cat([normed[:, :1], standardised(normed[:, 1:])], dim=1)
         adapted = self.visual_adapters[stage](normed)  # (B, 1 + N, D), Eq. (1)
         class_token, patch_tokens = adapted[:, :1], self.mpfa(adapted[:, 1:], grid_size)
+        if self._adapters.unit_tokens:
+            class_token, patch_tokens = F.normalize(class_token, dim=-1), F.normalize(patch_tokens, dim=-1)
         if self.cmfr:
             cmfr = self.cmfr[stage % len(self.cmfr)]
             class_token = cmfr(class_token, text.stateless, (1, 1))

@@ -79,13 +79,13 @@ def place_prompt(
     Args:
         tokens: Output of the block before: the image's own tokens, and behind them an earlier appended prompt.
         num_tokens: How many of the tokens are the image's own (class token and patches).
-        placement: ``replace`` overwrites the last ``K`` of the image's own tokens, as the equation says. ``append``
-            keeps them all and puts the prompt behind them, in place of an earlier one.
+        placement: ``replace`` overwrites the last ``K`` of the image's own tokens, as the equation says. The others
+            keep them all and put the prompt behind them, in place of an earlier one.
 
     Raises:
         ValueError: If ``replace`` would leave no patch.
     """
-    kept = num_tokens if placement is Placement.append else num_tokens - prompt.shape[1]
+    kept = num_tokens - prompt.shape[1] if placement is Placement.replace else num_tokens
     if kept < 2:  # the class token and at least one patch
         msg = (
             f"self_prompting.num_prompts must not replace all {num_tokens - 1} patches, got "

@@ -8,7 +8,7 @@ from typing import ClassVar
 from afr_clip.models.afr_clip.stages import prompted_blocks
 from afr_clip.models.method_settings import MethodSettings
 from afr_clip.models.scoring_settings import ScoringSettings
-from afr_clip.prompts.ensemble import PromptSettings
+from afr_clip.prompts.ensemble import AGNOSTIC_NAME, PromptSettings
 
 
 class Placement(Enum):
@@ -16,6 +16,74 @@ class Placement(Enum):
 
     replace = "replace"
     append = "append"
+    append_and_keep = "append_and_keep"
+
+
+class AdapterKind(Enum):
+    """Which layers bring tokens and text embeddings into the shared space."""
+
+    linear = "linear"
+    leaky_relu = "leaky_relu"
+
+
+class TrainedMaps(Enum):
+    """Which maps the loss compares with the mask."""
+
+    mean = "mean"
+    stages = "stages"
+
+
+@dataclass
+class StatelessPromptSettings(PromptSettings):
+    """Which sentences AFR-CLIP uses, and whether their embeddings are normalised.
+
+    Attributes:
+        universal_prototypes: Whether "object" stands for every category in the two prototypes, while the stateless
+            sentence names it. ``object_agnostic`` takes the name out of all three.
+        normalised: Whether text embeddings have unit length before Eq. (2): each sentence's and their mean. Otherwise
+            the mean of CLIP's raw embeddings is adapted.
+
+    Raises:
+        ValueError: If both ``object_agnostic`` and ``universal_prototypes`` are set.
+    """
+
+    universal_prototypes: bool
+    normalised: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.object_agnostic and self.universal_prototypes:
+            msg = (
+                "prompts.object_agnostic and prompts.universal_prototypes exclude each other, got true for both. The "
+                "first also takes the category out of the stateless sentence; choose one."
+            )
+            raise ValueError(msg)
+
+    def names(self, category: str) -> tuple[str, str]:
+        """Return what stands for the category in the stateless sentences and in the stateful ones."""
+        return (category, AGNOSTIC_NAME) if self.universal_prototypes else super().names(category)
+
+
+@dataclass
+class AdapterSettings:
+    """The layers of Eqs. (1)-(2), and what goes into and comes out of them.
+
+    Attributes:
+        kind: ``linear`` is one layer for all tokens of a tap and one for all text embeddings, as in the equations.
+            ``leaky_relu`` has layers without bias in front of a LeakyReLU: one each for the class token and the patches
+            of a tap, and for the stateless, normal and abnormal embedding, as in the first author's later public code
+            (AD-DINOv3), which has no stateless embedding.
+        standardised_patches: Whether each channel of a tap's patch tokens is shifted and scaled to a mean of 0 and a
+            standard deviation of 1 over the image before the adapter, as in that code.
+        unit_tokens: Whether adapted tokens have unit length when they enter CMFR.
+    """
+
+    kind: AdapterKind
+    standardised_patches: bool
+    unit_tokens: bool
+
+    def __post_init__(self) -> None:
+        self.kind = AdapterKind(self.kind)
 
 
 @dataclass
@@ -57,8 +125,9 @@ class SelfPromptingSettings:
         shared_prompt: Whether ``P_l``, learned for all images, is part of the prompt (Eq. 16).
         num_prompts: ``K``, prompt tokens per image.
         stages: Stages whose blocks see the prompt, counted from 1; a stage ends at a tap layer.
-        placement: ``replace`` overwrites the last ``K`` patches, as the paper writes; ``append`` adds ``K`` tokens
-            behind them.
+        placement: ``replace`` overwrites the last ``K`` patches, as the paper writes. ``append`` adds ``K`` tokens
+            behind them, which end with their stage; with ``append_and_keep`` they stay to the last block, as in
+            AdaCLIP.
 
     Raises:
         ValueError: If ``num_prompts`` is below 1, or ``stages`` is empty, repeated or below 1.
@@ -100,9 +169,23 @@ class LearnableScoringSettings(ScoringSettings):
 
     Attributes:
         learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
+        align_corners: Whether the outermost patches are stretched to the edge of the map.
+        softmax_after_upsampling: Whether similarities are upsampled and then become probabilities, per stage, instead
+            of the other way round.
+        mean_class_logits: Whether the class token's similarities are averaged over the stages before the softmax,
+            instead of its probabilities after it.
+        trained_maps: Whether the loss compares the mean map with the mask, or the map of every stage.
     """
 
     learnable_temperature: bool
+    align_corners: bool
+    softmax_after_upsampling: bool
+    mean_class_logits: bool
+    trained_maps: TrainedMaps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.trained_maps = TrainedMaps(self.trained_maps)
 
 
 @dataclass
@@ -115,7 +198,8 @@ class NetworkSettings(MethodSettings):
 
     network_class: ClassVar[str] = "AFRCLIP"
 
-    prompts: PromptSettings
+    prompts: StatelessPromptSettings
+    adapters: AdapterSettings
     cmfr: CMFRSettings
     self_prompting: SelfPromptingSettings
     scoring: LearnableScoringSettings

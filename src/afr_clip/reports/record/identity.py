@@ -46,10 +46,21 @@ _WITHOUT_KEY: dict[str, Any] = {
 """What a record without the key means: what was done before there was a choice, whatever today's default is."""
 
 _WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {
+    "afr_clip": {
+        "module.network.prompts.universal_prototypes": False,
+        "module.network.prompts.normalised": True,
+        "module.network.adapters.kind": "linear",
+        "module.network.adapters.standardised_patches": False,
+        "module.network.adapters.unit_tokens": False,
+        "module.network.scoring.align_corners": False,
+        "module.network.scoring.softmax_after_upsampling": False,
+        "module.network.scoring.mean_class_logits": False,
+        "module.network.scoring.trained_maps": "mean",
+    },
     "april_gan": {"module.network.released_weights": None},
     "winclip": {"module.network.reference_tokens": "ln_post"},
 }
-"""The same for keys of one method's network."""
+"""The same for keys of one method's network, also where a whole node of it is younger than the record."""
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +78,10 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = dict(_leaves(config, ""))
     nodes = {key.rpartition(".")[0] for key in known}
-    usual = _WITHOUT_KEY | _WITHOUT_KEY_OF_METHOD.get(known.get("module.name", ""), {})
-    return {key: value for key, value in usual.items() if key.rpartition(".")[0] in nodes} | known
+    without = {key: value for key, value in _WITHOUT_KEY.items() if key.rpartition(".")[0] in nodes}
+    if "module.network" in nodes:
+        without |= _WITHOUT_KEY_OF_METHOD.get(known.get("module.name", ""), {})
+    return without | known
 
 
 def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

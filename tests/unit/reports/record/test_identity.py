@@ -1,6 +1,12 @@
+import json
+from pathlib import Path
+
 import pytest
+from omegaconf import OmegaConf
 
 from afr_clip.reports.record.identity import differing_keys, flat
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "version_0_1"
 
 OLD = {
     "optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.001},
@@ -38,7 +44,17 @@ def test_a_record_from_before_a_methods_key_means_what_the_method_did_then():
     old, now = {"shots": 1}, {"shots": 1, "released_weights": None}
     old, now = ({"module": {"name": "april_gan", "network": network}} for network in (old, now))
     assert flat(old) == flat(now)
-    assert "module.network.released_weights" not in flat({"module": {"name": "afr_clip", "network": {"shots": 1}}})
+    assert "module.network.released_weights" not in flat({"module": {"name": "anomaly_clip", "network": {"shots": 1}}})
+
+
+def test_an_old_record_of_afr_clip_means_the_readings_of_today_with_their_defaults(composed):
+    now = OmegaConf.to_container(composed("dataset=visa").module, enum_to_str=True)
+    old = json.loads((FIXTURES / "half" / "manifest.json").read_text())["config"]["module"]
+    assert flat({"module": old}).keys() == flat({"module": now}).keys()
+    assert differing_keys({"module": old}, {"module": now}) == [
+        "module.network.cmfr.inner_dim",
+        "module.network.self_prompting.num_prompts",
+    ]
 
 
 def test_a_key_that_only_one_of_them_has_differs():

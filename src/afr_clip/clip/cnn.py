@@ -27,6 +27,7 @@ class FrozenCNN(nn.Module):
 
     Attributes:
         feature_dim: Width of the pooled feature: their sum.
+        name: The network with the tag of the published weights that timm prefers or that were asked for.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -38,6 +39,7 @@ class FrozenCNN(nn.Module):
         self.shift: Tensor
         clip_mean, clip_std = torch.tensor(mean), torch.tensor(std)
         published = getattr(network, "pretrained_cfg", {})
+        self.name = f"{published.get('architecture')}.{published.get('tag')}"
         own_mean, own_std = (torch.tensor(published.get(key, default)) for key, default in IMAGENET.items())
         self.register_buffer("scale", (clip_std / own_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((clip_mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
@@ -82,21 +84,28 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
 
     Raises:
         FileNotFoundError: If there is no weight file and the weights cannot be downloaded.
-        ValueError: If timm does not know the architecture, or the file belongs to another.
+        ValueError: If timm does not know the architecture or its tag, or the file belongs to another.
     """
-    if settings.architecture not in timm.list_models():
+    architecture, _, tag = settings.architecture.partition(".")
+    if architecture not in timm.list_models():
         msg = (
             f"backbone.cnn.architecture must be a timm model, got {settings.architecture!r}. "
             f"timm.list_models() names them; the default is resnet50."
         )
         raise ValueError(msg)
-    download = settings.pretrained and settings.weights is None and not settings.random_weights
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(architecture)]
+    if tag and tag not in tags:
+        msg = (
+            f"backbone.cnn.architecture must name published weights of {architecture} ({', '.join(tags)}), got "
+            f"{settings.architecture!r}. Choose one of them, or write {architecture} alone."
+        )
+        raise ValueError(msg)
     try:
         # The seed fixes random weights; loaded weights overwrite them.
         with torch.random.fork_rng(devices=[]), hub_or_cache():
             torch.manual_seed(0)
             network = timm.create_model(
-                settings.architecture, features_only=True, out_indices=settings.stages, pretrained=download
+                settings.architecture, features_only=True, out_indices=settings.stages, pretrained=settings.downloads
             )
             trim(network)
     except (OSError, RuntimeError) as error:

@@ -30,6 +30,14 @@ class Towers:
     backbone: CLIPBackbone
     cnn: FrozenCNN | None
 
+    @property
+    def published_cnn(self) -> str | None:
+        """The full name of the published weights in the CNN: ``resnet50.a1_in1k`` where the settings say ``resnet50``.
+
+        ``None`` if there is no CNN, or it has other weights.
+        """
+        return None if self.cnn is None or not self.settings.cnn.downloads else self.cnn.name
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of all frozen weights; a checkpoint fits no others."""
         frozen = {"clip": self.backbone.clip} | ({} if self.cnn is None else {"cnn": self.cnn.network})
@@ -57,7 +65,11 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             if settings.random_weights:
                 torch.manual_seed(0)
             clip = open_clip.create_model(
-                settings.architecture, pretrained=download, force_image_size=settings.image_size, pretrained_text=False
+                settings.architecture,
+                pretrained=download,
+                force_image_size=settings.image_size,
+                pretrained_text=False,
+                quick_gelu=settings.quick_gelu != settings.other_activation,
             )
     except (OSError, RuntimeError) as error:
         if download is None:
@@ -120,10 +132,10 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
             )
             raise ValueError(msg)
         trained_with = bool(tag.get("quick_gelu", False))
-    if trained_with != settings.quick_gelu or has_quick_gelu != (settings.quick_gelu != settings.other_activation):
-        must = "another than" if settings.other_activation else "the one"
+    # With other_activation the towers are built with it, whatever the architecture has.
+    if trained_with != settings.quick_gelu or (has_quick_gelu != settings.quick_gelu and not settings.other_activation):
         msg = (
-            f"The activation must be {must} the weights were trained with: {settings.architecture} has "
+            f"The activation must be the one the weights were trained with: {settings.architecture} has "
             f"quick_gelu={has_quick_gelu}, the weights have quick_gelu={trained_with}, backbone.quick_gelu is "
             f"{settings.quick_gelu}. OpenAI's weights need an architecture that ends in -quickgelu. Set "
             f"backbone.other_activation=true to run weights with another activation on purpose."

@@ -35,7 +35,8 @@ class CNNSettings:
     """The frozen CNN whose feature self prompting turns into tokens.
 
     Attributes:
-        architecture: Any timm model that offers ``features_only``, for example ``"resnet50"``.
+        architecture: Any timm model that offers ``features_only``, for example ``"resnet50"``. With one of its tags,
+            ``"resnet50.tv_in1k"``, the published weights of that tag; otherwise those that timm prefers.
         pretrained: Whether to take timm's published weights (downloaded once).
         weights: A local weight file (safetensors or a plain state dict), or ``package:NAME/PATH`` for one that an
             installed package carries; wins over ``pretrained``.
@@ -60,6 +61,11 @@ class CNNSettings:
             msg = "backbone.cnn.stages must name at least one stage, got none. Use [-1] for the last stage."
             raise ValueError(msg)
 
+    @property
+    def downloads(self) -> bool:
+        """Whether timm's published weights are taken: no others are named."""
+        return self.pretrained and self.weights is None and not self.random_weights
+
 
 @dataclass
 class BackboneSettings:
@@ -72,8 +78,8 @@ class BackboneSettings:
         weights: A local weight file, or ``package:NAME/PATH``; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
-        other_activation: Whether the architecture has the other activation on purpose, as the towers have that
-            APRIL-GAN's and AdaCLIP's published weights were trained on.
+        other_activation: Whether the towers run with the other activation on purpose, whatever the architecture has, as
+            those did that APRIL-GAN's and AdaCLIP's published weights were trained on.
         image_size: Side of the square input in pixels.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
         cnn_stem: Whether a stem over the CNN's maps takes the place of the image tower's patch embedding.

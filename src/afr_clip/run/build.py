@@ -53,6 +53,7 @@ def build_towers(job: Job, run: Run) -> Towers:
         "name": settings.name,
         "architecture": settings.architecture,
         "random_weights": settings.random_weights,
+        "cnn": towers.published_cnn,
         "fingerprint": fingerprint,
     }
     run.note_unchanged("backbone", "fingerprint", facts)

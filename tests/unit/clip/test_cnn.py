@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import timm
@@ -60,6 +61,26 @@ def test_features_from_inference_serve_training():
         cnn(image)
     head(cnn(image)).sum().backward()
     torch.testing.assert_close(head.weight.grad, cnn(image))
+
+
+def test_a_tag_that_timm_does_not_know_is_refused_with_those_it_knows():
+    with pytest.raises(ValueError, match=r"weights of resnet50 \(a1_in1k, .*tv_in1k\), got 'resnet50\.torchvision'"):
+        load_cnn(replace(CNN, architecture="resnet50.torchvision"), MEAN, STD)
+    with pytest.raises(ValueError, match=r"must be a timm model, got 'resnet51\.tv_in1k'"):
+        load_cnn(replace(CNN, architecture="resnet51.tv_in1k"), MEAN, STD)
+
+
+def test_a_tag_decides_which_weights_are_asked_for(monkeypatch):
+    asked = []
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, **options: asked.append((name, options.pop("pretrained"))) or create(name, **options),
+    )
+    published = replace(CNN, architecture="resnet50.tv_in1k", pretrained=True, random_weights=False)
+    assert load_cnn(published, MEAN, STD).name == "resnet50.tv_in1k"
+    assert asked == [("resnet50.tv_in1k", True)]
 
 
 def test_a_network_in_use_can_be_copied_and_pickled():

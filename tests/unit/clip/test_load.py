@@ -129,14 +129,41 @@ def test_the_activation_is_never_guessed(architecture, pretrained, quick_gelu):
         load_towers(settings, needs_cnn=False)
 
 
-def test_another_activation_must_be_meant_and_must_be_another():
+def test_another_activation_must_be_meant():
     meant = replace(
         TINY, architecture="ViT-B-32", pretrained="openai", random_weights=False, quick_gelu=True, other_activation=True
     )
     check_architecture(replace(meant, image_size=224))
-    for wrong in ({"architecture": "ViT-B-32-quickgelu"}, {"quick_gelu": False}):
-        with pytest.raises(ValueError, match="The activation must be another than the weights were trained with"):
-            check_architecture(replace(meant, **wrong))
+    check_architecture(replace(meant, image_size=224, architecture="ViT-B-32-quickgelu"))
+    with pytest.raises(ValueError, match="The activation must be the one the weights were trained with"):
+        check_architecture(replace(meant, quick_gelu=False))
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_towers_run_with_the_activation_that_was_asked_for(other):
+    clip = load_towers(replace(TINY, other_activation=other), needs_cnn=False).backbone.clip
+    for tower in (clip.visual.transformer, clip.transformer):
+        for block in tower.resblocks:
+            assert isinstance(block.mlp.gelu, torch.nn.GELU) == other
+
+
+def test_the_other_activation_gives_the_same_weights_other_tokens():
+    quick, plain = (load_towers(replace(TINY, other_activation=other), needs_cnn=False) for other in (False, True))
+    assert quick.fingerprint() == plain.fingerprint()
+    image = torch.randn(1, 3, 64, 64)
+    assert not torch.allclose(quick.backbone.tap(image)[-1], plain.backbone.tap(image)[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({}, "resnet50.a1_in1k"), ({"architecture": "resnet50.tv_in1k"}, "resnet50.tv_in1k"), ({"weights": "w.pt"}, None)],
+)
+def test_the_published_weights_of_the_cnn_are_named_in_full(changes, name):
+    random = replace(CNN, architecture=changes.get("architecture", "resnet50"))
+    towers = load_towers(replace(TINY, cnn=random), needs_cnn=True)
+    assert towers.published_cnn is None
+    published = replace(random, random_weights=False, pretrained=True, **changes)
+    assert replace(towers, settings=replace(TINY, cnn=published)).published_cnn == name
 
 
 def test_an_unknown_tag_lists_the_known_ones():

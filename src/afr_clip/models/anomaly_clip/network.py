@@ -113,7 +113,7 @@ class AnomalyCLIP(nn.Module):
         """Score what ``tapped`` returned; the categories' names are not read."""
         size, temperature = (self.backbone.image_size, self.backbone.image_size), self._scoring.temperature
         with torch.autocast(tapped[0].device.type, enabled=False):
-            stateful = self.prompts().expand(len(tapped[0]), -1, -1)  # the same two sentences for every image
+            stateful = self.text(category, tapped[0].device)
             class_token_score, *layers = (
                 anomaly_probability(text_on_text_similarity(tokens.float(), stateful), temperature) for tokens in tapped
             )
@@ -122,6 +122,10 @@ class AnomalyCLIP(nn.Module):
             anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
             image_score = combine_image_score(class_token_score[:, 0], anomaly_map, self._scoring.image_score)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps)
+
+    def text(self, category: Sequence[str], device: torch.device) -> Float[Tensor, "batch 2 dim"]:
+        """Embed the two sentences, which are the same for every image."""
+        return self.prompts().to(device).expand(len(category), -1, -1)
 
     @property
     def tapped_from(self) -> str:

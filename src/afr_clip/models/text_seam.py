@@ -1,0 +1,75 @@
+"""The text that a network compares with, exchanged for another without touching its forward pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from afr_clip.clip.text import CategoryEmbeddings
+
+Text = CategoryEmbeddings | Tensor
+"""What a network compares with: stateless and stateful embeddings, or the stateful pair of each image alone."""
+
+TextSource = Callable[[Sequence[str], Any], Text]
+"""Gives the text of each image's category; what else it is given depends on the network."""
+
+Change = Callable[[TextSource], TextSource]
+"""Makes another source of text out of a network's own."""
+
+SEAM = ("adapted_text", "text")
+"""Where networks keep their source of text: behind their text adapter, if they have one."""
+
+
+def has_text(network: nn.Module) -> bool:
+    """Whether a network has a source of text that can be exchanged."""
+    return any(callable(getattr(network, name, None)) for name in SEAM)
+
+
+@contextmanager
+def changed_text(network: nn.Module, change: Change) -> Iterator[None]:
+    """Let a network compare with another text inside the block."""
+    name = next(name for name in SEAM if callable(getattr(network, name, None)))
+    own, is_method = getattr(network, name), name not in vars(network)
+    setattr(network, name, change(own))
+    try:
+        yield
+    finally:
+        if is_method:
+            delattr(network, name)  # uncovers the method of the class
+        else:
+            setattr(network, name, own)
+
+
+def stateful_of(text: Text) -> Float[Tensor, "batch 2 dim"]:
+    """Return the normal and the abnormal embedding of each image."""
+    return text if isinstance(text, Tensor) else text.stateful
+
+
+def without_stateless(own: TextSource) -> TextSource:
+    """Set the stateless embedding to zero, in Eq. (3) as in Eq. (6)."""
+
+    def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401 - the network's own argument
+        text = own(category, given)
+        assert isinstance(text, CategoryEmbeddings), "only a network with a stateless embedding can do without it"
+        return text._replace(stateless=torch.zeros_like(text.stateless))
+
+    return source
+
+
+def with_prototypes_swapped(own: TextSource) -> TextSource:
+    """Let the normal sentence stand for the abnormal state and the other way round."""
+
+    def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401
+        text = own(category, given)
+        swapped = stateful_of(text).flip(1)
+        return swapped if isinstance(text, Tensor) else text._replace(stateful=swapped)
+
+    return source
+
+
+def named(rename: Callable[[str], str]) -> Change:
+    """Let the sentences name every image by another category."""
+    return lambda own: lambda category, given: own([rename(name) for name in category], given)

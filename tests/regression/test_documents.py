@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = [path for path in (REPOSITORY / "docs").rglob("*.md") if not {"_build", "generated"} & set(path.parts)]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *PAGES, *(REPOSITORY / "experiments").rglob("*.md")])
 OURS = r"(?:afr-clip |python -m afr_clip\.)"
-TAKES_A_CONFIG = {"train", "evaluate", "predict", "sweep"}
+TAKES_A_CONFIG = {"train", "evaluate", "predict", "diagnose", "sweep"}
 
 
 def lines(pattern: str) -> list[str]:
@@ -60,6 +60,8 @@ def test_every_command_composes(words):
     command, *overrides = words
     if "-m" in overrides:  # plain Hydra's multirun: the first job of it
         overrides = [word.split(",")[0] for word in overrides if word != "-m"]
+    if command == "diagnose" and "=" not in overrides[0]:
+        overrides = overrides[1:]  # the folder of a run
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = compose(command, overrides=[word for word in overrides if word != "..."])
     assert config.task_name == command

@@ -13,13 +13,14 @@ COMMANDS = {
     "train": "train the adapters on one dataset, then score others",
     "evaluate": "score a dataset with a trained checkpoint",
     "predict": "score photographs of your own",
+    "diagnose": "measure what the text does in a trained network",
     "sweep": "run the cells of an ablation table or a search",
     "report": "write the paper's tables next to what runs measured",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
 }
 
-COMPOSED = ("train", "evaluate", "predict", "sweep")
+COMPOSED = ("train", "evaluate", "predict", "diagnose", "sweep")
 """The commands that take ``key=value``; the others take options."""
 
 HELP = (

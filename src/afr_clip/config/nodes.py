@@ -170,11 +170,27 @@ class PredictConfig(CommandConfig):
             raise ValueError(msg)
 
 
+@dataclass(kw_only=True)
+class DiagnoseConfig(CommandConfig):
+    """``afr-clip diagnose``."""
+
+    untrained: bool
+    wrong_category: str
+    dataset: DatasetSettings | None = _unchosen(DatasetSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.wrong_category.strip():
+            msg = f"wrong_category must be a word, got {self.wrong_category!r}. Write wrong_category=banana."
+            raise ValueError(msg)
+
+
 COMMANDS: dict[str, type[CommandConfig]] = {
     "train": TrainConfig,
     "sweep": SweepConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "diagnose": DiagnoseConfig,
 }
 
 GROUPS: dict[str, type] = {

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from afr_clip.config.nodes import CommandConfig, EvaluateConfig, PredictConfig, TrainConfig, config_dir, register
+from afr_clip.config.nodes import (
+    CommandConfig,
+    DiagnoseConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+    config_dir,
+    register,
+)
 from afr_clip.config.validate import ConfigError, read
-from afr_clip.run.job import EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
+from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
 from afr_clip.settings import DatasetSettings
 
 _MODEL_GROUPS = ("backbone", "module")
@@ -80,6 +88,61 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
     return PredictionJob(**shared, images=Path(typed.images), category=typed.category)
+
+
+def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:
+    """Make the job of ``afr-clip diagnose``.
+
+    Args:
+        run: The manifest of the run in the folder, whose model, seed, precision and datasets are taken unless they are
+            typed; ``None`` for a network at its start.
+
+    Raises:
+        ConfigError: If the config is wrong, another model was typed than the run has, or there is nothing to score.
+    """
+    checkpoint, recorded = None, {}
+    targets: tuple[DatasetSettings, ...] = ()
+    if run is not None:
+        config = restore_model(config, run["config"], record.overrides)
+        typed_keys = {override.lstrip("+").split("=", 1)[0] for override in record.overrides}
+        for key in {"seed", "trainer.precision"} - typed_keys:
+            OmegaConf.update(config, key, OmegaConf.select(OmegaConf.create(dict(run["config"])), key))
+        recorded = {name: facts["sha256"] for name, facts in run["targets"].items()}
+        if "dataset" not in typed_keys:
+            if not recorded:
+                msg = f"The run in {folder} scored no dataset. Add dataset=NAME."
+                raise ConfigError(msg)
+            has_moved = not typed_keys.isdisjoint({"data_dir", "drawn_dir"})
+            targets = tuple(_dataset(node) for node in _scored_datasets(run, has_moved=has_moved))
+            config.dataset = None
+        if not config.untrained:
+            source = run.get("checkpoint")
+            own = folder / "checkpoints" / "last.ckpt" if run["command"] == "train" else None
+            checkpoint = own if source is None else Path(source["path"])
+    typed = read(config, DiagnoseConfig)
+    return DiagnosisJob(
+        **_shared(typed, config, folder, record),
+        **_same(typed, "untrained", "wrong_category"),
+        targets=targets if typed.dataset is None else (typed.dataset,),
+        checkpoint=checkpoint,
+        recorded=recorded,
+    )
+
+
+def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[DictConfig]:
+    """Yield the datasets that a run scored, where it found them.
+
+    Args:
+        has_moved: Whether to look where the run was told to instead.
+    """
+    own = compose_group("dataset", "folder")
+    own.merge_with(_without_hydra_keys(run["config"]["dataset"]))
+    for name, facts in run["targets"].items():
+        is_own = run["command"] == "evaluate"
+        node = own.copy() if is_own else compose_target(name, OmegaConf.create(run["config"]["protocol"]), own)
+        if not has_moved:
+            node.root = facts["root"]
+        yield node
 
 
 def _shared(typed: CommandConfig, config: DictConfig, folder: Path, record: Record) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afr_clip.config.nodes import CommandConfig, PredictConfig, TrainConfig
+from afr_clip.config.nodes import CommandConfig, DiagnoseConfig, PredictConfig, TrainConfig
 from afr_clip.models.method_settings import MethodSettings
 
 Typed = TypeVar("Typed", bound=CommandConfig)
@@ -126,9 +126,9 @@ def _rules(config: CommandConfig) -> Iterator[str]:
         )
     yield from _feature_cache_rules(config)
     num_processes = config.trainer.num_processes
-    if num_processes > 1 and isinstance(config, PredictConfig):
+    if num_processes > 1 and isinstance(config, PredictConfig | DiagnoseConfig):
         yield (
-            f"predict runs in one process, got trainer.devices={config.trainer.devices} and "
+            f"{config.task_name} runs in one process, got trainer.devices={config.trainer.devices} and "
             f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out, or score a dataset with afr-clip evaluate."
         )
     elif isinstance(config, TrainConfig) and config.data.batch_size < num_processes:

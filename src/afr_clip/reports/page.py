@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
@@ -19,7 +20,7 @@ MOST_TRAINING_SHEETS = 4
 
 
 def write_page(run_folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json`` and ``figures/``; may be repeated at any time.
+    """Write ``report.html`` from ``results.json``, ``figures/`` and what was diagnosed; may be repeated at any time.
 
     Raises:
         RunFolderError: If nothing was scored in this folder.
@@ -56,6 +57,7 @@ def write_page(run_folder: Path) -> Path:
             for name in names
             for grid in [results_grid(name, values[values.dataset == name])]
         ],
+        diagnoses=read_diagnoses(run_folder),
         pictures=pictures,
         provenance=list_facts(manifest),
     )

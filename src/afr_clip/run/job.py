@@ -114,6 +114,23 @@ class EvaluationJob(ScoringJob):
 
 
 @dataclass(frozen=True)
+class DiagnosisJob(Job):
+    """Measure what the text does in a network.
+
+    Attributes:
+        checkpoint: The trained weights; ``None`` for a network at its start, or a method that needs none.
+        recorded: SHA-256 of the datasets that the run in the folder scored, by name.
+        wrong_category: What every image is called instead of its category.
+    """
+
+    targets: tuple[DatasetSettings, ...]
+    checkpoint: Path | None
+    untrained: bool
+    recorded: Mapping[str, str]
+    wrong_category: str
+
+
+@dataclass(frozen=True)
 class PredictionJob(Job):
     """Score photographs without truth."""
 

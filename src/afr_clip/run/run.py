@@ -39,16 +39,18 @@ class Run:
 
     Attributes:
         earlier: The manifest of the run that is resumed; ``None`` for a new one.
+        is_written: Whether the manifest goes to the folder; otherwise another run's lies there and stays.
     """
 
     folder: Path
     manifest: dict[str, Any]
     earlier: dict[str, Any] | None = None
+    is_written: bool = True
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
         """Add facts to the manifest; the first process writes it, with the config next to it."""
         self.manifest |= facts
-        if not is_first():
+        if not (is_first() and self.is_written):
             return
         write_text(
             self.folder / "config.yaml", yaml.safe_dump(self.manifest["config"], sort_keys=False, allow_unicode=True)
@@ -86,15 +88,7 @@ def start_run(job: Job) -> Run:
     Raises:
         RunFolderError: If the folder holds a run that is not resumed, or one with another config.
     """
-    if job.num_threads is not None:
-        torch.set_num_threads(job.num_threads)
-    # Lightning reports every missing accelerator as news; the manifest records what there was.
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for expected in EXPECTED_WARNINGS if is_first() else (".*",):  # only the first of several processes reports
-        warnings.filterwarnings("ignore", message=expected)
-    meet(job.trainer.accelerator)
-    pl.seed_everything(job.seed, workers=True, verbose=False)
+    prepare(job)
     resume = isinstance(job, TrainingJob) and job.resume
     record = job.record
     earlier = from_first(lambda: open_run(job.folder, resume=resume, config=record.config))
@@ -109,6 +103,19 @@ def start_run(job: Job) -> Run:
         run.manifest["resumed_from"] = history
         run.manifest |= {key: earlier[key] for key in _MEASURED_ONCE if key in earlier}
     return run
+
+
+def prepare(job: Job) -> None:
+    """Fix seed and threads of this process, and let it meet the others."""
+    if job.num_threads is not None:
+        torch.set_num_threads(job.num_threads)
+    # Lightning reports every missing accelerator as news; the manifest records what there was.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for expected in EXPECTED_WARNINGS if is_first() else (".*",):  # only the first of several processes reports
+        warnings.filterwarnings("ignore", message=expected)
+    meet(job.trainer.accelerator)
+    pl.seed_everything(job.seed, workers=True, verbose=False)
 
 
 def finish_run(folder: Path, page: Path | None = None) -> None:

@@ -53,6 +53,7 @@ def _terms(module: CrossModalFeatureRectification, given: tuple[Any, ...], recti
     text = given[1][:, None].expand_as(rectified)
     if module.symmetric:
         _, text_weight = module.weights(*given)
+        assert text_weight is not None, "only symmetric modules have it"
         text = (text + text * text_weight) / 2
     return Terms(text, rectified - text)
 

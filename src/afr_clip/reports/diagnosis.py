@@ -1,0 +1,134 @@
+"""What ``afr-clip diagnose`` found, laid out for a terminal and for the page of a run."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from afr_clip.reports.layout.grid import (
+    COLUMNS,
+    Grid,
+    Heading,
+    TableCell,
+    difference_cell,
+    measured_cell,
+    text_headings,
+)
+
+AS_IT_IS = "as_it_is"
+NO_TERM = "no_stateless_term"
+NO_STATELESS = "no_stateless"
+WRONG_CATEGORY = "wrong_category"
+OTHER_CATEGORY = "other_category"
+SWAPPED = "swapped_prototypes"
+TERMS = "terms"
+
+_LABELS = {
+    NO_TERM: "F_t^s = 0 in Eq. (6)",
+    NO_STATELESS: "F_t^s = 0 in Eqs. (3) and (6)",
+    WRONG_CATEGORY: "every image called {wrong_category!r}",
+    OTHER_CATEGORY: "every image called by the next category",
+    SWAPPED: "prototypes swapped",
+    TERMS: "terms of rectification",
+}
+"""What each change of the text is called."""
+
+_TERM_COLUMNS = {
+    "text_norm": ("|F_t^s|", "Norm of the text's term of Eq. (6)"),
+    "image_norm": ("|F_v * M_v|", "Norm of the image's term of Eq. (6)"),
+    "share": ("Share of text", "Text norm / (text norm + image norm), in percent"),
+    "turn": ("Turn", "Degrees by which the text's term turns the image's"),
+}
+
+
+class Part(NamedTuple):
+    """What was found on one dataset."""
+
+    heading: str
+    grids: Sequence[Grid]
+    notes: Sequence[str]
+
+
+def diagnosis_file(*, untrained: bool) -> str:
+    """Name the file with what was found; a network at its start has one of its own."""
+    return "diagnosis_untrained.json" if untrained else "diagnosis.json"
+
+
+def read_diagnoses(run_folder: Path) -> list[Part]:
+    """Read what was found in a run folder, at the start of the network last; empty if nothing was diagnosed."""
+    paths = [run_folder / diagnosis_file(untrained=untrained) for untrained in (False, True)]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    return [part for content in contents for part in diagnosis_parts(content)]
+
+
+def diagnosis_parts(content: Mapping[str, Any]) -> list[Part]:
+    """Lay out what ``diagnosis.json`` holds, one part per dataset."""
+    state = ", at its start" if content["untrained"] else ""
+    labels = {name: label.format(**content) for name, label in _LABELS.items()}
+    parts = []
+    for found in content["datasets"]:
+        grids = [_metrics(found, labels)]
+        if found["terms"]:
+            grids.append(_terms(found["terms"]))
+        grids.append(_prototypes(found["prototypes"]))
+        parts.append(Part(f"{found['dataset']}{state}", grids, list(_notes(found, labels))))
+    return parts
+
+
+def _metrics(found: Mapping[str, Any], labels: Mapping[str, str]) -> Grid:
+    own: dict[str, list[float]] = {metric: [] for metric in COLUMNS}
+    for row in found["metrics"]:
+        if row["text"] == AS_IT_IS and row["value"] is not None:
+            own[row["metric"]].append(row["value"])
+    means = [measured_cell(100 * fmean(own[metric]) if own[metric] else None, None, None) for metric in COLUMNS]
+    differences: dict[str, dict[str, TableCell]] = {}
+    for row in found["differences"]:
+        cell = difference_cell(row["points"], (row["low"], row["high"]))
+        differences.setdefault(row["text"], {})[row["metric"]] = cell
+    rows = [[TableCell(labels[text]), *(cells[metric] for metric in COLUMNS)] for text, cells in differences.items()]
+    headings = [*text_headings("Text"), *(Heading(label, meaning) for label, meaning in COLUMNS.values())]
+    return Grid("metrics, and what another text changes", headings, [[TableCell("as it is"), *means], *rows])
+
+
+def _terms(terms: Sequence[Mapping[str, Any]]) -> Grid:
+    headings = [*text_headings("Stage", "Tokens"), *(Heading(*column) for column in _TERM_COLUMNS.values())]
+    rows = []
+    for row in terms:
+        share, turn = 100 * row["share"], row["turn"]
+        norms = [TableCell(f"{row[name]:.3g}", row[name]) for name in ("text_norm", "image_norm")]
+        shares = [TableCell(f"{share:.2f} %", share), TableCell(f"{turn:.2f}\N{DEGREE SIGN}", turn)]
+        rows.append([TableCell(str(row["stage"])), TableCell(row["tokens"]), *norms, *shares])
+    return Grid("the two terms of rectification", headings, rows)
+
+
+def _prototypes(prototypes: Sequence[Mapping[str, Any]]) -> Grid:
+    columns = {
+        "cosine": ("Cosine", "Of the normal and the abnormal prototype that are compared with"),
+        "cosine_before_adapter": ("Before adapter", "Of the text tower's own embeddings of the two"),
+    }
+    held = {key: column for key, column in columns.items() if all(key in row for row in prototypes)}
+    rows = [
+        [TableCell(row["category"]), *(TableCell(f"{row[key]:.3f}", row[key]) for key in held)] for row in prototypes
+    ]
+    headings = [*text_headings("Category"), *(Heading(*column) for column in held.values())]
+    return Grid("cosine of normal and abnormal prototype", headings, rows)
+
+
+def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]:
+    most = max((row["num_categories"] for row in found["differences"]), default=0)
+    if most > 1:
+        yield (
+            f"Differences are in percent points, each the mean over the categories that define the metric, {most} at "
+            f"most. In brackets is a 95 % bootstrap interval over categories. It says how the difference may vary with "
+            f"the kind of thing, and nothing about other training seeds or other images of the same things."
+        )
+    else:
+        yield "Differences are in percent points. One category gives no interval."
+    if found["terms"]:
+        yield (
+            "Norms, share and turn are medians over a stage's tokens in each image, and then over the images. Scores "
+            "compare directions, so a turn near zero means that the stateless embedding cannot change them."
+        )
+    for name, reason in found["left_out"].items():
+        yield f"Left out: {labels[name]}. {reason}"

@@ -1,0 +1,328 @@
+"""Measure what the text does in a network: what its terms weigh, and what becomes of the metrics without it."""
+
+import json
+import logging
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from rich.console import Console
+from torch import nn
+
+from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
+from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
+from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.data.records import AnomalyBatch
+from afr_clip.metrics.average import METRICS, CategoryResult
+from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.models.afr_clip.network import AFRCLIP
+from afr_clip.models.afr_clip.terms import Terms, recorded_terms, without_text_term
+from afr_clip.models.text_seam import (
+    Text,
+    TextSource,
+    changed_text,
+    has_text,
+    named,
+    stateful_of,
+    with_prototypes_swapped,
+    without_stateless,
+)
+from afr_clip.processes.signals import interruptible
+from afr_clip.reports.compare.paired import bootstrap_interval
+from afr_clip.reports.diagnosis import (
+    AS_IT_IS,
+    NO_STATELESS,
+    NO_TERM,
+    OTHER_CATEGORY,
+    SWAPPED,
+    TERMS,
+    WRONG_CATEGORY,
+    diagnosis_file,
+    diagnosis_parts,
+)
+from afr_clip.reports.layout.text import to_rich
+from afr_clip.reports.page import write_page
+from afr_clip.reports.record.manifest import build_manifest
+from afr_clip.reports.record.results import RESULTS
+from afr_clip.reports.record.run_folder import RunFolderError, write_json
+from afr_clip.run.build import build_engine, check_model, data_settings, dataset_spec, describe
+from afr_clip.run.evaluate import build_scoring, provenance
+from afr_clip.run.job import DiagnosisJob
+from afr_clip.run.run import Run, finish_run, prepare
+from afr_clip.training.checkpoint import read_checkpoint
+from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
+
+logger = logging.getLogger(__name__)
+
+NO_TERMINAL_WIDTH = 200
+"""Columns of a table that is written to a file or a pipe."""
+
+Intervention = Callable[[Any], AbstractContextManager[None]]
+"""Changes what the text does in a network, inside a block."""
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a finished train or evaluate run.
+
+    Raises:
+        RunFolderError: If the folder holds no such run.
+    """
+    path = folder / RESULTS
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    manifest: dict[str, Any] = content.get("manifest", {})
+    if manifest.get("command") in ("train", "evaluate"):
+        return manifest
+    inside = sorted(str(found.parent) for found in folder.glob(f"*/{RESULTS}"))
+    if inside:
+        advice = f"Pass one of those in it, for example {inside[0]}."
+    elif (folder / "checkpoints").is_dir():
+        advice = "Its training was not finished: continue it with the same command and resume=true."
+    else:
+        advice = "Pass the folder of a train or evaluate run, or look at a network at its start with untrained=true."
+    msg = f"{folder} must be the folder of a finished run, but has no {RESULTS} of one. {advice}"
+    raise RunFolderError(msg)
+
+
+def diagnose(job: DiagnosisJob) -> None:
+    """Run ``afr-clip diagnose``."""
+    with interruptible():
+        check_model(job)
+        if not os.access(job.folder, os.W_OK):  # before it takes its time
+            msg = (
+                f"{job.folder} must be writable, because the diagnosis goes there. Copy the run, or change permissions."
+            )
+            raise RunFolderError(msg)
+        content = find_out(job)
+        write_json(job.folder / diagnosis_file(untrained=job.untrained), content)
+        console = Console(width=None if Console().is_terminal else NO_TERMINAL_WIDTH)
+        for heading, grids, notes in diagnosis_parts(content):
+            for grid in grids:
+                console.print(to_rich([grid], f"{heading}: {grid.name}"))
+            for note in notes:
+                console.print(note, markup=False, highlight=False)
+        if (job.folder / RESULTS).exists():
+            write_page(job.folder)
+        if content["manifest"]["backbone"]["random_weights"]:
+            logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
+        finish_run(job.folder)
+
+
+def find_out(job: DiagnosisJob) -> dict[str, Any]:
+    """Build the network, score its datasets with every change of the text, and return the content of the JSON file."""
+    checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
+    prepare(job)
+    record = job.record
+    run = Run(job.folder, build_manifest(record.command, record.overrides, record.config), is_written=False)
+    targets = [load_dataset(dataset_spec(dataset, job)) for dataset in job.targets]
+    for target in targets:
+        _warn_of_other_images(job, target)
+        if checkpoint is not None:
+            refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
+    run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target) for target in targets})
+    module, towers = build_scoring(job, run, checkpoint)
+    if not has_text(module.network):
+        msg = f"module={job.module.name} has no text to diagnose. Choose a method that compares images with text."
+        raise ValueError(msg)
+    diagnosing = DiagnosingModule(module.network, job)
+    data = AnomalyDataModule(None, targets, data_settings(job, towers))
+    engine = build_engine(job, run)
+    found = []
+    for target in targets:
+        started, name = time.monotonic(), target.spec.name
+        diagnosing.start(target, data.reference_batches(name, module.shots) if module.shots else ())
+        with data.naming_lost_images():
+            engine.trainer.test(diagnosing, dataloaders=data.target_dataloader(name), verbose=False)
+        found.append(diagnosing.finding() | {"seconds": round(time.monotonic() - started, 1)})
+    return {
+        "untrained": job.untrained,
+        "wrong_category": job.wrong_category,
+        "datasets": found,
+        "manifest": run.manifest,
+    }
+
+
+def _warn_of_other_images(job: DiagnosisJob, target: LoadedDataset) -> None:
+    name = target.spec.name
+    if job.recorded.get(name, target.digest.sha256) != target.digest.sha256:
+        logger.warning("%s has changed since the run scored it, so the run's own metrics are not those here.", name)
+
+
+class DiagnosingModule(AnomalyDetectionModule):
+    """Score each batch as it is, and again with every change of the text.
+
+    Where a network can be read out once and scored several times, its image tower runs once per batch.
+    """
+
+    def __init__(self, network: nn.Module, job: DiagnosisJob) -> None:
+        super().__init__(network, category_names=job.module.category_names)
+        self._job = job
+        self.changed: Any = nn.ModuleDict()  # moved to the device with the network
+
+    def start(self, target: LoadedDataset, references: Sequence[AnomalyBatch] = ()) -> None:
+        """Set the dataset that the next test run scores."""
+        samples = target.samples
+        truth = [s.category for s in samples], [s.is_anomalous for s in samples]
+        self.score_next(target.spec.name, DatasetMetrics(*truth), references)
+        names = list(dict.fromkeys(self._names_of(target)))
+        self._left_out: dict[str, str] = {}
+        self._changes = self._choose_changes(names)
+        self.changed = nn.ModuleDict({name: DatasetMetrics(*truth) for name in self._changes})
+        self._text = TextRecord(self._job.wrong_category)
+        self._measured: list[dict[tuple[int, str], dict[str, list[float]]]] = []
+
+    def _names_of(self, target: LoadedDataset) -> Iterator[str]:
+        words = self._job.module.category_names.value == "words"
+        yield from (sample.prompt_name if words else sample.category for sample in target.samples)
+
+    def _choose_changes(self, names: list[str]) -> dict[str, Intervention]:
+        changes: dict[str, Intervention] = {}
+        if not isinstance(self.network, AFRCLIP):
+            why = f"module={self._job.module.name} has no stateless embedding."
+        elif not self.network.cmfr:
+            why = "cmfr.enabled=false: no stateless embedding is rectified."
+        else:
+            why = ""
+            changes[NO_TERM] = without_text_term
+            changes[NO_STATELESS] = partial(changed_text, change=without_stateless)
+        if why:
+            self._left_out |= dict.fromkeys((TERMS, NO_TERM, NO_STATELESS), why)
+        changes[WRONG_CATEGORY] = partial(changed_text, change=named(lambda _: self._job.wrong_category))
+        if len(names) > 1:
+            following = dict(zip(names, [*names[1:], names[0]], strict=True))
+            changes[OTHER_CATEGORY] = partial(changed_text, change=named(following.__getitem__))
+        else:
+            self._left_out[OTHER_CATEGORY] = "All images have one category, so there is no other to name them by."
+        changes[SWAPPED] = partial(changed_text, change=with_prototypes_swapped)
+        return changes
+
+    def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:  # noqa: ANN401 - Lightning's own type
+        """Score one batch as it is, recording its text and terms, and with every change."""
+        if isinstance(self.network, TappedNetwork):
+            batch = replace(batch, tapped=self.network.tapped(batch.pictures))
+        with ExitStack() as recording:
+            recording.enter_context(changed_text(self.network, self._text))
+            terms = recording.enter_context(recorded_terms(self.network)) if isinstance(self.network, AFRCLIP) else []
+            prediction = super().test_step(batch, batch_idx)
+        self._measured.append(measure(terms))
+        for name, change in self._changes.items():
+            with change(self.network):
+                other = self(batch)
+            self.changed[name].update(other.anomaly_map, other.image_score, batch.mask, batch.has_mask, batch.index)
+        return prediction
+
+    def finding(self) -> dict[str, Any]:
+        """Return what was found on the dataset, as plain values."""
+        as_it_is, left_out = self.results, dict(self._left_out)
+        changed = {name: metrics.compute() for name, metrics in self.changed.items()}
+        if not self._text.reads_category:
+            for name in (WRONG_CATEGORY, OTHER_CATEGORY):
+                changed.pop(name, None)
+                left_out[name] = "The text is the same for every category."
+        return {
+            "dataset": self._target,
+            "terms": _summary(self._measured),
+            "prototypes": self._text.prototypes(self.network),
+            "metrics": list(_metric_rows({AS_IT_IS: as_it_is, **changed})),
+            "differences": list(_difference_rows(as_it_is, changed)),
+            "left_out": left_out,
+        }
+
+
+class TextRecord:
+    """Records the cosine of the prototypes that a network compares with, and whether its text reads the category.
+
+    Args:
+        wrong_category: What an image is called to see whether the text changes.
+    """
+
+    def __init__(self, wrong_category: str) -> None:
+        self._wrong_category = wrong_category
+        self._cosines: dict[str, list[float]] = {}
+        self.reads_category = False
+
+    def __call__(self, own: TextSource) -> TextSource:
+        """Make the source that records."""
+
+        def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401 - the network's own argument
+            text = own(category, given)
+            normal, abnormal = stateful_of(text).float().unbind(dim=1)
+            for name, cosine in zip(category, F.cosine_similarity(normal, abnormal).tolist(), strict=True):
+                self._cosines.setdefault(name, []).append(cosine)
+            if not self.reads_category:
+                other = own([self._wrong_category] * len(category), given)
+                self.reads_category = not _is_same(text, other)
+            return text
+
+        return source
+
+    def prototypes(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Return the cosine of normal and abnormal prototype by category, the mean over its images."""
+        rows: list[dict[str, Any]] = [
+            {"category": name, "cosine": statistics.fmean(cosines)} for name, cosines in self._cosines.items()
+        ]
+        if isinstance(network, AFRCLIP):  # the text tower's own, in front of the text adapter
+            frozen = network.text([row["category"] for row in rows], network.text_adapter.weight.device).stateful
+            for row, cosine in zip(rows, F.cosine_similarity(frozen[:, 0], frozen[:, 1]).tolist(), strict=True):
+                row["cosine_before_adapter"] = cosine
+        return rows
+
+
+def _is_same(text: Text, other: Text) -> bool:
+    parts, others = ((t,) if not isinstance(t, tuple) else t for t in (text, other))
+    return all(part.equal(its) for part, its in zip(parts, others, strict=True))
+
+
+def measure(stages: Sequence[tuple[Terms, Terms]]) -> dict[tuple[int, str], dict[str, list[float]]]:
+    """Return what the terms of a batch measure, one value per image, by stage (from 1) and kind of token."""
+    return {
+        (stage, kind): {name: values.tolist() for name, values in terms.measures().items()}
+        for stage, both in enumerate(stages, start=1)
+        for kind, terms in zip(("class token", "patches"), both, strict=True)
+    }
+
+
+def _summary(measured: Sequence[Mapping[tuple[int, str], Mapping[str, list[float]]]]) -> list[dict[str, Any]]:
+    """Return the medians over the images."""
+    return [
+        {"stage": stage, "tokens": kind}
+        | {name: statistics.median(value for batch in measured for value in batch[stage, kind][name]) for name in names}
+        for (stage, kind), names in (measured[0] if measured else {}).items()
+    ]
+
+
+def _metric_rows(results: Mapping[str, Sequence[CategoryResult]]) -> Iterator[dict[str, Any]]:
+    for text, categories in results.items():
+        for category in categories:
+            for metric in METRICS:
+                value = category.values[metric]
+                shown = None if math.isnan(value) else value
+                yield {"text": text, "category": category.category, "metric": metric, "value": shown}
+
+
+def _difference_rows(
+    as_it_is: Sequence[CategoryResult], changed: Mapping[str, Sequence[CategoryResult]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the mean difference of each metric over the categories that define it, in percent points."""
+    for text, categories in changed.items():
+        for metric in METRICS:
+            pairs = zip(categories, as_it_is, strict=True)
+            points = np.array([100 * (mine.values[metric] - own.values[metric]) for mine, own in pairs])
+            points = points[~np.isnan(points)]
+            interval = bootstrap_interval(points[None]) if points.size else None
+            yield {
+                "text": text,
+                "metric": metric,
+                "points": float(points.mean()) if points.size else None,
+                "low": None if interval is None else interval.low,
+                "high": None if interval is None else interval.high,
+                "num_categories": int(points.size),
+            }

@@ -128,7 +128,7 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
     if found["terms"]:
         yield (
             "Norms, share and turn are medians over a stage's tokens in each image, and then over the images. Scores "
-            "compare directions, so a turn near zero means that the stateless embedding cannot change them."
+            "compare directions, so a turn near zero means that the text's term cannot change them."
         )
     for name, reason in found["left_out"].items():
         yield f"Left out: {labels[name]}. {reason}"

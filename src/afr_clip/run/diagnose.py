@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
@@ -230,7 +231,7 @@ class DiagnosingModule(AnomalyDetectionModule):
         return {
             "dataset": self._target,
             "terms": _summary(self._measured),
-            "prototypes": self._text.prototypes(self.network),
+            "prototypes": self._text.prototypes(self.network, self.device),
             "metrics": list(_metric_rows({AS_IT_IS: as_it_is, **changed})),
             "differences": list(_difference_rows(as_it_is, changed)),
             "left_out": left_out,
@@ -264,13 +265,13 @@ class TextRecord:
 
         return source
 
-    def prototypes(self, network: nn.Module) -> list[dict[str, Any]]:
+    def prototypes(self, network: nn.Module, device: torch.device) -> list[dict[str, Any]]:
         """Return the cosine of normal and abnormal prototype by category, the mean over its images."""
         rows: list[dict[str, Any]] = [
             {"category": name, "cosine": statistics.fmean(cosines)} for name, cosines in self._cosines.items()
         ]
         if isinstance(network, AFRCLIP):  # the text tower's own, in front of the text adapter
-            frozen = network.text([row["category"] for row in rows], network.text_adapter.weight.device).stateful
+            frozen = network.text([row["category"] for row in rows], device).stateful
             for row, cosine in zip(rows, F.cosine_similarity(frozen[:, 0], frozen[:, 1]).tolist(), strict=True):
                 row["cosine_before_adapter"] = cosine
         return rows

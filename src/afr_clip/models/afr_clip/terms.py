@@ -33,7 +33,7 @@ class Terms(NamedTuple):
             \mathrm{share}_i = \frac{|\mathrm{text}_i|}{|\mathrm{text}_i| + |\mathrm{image}_i|}, \qquad
             \mathrm{turn}_i = \angle(\mathrm{text}_i + \mathrm{image}_i, \mathrm{image}_i)
 
-        Eqs. (7)-(8) compare directions, so the turn, in degrees, is all that the stateless embedding can change.
+        Eqs. (7)-(8) compare directions, so the turn, in degrees, is all that the text's term can change.
         """
         text, image = self.text.float(), self.image.float()
         text_norm, image_norm = text.norm(dim=-1), image.norm(dim=-1)

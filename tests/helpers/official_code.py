@@ -1,0 +1,671 @@
+"""Run the authors' own programs on drawn towers and pictures, and record what goes through them.
+
+Nothing of theirs is here: their repositories lie in the folder that ``AFR_CLIP_TEST_OFFICIAL`` names. Where a program
+needs a GPU, a download or a package that does not matter to the numbers, the run replaces it from outside; the README
+next to the golden files lists these changes.
+
+``PYTHONPATH=src:tests AFR_CLIP_TEST_OFFICIAL=DIR python -m helpers.official_code`` writes the golden files.
+"""
+
+import contextlib
+import functools
+import gzip
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import open_clip
+import packaging.version
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from helpers.naive_ada_clip import naive_clusters
+from helpers.official_differences import SIZE, WINDOW_SIZE, Record, thinned
+from helpers.pro_cases import pro_cases
+from helpers.repeatable import (
+    ARCHITECTURES,
+    NUM_PICTURES,
+    learned_state,
+    masks,
+    normalised,
+    pictures,
+    small_tower_state,
+    tower_state,
+)
+
+VARIABLE = "AFR_CLIP_TEST_OFFICIAL"
+COMMITS = {
+    "AnomalyCLIP": "45ed4dd35c05797d854294b5e8d585c545920089",
+    "AdaCLIP": "e27ee32bf19be149795c8c8972d4c3c88cd5a496",
+    "VAND-APRIL-GAN": "f13b8a634e04f9fde8fa03db125b25af5695d8e1",
+    "Accurate-WinCLIP-pytorch": "eef4f8cce6a80eddfa07415b503c22c6c3427351",
+    "anomalib": "b7233686172e3485bfbe01272a8cd7a7e4576986",
+}
+TAPS = [6, 12, 18, 24]
+LABELS = torch.arange(NUM_PICTURES) % 2
+NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "pandas")
+"""Packages that the programs import for counts, tables and pictures."""
+
+
+def official_folder(name: str) -> Path | None:
+    """Find a repository; ``None`` where it is not given."""
+    folder = Path(os.environ.get(VARIABLE, "")) / name
+    return folder if os.environ.get(VARIABLE) and folder.is_dir() else None
+
+
+@contextlib.contextmanager
+def official_modules(name: str, *modules: str) -> Iterator[list[ModuleType]]:
+    """Import modules of a repository under their own names, such as ``loss``, and forget them at the end."""
+    folder = official_folder(name)
+    assert folder is not None, f"{name} must be in the folder named by {VARIABLE}"
+    own = {path.stem for path in folder.iterdir()}
+    before = {key: module for key, module in sys.modules.items() if key.split(".")[0] in own}
+    stubs = {name: MagicMock() for name in NOT_NEEDED if find_spec(name) is None}
+    stubs["pkg_resources"] = SimpleNamespace(packaging=packaging)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    state = random.getstate()
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        warnings.simplefilter("ignore")
+        for key in before:
+            del sys.modules[key]
+        sys.modules.update(stubs)
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        patch.setattr(sys, "dont_write_bytecode", True)
+        _stay_on_cpu(patch)
+        _read_own_vocabulary(patch)
+        _take_empty_masks(patch)
+        try:
+            yield [importlib.import_module(module) for module in modules]
+        finally:
+            for key in [key for key in sys.modules if key.split(".")[0] in own or key in stubs]:
+                del sys.modules[key]
+            sys.modules.update(before)
+            root.handlers[:], _ = handlers, root.setLevel(level)
+            random.setstate(state)
+
+
+def _stay_on_cpu(patch: pytest.MonkeyPatch) -> None:
+    to = torch.Tensor.to
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(torch.Tensor, "cuda", lambda self, *_: self)
+    patch.setattr(nn.Module, "cuda", lambda self, *_: self)
+    patch.setattr(torch.Tensor, "to", lambda self, *a, **k: self if a[:1] == ("cuda",) else to(self, *a, **k))
+    # In float32 without autocast, divisions in place stand in the way of the backward pass.
+    patch.setattr(torch.Tensor, "__itruediv__", torch.Tensor.__truediv__)
+
+
+def _read_own_vocabulary(patch: pytest.MonkeyPatch) -> None:
+    """AdaCLIP's copy of CLIP's vocabulary is a pointer of Git LFS; all copies are the same file."""
+    vocabulary, unpacked = "bpe_simple_vocab_16e6.txt.gz", gzip.open
+    own = Path(open_clip.__file__).parent / vocabulary
+    patch.setattr(gzip, "open", lambda file, *a: unpacked(own if str(file).endswith(vocabulary) else file, *a))
+
+
+def _take_empty_masks(patch: pytest.MonkeyPatch) -> None:
+    """The programs make a normal image's mask of float zeros, which newer Pillow refuses."""
+    fromarray = Image.fromarray
+    patch.setattr(Image, "fromarray", lambda array, mode=None: fromarray(array.astype(np.uint8) if mode else array))
+
+
+@contextlib.contextmanager
+def without_half_rounding() -> Iterator[None]:
+    """Insert learned tokens as they are, where the published programs round them to half precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "half", lambda self: self)
+        yield
+
+
+def write_meta_tree(root: Path, category: str, size: int, references: Sequence[str] = ()) -> Path:
+    """Write the pictures as the authors' own converters would: PNG files and a ``meta.json``.
+
+    The first picture is the one training image of each category in ``references``.
+    """
+    entries: list[dict[str, Any]] = []
+    for index, (picture, mask) in enumerate(zip(pictures(size), masks(size), strict=True)):
+        kind = "bad" if mask.any() else "good"
+        paths = {"img_path": f"{category}/test/{kind}/{index:03d}.png", "mask_path": ""}
+        contents = {"img_path": picture}
+        if mask.any():
+            paths["mask_path"] = f"{category}/ground_truth/{kind}/{index:03d}_mask.png"
+            contents["mask_path"] = mask.astype(np.uint8) * 255
+        for key, content in contents.items():
+            (root / paths[key]).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(root / paths[key])
+        entries.append(paths | {"cls_name": category, "specie_name": kind, "anomaly": int(mask.any())})
+    train = {name: [entries[0] | {"cls_name": name}] for name in references}
+    (root / "meta.json").write_text(json.dumps({"train": train, "test": {category: entries}}))
+    return root
+
+
+class Recorded:
+    """Call a function and keep copies of what it was given and what it returned."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function, self.given, self.returned = function, [], []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.given.append([_copy(value) for value in args])
+        result = self.function(*args, **kwargs)
+        self.returned.append(_copy(result))
+        return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return [_copy(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def record_method(patch: pytest.MonkeyPatch, owner: type, name: str) -> list[tuple[list[Any], Any]]:
+    """Keep ``(arguments, result)`` of every call of a method."""
+    calls: list[tuple[list[Any], Any]] = []
+    original = getattr(owner, name)
+
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = [_copy(value) for value in args]
+        result = original(self, *args, **kwargs)
+        calls.append((given, _copy(result)))
+        return result
+
+    patch.setattr(owner, name, recorded)
+    return calls
+
+
+def record_step(patch: pytest.MonkeyPatch, kind: str, named: Callable[[], dict[str, Tensor]], into: Record) -> None:
+    """Keep gradients before and parameters after the one step of the next optimiser of a kind."""
+
+    class Step(getattr(torch.optim, kind)):  # type: ignore[misc]
+        def step(self, *args: Any) -> None:
+            into.update(
+                {f"grad.{name}": value.grad.clone() for name, value in named().items() if value.grad is not None}
+            )
+            super().step(*args)
+            into.update({f"stepped.{name}": value.detach().clone() for name, value in named().items()})
+
+    patch.setattr(torch.optim, kind, Step)
+
+
+def fill(module: nn.Module, prefix: str = "") -> None:
+    """Give all parameters of a learned part large drawn values."""
+    own = {f"{prefix}{name}": value for name, value in module.named_parameters()}
+    drawn = learned_state({name: value.shape for name, value in own.items()})
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(drawn[name])
+
+
+def in_order(calls: list[tuple[list[Any], Any]], image: Tensor) -> list[int]:
+    """Say which row of a shuffled batch shows each picture."""
+    distance = (normalised(image.shape[-1])[:, None] - image[None]).abs().amax(dim=(2, 3, 4))
+    assert distance.min(dim=1).values.max() < 1e-5
+    return distance.argmin(dim=1).tolist()
+
+
+# Each function below returns what one program read and computed. "Half" is with the published rounding of prompts.
+
+
+def anomaly_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train AnomalyCLIP for one step, save, load and score, all by its own programs."""
+    root, record = write_meta_tree(folder / "colon", "colon", SIZE), {}
+    rounding = contextlib.nullcontext() if half else without_half_rounding()
+    with (
+        official_modules("AnomalyCLIP", "AnomalyCLIP_lib", "AnomalyCLIP_lib.build_model", "train", "test") as found,
+        rounding,
+    ):
+        library, building, training, testing = found
+        with pytest.MonkeyPatch.context() as patch:
+            state = tower_state("ViT-known-quickgelu")
+            design: dict[str, Any] = {}
+
+            def load(name: str, device: str, design_details: dict[str, int]) -> tuple[nn.Module, None]:
+                design.update(design_details)
+                return building.build_model(name, dict(state), design_details), None
+
+            patch.setattr(library, "load", load)
+            learners: list[nn.Module] = []
+            for program in (training, testing):
+
+                def learner(
+                    *args: Any, made: Callable[..., nn.Module] = program.AnomalyCLIP_PromptLearner
+                ) -> nn.Module:
+                    learners.append(made(*args))
+                    fill(learners[-1])
+                    return learners[-1]
+
+                patch.setattr(program, "AnomalyCLIP_PromptLearner", learner)
+            encoded = record_method(
+                patch, importlib.import_module("AnomalyCLIP_lib.AnomalyCLIP").AnomalyCLIP, "encode_image"
+            )
+            sentences = record_method(
+                patch, importlib.import_module("AnomalyCLIP_lib.AnomalyCLIP").AnomalyCLIP, "encode_text_learn"
+            )
+            focal = record_method(patch, training.FocalLoss, "forward")
+            dice = record_method(patch, training.BinaryDiceLoss, "forward")
+            cross_entropy = Recorded(torch.nn.functional.cross_entropy)
+            patch.setattr(torch.nn.functional, "cross_entropy", cross_entropy)
+            used = ("ctx_", "compound_prompts_text.")
+            step: Record = {}
+            record_step(
+                patch, "Adam", lambda: {n: p for n, p in learners[-1].named_parameters() if n.startswith(used)}, step
+            )
+            common = {
+                "n_ctx": 12,
+                "t_n_ctx": 4,
+                "depth": 9,
+                "image_size": SIZE,
+                "dataset": "colon",
+                "features_list": TAPS,
+            }
+            common |= {"feature_map_layer": [0, 1, 2, 3], "save_path": str(folder / "saved")}
+            trained = common | {"train_data_path": str(root), "batch_size": NUM_PICTURES, "epoch": 1}
+            trained |= {"print_freq": 1, "save_freq": 1}
+            torch.manual_seed(0)
+            training.train(SimpleNamespace(**trained, learning_rate=0.001))
+            record |= step
+            order = in_order(encoded, encoded[0][0][0])
+            record["loss.image"] = cross_entropy.returned[0]
+            record["loss.focal"] = torch.stack([result for _, result in focal])
+            record["loss.dice"], record["loss.complement"] = (
+                torch.stack([result for _, result in dice[start::2]]) for start in (0, 1)
+            )
+            record["trained_maps"] = torch.stack([given[0][order, 1] for given, _ in focal], dim=1)
+            record["image_embedding"] = encoded[0][1][0][order]
+            record["tokens"] = torch.stack([tokens[order, 1:] for tokens in encoded[0][1][1]], dim=1)
+            record["text"] = sentences[0][1]
+
+            small = building.build_model("", small_tower_state("ViT-known-quickgelu"), design)
+            small.visual.DAPM_replace(DPAM_layer=20)
+            small.encode_image(normalised(SIZE)[:1], TAPS, DPAM_layer=20)
+            record["position_embedding"] = small.visual.positional_embedding.detach()
+
+            training.train(SimpleNamespace(**trained, learning_rate=0.0))  # saves the drawn weights as they are
+            for layers, prefix in ((TAPS, "all_taps."), ([24], "")):
+                blurred, scores = Recorded(testing.gaussian_filter), Recorded(lambda results, *_: 0.0)
+                patch.setattr(testing, "gaussian_filter", blurred)
+                patch.setattr(testing, "image_level_metrics", scores)
+                patch.setattr(testing, "pixel_level_metrics", scores)
+                saved = {"data_path": str(root), "checkpoint_path": str(folder / "saved" / "epoch_1.pth")}
+                scored = common | saved | {"features_list": layers, "sigma": 4, "metrics": "image-pixel-level"}
+                testing.test(SimpleNamespace(**scored))
+                results = scores.given[0][0]["colon"]
+                record[f"{prefix}map_before_smoothing"] = torch.stack([given[0] for given in blurred.given]) / len(
+                    layers
+                )
+                record[f"{prefix}map"] = torch.as_tensor(np.array(results["anomaly_maps"])).flatten(0, -3) / len(layers)
+                record[f"{prefix}score"] = torch.stack(list(results["pr_sp"]))
+    return record
+
+
+def april_gan(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train APRIL-GAN for one step, save, load and score, all by its own programs."""
+    root, record = write_meta_tree(folder / "things", "metal_nut", SIZE), {}
+    weights = folder / "clip.pt"
+    torch.save(tower_state("ViT-known"), weights)
+    with official_modules("VAND-APRIL-GAN", "open_clip", "open_clip.model", "train", "test") as found:
+        library, model, training, testing = found
+        with pytest.MonkeyPatch.context() as patch:
+            library.add_model_config(ARCHITECTURES)
+            layers: list[nn.Module] = []
+
+            def layer(*args: Any, made: Callable[..., nn.Module] = training.LinearLayer) -> nn.Module:
+                layers.append(made(*args))
+                fill(layers[-1])
+                return layers[-1]
+
+            patch.setattr(training, "LinearLayer", layer)
+            sentences = Recorded(training.encode_text_with_prompt_ensemble)
+            patch.setattr(training, "encode_text_with_prompt_ensemble", sentences)
+            encoded = record_method(patch, model.CLIP, "encode_image")
+            focal = record_method(patch, training.FocalLoss, "forward")
+            dice = record_method(patch, training.BinaryDiceLoss, "forward")
+            record_step(patch, "Adam", lambda: dict(layers[-1].named_parameters()), record)
+            common = {"model": "ViT-known", "pretrained": str(weights), "image_size": SIZE, "features_list": TAPS}
+            common |= {"config_path": str(ARCHITECTURES / "ViT-known.json"), "dataset": "visa"}
+            common |= {"save_path": str(folder / "saved")}
+            trained = common | {"train_data_path": str(root), "batch_size": NUM_PICTURES, "epoch": 1, "aug_rate": 0.0}
+            trained |= {"print_freq": 1, "save_freq": 1}
+            torch.manual_seed(0)
+            training.train(SimpleNamespace(**trained, learning_rate=0.001))
+            step = dict(record)
+            order = in_order(encoded, encoded[0][0][0])
+            record["loss.focal"] = torch.stack([result for _, result in focal])
+            record["loss.dice"] = torch.stack([result for _, result in dice])
+            record["trained_maps"] = torch.stack([given[0][order, 1] for given, _ in focal], dim=1)
+            record["image_embedding"] = encoded[0][1][0][order]
+            record["tokens"] = torch.stack([tokens[order, 1:] for tokens in encoded[0][1][1]], dim=1)
+            record["text"] = sentences.returned[0]["metal_nut"].T
+
+            training.train(SimpleNamespace(**trained, learning_rate=0.0))  # saves the drawn weights as they are
+            record |= step
+            torch.save(small_tower_state("ViT-known"), folder / "small.pt")
+            small, _, _ = library.create_model_and_transforms("ViT-known", SIZE, pretrained=str(folder / "small.pt"))
+            record["position_embedding"] = small.visual.positional_embedding.detach()
+            ranked = Recorded(lambda *_: 0.0)
+            patch.setattr(testing, "roc_auc_score", ranked)
+            patch.setattr(testing, "cal_pro_score", lambda *_: 0.0)
+            saved = {
+                "data_path": str(root),
+                "checkpoint_path": str(folder / "saved" / "epoch_1.pth"),
+                "mode": "zero_shot",
+            }
+            testing.test(SimpleNamespace(**common, **saved, k_shot=0, few_shot_features=TAPS))
+            record["map"] = ranked.given[0][1].view(NUM_PICTURES, SIZE, SIZE) / len(TAPS)
+            record["score"] = ranked.given[1][1].float()
+    return record
+
+
+def ada_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train AdaCLIP for one step on a normal and on an anomalous picture, save, load and score, by its own trainer."""
+    record: Record = {}
+    rounding = contextlib.nullcontext() if half else without_half_rounding()
+    with (
+        official_modules("AdaCLIP", "method", "method.custom_clip", "method.adaclip", "method.trainer") as found,
+        rounding,
+    ):
+        package, clip, networks, training = found
+        with pytest.MonkeyPatch.context() as patch:
+            clip.add_model_config(ARCHITECTURES)
+            states = {"own": dict(tower_state("ViT-known"))}
+            patch.setattr(
+                clip, "load_openai_model", lambda *_, **__: SimpleNamespace(state_dict=lambda: dict(states["own"]))
+            )
+            patch.setattr(networks, "KMeans", NaiveClusters)
+            projected = record_method(patch, networks.AdaCLIP, "proj_visual_tokens")
+            sentences = record_method(patch, networks.TextEmbebddingLayer, "forward")
+            focal = record_method(patch, training.FocalLoss, "forward")
+            dice = record_method(patch, training.BinaryDiceLoss, "forward")
+
+            def trainer() -> Any:
+                made = package.AdaCLIP_Trainer(
+                    backbone="ViT-known", feat_list=TAPS, input_dim=128, output_dim=64, learning_rate=0.01,
+                    device="cpu", image_size=SIZE, prompting_depth=4, prompting_length=5, prompting_branch="VL",
+                    prompting_type="SD", use_hsf=True, k_clusters=20,
+                )  # fmt: skip
+                drawn = learned_state({name: value.shape for name, value in learned(made).items()})
+                with torch.no_grad():
+                    for name, value in learned(made).items():
+                        value.copy_(drawn[name])
+                return made
+
+            def learned(made: Any) -> dict[str, Tensor]:
+                known = {id(value) for value in made.params_to_update}
+                return {name: value for name, value in made.named_parameters() if id(value) in known}
+
+            def items(index: int) -> dict[str, Any]:
+                mask = torch.from_numpy(masks(SIZE)[index]).float()[None, None]
+                image = normalised(SIZE)[index : index + 1]
+                return {"img": image, "img_mask": mask, "cls_name": ["metal_nut"], "anomaly": LABELS[index : index + 1]}
+
+            for kind, index in (("normal", 0), ("anomalous", 1)):
+                focal.clear(), dice.clear()
+                with pytest.MonkeyPatch.context() as once:
+                    step: Record = {}
+                    made: list[Any] = []
+                    record_step(once, "AdamW", lambda made=made: learned(made[0]), step)
+                    made.append(trainer())
+                    made[0].clip_model.train()
+                    made[0].train_one_batch(items(index))
+                record |= {f"{kind}.{name}": value for name, value in step.items()}
+                record[f"{kind}.loss.image"] = focal[0][1]
+                record[f"{kind}.loss.focal"] = torch.stack([result for _, result in focal[1:]])
+                record[f"{kind}.loss.dice"], record[f"{kind}.loss.complement"] = (
+                    torch.stack([result for _, result in dice[start::2]]) for start in (0, 1)
+                )
+
+            model = trainer()
+            model.save(folder / "ada_clip.pth")
+            model = trainer()
+            model.load(folder / "ada_clip.pth")
+            projected.clear(), sentences.clear()
+            blurred, results = Recorded(training.gaussian_filter), Recorded(lambda *_: {})
+            patch.setattr(training, "gaussian_filter", blurred)
+            patch.setattr(training, "calculate_metric", results)
+            patch.setattr(training, "calculate_average_metric", lambda *_: {})
+            model.evaluation([items(index) for index in range(NUM_PICTURES)], ["metal_nut"], save_fig=False)
+            evaluated = results.given[0][0]
+            record["image_embedding"] = torch.cat([tokens for _, (tokens, _) in projected])
+            record["tokens"] = torch.stack([torch.cat(of_all, dim=0) for _, (_, of_all) in projected])
+            record["text"] = torch.cat([text for _, text in sentences]).transpose(1, 2)
+            record["map_before_smoothing"] = torch.stack([given[0] for given in blurred.given])
+            record["map"] = torch.from_numpy(np.stack(evaluated["anomaly_maps"]))
+            record["score"] = torch.from_numpy(np.stack(evaluated["anomaly_scores"]))
+            states["own"] = small_tower_state("ViT-known")
+            record["position_embedding"] = clip.create_model(
+                "ViT-known", SIZE, "openai"
+            ).visual.positional_embedding.detach()
+    return record
+
+
+def win_z(folder: Path, *, shots: int = 0) -> Record:
+    """Score with Accurate-WinCLIP-pytorch's own program, zero-shot or with the first picture as reference."""
+    record: Record = {}
+    weights = folder / "clip.pt"
+    torch.save(tower_state("ViT-known-windows"), weights)
+    with official_modules("Accurate-WinCLIP-pytorch", "src.open_clip", "reproduce_WinCLIP") as found:
+        library, program = found
+        with pytest.MonkeyPatch.context() as patch:
+            root = write_meta_tree(folder / "things", "carpet", WINDOW_SIZE, program.CLSNAMES)
+            library.add_model_config(ARCHITECTURES)
+            made = library.create_customer_model_and_transforms
+            patch.setattr(
+                library, "create_customer_model_and_transforms", lambda name, pretrained: made(name, str(weights))
+            )
+            encoded = record_method(patch, program.CLIP_AD, "encode_image")
+            sentences = Recorded(program.prepare_text_future)
+            patch.setattr(program, "prepare_text_future", sentences)
+
+            class Enough(Exception):
+                """The program would go on with categories that have no pictures."""
+
+            def enough(*_: object) -> None:
+                raise Enough
+
+            ranked = Recorded(lambda *_: 0.0)
+            patch.setattr(program, "roc_auc_score", ranked)
+            patch.setattr(program, "average_precision_score", enough)
+            arguments = {
+                "image_size": WINDOW_SIZE,
+                "features_list": None,
+                "few_shot_features": None,
+                "data_path": str(root),
+            }
+            arguments |= {"save_path": str(folder / "saved"), "dataset": "mvtec", "model": "ViT-known-windows"}
+            with contextlib.suppress(Enough):
+                program.test(SimpleNamespace(**arguments, k_shot=shots))
+            large, middle, patches, whole, *_ = encoded[-1][1]
+            record["image_embedding"], record["tokens"] = whole, patches[:, :, 0]
+            record["windows_2"], record["windows_3"] = middle[:, :, 0], large[:, :, 0]
+            record["text"] = torch.nn.functional.normalize(
+                torch.cat([of_all[0] for of_all in sentences.returned[0]]), dim=-1
+            )
+            # With references, the program adds the two maps; everyone else takes their mean.
+            record["map"] = ranked.given[0][1].view(NUM_PICTURES, WINDOW_SIZE, WINDOW_SIZE).float() / (
+                2 if shots else 1
+            )
+            record["score"] = torch.as_tensor(ranked.given[1][1]).float()
+    return record
+
+
+def anomalib_winclip(folder: Path, *, shots: int = 0) -> Record:
+    """Score with anomalib's own model of WinCLIP, zero-shot or with the first picture as reference."""
+    repository = official_folder("anomalib")
+    assert repository is not None
+    source, weights = repository / "src" / "anomalib", folder / "clip.pt"
+    torch.save(tower_state("ViT-known-windows"), weights)
+    names = (
+        "anomalib",
+        "anomalib.data",
+        "anomalib.models",
+        "anomalib.models.components",
+        "anomalib.models.image.winclip",
+    )
+    packages = {name: ModuleType(name) for name in (*names, "anomalib.models.image")}
+    for name, package in packages.items():  # its own __init__ files import all of anomalib
+        package.__path__ = [str(repository / "src" / name.replace(".", "/"))]  # type: ignore[attr-defined]
+    packages["anomalib.data"].InferenceBatch = SimpleNamespace  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, package in packages.items():
+            patch.setitem(sys.modules, name, package)
+        base = source / "models" / "components" / "base"
+        for file, mixin in (("buffer_list", "BufferListMixin"), ("dynamic_buffer", "DynamicBufferMixin")):
+            setattr(packages["anomalib.models.components"], mixin, getattr(_load(base / f"{file}.py"), mixin))
+        program = importlib.import_module("anomalib.models.image.winclip.torch_model")
+        open_clip.add_model_config(ARCHITECTURES)
+        patch.setattr(program, "BACKBONE", "ViT-known-windows")
+        patch.setattr(program, "PRETRAINED", str(weights))
+        windows = program.WinClipModel._get_window_embeddings
+
+        def tokens_first(self: Any, *args: Any) -> Tensor:
+            """Hand tokens to the transformer as the open_clip does for which anomalib was written."""
+            with pytest.MonkeyPatch.context() as once:
+                forward = self.clip.visual.transformer.forward
+                swapped = lambda x: forward(x.transpose(0, 1)).transpose(0, 1)  # noqa: E731
+                once.setattr(self.clip.visual.transformer, "forward", swapped)
+                return windows(self, *args)
+
+        patch.setattr(program.WinClipModel, "_get_window_embeddings", tokens_first)
+        encoded = record_method(patch, program.WinClipModel, "encode_image")
+        image = normalised(WINDOW_SIZE)
+        model = program.WinClipModel(class_name="carpet", reference_images=image[:1] if shots else None)
+        result = model.eval()(image)
+        for name in [name for name in sys.modules if name.startswith("anomalib.")]:
+            patch.delitem(sys.modules, name)
+    whole, (middle, large), patches = encoded[-1][1]
+    text = torch.nn.functional.normalize(model.text_embeddings, dim=-1)
+    return {
+        "image_embedding": whole,
+        "tokens": patches,
+        "windows_2": middle,
+        "windows_3": large,
+        "text": text,
+        "map": result.anomaly_map,
+        "score": result.pred_score,
+    }
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class NaiveClusters:
+    """Stand in for k-means, whose seeds the published program draws from one state for a whole run."""
+
+    def __init__(self, n_clusters: int, **_: object) -> None:
+        self.num_clusters = n_clusters
+
+    def fit_predict(self, points: np.ndarray) -> np.ndarray:
+        """Return labels that depend on the points alone."""
+        return np.array(naive_clusters(torch.from_numpy(points), self.num_clusters))
+
+
+def published_pro(_: Path) -> Record:
+    """Compute the two repositories' own PRO, which is the same function in both.
+
+    On float64 maps: on float32 ones its thresholds are rounded to float32, by one NumPy differently from another.
+    """
+    record: Record = {}
+    for repository, module in (("AnomalyCLIP", "metrics"), ("VAND-APRIL-GAN", "test")):
+        with official_modules(repository, module) as (program,):
+            for name, (maps, mask) in pro_cases().items():
+                value = program.cal_pro_score(mask.numpy().astype(np.float32), maps.double().numpy())
+                assert record.setdefault(f"{name}.value", torch.tensor(value, dtype=torch.float64)) == value
+                record |= {f"{name}.map": maps, f"{name}.mask": mask}
+    return record
+
+
+def sentences(repository: str, category: str) -> tuple[list[str], list[str]]:
+    """Ask a repository for its normal and its abnormal sentences, each in alphabetical order."""
+    read: list[list[str]] = []
+
+    def tokenize(texts: list[str], **_: object) -> Tensor:
+        read.append(texts)
+        return torch.zeros(len(texts), 77, dtype=torch.int)
+
+    model = SimpleNamespace(encode_text=lambda ids: torch.ones(len(ids), 2))
+    if repository == "anomalib":
+        prompting = _load(Path(os.environ[VARIABLE]) / "anomalib/src/anomalib/models/image/winclip/prompting.py")
+        read += prompting.create_prompt_ensemble(category)
+    elif repository == "VAND-APRIL-GAN":
+        with official_modules(repository, "prompt_ensemble") as (program,):
+            program.encode_text_with_prompt_ensemble(model, [category], tokenize, "cpu")
+    elif repository == "AdaCLIP":
+        with official_modules(repository, "method.adaclip") as (program,):
+            layer = program.TextEmbebddingLayer(fixed=True)
+            layer.tokenize = tokenize
+            layer.encode_text(model, category, "cpu")
+    else:
+        with official_modules(repository, "reproduce_WinCLIP") as (program,):
+            read += program.prompt_order().prompt(category)
+    normal, abnormal = read
+    return sorted(normal), sorted(abnormal)
+
+
+def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
+    """Record a run without the rounding of prompts to half precision, and what comes out of one with it."""
+
+    def both(folder: Path) -> Record:
+        (folder / "half").mkdir()
+        rounded = run(folder / "half", half=True)
+        return run(folder) | {f"half.{name}": rounded[name] for name in ("text", "map", "score")}
+
+    return both
+
+
+RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
+    "anomaly_clip": (with_half(anomaly_clip), "AnomalyCLIP"),
+    "april_gan": (april_gan, "VAND-APRIL-GAN"),
+    "ada_clip": (with_half(ada_clip), "AdaCLIP"),
+    "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
+    "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),
+    "winclip_anomalib": (anomalib_winclip, "anomalib"),
+    "winclip_anomalib_one_shot": (functools.partial(anomalib_winclip, shots=1), "anomalib"),
+    "published_pro": (published_pro, "AnomalyCLIP"),
+}
+"""The golden files: how each is made, and from which repository."""
+
+
+def write(folder: Path, names: Sequence[str] = tuple(RUNS)) -> None:
+    """Write the golden files: everything as it is where it is small, evenly spread entries where it is large."""
+    for name in names:
+        run, repository = RUNS[name]
+        with TemporaryDirectory() as temporary:
+            record = run(Path(temporary))
+        keep = (lambda value: value) if name == "published_pro" else thinned
+        tensors = {key: keep(value).contiguous() for key, value in sorted(record.items())}
+        save_file(tensors, folder / f"{name}.safetensors", {"repository": repository, "commit": COMMITS[repository]})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    write(ARCHITECTURES, sys.argv[1:] or tuple(RUNS))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from afr_clip.clip.load import Towers, load_towers
-from afr_clip.clip.settings import BackboneSettings, CNNSettings
+from afr_clip.clip.settings import BackboneSettings, CNNSettings, PositionEmbeddings
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.afr_clip.settings import (
@@ -33,6 +33,7 @@ TINY = BackboneSettings(
     quick_gelu=True,
     other_activation=False,
     image_size=64,
+    position_embeddings=PositionEmbeddings.bicubic_antialias,
     tap_layers=None,
     cnn_stem=False,
     cnn=CNN,

@@ -11,9 +11,9 @@ from torch import nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
-from afr_clip.clip.settings import BackboneSettings, checked_tap_layers, default_tap_layers
+from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
-from afr_clip.clip.weights import fingerprint, hub_or_cache, load_clip_weights, weight_path
+from afr_clip.clip.weights import fingerprint, hub_or_cache, load_clip_weights, resize_input, weight_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,10 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             another architecture, or the input size is no multiple of the patch size.
     """
     check_architecture(settings)
-    download = _tag_to_download(settings)
+    download, way = _tag_to_download(settings), settings.position_embeddings
+    # open_clip resizes while it loads, and knows one way to do it.
+    resized_later = download is not None and way is not PositionEmbeddings.bicubic_antialias
+    size = None if resized_later else settings.image_size
     # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
     seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
     try:
@@ -67,7 +70,7 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             clip = open_clip.create_model(
                 settings.architecture,
                 pretrained=download,
-                force_image_size=settings.image_size,
+                force_image_size=size,
                 pretrained_text=False,
                 quick_gelu=settings.quick_gelu != settings.other_activation,
             )
@@ -80,6 +83,8 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             f"Fetch {source} on a machine with a network, then pass backbone.weights=PATH."
         )
         raise FileNotFoundError(msg) from error
+    if resized_later:
+        resize_input(clip, settings.image_size, way)
 
     cnn = view = stem = None
     if needs_cnn or settings.cnn_stem:
@@ -92,7 +97,7 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             torch.manual_seed(0)
             clip.visual.conv1 = PatchEmbedding(view.channels, clip.visual.conv1.out_channels)
     if settings.weights is not None:
-        load_clip_weights(clip, weight_path(settings.weights))
+        load_clip_weights(clip, weight_path(settings.weights), way)
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
     if view is not None:  # only now: weight files hold the embedding and not the CNN

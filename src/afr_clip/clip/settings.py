@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 
 
@@ -67,6 +68,14 @@ class CNNSettings:
         return self.pretrained and self.weights is None and not self.random_weights
 
 
+class PositionEmbeddings(Enum):
+    """How position embeddings are interpolated where the input has another size than the weights were trained for."""
+
+    bicubic_antialias = "bicubic_antialias"
+    bicubic = "bicubic"
+    bilinear = "bilinear"
+
+
 @dataclass
 class BackboneSettings:
     """Which CLIP to load and from where, its input size, and its tap layers.
@@ -81,6 +90,8 @@ class BackboneSettings:
         other_activation: Whether the towers run with the other activation on purpose, whatever the architecture has, as
             those did that APRIL-GAN's and AdaCLIP's published weights were trained on.
         image_size: Side of the square input in pixels.
+        position_embeddings: How position embeddings are brought to ``image_size``: ``bicubic_antialias`` as open_clip
+            and APRIL-GAN do it, ``bicubic`` as AdaCLIP, ``bilinear`` as AnomalyCLIP.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
         cnn_stem: Whether a stem over the CNN's maps takes the place of the image tower's patch embedding.
         cnn: The CNN of self prompting, and of the stem if there is one.
@@ -98,6 +109,7 @@ class BackboneSettings:
     quick_gelu: bool
     other_activation: bool
     image_size: int
+    position_embeddings: PositionEmbeddings
     tap_layers: list[int] | None
     cnn_stem: bool
     cnn: CNNSettings
@@ -106,6 +118,7 @@ class BackboneSettings:
         require_one_source(
             "backbone", pretrained=self.pretrained, weights=self.weights, random_weights=self.random_weights
         )
+        self.position_embeddings = PositionEmbeddings(self.position_embeddings)
         if self.image_size < 1:
             msg = f"backbone.image_size must be a positive number of pixels, got {self.image_size}. The paper uses 518."
             raise ValueError(msg)

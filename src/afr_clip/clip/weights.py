@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from re import Pattern
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -20,6 +21,8 @@ from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from afr_clip.clip.settings import PositionEmbeddings
 
 PACKAGED = "package:"
 """Prefix of a weight file inside an installed Python package."""
@@ -129,10 +132,11 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def load_clip_weights(clip: nn.Module, path: Path) -> None:
+def load_clip_weights(clip: nn.Module, path: Path, way: PositionEmbeddings) -> None:
     """Load a local weight file into an open_clip model of the same architecture.
 
-    Position embeddings of another grid are resized bicubically with antialiasing, as open_clip does.
+    Args:
+        way: How position embeddings of another grid are resized.
 
     Raises:
         ValueError: If the file belongs to another architecture.
@@ -140,9 +144,25 @@ def load_clip_weights(clip: nn.Module, path: Path) -> None:
     state = read_state_dict(path)
     # A file of another width would fail inside the resize with a shape error; load_exactly explains it better.
     if RESIZED in state and state[RESIZED].shape[-1] == clip.get_parameter(RESIZED).shape[-1]:
-        resize_pos_embed(state, clip)
+        resize_position_embeddings(state, clip, way)
     resize_text_pos_embed(state, clip)
     load_exactly(clip, state, path)
+
+
+def resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module, way: PositionEmbeddings) -> None:
+    """Interpolate the position embeddings in a state dict to the grid of an image tower; no other grid, no change."""
+    antialias = way is PositionEmbeddings.bicubic_antialias
+    resize_pos_embed(state, clip, "bilinear" if way is PositionEmbeddings.bilinear else "bicubic", antialias)
+
+
+def resize_input(clip: nn.Module, size: int, way: PositionEmbeddings) -> None:
+    """Make an open_clip model whose weights are loaded take square images of another size."""
+    visual: Any = clip.visual
+    visual.image_size = (size, size)
+    visual.grid_size = tuple(size // patch for patch in visual.patch_size)
+    state = {RESIZED: visual.positional_embedding.detach()}
+    resize_position_embeddings(state, clip, way)
+    visual.positional_embedding = nn.Parameter(state[RESIZED])
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

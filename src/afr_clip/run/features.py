@@ -30,6 +30,7 @@ _DECIDING = (
     "quick_gelu",
     "other_activation",
     "image_size",
+    "position_embeddings.value",
     "cnn_stem",
     "cnn.architecture",
     "cnn.stages",

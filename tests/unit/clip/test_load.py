@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from afr_clip.clip import weights
 from afr_clip.clip.load import Towers, check_architecture, load_towers
-from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings
 from afr_clip.clip.stem import aligned
 from afr_clip.clip.weights import fingerprint, read_state_dict
 from afr_clip.config.nodes import config_dir, method_names
@@ -92,6 +92,62 @@ def test_position_embeddings_are_stretched_as_open_clip_stretches_them(tmp_path)
     ours = load_towers(replace(TINY, random_weights=False, weights=str(path), image_size=96), needs_cnn=False)
     twin = open_clip.create_model(TINY.architecture, pretrained=str(path), force_image_size=96)
     torch.testing.assert_close(ours.backbone.clip.visual.positional_embedding, twin.visual.positional_embedding)
+
+
+INTERPOLATIONS = {
+    PositionEmbeddings.bicubic_antialias: {"mode": "bicubic", "antialias": True},
+    PositionEmbeddings.bicubic: {"mode": "bicubic"},
+    PositionEmbeddings.bilinear: {"mode": "bilinear"},
+}
+"""What torch is asked for: open_clip's and APRIL-GAN's way, AdaCLIP's, AnomalyCLIP's."""
+
+
+def interpolated(positions: torch.Tensor, side: int, way: PositionEmbeddings) -> torch.Tensor:
+    """Position embeddings of a square grid on another grid; the class token's stays."""
+    old = int((len(positions) - 1) ** 0.5)
+    grid = positions[1:].T.reshape(1, -1, old, old)
+    patches = torch.nn.functional.interpolate(grid, size=(side, side), align_corners=False, **INTERPOLATIONS[way])
+    return torch.cat([positions[:1], patches[0].flatten(1).T])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("kind", ["safetensors", "archive", "tag"])
+@pytest.mark.parametrize("way", PositionEmbeddings)
+def test_position_embeddings_are_interpolated_as_asked_whatever_the_weights_come_from(tmp_path, monkeypatch, way, kind):
+    state = clip_state(size=128)  # what the architecture was made for
+    path = tmp_path / "weights.pt"
+    if kind == "archive":
+        torch.jit.script(OpenAIArchive(state)).save(str(path))
+        state = {name: value.half().float() for name, value in state.items()}
+    else:
+        path = path.with_suffix(".safetensors")
+        save_file(state, path)
+    settings = replace(TINY, random_weights=False, weights=str(path), position_embeddings=way)
+    if kind == "tag":  # published weights, which open_clip would download
+        create = open_clip.create_model
+        monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"quick_gelu": True})
+        monkeypatch.setattr(
+            open_clip, "create_model", lambda name, pretrained, **more: create(name, pretrained=str(path), **more)
+        )
+        settings = replace(settings, weights=None, pretrained="published")
+    given = state["visual.positional_embedding"]
+    for size in (64, 128, 192):
+        backbone = load_towers(replace(settings, image_size=size), needs_cnn=False).backbone
+        expected = given if size == 128 else interpolated(given, size // 16, way)
+        assert torch.equal(backbone.clip.visual.positional_embedding, expected)
+        assert (backbone.image_size, backbone.grid_size) == (size, (size // 16, size // 16))
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
+        assert backbone.tap(torch.zeros(1, 3, size, size))[-1].shape == (1, 1 + (size // 16) ** 2, 64)
+
+
+def test_the_three_ways_differ_and_the_fingerprint_does_not(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(clip_state(size=64), path)
+    filed = replace(TINY, random_weights=False, weights=str(path), image_size=96)
+    towers = [load_towers(replace(filed, position_embeddings=way), needs_cnn=False) for way in PositionEmbeddings]
+    first, second, third = (one.backbone.clip.visual.positional_embedding for one in towers)
+    assert min((a - b).abs().max() for a, b in ((first, second), (second, third), (first, third))) > 1e-3
+    assert len({one.fingerprint() for one in towers}) == 1
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):
@@ -238,6 +294,7 @@ def test_the_fingerprint_sees_every_weight():
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path(config_dir(), "backbone").glob("*.yaml")))
 def test_every_shipped_backbone_agrees_with_open_clip(name):
     values = yaml.safe_load(Path(config_dir(), "backbone", f"{name}.yaml").read_text())
+    values["position_embeddings"] = PositionEmbeddings(values["position_embeddings"])
     settings = BackboneSettings(
         **{key: value for key, value in values.items() if key not in {"_target_", "defaults", "cnn"}}, cnn=CNN
     )

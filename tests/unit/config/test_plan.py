@@ -74,11 +74,30 @@ def test_a_single_key_that_was_typed_wins_and_nothing_else_changes(restored, typ
 
 @pytest.mark.parametrize(
     "typed",
-    ["module.network.mpfa_window=3", "module.network.prompts.style=winclip", "backbone.tap_layers=[6,12]"],
+    [
+        "module.network.mpfa_window=3",
+        "module.network.prompts.style=winclip",
+        "backbone.tap_layers=[6,12]",
+        "backbone.position_embeddings=bicubic",
+    ],
 )
 def test_what_would_be_another_network_is_refused(restored, typed):
     with pytest.raises(ConfigError, match=f"^{typed.split('=')[0]} belongs to the trained network"):
         restored(typed)
+
+
+@pytest.mark.parametrize("method", ["anomaly_clip", "ada_clip"])
+def test_a_checkpoint_keeps_the_way_its_position_embeddings_were_interpolated(composed, method):
+    trained = composed(f"module={method}")
+    official = trained.backbone.position_embeddings.value
+    assert official == {"anomaly_clip": "bilinear", "ada_clip": "bicubic"}[method]
+    config = composed(*KEYS, command="evaluate")
+    assert plain(restore_at_hand(config, plain(trained), KEYS))["backbone"]["position_embeddings"] == official
+    # Before there was a choice, the towers had other names, and open_clip's way.
+    old = plain(trained)
+    old["backbone"] = plain(composed("backbone=vit_l_14_336_gelu"))["backbone"]
+    del old["backbone"]["position_embeddings"]
+    assert plain(restore_at_hand(config, old, KEYS))["backbone"]["position_embeddings"] == "bicubic_antialias"
 
 
 def test_a_learned_temperature_cannot_be_typed(composed):

@@ -35,9 +35,8 @@ class AnomalyCLIP(nn.Module):
     Note:
         The defaults are the setting of the published numbers. It differs from the paper: the local stream is read out
         only after the last block, deep tokens overwrite words, the class token passes no ``ln_post``. Differences from
-        the published code: deep tokens are not rounded to half precision, position embeddings are resized as open_clip
-        does (bicubic with antialiasing instead of bilinear), and a sum over taps is a mean, which ranks alike and stays
-        a probability. The categories' names are not read: the sentences say ``object`` for all of them.
+        the published code: deep tokens are not rounded to half precision, and a sum over taps is a mean, which ranks
+        alike and stays a probability. The categories' names are not read: the sentences say ``object`` for all of them.
 
     Args:
         readout: Where the local stream starts and is read out.

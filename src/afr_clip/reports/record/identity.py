@@ -39,6 +39,7 @@ _NAMED_BY_TARGET = {
 
 
 _WITHOUT_KEY: dict[str, Any] = {
+    "backbone.position_embeddings": "bicubic_antialias",
     "loss.focal_smoothing": 0.0,
     "loss.image_smoothing": 0.0,
     "loss.dice_per": "image",

@@ -40,6 +40,11 @@ def test_a_record_from_before_a_key_means_what_was_done_then(changed):
     assert "loss.dice_per" not in flat({"module": {"name": "winclip"}})
 
 
+def test_towers_of_old_records_have_open_clips_position_embeddings():
+    old, now = {"name": "tiny"}, {"name": "tiny", "position_embeddings": "bicubic_antialias"}
+    assert flat({"backbone": old}) == flat({"backbone": now})
+
+
 def test_a_record_from_before_a_methods_key_means_what_the_method_did_then():
     old, now = {"shots": 1}, {"shots": 1, "released_weights": None}
     old, now = ({"module": {"name": "april_gan", "network": network}} for network in (old, now))

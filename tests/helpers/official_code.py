@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from helpers.naive_ada_clip import naive_clusters
-from helpers.official_differences import SIZE, WINDOW_SIZE, Record, thinned
+from helpers.official_differences import SIZE, WINDOW_SIZE, Record, hard_logits, thinned
 from helpers.pro_cases import pro_cases
 from helpers.repeatable import (
     ARCHITECTURES,
@@ -589,6 +589,20 @@ class NaiveClusters:
         return np.array(naive_clusters(torch.from_numpy(points), self.num_clusters))
 
 
+def losses(_: Path) -> Record:
+    """Compute AdaCLIP's loss terms, which AnomalyCLIP and APRIL-GAN have too, on hard logits; Dice also as it trains."""
+    record: Record = {}
+    with official_modules("AdaCLIP", "loss") as (program,):
+        for term, images in (("focal", NUM_PICTURES), ("dice", NUM_PICTURES), ("dice_of_rows", 1)):
+            logits = hard_logits().requires_grad_()
+            both = torch.stack([torch.zeros_like(logits), logits], dim=1).softmax(dim=1)[:images]
+            mask = torch.from_numpy(masks(32)[:images]).float()[:, None].squeeze()
+            value = program.FocalLoss()(both, mask) if term == "focal" else program.BinaryDiceLoss()(both[:, 1], mask)
+            record[term] = value.detach()
+            (record[f"{term}.grad"],) = torch.autograd.grad(value, logits)
+    return record
+
+
 def published_pro(_: Path) -> Record:
     """Compute the two repositories' own PRO, which is the same function in both.
 
@@ -646,6 +660,7 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
     "anomaly_clip": (with_half(anomaly_clip), "AnomalyCLIP"),
     "april_gan": (april_gan, "VAND-APRIL-GAN"),
     "ada_clip": (with_half(ada_clip), "AdaCLIP"),
+    "losses": (losses, "AdaCLIP"),
     "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
     "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),
     "winclip_anomalib": (anomalib_winclip, "anomalib"),

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afr_clip.losses.total import AnomalyLoss, LossTerms
+from afr_clip.losses.total import AnomalyLoss, LossTerms, dice_loss, focal_loss, rows_as_images
 from afr_clip.models.ada_clip.network import released_tensors
 from afr_clip.models.winclip.windows import embed_windows, window_positions
 from afr_clip.training.schedule import optimizer_factory
 from helpers.configs import _compose, validate
 from helpers.methods import build_method
-from helpers.repeatable import NUM_PICTURES, learned_state, load_repeatable_towers, masks, normalised
+from helpers.repeatable import NUM_PICTURES, learned_state, load_repeatable_towers, masks, normalised, uniform
 
 KEPT = 192
 """A golden file keeps about so many entries of a tensor, evenly spread."""
@@ -87,8 +87,8 @@ class Comparison:
         optimizer.step()
         stepped = self.names(trained)
         found: dict[str, list[Difference]] = {"gradients, relative": [], "weights after a step": []}
-        # A tensor without a gradient is not stepped officially. AdaCLIP's text prompt of block 1, which nothing reads, is
-        # a part of a larger tensor here and decays with it.
+        # Without a gradient there is no step. AdaCLIP's text prompt of block 1, which nothing reads, is part of a larger
+        # tensor here, and decays with it.
         start = f"{prefix}grad."
         for name in [name.removeprefix(start) for name in self.record if name.startswith(start)]:
             official = self.record[f"{prefix}grad.{name}"]
@@ -227,7 +227,32 @@ def winclip(
     return compare.found
 
 
+def losses(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
+    """Compare the loss terms on maps of hard logits, of which some saturate, and their gradients."""
+    found: dict[str, Difference] = {}
+    smoothed = partial(focal_loss, smoothing=1e-5)
+    terms = {
+        "focal": smoothed,
+        "dice": dice_loss,
+        "dice_of_rows": lambda p, mask: dice_loss(rows_as_images(p[:1]), rows_as_images(mask[:1])),
+    }
+    for term, function in terms.items():
+        logits = hard_logits().requires_grad_()
+        value = function(logits.sigmoid(), torch.from_numpy(masks(32)))
+        (gradient,) = torch.autograd.grad(value, logits)
+        found[f"{term} of hard logits"] = difference(value, record[term])
+        one = difference(gradient, record[f"{term}.grad"])
+        found[f"{term} of hard logits, relative gradients"] = Difference(one.largest / one.scale, 1.0)
+    return found
+
+
+def hard_logits() -> Tensor:
+    """Draw one logit per pixel between -20 and 20: float32 probabilities of exactly 1 and of 2e-9 are among theirs."""
+    return uniform("logits", (NUM_PICTURES, 32, 32), -20, 20)
+
+
 METHODS: dict[str, Callable[..., dict[str, Difference]]] = {
+    "losses": losses,
     "anomaly_clip": anomaly_clip,
     "april_gan": april_gan,
     "ada_clip": ada_clip,
@@ -251,6 +276,9 @@ ALLOWED = {
     "half.text": 5e-4,  # the programs round learned tokens to the 11 bits of half precision, this project does not
     "half.map": 5e-4,
     "half.score": 5e-4,
+    # Near 1, float32 steps of p are 6e-8. The programs keep 1 - p as a number of its own, here it is computed from p.
+    "focal of hard logits": 1e-4,
+    "focal of hard logits, relative gradients": 5e-3,
     "gradients, relative": 1e-4,  # of the largest of each tensor, whose terms nearly cancel
 }
 """The largest difference where it may be larger, by the end of the name, and why."""

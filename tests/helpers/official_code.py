@@ -590,7 +590,7 @@ class NaiveClusters:
 
 
 def losses(_: Path) -> Record:
-    """Compute AdaCLIP's loss terms, which AnomalyCLIP and APRIL-GAN have too, on hard logits; Dice also as it trains."""
+    """Compute AdaCLIP's loss terms, the same as AnomalyCLIP's and APRIL-GAN's, on hard logits; Dice also by row."""
     record: Record = {}
     with official_modules("AdaCLIP", "loss") as (program,):
         for term, images in (("focal", NUM_PICTURES), ("dice", NUM_PICTURES), ("dice_of_rows", 1)):

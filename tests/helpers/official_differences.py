@@ -9,13 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afr_clip.clip.weights import resize_position_embeddings
 from afr_clip.losses.total import AnomalyLoss, LossTerms, dice_loss, focal_loss, rows_as_images
 from afr_clip.models.ada_clip.network import released_tensors
 from afr_clip.models.winclip.windows import embed_windows, window_positions
 from afr_clip.training.schedule import optimizer_factory
 from helpers.configs import _compose, validate
 from helpers.methods import build_method
-from helpers.repeatable import NUM_PICTURES, learned_state, load_repeatable_towers, masks, normalised, uniform
+from helpers.repeatable import (
+    NUM_PICTURES,
+    learned_state,
+    load_repeatable_towers,
+    masks,
+    normalised,
+    small_tower_state,
+    uniform,
+)
 
 KEPT = 192
 """A golden file keeps about so many entries of a tensor, evenly spread."""
@@ -67,6 +76,12 @@ class Comparison:
     def __setitem__(self, name: str, ours: Tensor) -> None:
         self.found[name] = difference(ours, self.record[name])
 
+    def positions(self, architecture: str) -> None:
+        """Compare position embeddings of 6 x 6 patches, brought to 8 x 8 in the way of the method's own backbone."""
+        state = small_tower_state(architecture)
+        resize_position_embeddings(state, self.network.backbone.clip, self.job.backbone.position_embeddings)
+        self["position_embedding"] = state["visual.positional_embedding"]
+
     def loss(self, prefix: str, image: Tensor, category: list[str], mask: Tensor, is_anomalous: Tensor) -> None:
         """Compare the terms of the recipe's loss, all gradients, and the weights after one step of its optimiser."""
         prediction = self.network(image, category)
@@ -87,8 +102,8 @@ class Comparison:
         optimizer.step()
         stepped = self.names(trained)
         found: dict[str, list[Difference]] = {"gradients, relative": [], "weights after a step": []}
-        # Without a gradient there is no step. AdaCLIP's text prompt of block 1, which nothing reads, is part of a larger
-        # tensor here, and decays with it.
+        # Without a gradient there is no step. AdaCLIP's text prompt of block 1, which nothing reads, is part of a
+        # larger tensor here, and decays with it.
         start = f"{prefix}grad."
         for name in [name.removeprefix(start) for name in self.record if name.startswith(start)]:
             official = self.record[f"{prefix}grad.{name}"]
@@ -156,6 +171,7 @@ def anomaly_clip(record: Record, folder: Path, released: Path | None = None) -> 
             compare[f"{prefix}map_before_smoothing"] = prediction.trained_maps.mean(dim=1)
             compare[f"{prefix}map"], compare[f"{prefix}score"] = prediction.anomaly_map, prediction.image_score
         compare["half.map"], compare["half.score"] = prediction.anomaly_map, prediction.image_score
+    compare.positions("ViT-known-quickgelu")
     compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
     return compare.found
 
@@ -171,6 +187,7 @@ def april_gan(record: Record, folder: Path, released: Path | None = None) -> dic
         compare["text"] = network.text(["metal_nut"], torch.device("cpu")).stateful[0]
         prediction = network(image, category)
         compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
+    compare.positions("ViT-known")
     compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
     return compare.found
 
@@ -195,6 +212,7 @@ def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict
     unsmoothed = on_released_weights(*make, "module.network.scoring.smoothing_sigma=0.0")
     with torch.no_grad():
         compare["map_before_smoothing"] = unsmoothed(image, category).anomaly_map
+    compare.positions("ViT-known")
     for kind, index in (("normal", 0), ("anomalous", 1)):
         one = slice(index, index + 1)
         compare.network = on_released_weights(*make)

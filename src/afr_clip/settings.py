@@ -13,6 +13,7 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 FEATURE_DTYPES = ("float32", "float16")
 OPTIMIZERS = ("adam", "adamw")
+MOSAIC_LABELS = ("any", "replaced")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
@@ -43,6 +44,7 @@ class LoadingSettings:
     num_workers: int
     augment: bool
     mosaic: float
+    mosaic_label: str
     cache: bool
     feature_cache: bool
     feature_dtype: str
@@ -54,6 +56,7 @@ class LoadingSettings:
             None
             if 0 <= self.mosaic <= 1
             else f"data.mosaic must be from 0 to 1, got {self.mosaic}. Change data.mosaic=VALUE.",
+            one_of("data.mosaic_label", self.mosaic_label, MOSAIC_LABELS, "AdaCLIP's public code has replaced."),
             one_of("data.feature_dtype", self.feature_dtype, FEATURE_DTYPES, "float32 loses nothing."),
         )
 

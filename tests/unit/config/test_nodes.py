@@ -217,6 +217,7 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
 def test_each_method_is_trained_with_its_published_loss_and_betas(composed, method, betas, published):
     config = composed(f"module={method}", "dataset=visa")
     assert config.optimizer.betas == betas
+    assert config.data.mosaic_label == ("replaced" if method == "ada_clip" else "any")
     assert AnomalyLoss(**vars(validate(config).loss)) == published
 
 

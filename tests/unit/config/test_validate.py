@@ -57,11 +57,12 @@ def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
 @pytest.mark.parametrize(
     ("key", "wrong", "message"),
     [
+        ("data.mosaic_label", "four", r"^data\.mosaic_label must be one of any, replaced, got four"),
         ("loss.dice_per", "column", r"^loss\.dice_per must be one of image, row, got column"),
         ("loss.focal_smoothing", 0.5, r"^loss\.focal_smoothing must be below 0\.5, got 0\.5"),
     ],
 )
-def test_the_readings_of_the_loss_are_checked(changed, key, wrong, message):
+def test_the_readings_of_the_public_codes_are_checked(changed, key, wrong, message):
     with pytest.raises(ConfigError, match=message):
         validate(changed(**{key.replace(".", "__"): wrong}))
 

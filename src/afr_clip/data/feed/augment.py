@@ -84,11 +84,15 @@ class Mosaic:
 
     Args:
         probability: Share of images that become a mosaic.
+        label: Which images decide whether it is anomalous as a whole: ``any`` of the four, or the one that it
+            ``replaced``, as in AdaCLIP's public code.
     """
 
-    def __init__(self, samples: Sequence[AnomalySample], probability: float) -> None:
+    def __init__(self, samples: Sequence[AnomalySample], probability: float, label: str = "any") -> None:
         self._probability = probability
+        self._label = label
         self._categories = [sample.category for sample in samples]
+        self._anomalous = [sample.is_anomalous for sample in samples]
         self._by_type: dict[str, dict[str, list[int]]] = {}
         for index, sample in enumerate(samples):
             self._by_type.setdefault(sample.category, {}).setdefault(sample.defect_type, []).append(index)
@@ -101,6 +105,11 @@ class Mosaic:
         by_type = list(self._by_type[self._categories[index]].values())
         types = [by_type[generator.integers(len(by_type))] for _ in range(4)]
         return tuple(int(generator.choice(drawn)) for drawn in types)
+
+    def is_anomalous(self, index: int, shown: Sequence[int]) -> bool:
+        """Whether what is shown in place of an image counts as anomalous; its mask always tells the truth."""
+        decisive = [index] if self._label == "replaced" else shown
+        return any(self._anomalous[position] for position in decisive)
 
 
 def collage(quarters: Sequence[Pixels]) -> Pixels:

@@ -37,6 +37,7 @@ class DataSettings:
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed; decides the order of training and the augmentation.
         mosaic: Share of training images that become a collage of four images of their category.
+        mosaic_label: Whether ``any`` of the four or the image ``replaced`` decides a collage's label.
         cache: Whether resized pixels are kept on disk, in ``cache_dir``.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.
@@ -51,6 +52,7 @@ class DataSettings:
     seed: int = 0
     augment: bool = False
     mosaic: float = 0.0
+    mosaic_label: str = "any"
     cache: bool = False
     cache_dir: Path | None = None
     eval_batch_size: int | None = None
@@ -229,7 +231,9 @@ class AnomalyDataModule(LightningDataModule):
             assert settings.cache_dir is not None, "DataSettings refuses a cache without a folder"
             cache = open_cache(loaded.samples, reader, loaded.digest, settings.cache_dir)
         augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
-        mosaic = Mosaic(loaded.samples, settings.mosaic) if training and settings.mosaic else None
+        mosaic = None
+        if training and settings.mosaic:
+            mosaic = Mosaic(loaded.samples, settings.mosaic, settings.mosaic_label)
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
         return AnomalyDataset(*parts, features=features)
 

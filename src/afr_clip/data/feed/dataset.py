@@ -96,13 +96,15 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         pixels = self._read(shown[0]) if len(shown) == 1 else collage([self._read(position) for position in shown])
         if self._augmentation is not None and draw_seed is not None:
             pixels = self._augmentation(pixels, draw_seed)
-        samples = [self.samples[position] for position in shown]
+        sample = self.samples[index]
+        if self._mosaic is not None:
+            sample = replace(sample, is_anomalous=self._mosaic.is_anomalous(index, shown))
         return AnomalyItem(
             image=normalise(pixels.image, self._mean, self._std),
             mask=pixels.mask,
-            has_mask=all(self._is_truth_known(sample) for sample in samples),
+            has_mask=all(self._is_truth_known(self.samples[position]) for position in shown),
             index=index,
-            sample=replace(self.samples[index], is_anomalous=any(sample.is_anomalous for sample in samples)),
+            sample=sample,
             share=share,
         )
 

@@ -40,6 +40,7 @@ _NAMED_BY_TARGET = {
 
 _WITHOUT_KEY: dict[str, Any] = {
     "backbone.position_embeddings": "bicubic_antialias",
+    "data.mosaic_label": "any",
     "loss.focal_smoothing": 0.0,
     "loss.image_smoothing": 0.0,
     "loss.dice_per": "image",

@@ -143,3 +143,15 @@ def test_a_dataset_shows_collages_with_their_truth(tmp_path):
         assert (item.index, item.has_mask, item.sample.category) == (normal, True, samples[normal].category)
     with pytest.raises(TypeError, match=r"must be asked for \(index, draw_seed\), got 3"):
         dataset[3]
+
+
+def test_a_collage_counts_as_what_it_replaced_where_that_is_asked(tmp_path):
+    samples = read_samples(DatasetSpec("toy", "mvtec_ad", root=write_mvtec_tree(tmp_path), split="test"))
+    parts, labels = (samples, SampleReader(SIZE), (0.0,) * 3, (1.0,) * 3), {}
+    for label in ("any", "replaced"):
+        dataset = AnomalyDataset(*parts, mosaic=Mosaic(samples, 1.0, label))
+        items = [dataset[index, seed] for index in range(len(samples)) for seed in range(3)]
+        labels[label] = [item.sample.is_anomalous for item in items]
+    assert labels["any"] == [bool(item.mask.any()) for item in items]
+    assert labels["replaced"] == [sample.is_anomalous for sample in samples for _ in range(3)]
+    assert labels["any"] != labels["replaced"]

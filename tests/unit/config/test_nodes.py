@@ -180,6 +180,19 @@ def test_the_readings_are_all_there_after_the_reference(composed):
     assert set(readings) == {path.stem for path in CONF.glob("ablation/reading_*.yaml")}
 
 
+def test_the_page_of_differences_names_every_reading():
+    page = (CONF.parent / "docs" / "differences.md").read_text(encoding="utf-8")
+    names = [path.stem.removeprefix("reading_") for path in CONF.glob("ablation/reading_*.yaml")]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_optimiser_that_the_authors_reading_leaves_out_can_be_added_as_its_header_says(composed):
+    header = (CONF / "ablation" / "reading_author_later.yaml").read_text(encoding="utf-8").partition("# add ")[2]
+    typed = header.splitlines()[0].rstrip(".").split()
+    optimizer = validate(composed("ablation=reading_author_later", *typed)).optimizer
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay) == ("adamw", 1e-5, 0.01)
+
+
 def test_a_sweep_knows_the_groups_of_the_training_that_it_starts():
     trained, swept = (OmegaConf.load(CONF / f"{name}.yaml").defaults[1:] for name in ("train", "sweep"))
     assert swept == trained

@@ -63,6 +63,17 @@ def test_an_old_checkpoint_scores_as_it_did(run, drawn_dir, tmp_path):
     assert_same_numbers(tmp_path / "new" / "results.csv", OLD / "whole" / "results.csv")
 
 
+def test_an_old_run_is_diagnosed_with_its_numbers(run, drawn_dir, tmp_path):
+    shutil.copytree(OLD / "whole", tmp_path / "old")
+    keys = ("num_threads=1", "data.num_workers=0", f"drawn_dir={drawn_dir}")
+    assert run("diagnose", str(tmp_path / "old"), *keys) == 0
+    (found,) = json.loads((tmp_path / "old" / "diagnosis.json").read_text())["datasets"]
+    own = {(row["category"], row["metric"]): row["value"] for row in found["metrics"] if row["text"] == "as_it_is"}
+    recorded = {tuple(row[1:3]): float(row[3]) for row in read_csv(OLD / "whole" / "results.csv")[1:]}
+    assert own == pytest.approx({key: value for key, value in recorded.items() if key[0] != "mean"}, abs=1e-5)
+    assert len(found["terms"]) == 8
+
+
 def test_an_old_run_that_was_killed_is_resumed_to_the_same_weights(run, drawn_dir, tmp_path):
     shutil.copytree(OLD / "half", tmp_path / "half")
     assert run("train", *KEYS, f"drawn_dir={drawn_dir}", f"run_dir={tmp_path / 'half'}", "resume=true") == 0

@@ -130,17 +130,17 @@ def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Pat
 
 
 def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[DictConfig]:
-    """Yield the datasets that a run scored, where it found them.
+    """Yield the datasets that a run scored, where it found them, or where it looked if they are no longer there.
 
     Args:
-        has_moved: Whether to look where the run was told to instead.
+        has_moved: Whether another place was typed.
     """
     own = compose_group("dataset", "folder")
     own.merge_with(_without_hydra_keys(run["config"]["dataset"]))
     for name, facts in run["targets"].items():
         is_own = run["command"] == "evaluate"
         node = own.copy() if is_own else compose_target(name, OmegaConf.create(run["config"]["protocol"]), own)
-        if not has_moved:
+        if not has_moved and Path(facts["root"]).is_dir():
             node.root = facts["root"]
         yield node
 

@@ -35,9 +35,9 @@ _LABELS = {
 """What each change of the text is called."""
 
 _TERM_COLUMNS = {
-    "text_norm": ("|F_t^s|", "Norm of the text's term of Eq. (6)"),
-    "image_norm": ("|F_v * M_v|", "Norm of the image's term of Eq. (6)"),
-    "share": ("Share of text", "Text norm / (text norm + image norm), in percent"),
+    "text_norm": ("Text term", "Norm of the text's term of Eq. (6), |F_t^s|"),
+    "image_norm": ("Image term", "Norm of the image's term of Eq. (6), |F_v * M_v|"),
+    "share": ("Share of text", "Text term / (text term + image term), in percent"),
     "turn": ("Turn", "Degrees by which the text's term turns the image's"),
 }
 

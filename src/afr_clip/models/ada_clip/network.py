@@ -39,8 +39,9 @@ class AdaCLIP(nn.Module):
         The map is one softmax of the taps' mean similarity; the loss sees the softmax of every tap. Differences from
         the released code: all scores are float32 and prompts are not rounded to half precision; batches of any size
         give each image the scores that it has alone; k-means is seeded by the image's own content
-        (``fuse_semantics``); training reads one auxiliary dataset and keeps its last epoch, where the published weights
-        come from an industrial and a medical dataset together and from an epoch chosen by a target's masks.
+        (``fuse_semantics``); mosaics are drawn as in APRIL-GAN and their quarters resized twice; training reads one
+        auxiliary dataset and keeps its last epoch, where the published weights come from an industrial and a medical
+        dataset together and from an epoch chosen by a target's masks.
 
     Args:
         hybrid_prompts: How many prompt tokens, in front of how many blocks.

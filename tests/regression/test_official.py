@@ -1,13 +1,18 @@
 """This project next to the authors' programs; ``tests/fixtures/official/README.md`` says where to get them."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle, expand
-from helpers.official_code import COMMITS, RUNS, VARIABLE, official_folder, sentences
-from helpers.official_differences import METHODS, assert_only_rounding, difference
-from helpers.repeatable import ARCHITECTURES
+from helpers.official_code import COMMITS, RUNS, VARIABLE, official_folder, sentences, write_meta_tree
+from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference
+from helpers.repeatable import ARCHITECTURES, tower_state
 
 SAVED = {"anomaly_clip": "saved/epoch_1.pth", "april_gan": "saved/epoch_1.pth", "ada_clip": "ada_clip.pth"}
 """Where the authors' programs put what they learned."""
@@ -21,7 +26,7 @@ def need(repository):
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def run(request, tmp_path_factory):
+def official(request, tmp_path_factory):
     """Run one program: its name, the folder that it wrote to, and the record."""
     make, repository = RUNS[request.param]
     need(repository)
@@ -32,15 +37,15 @@ def run(request, tmp_path_factory):
     return request.param, folder, make(folder)
 
 
-def test_numbers_are_those_of_the_authors_programs_down_to_every_pixel(run):
-    name, folder, record = run
+def test_numbers_are_those_of_the_authors_programs_down_to_every_pixel(official):
+    name, folder, record = official
     if name in METHODS:
         released = folder / SAVED[name] if name in SAVED else None
         assert_only_rounding(METHODS[name](record, folder, released))
 
 
-def test_the_golden_files_are_what_the_programs_compute(run):
-    name, _, record = run
+def test_the_golden_files_are_what_the_programs_compute(official):
+    name, _, record = official
     golden = load_file(ARCHITECTURES / f"{name}.safetensors")
     assert golden.keys() == record.keys()
     for key, kept in golden.items():
@@ -49,6 +54,37 @@ def test_the_golden_files_are_what_the_programs_compute(run):
             assert found.largest <= 1e-5 * max(1.0, found.scale), key
         else:
             assert torch.equal(record[key], kept), key
+
+
+@pytest.mark.parametrize("official", SAVED, indirect=True)
+def test_their_files_and_pictures_give_their_scores_and_maps_from_the_command_line(run, official, tmp_path):
+    name, folder, record = official
+    category = "colon" if name == "anomaly_clip" else "metal_nut"
+    architecture = "ViT-known-quickgelu" if name == "anomaly_clip" else "ViT-known"
+    save_file(tower_state(architecture), tmp_path / "clip.safetensors")
+    overrides = [
+        f"module={name}",
+        f"module.network.released_weights={folder / SAVED[name]}",
+        f"backbone.architecture={architecture}",
+        f"backbone.weights={tmp_path / 'clip.safetensors'}",
+        "backbone.pretrained=null",
+        "backbone.other_activation=false",
+        f"backbone.quick_gelu={architecture.endswith('quickgelu')}",
+        f"backbone.image_size={SIZE}",
+        "dataset=meta_json",
+        "dataset.name=official",
+        f"dataset.root={write_meta_tree(tmp_path / 'tree', category, SIZE)}",
+        "data.num_workers=0",
+        "save_maps=true",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    assert run("evaluate", *overrides) == 0
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv")
+    scores = scores.sort_values("image", key=lambda paths: paths.map(lambda path: Path(path).stem))
+    assert list(scores.image_score) == pytest.approx(record["score"].tolist(), abs=1e-5)
+    for index, path in enumerate(sorted((tmp_path / "run" / "maps").rglob("*.png"), key=lambda path: path.stem)):
+        saved = torch.from_numpy(np.asarray(Image.open(path)) / 65535)
+        assert (saved - record["map"][index]).abs().max() < 1e-5 + 0.5 / 65535  # half a step of 16 bits
 
 
 STYLES = {

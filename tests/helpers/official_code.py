@@ -618,6 +618,15 @@ def published_pro(_: Path) -> Record:
     return record
 
 
+def mosaic_labels(folder: Path) -> list[tuple[bool, bool]]:
+    """Ask AdaCLIP's dataset for a collage in the place of each picture: its label, and whether it shows a defect."""
+    write_meta_tree(folder, "metal_nut", SIZE, ["metal_nut"])
+    with official_modules("AdaCLIP", "dataset.base_dataset") as (program,):
+        dataset = program.BaseDataset(["metal_nut"], None, None, str(folder), aug_rate=1.0, training=True)
+        items = [dataset[index] for index in range(len(dataset))]
+    return [(bool(item["anomaly"]), bool(np.asarray(item["img_mask"]).any())) for item in items]
+
+
 def sentences(repository: str, category: str) -> tuple[list[str], list[str]]:
     """Ask a repository for its normal and its abnormal sentences, each in alphabetical order."""
     read: list[list[str]] = []

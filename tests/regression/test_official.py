@@ -10,9 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle, expand
-from helpers.official_code import COMMITS, RUNS, VARIABLE, official_folder, sentences, write_meta_tree
+from helpers.configs import _compose
+from helpers.official_code import COMMITS, RUNS, VARIABLE, mosaic_labels, official_folder, sentences, write_meta_tree
 from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference
-from helpers.repeatable import ARCHITECTURES, tower_state
+from helpers.repeatable import ARCHITECTURES, NUM_PICTURES, tower_state
 
 SAVED = {"anomaly_clip": "saved/epoch_1.pth", "april_gan": "saved/epoch_1.pth", "ada_clip": "ada_clip.pth"}
 """Where the authors' programs put what they learned."""
@@ -82,9 +83,16 @@ def test_their_files_and_pictures_give_their_scores_and_maps_from_the_command_li
     scores = pd.read_csv(tmp_path / "run" / "scores.csv")
     scores = scores.sort_values("image", key=lambda paths: paths.map(lambda path: Path(path).stem))
     assert list(scores.image_score) == pytest.approx(record["score"].tolist(), abs=1e-5)
-    for index, path in enumerate(sorted((tmp_path / "run" / "maps").rglob("*.png"), key=lambda path: path.stem)):
+    paths = sorted((tmp_path / "run" / "maps").rglob("*.png"), key=lambda path: path.stem)
+    for index, path in zip(range(NUM_PICTURES), paths, strict=True):
         saved = torch.from_numpy(np.asarray(Image.open(path)) / 65535)
         assert (saved - record["map"][index]).abs().max() < 1e-5 + 0.5 / 65535  # half a step of 16 bits
+
+
+def test_a_collage_of_defects_in_the_place_of_a_normal_image_counts_as_normal_for_ada_clip(tmp_path):
+    need("AdaCLIP")
+    assert mosaic_labels(tmp_path) == [(False, True), (True, True), (False, True), (True, True)]
+    assert _compose("module=ada_clip", "dataset=mvtec_ad").data.mosaic_label == "replaced"
 
 
 STYLES = {

@@ -15,8 +15,8 @@ class AnomalyPrediction:
         anomaly_map: Per-pixel anomaly probability at input size.
         image_score: Image-level anomaly probability.
         layer_maps: The maps on the patch grid that the final one is made of: one per tap layer, or per scale.
-        trained_maps: What the loss sees, at input size. Each map is compared with the mask on its own: the final map,
-            or one map per tap layer before fusion.
+        trained_maps: What the loss sees, at input size. Each map is compared with the mask on its own: the final map
+            before it is smoothed, or one map per tap layer before fusion.
     """
 
     anomaly_map: Float[Tensor, "batch height width"]

@@ -10,7 +10,7 @@ from afr_clip.config.nodes import method_names
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.method_settings import MethodSettings
-from helpers.methods import build_method, build_on_four_blocks, composed_module
+from helpers.methods import FOR_FOUR_BLOCKS, build_method, build_on_four_blocks, composed_module
 from helpers.tiny import assert_probabilities, random_batch, tiny_network, tiny_towers
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
@@ -76,6 +76,19 @@ def test_exactly_what_learns_gets_a_gradient_and_a_step_leaves_the_towers_alone(
         assert learned == names
         optimizer.step()
     assert towers.fingerprint() == before
+
+
+@pytest.mark.parametrize("method", [name for name, num in LEARNED.items() if num])
+def test_the_loss_sees_maps_before_they_are_smoothed(method, image):
+    predictions = []
+    for sigma in (0, 4):
+        torch.manual_seed(0)
+        smoothed = f"module.network.scoring.smoothing_sigma={sigma}"
+        network = build_method(method, tiny_towers(), *FOR_FOUR_BLOCKS.get(method, ()), smoothed)
+        predictions.append(network.eval()(image, NAMES))
+    plain, smooth = predictions
+    assert torch.equal(plain.trained_maps, smooth.trained_maps)
+    assert not torch.allclose(plain.anomaly_map, smooth.anomaly_map, atol=1e-6)
 
 
 def package_of(network: torch.nn.Module) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.files import remove_abandoned, written_whole
-from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys
+from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys, flat
 
 MANIFEST = "manifest.json"
 
@@ -66,9 +66,11 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
         if key not in WITHOUT_INFLUENCE and not key.startswith(_MAY_CHANGE_BELOW)
     ]
     if changed:
+        old, new = flat(earlier["config"]), flat(config)
+        values = "; ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in changed)
         msg = (
-            f"A resumed run must keep its config, but {', '.join(changed)} changed since {path} was written. Run the "
-            f"same command, or choose another run_dir."
+            f"A resumed run must keep its config, but {', '.join(changed)} changed since {path} was written: {values}. "
+            f"Run the same command, with the earlier values if defaults have changed since, or choose another run_dir."
         )
         raise RunFolderError(msg)
     return earlier

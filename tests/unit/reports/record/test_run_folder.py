@@ -161,6 +161,16 @@ def test_all_changed_keys_are_named(started):
         open_run(started, resume=True, config=config)
 
 
+def test_a_run_from_before_a_key_goes_on_with_what_was_done_then_and_the_error_names_it(started):
+    write_json(started / "manifest.json", {"config": CONFIG | {"loss": {"image_weight": 1.0}}})
+    now = {"image_weight": 1.0, "focal_smoothing": 0.0, "image_smoothing": 0.0}
+    assert open_run(started, resume=True, config=CONFIG | {"loss": now | {"dice_per": "image"}}) is not None
+    with pytest.raises(
+        RunFolderError, match=r"written: loss\.dice_per was image and is row\. Run the same command, with"
+    ):
+        open_run(started, resume=True, config=CONFIG | {"loss": now | {"dice_per": "row"}})
+
+
 def test_a_key_that_is_gone_is_named(started):
     config = {key: value for key, value in CONFIG.items() if key != "optimizer"}
     with pytest.raises(RunFolderError, match=r"but optimizer\.betas, optimizer\.lr changed since"):

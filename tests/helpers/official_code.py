@@ -34,6 +34,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from helpers.naive_ada_clip import naive_clusters
@@ -454,6 +455,13 @@ def ada_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR0915 - 
             record["map_before_smoothing"] = torch.stack([given[0] for given in blurred.given])
             record["map"] = torch.from_numpy(np.stack(evaluated["anomaly_maps"]))
             record["score"] = torch.from_numpy(np.stack(evaluated["anomaly_scores"]))
+            by_seed = []
+            for seed in range(0 if half else 10):
+                model.clip_model.HSF.cluster_performer = KMeans(n_clusters=20, n_init="auto", random_state=seed)
+                model.evaluation([items(index) for index in range(NUM_PICTURES)], ["metal_nut"], save_fig=False)
+                by_seed.append(np.stack(results.given[-1][0]["anomaly_scores"]))
+            if by_seed:
+                record["score_by_seed_of_k_means"] = torch.from_numpy(np.stack(by_seed))
             states["own"] = small_tower_state("ViT-known")
             record["position_embedding"] = clip.create_model(
                 "ViT-known", SIZE, "openai"

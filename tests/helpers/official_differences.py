@@ -209,6 +209,9 @@ def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict
     compare["text"] = compare["half.text"] = seen["text"][0]
     compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
     compare["half.map"], compare["half.score"] = prediction.anomaly_map, prediction.image_score
+    by_seed = record["score_by_seed_of_k_means"]
+    deviations = (prediction.image_score - by_seed.mean(dim=0)).abs() / by_seed.std(dim=0)
+    compare.found["score, in standard deviations over seeds of k-means"] = Difference(float(deviations.max()), 1.0)
     unsmoothed = on_released_weights(*make, "module.network.scoring.smoothing_sigma=0.0")
     with torch.no_grad():
         compare["map_before_smoothing"] = unsmoothed(image, category).anomaly_map
@@ -297,6 +300,7 @@ ALLOWED = {
     # Near 1, float32 steps of p are 6e-8. The programs keep 1 - p as a number of its own, here it is computed from p.
     "focal of hard logits": 1e-4,
     "focal of hard logits, relative gradients": 5e-3,
+    "seeds of k-means": 2.5,
     "gradients, relative": 1e-4,  # of the largest of each tensor, whose terms nearly cancel
 }
 """The largest difference where it may be larger, by the end of the name, and why."""

@@ -94,7 +94,8 @@ def _diagnose(config: DictConfig) -> None:
     from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
 
     folder = output_dir()
-    has_run = config.run_dir is not None and not (config.untrained and not (folder / "results.json").exists())
+    # A network at its start may get a folder of its own, which holds no run yet.
+    has_run = config.run_dir is not None and (not config.untrained or (folder / "manifest.json").exists())
     if not (has_run or config.untrained):
         msg = "diagnose must have a run, or untrained=true, got neither. Write afr-clip diagnose RUN."
         raise MissingKeyError(msg)

@@ -27,6 +27,7 @@ from afr_clip.metrics.average import METRICS, CategoryResult
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.afr_clip.terms import Terms, recorded_terms, without_text_term
+from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.text_seam import (
     Text,
     TextSource,
@@ -181,7 +182,7 @@ class DiagnosingModule(AnomalyDetectionModule):
         self._measured: list[dict[tuple[int, str], dict[str, list[float]]]] = []
 
     def _names_of(self, target: LoadedDataset) -> Iterator[str]:
-        words = self._job.module.category_names.value == "words"
+        words = self._job.module.category_names is CategoryNames.words
         yield from (sample.prompt_name if words else sample.category for sample in target.samples)
 
     def _choose_changes(self, names: list[str]) -> dict[str, Intervention]:

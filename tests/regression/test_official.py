@@ -1,6 +1,7 @@
 """This project next to the authors' programs; ``tests/fixtures/official/README.md`` says where to get them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from afr_clip.data.disk.pixels import resize_image
 from afr_clip.prompts.ensemble import PromptSettings, PromptStyle, expand
 from helpers.configs import _compose
-from helpers.official_code import COMMITS, RUNS, VARIABLE, mosaic_labels, official_folder, sentences, write_meta_tree
+from helpers.official_code import (
+    COMMITS,
+    RUNS,
+    VARIABLE,
+    mosaic_labels,
+    official_folder,
+    official_modules,
+    sentences,
+    write_meta_tree,
+)
 from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference
-from helpers.repeatable import ARCHITECTURES, NUM_PICTURES, tower_state
+from helpers.repeatable import ARCHITECTURES, MEAN, NUM_PICTURES, STD, pictures, tower_state
 
 SAVED = {"anomaly_clip": "saved/epoch_1.pth", "april_gan": "saved/epoch_1.pth", "ada_clip": "ada_clip.pth"}
 """Where the authors' programs put what they learned."""
@@ -91,6 +102,18 @@ def test_their_files_and_pictures_give_their_scores_and_maps_from_the_command_li
     for index, path in zip(range(NUM_PICTURES), paths, strict=True):
         saved = torch.from_numpy(np.asarray(Image.open(path)) / 65535)
         assert (saved - record["map"][index]).abs().max() < 1e-5 + 0.5 / 65535  # half a step of 16 bits
+
+
+def test_pictures_of_another_shape_are_resized_within_a_grey_level_of_theirs():
+    need("AnomalyCLIP")
+    picture = pictures(200)[1][:, :150]
+    with official_modules("AnomalyCLIP", "utils") as (program,):
+        transform, _ = program.get_transform(SimpleNamespace(image_size=SIZE))
+        theirs = transform(Image.fromarray(picture)) * torch.tensor(STD)[:, None, None]
+    ours = resize_image(torch.from_numpy(picture.copy()).permute(2, 0, 1), (SIZE, SIZE)) / 255
+    levels = (ours - torch.tensor(MEAN)[:, None, None] - theirs).abs() * 255
+    assert levels.max() < 1.01
+    assert (levels > 0.01).float().mean() < 0.005
 
 
 def test_a_collage_of_defects_in_the_place_of_a_normal_image_counts_as_normal_for_ada_clip(tmp_path):

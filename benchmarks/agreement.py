@@ -1,6 +1,7 @@
 """Compute a run's metrics again from its saved maps and the dataset's own masks, with scikit-learn and SciPy alone.
 
-Needs a run of `evaluate ... save_maps=true` on a tree like MVTec AD's. Prints every metric of `results.csv` next to
+Needs a run of `evaluate ... save_maps=true map_format=tiff` on a tree like MVTec AD's: 16-bit copies of the maps tie
+scores that the run told apart. Prints every metric of `results.csv` next to
 the recomputed one, and exits with 1 if any differs by more than the tolerance.
 """
 
@@ -49,9 +50,9 @@ def recompute(run: Path, rows: list[dict[str, str]]) -> dict[str, float]:
     for row in rows:
         image = Path(row["image"])
         with Image.open(
-            run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.png"
+            run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.tiff"
         ) as saved:
-            maps.append(np.asarray(saved, dtype=np.float64) / 65535)
+            maps.append(np.asarray(saved, dtype=np.float32))
         size = maps[-1].shape[::-1]
         mask_file = image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
         if row["is_anomalous"] == "1":
@@ -77,8 +78,8 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--tolerance", type=float, default=1e-4)
     arguments = parser.parse_args()
-    if not (arguments.run / "results.csv").is_file() or not (arguments.run / "maps").is_dir():
-        parser.error(f"{arguments.run} must be a run that scored a dataset with save_maps=true")
+    if not (arguments.run / "results.csv").is_file() or not any((arguments.run / "maps").rglob("*.tiff")):
+        parser.error(f"{arguments.run} must be a run that scored a dataset with save_maps=true map_format=tiff")
     with (arguments.run / "results.csv").open(newline="") as file:
         written = {(r["dataset"], r["category"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)

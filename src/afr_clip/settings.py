@@ -6,6 +6,7 @@ live in ``conf/``. Backbone, methods and drawn datasets have such classes in the
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from drawn_anomalies.settings import DrawnSettings
 
@@ -17,6 +18,13 @@ MOSAIC_LABELS = ("any", "replaced")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
+
+
+class MapFormat(Enum):
+    """How anomaly maps are saved: in 16 bits, or every float32 value as it is."""
+
+    png = "png"
+    tiff = "tiff"
 
 
 @dataclass

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-SCORE_KINDS = ("random", "tied", "constant", "narrow_band", "saturated")
+SCORE_KINDS = ("random", "tied", "constant", "narrow_band", "saturated", "spread_evenly")
 
 
 def make_scores(kind: str, truth: Bools, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -20,6 +20,7 @@ def make_scores(kind: str, truth: Bools, rng: np.random.Generator) -> NDArray[np
         "tied": np.clip(np.round(lean), -2, 3) / 5 + 0.4,
         "constant": np.full(truth.shape, 0.37),
         "narrow_band": 0.5 + lean / 500,
+        "spread_evenly": rng.random(truth.shape) * 0.8 + 0.2 * truth,
         "saturated": 1 / (1 + np.exp(-12 * lean)),  # a twelfth is exactly 1 in float32, as much lies below 1e-7
     }[kind]
     return score.astype(np.float32)
@@ -71,3 +72,16 @@ def naive_aupro(anomaly_maps: NDArray[np.number], masks: Bools, max_fpr: float =
         area += (fpr - last_fpr) * (last_overlap + overlap) / 2
         last_fpr, last_overlap = fpr, overlap
     return area / max_fpr
+
+
+def naive_published_aupro(anomaly_maps: NDArray[np.number], masks: Bools) -> float:
+    """The area that is published as PRO: 200 equal steps of the threshold, rates below 0.3 stretched to [0, 1]."""
+    maps = anomaly_maps.astype(np.float64)
+    regions = [m[region] for m, mask in zip(maps, masks, strict=True) for region in naive_regions(mask)]
+    points = []
+    for threshold in np.arange(maps.min(), maps.max(), (maps.max() - maps.min()) / 200)[::-1]:
+        fpr = float(np.mean(maps[~masks] > threshold))
+        if fpr < 0.3:
+            points.append((fpr, float(np.mean([np.mean(scores > threshold) for scores in regions]))))
+    rate, overlap = np.array(points).T
+    return float(np.trapezoid(overlap, (rate - rate.min()) / (rate.max() - rate.min())))

@@ -21,6 +21,7 @@ from afr_clip.settings import (
     LoadingSettings,
     LoggerSettings,
     LossSettings,
+    MapFormat,
     OptimizerSettings,
     ScheduleSettings,
     SearchSettings,
@@ -105,6 +106,8 @@ class TrainConfig(CommandConfig):
     resume: bool
     requeue: bool
     save_maps: bool
+    map_format: MapFormat
+    published_pro: bool
     num_figures: int
     figure_every_n_epochs: int
     activation_checkpointing: bool
@@ -144,6 +147,8 @@ class EvaluateConfig(CommandConfig):
 
     checkpoint: str | None
     save_maps: bool
+    map_format: MapFormat
+    published_pro: bool
     num_figures: int
     dataset: DatasetSettings = _unchosen(DatasetSettings)
 
@@ -159,6 +164,7 @@ class PredictConfig(CommandConfig):
     checkpoint: str | None
     images: str
     category: str
+    map_format: MapFormat
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,6 +24,9 @@ from afr_clip.config.validate import ConfigError, read
 from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
 from afr_clip.settings import DatasetSettings
 
+OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
+"""What a scoring command computes and writes beside its metrics, the same keys in every one."""
+
 _MODEL_GROUPS = ("backbone", "module")
 
 _MAY_CHANGE = (
@@ -62,7 +65,7 @@ def training_job(config: DictConfig, folder: Path, record: Record) -> TrainingJo
         **_shared(typed, config, folder, record),
         targets=tuple(_dataset(node) for node in targets),
         auxiliary=typed.dataset,
-        **_same(typed, "loss", "optimizer", "schedule", "resume", "requeue", "save_maps", "num_figures"),
+        **_same(typed, "loss", "optimizer", "schedule", "resume", "requeue", *OUTPUT),
         **_same(typed, "figure_every_n_epochs", "activation_checkpointing"),
     )
 
@@ -80,14 +83,14 @@ def evaluation_job(config: DictConfig, folder: Path, record: Record) -> Evaluati
     """Make the job of ``afr-clip evaluate``; the config holds the checkpoint's own model already."""
     typed = read(config, EvaluateConfig)
     shared = _shared(typed, config, folder, record)
-    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "save_maps", "num_figures"))
+    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, *OUTPUT))
 
 
 def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
-    return PredictionJob(**shared, images=Path(typed.images), category=typed.category)
+    return PredictionJob(**shared, images=Path(typed.images), **_same(typed, "category", "map_format"))
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:

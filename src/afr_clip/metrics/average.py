@@ -9,13 +9,19 @@ PIXEL_METRICS = ("pixel_auroc", "pixel_f1_max", "pixel_ap", "pixel_aupro")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
 """Every metric, in the order of the paper's tables."""
 
+PUBLISHED_PRO = "pixel_aupro_published"
+"""Computed only on request, and never shown next to ``pixel_aupro``: it is another number for the same maps."""
+
 MEAN = "mean"
 """Stands for the category in the macro average."""
 
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """The metrics of one category, by the names in `METRICS` and NaN where undefined; how many images were scored."""
+    """The metrics of one category, NaN where undefined, and how many images were scored.
+
+    All `METRICS` have a value; `PUBLISHED_PRO` has one if it was asked for.
+    """
 
     category: str
     values: dict[str, float]
@@ -41,7 +47,7 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
     are summed.
 
     Raises:
-        ValueError: If there is no result, or one lacks a metric or has one that is not in `METRICS`.
+        ValueError: If there is no result, or one lacks a metric or has one that the others or `METRICS` lack.
 
     Example:
         >>> cable = CategoryResult("cable", dict.fromkeys(METRICS, 0.5), num_normal=1, num_anomalous=2)
@@ -53,14 +59,15 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
     if not results:
         msg = "A macro average must have at least one category, got none. Check that the dataset was evaluated."
         raise ValueError(msg)
+    names = (*METRICS, PUBLISHED_PRO) if PUBLISHED_PRO in results[0].values else METRICS
     for result in results:
-        if set(result.values) != set(METRICS):
+        if set(result.values) != set(names):
             msg = (
-                f"Every category must have exactly the metrics {', '.join(METRICS)}, got {', '.join(result.values)} "
+                f"Every category must have exactly the metrics {', '.join(names)}, got {', '.join(result.values)} "
                 f"for {result.category}. Write NaN for a metric that is undefined."
             )
             raise ValueError(msg)
-    defined = {name: [r.values[name] for r in results if not math.isnan(r.values[name])] for name in METRICS}
+    defined = {name: [r.values[name] for r in results if not math.isnan(r.values[name])] for name in names}
     return MacroAverage(
         category=MEAN,
         values={name: math.fsum(column) / len(column) if column else math.nan for name, column in defined.items()},

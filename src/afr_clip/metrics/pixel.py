@@ -1,24 +1,44 @@
 """Pixel-level metrics of a category in constant memory."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
+from torch.distributed import ProcessGroup, ReduceOp
+from torchmetrics import Metric
 
 from afr_clip.metrics.additive import AdditiveMetric
-from afr_clip.metrics.functional.binning import NUM_BINS, bin_index, check_probabilities
+from afr_clip.metrics.average import PUBLISHED_PRO
+from afr_clip.metrics.functional.binning import (
+    CELL_BITS,
+    CLOSED,
+    NUM_BINS,
+    ScoreBins,
+    check_probabilities,
+    score_of_rank,
+    score_rank,
+)
 from afr_clip.metrics.functional.curves import auroc, average_precision, f1_max
-from afr_clip.metrics.functional.regions import MAX_REGIONS, aupro, region_weights
+from afr_clip.metrics.functional.regions import MAX_REGIONS, aupro, published_aupro, region_weights
 
-NEGATIVE, POSITIVE = 0, 1
-"""Rows of ``counts``."""
+PUBLISHED_THRESHOLDS = 200
+
+ALL, ANOMALOUS, REGION = 0, 1, 2
+"""Rows of ``counts``: all pixels, the anomalous ones among them, and the region weight of those."""
 
 
 class PixelMetrics(AdditiveMetric):
-    """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass and about 1.5 MiB of counts.
+    """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass and 10 MiB.
 
-    A test set has some 500 million pixels, too many to keep and sort. Scores are counted in 65,536 bins instead (see
-    `bin_index`); scores that share a bin count as tied. All states are integers, so that batches and processes cannot
-    change a single bit of the result.
+    A test set has some 500 million pixels, too many to keep and sort. Scores are counted in bins instead (see
+    `ScoreBins`); scores that share a bin count as tied. All counts are integers, so that batches and processes cannot
+    change a single bit of the result, unless some bins are crowded.
+
+    Args:
+        published_pro: Whether to compute ``pixel_aupro_published`` too, see `published_aupro`.
 
     Example:
         >>> metrics = PixelMetrics()
@@ -29,37 +49,44 @@ class PixelMetrics(AdditiveMetric):
     """
 
     counts: Tensor
-    region_weight: Tensor
     num_regions: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, published_pro: bool = False) -> None:
         super().__init__()
-        self.add_sum("counts", (2, NUM_BINS))
-        self.add_sum("region_weight", (NUM_BINS,))
+        self.published_pro = published_pro
+        self.bins = ScoreBins()
+        self.add_sum("counts", (3, NUM_BINS))
         self.add_sum("num_regions", ())
 
     def update(
         self, anomaly_map: Float32[Tensor, "batch height width"], mask: Bool[Tensor, "batch height width"]
     ) -> None:
-        """Count the pixels of a batch, which may be empty; maps and masks are on the same device.
+        """Count the pixels of a batch, which may be empty.
 
         Raises:
             ValueError: If a score is NaN or lies outside [0, 1]; nothing is counted then.
         """
         check_probabilities("anomaly_map", anomaly_map)
         device = self.counts.device
-        for scores, truth in zip(anomaly_map, mask, strict=True):
-            bins = bin_index(scores)
-            total = torch.bincount(bins.flatten(), minlength=NUM_BINS)
+        for scores, truth in zip(anomaly_map.to(device), mask.to(device), strict=True):
+            rank = score_rank(scores).flatten()
+            place = self.bins(rank)
+            if place.min() < 0:
+                closed = (place < 0).nonzero().flatten()
+                moves = self.bins.make_room(rank[closed], self.counts[ALL])
+                if moves is None:
+                    place[closed] = self.bins(rank[closed])
+                else:
+                    self._move(moves)
+                    place = self.bins(rank)
+            used = self.bins.num_used
+            self.counts[ALL, :used] += torch.bincount(place, minlength=used)
             if truth.any():
-                anomalous = bins[truth]
-                positives = torch.bincount(anomalous, minlength=NUM_BINS)
+                anomalous = place[truth.flatten()]
                 weights, num_regions = region_weights(truth)
-                self.counts[POSITIVE] += positives.to(device)
-                self.region_weight += torch.zeros_like(total).index_add_(0, anomalous, weights).to(device)
+                self.counts[ANOMALOUS, :used] += torch.bincount(anomalous, minlength=used)
+                self.counts[REGION].index_add_(0, anomalous, weights)
                 self.num_regions += num_regions
-                total -= positives
-            self.counts[NEGATIVE] += total.to(device)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """Evaluate the curves; each metric is NaN unless both normal and anomalous pixels were seen.
@@ -73,10 +100,78 @@ class PixelMetrics(AdditiveMetric):
                 "Masks this scattered are usually noise: check them and their threshold."
             )
             raise ValueError(msg)
-        negatives, positives = self.counts[NEGATIVE], self.counts[POSITIVE]
-        return {
+        if not self.bins.is_ascending:
+            self._move(self.bins.rebuild(self.bins.bits.clone()))
+        pixels, positives, region_weight = self.counts[:, : self.bins.num_used]
+        negatives = pixels - positives
+        values = {
             "pixel_auroc": auroc(negatives, positives),
             "pixel_f1_max": f1_max(negatives, positives),
             "pixel_ap": average_precision(negatives, positives),
-            "pixel_aupro": aupro(negatives, self.region_weight),
+            "pixel_aupro": aupro(negatives, region_weight),
         }
+        if self.published_pro:
+            values[PUBLISHED_PRO] = self._published_aupro(negatives, region_weight)
+        return values
+
+    def _published_aupro(self, negatives: Tensor, region_weight: Tensor) -> Float64[Tensor, ""]:
+        if not (negatives.any() and region_weight.any()):
+            return torch.tensor(torch.nan, dtype=torch.float64, device=negatives.device)
+        met = score_of_rank(self.bins.lowest_rank()[(negatives + region_weight) > 0])
+        low, high = met[0].item(), met[-1].item()
+        if low == high:
+            return met.new_tensor(torch.nan)
+        # NumPy's rounding of the steps decides which scores equal a threshold.
+        steps = np.arange(low, high, (high - low) / PUBLISHED_THRESHOLDS)
+        threshold = torch.from_numpy(steps).to(met.device)
+        fpr, overlap = (self.bins.share_above(weight, threshold) for weight in (negatives, region_weight))
+        return published_aupro(fpr, overlap)
+
+    def reset(self) -> None:
+        """Forget all pixels."""
+        super().reset()
+        self.bins.reset()
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: ProcessGroup | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
+        """Give all processes the same bins, whose counts torchmetrics then adds up."""
+        if should_sync and (distributed_available or self.distributed_available_fn)():
+            bits, in_cell = self._layout()
+            torch.distributed.all_reduce(bits, ReduceOp.MIN, group=process_group)
+            torch.distributed.all_reduce(in_cell, ReduceOp.SUM, group=process_group)
+            self._adopt(bits, in_cell)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Add the pixels of another metric, which gets the same bins.
+
+        Raises:
+            TypeError: If only the other's state is given: its counts mean nothing without its bins.
+        """
+        if not isinstance(incoming_state, PixelMetrics):
+            msg = (
+                f"A PixelMetrics must be merged with another one, got {type(incoming_state).__name__}. Pass the metric."
+            )
+            raise TypeError(msg)
+        (bits, in_cell), (other_bits, other_in_cell) = self._layout(), incoming_state._layout()
+        for metric in (self, incoming_state):
+            metric._adopt(torch.minimum(bits, other_bits), in_cell + other_in_cell)
+        super().merge_state(incoming_state)
+
+    def _layout(self) -> tuple[Int32[Tensor, " cells_and_one"], Int64[Tensor, " cells"]]:
+        """The bits of each cell, then those that most share, of which the lowest count; and the pixels of each cell."""
+        bits = torch.where(self.bins.bits == CLOSED, CELL_BITS + 1, self.bins.bits)
+        return torch.cat([bits, bits.new_tensor([self.bins.common_bits])]), self.bins.pixels_per_cell(self.counts[ALL])
+
+    def _adopt(self, lowest_bits: Int32[Tensor, " cells_and_one"], in_cell: Int64[Tensor, " cells"]) -> None:
+        bits = torch.where(lowest_bits > CELL_BITS, CLOSED, lowest_bits)
+        self.bins.common_bits = int(bits[-1])
+        self._move(self.bins.rebuild(self.bins.fitting_bits(bits[:-1], in_cell)))
+
+    def _move(self, place: Int64[Tensor, " bins"]) -> None:
+        self.counts = torch.zeros_like(self.counts).index_add_(1, place, self.counts)

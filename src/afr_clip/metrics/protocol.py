@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor, nn
 
-from afr_clip.metrics.average import METRICS, CategoryResult
+from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.image import ImageScores, check_index, image_metrics
 from afr_clip.metrics.pixel import PixelMetrics
 
@@ -19,6 +19,7 @@ class DatasetMetrics(nn.Module):
 
     Args:
         categories: The category of every image of the dataset.
+        published_pro: Whether to compute `PUBLISHED_PRO` too.
 
     Raises:
         ValueError: If there is no image, or if the two differ in length.
@@ -34,7 +35,7 @@ class DatasetMetrics(nn.Module):
         ('grid', 1.0, 1.0)
     """
 
-    def __init__(self, categories: Sequence[str], is_anomalous: Sequence[bool]) -> None:
+    def __init__(self, categories: Sequence[str], is_anomalous: Sequence[bool], *, published_pro: bool = False) -> None:
         super().__init__()
         if not categories or len(categories) != len(is_anomalous):
             msg = (
@@ -52,7 +53,7 @@ class DatasetMetrics(nn.Module):
         self._number = torch.tensor([self.categories.index(category) for category in categories])
         self._is_anomalous = torch.tensor([bool(truth) for truth in is_anomalous])
         self.image = nn.ModuleList(ImageScores(len(positions)) for positions in self._members)
-        self.pixel = nn.ModuleList(PixelMetrics() for _ in self._members)
+        self.pixel = nn.ModuleList(PixelMetrics(published_pro=published_pro) for _ in self._members)
 
     def update(
         self,
@@ -94,7 +95,7 @@ class DatasetMetrics(nn.Module):
             is_anomalous = self._is_anomalous[members]
             computed = {**image_metrics(scores[members], is_anomalous), **pixel.compute()}
             num_anomalous = int(is_anomalous.sum())
-            values = {name: computed[name].item() for name in METRICS}
+            values = {name: value.item() for name, value in computed.items()}
             results.append(CategoryResult(category, values, len(is_anomalous) - num_anomalous, num_anomalous))
         return tuple(results)
 

@@ -37,6 +37,7 @@ from afr_clip.run.features import FeatureCaching
 from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
 from afr_clip.run.score import score_targets
+from afr_clip.settings import MapFormat
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import closing_mirrors, log_figures
@@ -105,6 +106,9 @@ def _scored_with(job: TrainingJob) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint_sha256(job.folder / "checkpoints"),
         "save_maps": job.save_maps,
         "num_figures": job.num_figures,
+        # Only where they are chosen, so that what was scored before there were such keys is kept.
+        **({"map_format": job.map_format.value} if job.map_format is not MapFormat.png else {}),
+        **({"published_pro": True} if job.published_pro else {}),
     }
 
 

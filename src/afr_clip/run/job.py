@@ -13,6 +13,7 @@ from afr_clip.settings import (
     LoadingSettings,
     LoggerSettings,
     LossSettings,
+    MapFormat,
     OptimizerSettings,
     ScheduleSettings,
     TrainerSettings,
@@ -69,6 +70,8 @@ class ScoringJob(Job):
 
     targets: tuple[DatasetSettings, ...]
     save_maps: bool
+    map_format: MapFormat
+    published_pro: bool
     num_figures: int
 
 
@@ -136,3 +139,4 @@ class PredictionJob(Job):
 
     images: Path
     category: str
+    map_format: MapFormat

@@ -23,6 +23,7 @@ from afr_clip.run.build import build_engine, check_model, data_settings
 from afr_clip.run.evaluate import build_scoring, provenance
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.run import Run, finish_run, start_run
+from afr_clip.settings import MapFormat
 from afr_clip.training.checkpoint import Checkpoint
 
 WRITERS = 2
@@ -46,7 +47,8 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         run.note(checkpoint=provenance(checkpoint))
         module, towers = build_scoring(job, run, checkpoint)
         data = AnomalyDataModule(None, [photographs], data_settings(job, towers))
-        writer = PhotographWriter(run, job.images, [sample.image_path for sample in photographs.samples])
+        paths = [sample.image_path for sample in photographs.samples]
+        writer = PhotographWriter(run, job.images, paths, job.map_format)
         engine = build_engine(job, run)
         engine.predictions.sinks = (writer,)
         loader = data.target_dataloader(photographs.spec.name)
@@ -77,8 +79,9 @@ class PhotographWriter:
         images: The file or folder that was asked for.
     """
 
-    def __init__(self, run: Run, images: Path, photographs: Iterable[Path]) -> None:
+    def __init__(self, run: Run, images: Path, photographs: Iterable[Path], map_format: MapFormat) -> None:
         self._folder = run.folder
+        self._format = map_format
         self._root = images if images.is_dir() else images.parent
         self._stems = Counter(photograph.with_suffix("") for photograph in photographs)
         self._pool = ThreadPoolExecutor(WRITERS)
@@ -111,12 +114,12 @@ class PhotographWriter:
 
     def _write(self, photograph: Path, anomaly_map: Float[Tensor, "height width"], image_score: float) -> None:
         place = self._place(photograph)
-        save_map(self._folder / "maps" / place, anomaly_map)
-        overlay = self._folder / "overlays" / place.with_suffix(".jpg")
+        save_map(self._folder / "maps" / place, anomaly_map, self._format)
+        overlay = self._folder / "overlays" / place.with_name(f"{place.name}.jpg")
         draw_overlay(overlay, photograph.name, decode_image(photograph), anomaly_map, image_score)
 
     def _place(self, photograph: Path) -> Path:
         # a.jpg and a.png in one folder keep their suffixes, so that neither overwrites the other.
         place = photograph.relative_to(self._root)
         is_shared = self._stems[photograph.with_suffix("")] > 1
-        return place.with_name(f"{place.name if is_shared else place.stem}.png")
+        return place if is_shared else place.with_suffix("")

@@ -82,9 +82,12 @@ def _score(
     name: str,
 ) -> ScoredDataset:
     samples = data.targets[name].samples
-    metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples])
+    metrics = DatasetMetrics(
+        [s.category for s in samples], [s.is_anomalous for s in samples], published_pro=job.published_pro
+    )
     figures = FigureCollector(data.normalisation, job.num_figures)
-    engine.predictions.sinks = (figures, MapWriter(run.folder)) if job.save_maps else (figures,)
+    maps = (MapWriter(run.folder, job.map_format),) if job.save_maps else ()
+    engine.predictions.sinks = (figures, *maps)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
     with data.naming_lost_images():
         engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)

@@ -1,22 +1,25 @@
+import itertools
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afr_clip.metrics.functional.binning import (
-    HIGH_TAIL_FIRST,
-    LOW_TAIL_LAST,
+    CELL_BITS,
     NUM_BINS,
-    bin_index,
+    NUM_CELLS,
+    ScoreBins,
     check_probabilities,
     counts_by_score,
-    score_code,
+    score_of_rank,
+    score_rank,
 )
 
 PROBABILITY = st.floats(0, 1, width=32)
+
+NO_COUNTS = torch.zeros(NUM_BINS, dtype=torch.int64)
 
 
 def all_floats(low: float, high: float) -> torch.Tensor:
@@ -25,75 +28,98 @@ def all_floats(low: float, high: float) -> torch.Tensor:
     return torch.arange(first, last + 1, dtype=torch.int32).view(torch.float32)
 
 
-def test_linear_part_is_the_code_of_a_saved_map():
-    score = np.random.default_rng(0).uniform(0.1, 0.9, 200_000).astype(np.float32)
-    saved = np.round(score * 65535).astype(np.uint16)
-    assert np.array_equal(bin_index(torch.from_numpy(score)).numpy(), saved)
-    assert np.array_equal(score_code(torch.from_numpy(score)).numpy(), saved)
+def ranks_of_cells(cells: int) -> torch.Tensor:
+    """The first rank of each of so many neighbouring cells; 129,024 lie below one half."""
+    return torch.arange(1, cells + 1, dtype=torch.int32) << CELL_BITS
 
 
-def test_codes_survive_saving_and_loading():
-    code = torch.arange(65536)
-    loaded = code.float() / 65535
-    linear = (loaded >= 0.1) & (loaded <= 0.9)
-    assert torch.equal(score_code(loaded), code)
-    assert torch.equal(bin_index(loaded)[linear], code[linear])
-    assert linear.sum() == HIGH_TAIL_FIRST - LOW_TAIL_LAST - 2  # code 58,982 is loaded as slightly more than 0.9
-
-
-def test_ends_have_the_outermost_bins():
-    assert bin_index(torch.tensor([0.0, -0.0, 1e-9, 1.0])).tolist() == [0, 0, 0, NUM_BINS - 1]
-
-
-@pytest.mark.parametrize("join", [0.1, 0.9])
-def test_every_float_around_a_join_keeps_its_order(join: float):
-    steps = bin_index(all_floats(join - 2e-4, join + 2e-4)).diff()
-    assert set(steps.tolist()) == {0, 1}  # neither falls back nor leaves a bin empty
-
-
-def test_the_joins_are_where_they_are_said_to_be():
-    below, above = (torch.nextafter(torch.tensor([0.1, 0.9]), torch.tensor(end)) for end in (0.0, 1.0))
-    assert bin_index(torch.tensor([below[0], 0.1])).tolist() == [LOW_TAIL_LAST, LOW_TAIL_LAST + 1]
-    assert bin_index(torch.tensor([0.9, above[1]])).tolist() == [HIGH_TAIL_FIRST - 1, HIGH_TAIL_FIRST]
+@pytest.mark.parametrize("around", [1e-44, 1e-30, 0.1, 0.25, 0.5, 0.75, 1 - 2**-14, 1 - 2e-5])
+def test_every_float_has_a_rank_of_its_own(around: float):
+    floats = all_floats(around * (1 - 1e-4), min(around * (1 + 1e-4), 1.0))
+    assert (score_rank(floats).diff() > 0).all()
+    assert torch.equal(score_of_rank(score_rank(floats).long()), floats.double())
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(scores=st.lists(PROBABILITY, min_size=2, max_size=20))
-def test_order_is_kept(scores: list[float]):
-    bins = bin_index(torch.tensor(sorted(scores)))
-    assert (bins.diff() >= 0).all()
-    assert bins[0] >= 0
-    assert bins[-1] < NUM_BINS
+def test_ranks_compare_as_scores_do(scores: list[float]):
+    rank = score_rank(torch.tensor(scores)).tolist()
+    for (a, rank_a), (b, rank_b) in itertools.combinations(zip(scores, rank, strict=True), 2):
+        assert (a > b) - (a < b) == (rank_a > rank_b) - (rank_a < rank_b)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(scores=st.lists(PROBABILITY, min_size=1, max_size=40))
-def test_a_bin_does_not_depend_on_the_company(scores: list[float]):
-    together = bin_index(torch.tensor(scores))
-    assert together.tolist() == [bin_index(torch.tensor([score])).item() for score in scores]
+def test_ranks_end_where_the_cells_do():
+    assert score_rank(torch.tensor([-0.0, 0.0, 1.0])).tolist() == [0, 0, (NUM_CELLS - 1) << CELL_BITS]
 
 
-def test_order_is_kept_over_all_magnitudes():
-    distance = torch.logspace(-12, 0, 100_000, dtype=torch.float64)
-    assert (bin_index(distance.float()).diff() >= 0).all()
-    assert (bin_index((1 - distance).float()).diff() <= 0).all()
+def test_few_cells_have_a_bin_for_every_float():
+    rank = score_rank(all_floats(0.3, 0.3005))
+    bins = ScoreBins()
+    bins.make_room(rank, NO_COUNTS)
+    assert (bins(rank).diff() == 1).all()
 
 
-def test_tails_tell_scores_apart_that_differ_by_a_hundredth_of_their_distance():
-    distance = torch.logspace(-8.5, -1.1, 1_000, dtype=torch.float64)
-    assert (bin_index(distance.float()) < bin_index((distance * 1.01).float())).all()
-    coarse = distance[distance > 1e-5]  # float32 near 1 has steps of 6e-8, and rounds twice here
-    assert (bin_index((1 - coarse).float()) > bin_index((1 - coarse * 1.02).float())).all()
+def test_near_one_no_two_floats_share_a_bin_of_fewer_than_a_full_cell():
+    rank = score_rank(all_floats(1 - 2**-12, 1.0))
+    bins = ScoreBins()
+    bins.make_room(rank, NO_COUNTS)
+    assert len(bins(rank).unique()) == len(rank)
+    assert bins.num_used < 4 * len(rank)
 
 
-def test_every_float_next_to_one_has_its_own_bin():
-    bins = bin_index(all_floats(1 - 2**-16, 1.0))
-    assert (bins.diff() > 0).all()
+@pytest.mark.parametrize(("cells", "bits"), [(32, 13), (33, 12), (64, 12), (1_000, 8), (100_000, 1)])
+def test_as_many_bins_as_fit(cells: int, bits: int):
+    rank = ranks_of_cells(cells)
+    bins = ScoreBins()
+    bins.make_room(rank, NO_COUNTS)
+    assert bins.common_bits == bits
+    assert bins.num_used == cells << bits <= NUM_BINS
+    assert torch.equal(bins(rank), torch.arange(cells, dtype=torch.int32) << bits)
 
 
-def test_bins_of_an_image_keep_its_shape():
-    score = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(bin_index(score.transpose(0, 2)), bin_index(score).transpose(0, 2))
+def test_all_floats_fit():
+    rank = torch.arange(NUM_CELLS, dtype=torch.int32) << CELL_BITS
+    bins = ScoreBins()
+    bins.make_room(rank, NO_COUNTS)
+    assert (bins(rank).diff() > 0).all()
+    assert bins(rank)[-1] < NUM_BINS
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(parts=st.lists(st.lists(PROBABILITY, min_size=1, max_size=60), min_size=1, max_size=4), seed=st.integers(0, 9))
+def test_order_is_kept_however_cells_are_opened(parts: list[list[float]], seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    bins = ScoreBins()
+    for part in [*parts, torch.rand(300, generator=generator).tolist()]:
+        rank = score_rank(torch.tensor(part))
+        closed = rank[bins(rank) < 0]
+        if len(closed):
+            bins.make_room(closed, NO_COUNTS)
+    bins.rebuild(bins.bits.clone())
+    scores = torch.tensor(sorted(itertools.chain(*parts)))
+    place = bins(score_rank(scores))
+    assert place.min() >= 0
+    assert (place.diff() >= 0).all()
+    assert (bins.lowest_rank()[place.long()] <= score_rank(scores)).all()
+
+
+def test_a_crowd_keeps_a_bin_for_every_float():
+    crowd = score_rank(all_floats(0.3, 0.3002)).repeat(50)
+    wide = ranks_of_cells(10_000)
+    bins = ScoreBins()
+    bins.make_room(torch.cat([crowd, wide]), NO_COUNTS)
+    assert bins.common_bits < 6
+    assert len(bins(crowd).unique()) == len(crowd.unique())
+
+
+def test_moved_bins_are_where_their_scores_are_counted_now():
+    rank = score_rank(torch.rand(500, generator=torch.Generator().manual_seed(0)))
+    bins = ScoreBins()
+    bins.make_room(rank, NO_COUNTS)
+    before = bins(rank).long()
+    moves = bins.make_room(ranks_of_cells(5_000)[1_000:], torch.bincount(before, minlength=NUM_BINS))
+    assert moves is not None
+    assert torch.equal(moves[before], bins(rank).long())
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -1,28 +1,37 @@
-"""From scores to counts: a fixed order-preserving binning for pixels, exact counts for images."""
+"""From scores to counts: bins that follow the scores for pixels, exact counts for images."""
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
-from torch import Tensor
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
+from torch import Tensor, nn
 
-NUM_BINS = 65_536
-"""Bins per curve; one per code of a 16-bit anomaly map."""
+NUM_BINS = 2**18
+"""Bins per category. Three rows of counts take 6 MiB."""
 
-LAST_BIN = NUM_BINS - 1
+CELL_BITS = 13
+"""A cell is 8,192 neighbouring float32 values: a thousandth of a factor of two."""
 
-LINEAR_FROM, LINEAR_TO = 0.1, 0.9
-"""Between these scores a bin is a 16-bit code; outside, bins follow the logarithm of the distance to the end."""
+ONE_HALF = 0x3F00_0000
+"""The bit pattern of float32 0.5."""
 
-TAIL_SHIFT = 15
-"""Bits dropped from a float32 pattern. The exponent and 8 bits of mantissa stay: 256 bins per factor of two."""
+NUM_CELLS = (2 * ONE_HALF >> CELL_BITS) + 1
+"""258,049: even if every cell is open, each has a bin."""
 
-TAIL_JOIN = 31_641
-"""The shifted pattern of float32 0.1, which 1 - 0.9 shares: where both tails meet the linear part."""
+CROWDED = 256
+"""A bin with more than one in so many of all pixels is too coarse."""
 
-LOW_TAIL_LAST = 6_553
-"""Last bin of the low tail; 0.1 has code 6,554."""
+MOST_CROWDED = 16
+"""Cells that may keep all of their 8,192 bins: half of all bins together."""
 
-HIGH_TAIL_FIRST = 58_983
-"""First bin of the high tail; 0.9 has code 58,982."""
+MANTISSA_BITS = 23
+
+SPARSE_EXPONENT = 113
+"""The biased exponent of 2 ** -14: if 1 - score is below twice that, a cell holds one score or none."""
+
+SHIFT_BITS = 4
+"""Where a cell's bins start and how many bits of a rank they drop are one number, so that they are looked up once."""
+
+CLOSED = -1
+"""Stands for the address and the bits of a cell that no score has fallen into."""
 
 
 def check_probabilities(name: str, score: Float[Tensor, "*shape"]) -> None:
@@ -41,38 +50,196 @@ def check_probabilities(name: str, score: Float[Tensor, "*shape"]) -> None:
         raise ValueError(msg)
 
 
-def score_code(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """Return the 16-bit code under which a probability is saved, ``round(score * 65535)``.
+def score_rank(score: Float32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """Number the float32 probabilities in ascending order; equal scores, and no others, have equal ranks.
 
-    The product is rounded in float32, half to even, as NumPy does for a float32 map.
-
-    Example:
-        >>> score_code(torch.tensor([0.0, 0.25, 1.0]))
-        tensor([    0, 16384, 65535])
-    """
-    return (score * LAST_BIN).round().long()
-
-
-def bin_index(score: Float32[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """Map probabilities, which are not checked here, onto 0..65535; a larger score never has a smaller bin.
-
-    From 0.1 to 0.9 the bin is the 16-bit code, so metrics of a map and of its saved copy agree exactly. A softmax with
-    a low temperature piles scores up at the ends, where codes would tie them; there the same number of bins follows the
-    logarithm of the distance to the end, down to about 2e-9. Scores nearer the end than that share its last bin.
-
-    The logarithm is read off the float32 bit pattern, not computed: the same bin on every device and in every batch.
+    Below one half the rank is the bit pattern; above, it counts down with the pattern of ``1 - score``, which is exact
+    there. Equal steps of the rank are therefore about equal steps of the logit at both ends. Nothing is rounded, so the
+    rank is the same on every device.
 
     Example:
-        >>> bin_index(torch.tensor([0.0, 1e-6, 2e-6, 0.5, 1.0]))
-        tensor([    0,  2316,  2572, 32768, 65535])
+        >>> score_rank(torch.tensor([0.0, 1e-45, 0.5, 1.0]))
+        tensor([         0,          1, 1056964608, 2113929216], dtype=torch.int32)
     """
-    linear = (score * LAST_BIN).round().int()
-    to_end = torch.minimum(score, 1 - score)  # exact: float32 loses nothing in 1 - score above one half
-    below_join = (to_end.view(torch.int32) >> TAIL_SHIFT) - TAIL_JOIN  # 0 at the joins, falling towards the ends
-    low = (below_join + LOW_TAIL_LAST).clamp_(min=0)
-    high = LAST_BIN - (below_join + (LAST_BIN - HIGH_TAIL_FIRST)).clamp_(min=0)
-    upper = torch.where(score > LINEAR_TO, high, linear)
-    return torch.where(score < LINEAR_FROM, low, upper).long()
+    to_end = torch.minimum(score, 1 - score).abs()  # abs: -0.0 is 0.0
+    pattern = to_end.view(torch.int32)
+    return torch.where(score < 0.5, pattern, 2 * ONE_HALF - pattern)
+
+
+def score_of_rank(rank: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return the score of a rank, in float64.
+
+    Example:
+        >>> score_of_rank(score_rank(torch.tensor([0.0, 0.25, 0.75, 1.0])).long())
+        tensor([0.0000, 0.2500, 0.7500, 1.0000], dtype=torch.float64)
+    """
+    to_end = torch.minimum(rank, 2 * ONE_HALF - rank).int().view(torch.float32).double()
+    return torch.where(rank < ONE_HALF, to_end, 1 - to_end)
+
+
+def rank_below(threshold: Float64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """Return the highest rank whose score is not above a threshold in [0, 1].
+
+    Example:
+        >>> rank_below(torch.tensor([0.0, 0.75 + 1e-9], dtype=torch.float64)) == score_rank(torch.tensor([0.0, 0.75]))
+        tensor([True, True])
+    """
+    nearest = score_rank(threshold.float()).long()
+    return nearest - (threshold.float().double() > threshold).long()
+
+
+class ScoreBins(nn.Module):
+    """Bins of scores that are as fine as their number allows, wherever the scores lie.
+
+    The float32 probabilities are divided into cells. Only cells that a score has fallen into have bins, and all have
+    the same power of two of them, the largest for which all fit (near 1 there are fewer scores in a cell). A map that
+    spans a thousandth of the unit interval has a bin for every float32 value, and scores that saturate at either end
+    are as well resolved as any others. When more cells are met, neighbouring bins are added up. Which bins there are
+    depends on the cells alone, and not on the order in which they were met.
+
+    The exception is a crowd: where a bin would hold more than one in `CROWDED` of all pixels, its cell keeps a bin for
+    each float32 value, if it has them still. A map whose background lies within 1e-5 of one score while its defects
+    spread widely needs that, and whether it gets it may depend on the order of the images.
+
+    Example:
+        >>> bins = ScoreBins()
+        >>> rank = score_rank(torch.tensor([0.3, 0.9]))
+        >>> _ = bins.make_room(rank, torch.zeros(NUM_BINS, dtype=torch.int64))
+        >>> bins(rank)
+        tensor([6554, 8806], dtype=torch.int32)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.address: Tensor
+        self.bits: Tensor
+        self.most_bits: Tensor
+        self.register_buffer("address", torch.full((NUM_CELLS,), CLOSED, dtype=torch.int32), persistent=False)
+        self.register_buffer("bits", torch.full((NUM_CELLS,), CLOSED, dtype=torch.int32), persistent=False)
+        # Scores above one half are multiples of 2 ** -24: each factor of two nearer to 1 has half as many in a cell.
+        first = torch.arange(NUM_CELLS) << CELL_BITS
+        exponent = (2 * ONE_HALF - first - 1) >> MANTISSA_BITS
+        sparse = (exponent - SPARSE_EXPONENT).clamp(0, CELL_BITS)
+        most_bits = torch.where(first < ONE_HALF, CELL_BITS, sparse).int()
+        self.register_buffer("most_bits", most_bits, persistent=False)
+        self.reset()
+
+    def reset(self) -> None:
+        """Close all cells."""
+        self.address.fill_(CLOSED)
+        self.bits.fill_(CLOSED)
+        self.num_used = 0
+        self.common_bits = CELL_BITS
+        self.is_ascending = True
+
+    def forward(self, rank: Int32[Tensor, " pixels"]) -> Int32[Tensor, " pixels"]:
+        """Return the bin of each rank, or -1 where its cell is closed."""
+        address = self.address.index_select(0, rank >> CELL_BITS)
+        within = (rank & (2**CELL_BITS - 1)) >> (address & (2**SHIFT_BITS - 1))
+        return (address >> SHIFT_BITS) + within  # -1 + 0 where it is closed
+
+    def make_room(self, rank: Int32[Tensor, " new"], counts: Int64[Tensor, " bins"]) -> Int64[Tensor, " bins"] | None:
+        """Open the closed cells that ranks lie in.
+
+        Args:
+            counts: Pixels counted so far in each bin.
+
+        Returns:
+            The bin that each bin moves to, or ``None`` if all stay where they are.
+        """
+        new, in_new = (rank >> CELL_BITS).unique(return_counts=True)
+        bits = self.most_bits[new].clamp(max=self.common_bits)
+        has_space = self.num_used + (1 << bits.long()).sum() <= NUM_BINS
+        if has_space and in_new.max() * CROWDED <= counts.sum() + in_new.sum() << self.common_bits:
+            self._open(new, bits)
+            return None
+        bits = self.bits.clone()
+        bits[new] = self.most_bits[new]  # nothing is lost there yet
+        in_cell = self.pixels_per_cell(counts).index_add_(0, new, in_new)
+        return self.rebuild(self.fitting_bits(bits, in_cell))
+
+    def fitting_bits(self, bits: Int32[Tensor, " cells"], in_cell: Int64[Tensor, " cells"]) -> Int32[Tensor, " cells"]:
+        """Lower the bits of cells until all bins fit.
+
+        Args:
+            bits: Bins of each cell that are still told apart, as a power of two.
+            in_cell: Pixels in each cell.
+        """
+        cells = (bits >= 0).nonzero().flatten()
+        told_apart, pixels = bits[cells], in_cell[cells]
+        crowd = pixels * (cells > 0)  # the first cell is 0.0 alone, but for numbers below 1e-41
+        most = crowd.topk(min(MOST_CROWDED, len(crowd)))
+        for common in range(self.common_bits, -1, -1):
+            fitting = told_apart.clamp(max=common)
+            crowded = most.indices[most.values * CROWDED > pixels.sum() << common]
+            fitting[crowded] = told_apart[crowded]
+            if (1 << fitting.long()).sum() <= NUM_BINS:
+                break
+        else:
+            fitting = told_apart.clamp(max=0)
+        self.common_bits = common
+        return bits.index_copy(0, cells, fitting)
+
+    def rebuild(self, bits: Int32[Tensor, " cells"]) -> Int64[Tensor, " bins"]:
+        """Lay bins out in ascending order of their scores, with no more bits in a cell than before.
+
+        Returns:
+            The bin that each of the old bins moves to.
+        """
+        cell, within = self._cell_of_bin()
+        lost = (self.bits - bits).index_select(0, cell)
+        self.bits.fill_(CLOSED)
+        self.address.fill_(CLOSED)
+        self.num_used = 0
+        cells = (bits >= 0).nonzero().flatten()
+        self._open(cells, bits[cells])
+        self.is_ascending = True
+        moves = torch.full((NUM_BINS,), NUM_BINS - 1, device=bits.device)  # bins not in use hold nothing
+        moves[: len(cell)] = (self.address.index_select(0, cell) >> SHIFT_BITS) + (within >> lost)
+        return moves
+
+    def pixels_per_cell(self, counts: Int64[Tensor, " bins"]) -> Int64[Tensor, " cells"]:
+        """Add up the bins of each cell."""
+        cell, _ = self._cell_of_bin()
+        return counts.new_zeros(NUM_CELLS).index_add_(0, cell, counts[: len(cell)])
+
+    def lowest_rank(self) -> Int64[Tensor, " bins"]:
+        """Return the lowest rank of each bin in use."""
+        cell, within = self._cell_of_bin()
+        return (cell << CELL_BITS) + (within << (CELL_BITS - self.bits.index_select(0, cell)))
+
+    def share_above(
+        self, weight: Int64[Tensor, " bins"], threshold: Float64[Tensor, " thresholds"]
+    ) -> Float64[Tensor, " thresholds"]:
+        """Return the share of a weight that lies above each threshold, once the bins are in ascending order.
+
+        In the bin that a threshold falls into, the weight is spread evenly over the scores.
+        """
+        lowest = self.lowest_rank()
+        highest = rank_below(threshold)
+        place = (torch.searchsorted(lowest, highest, right=True) - 1).clamp(min=0)
+        cell = lowest[place] >> CELL_BITS
+        num_scores = 1 << (self.most_bits - self.bits).long()[cell]
+        not_above = ((highest - lowest[place]) >> (CELL_BITS - self.most_bits.long())[cell]) + 1
+        above_in_bin = (1 - not_above / num_scores).clamp(0, 1) * weight[place]
+        above = weight.sum() - weight.cumsum(0)[place]
+        return (above + above_in_bin) / weight.sum()
+
+    def _open(self, cells: Int[Tensor, " new"], bits: Int32[Tensor, " new"]) -> None:
+        size = 1 << bits.long()
+        first = self.num_used + size.cumsum(0) - size
+        self.bits[cells] = bits
+        self.address[cells] = (first.int() << SHIFT_BITS) + CELL_BITS - bits
+        self.num_used += int(size.sum())
+        self.is_ascending = False
+
+    def _cell_of_bin(self) -> tuple[Int64[Tensor, " bins"], Int64[Tensor, " bins"]]:
+        """Return the cell of each bin in use, and the bin's place among those of the cell."""
+        cells = (self.bits >= 0).nonzero().flatten()
+        cells = cells[self.address[cells].argsort()]
+        cell = cells.repeat_interleave(1 << self.bits[cells].long())
+        first = self.address.index_select(0, cell) >> SHIFT_BITS
+        return cell, torch.arange(len(cell), device=cell.device) - first
 
 
 def counts_by_score(

@@ -77,6 +77,34 @@ def aupro(
     return area.sum() / max_fpr
 
 
+def published_aupro(
+    negatives_above: Float64[Tensor, " thresholds"], overlap: Float64[Tensor, " thresholds"], max_fpr: float = MAX_FPR
+) -> Float64[Tensor, ""]:
+    r"""Integrate the overlap as AnomalyCLIP, APRIL-GAN and others publish it under the name PRO.
+
+    It is another number than `aupro`, and often far lower. The thresholds are 200 equal steps between the lowest and
+    the highest score, so a map with heavy tails has few of them where they matter. Points with a rate below ``f`` are
+    kept, nothing is interpolated at ``f``, and the rates that are left are stretched to [0, 1].
+
+    Args:
+        negatives_above: Share of the normal pixels above each ascending threshold.
+        overlap: Mean share of each region above each threshold.
+
+    Returns:
+        NaN where the published code fails: if no point is kept, or all of them have one rate.
+
+    Example:
+        >>> fpr, overlap = torch.tensor([0.9, 0.2, 0.1, 0.0]), torch.tensor([1.0, 0.8, 0.6, 0.0])
+        >>> published_aupro(fpr.double(), overlap.double())  # half of each step from 0 to 0.6 and from 0.6 to 0.8
+        tensor(0.5000, dtype=torch.float64)
+    """
+    is_kept = negatives_above < max_fpr
+    fpr, kept = negatives_above[is_kept].flip(0), overlap[is_kept].flip(0)
+    if not (len(fpr) and fpr[-1] > fpr[0]):
+        return negatives_above.new_tensor(float("nan"))
+    return torch.trapezoid(kept, (fpr - fpr[0]) / (fpr[-1] - fpr[0]))
+
+
 def _share_from_above(weight: Int64[Tensor, " bins"]) -> Float64[Tensor, " points"]:
     """Share of the total at or above each threshold, from 0 above all scores to exactly 1 at the lowest."""
     total_above = weight.flip(0).cumsum(0)

@@ -1,16 +1,16 @@
-"""Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly probability."""
+"""Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly probability, or TIFF with float32 values."""
 
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import written_whole
-from afr_clip.metrics.functional.binning import score_code
+from afr_clip.settings import MapFormat
 
 FULL_SCALE = 65535
 
@@ -18,12 +18,13 @@ FULL_SCALE = 65535
 class MapWriter:
     """A sink that writes every anomaly map, and every known mask at the same size.
 
-    ``maps/DATASET/CATEGORY/TYPE/STEM.png`` holds the map, ``masks/...`` the resized ground truth (0 or 255), so that
-    every pixel metric can be computed again from the run folder alone.
+    ``maps/DATASET/CATEGORY/TYPE/STEM.png`` or ``.tiff`` holds the map, ``masks/...`` the resized ground truth (0 or
+    255), so that every pixel metric can be computed again from the run folder alone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, map_format: MapFormat) -> None:
         self._folder = folder
+        self._format = map_format
 
     def __call__(
         self,
@@ -34,7 +35,7 @@ class MapWriter:
         """Write the maps of one batch."""
         for i, sample in enumerate(batch.samples):
             place = map_path(sample)
-            save_map(self._folder / "maps" / place, anomaly_map[i])
+            save_map(self._folder / "maps" / place.with_name(place.stem), anomaly_map[i], self._format)
             if batch.has_mask[i]:
                 save_mask(self._folder / "masks" / place, batch.mask[i])
 
@@ -44,9 +45,18 @@ def map_path(sample: AnomalySample) -> Path:
     return Path(sample.dataset, sample.category, sample.defect_type, f"{sample.name}.png")
 
 
-def save_map(path: Path, anomaly_map: Float[Tensor, "height width"]) -> None:
-    """Write a map of probabilities in [0, 1] as PNG."""
-    _save_png(path, score_code(anomaly_map).cpu().numpy().astype(np.uint16))
+def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_format: MapFormat) -> None:
+    """Write a map of probabilities in [0, 1].
+
+    Args:
+        path: Gets the format's suffix.
+    """
+    pixels = anomaly_map.cpu().numpy()
+    if map_format is MapFormat.png:
+        _save_png(path.with_name(f"{path.name}.png"), np.rint(pixels * np.float32(FULL_SCALE)).astype(np.uint16))
+        return
+    with written_whole(path.with_name(f"{path.name}.tiff")) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="TIFF", compression="tiff_adobe_deflate")
 
 
 def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
@@ -57,7 +67,7 @@ def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
 def load_map(path: Path) -> NDArray[np.float64]:
     """Read a map back as probabilities ``(H, W)``."""
     with Image.open(path) as image:
-        return np.asarray(image, dtype=np.float64) / FULL_SCALE
+        return np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else FULL_SCALE)
 
 
 def _save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

@@ -12,6 +12,8 @@ WITHOUT_INFLUENCE = {
     "cache_dir",
     "num_threads",
     "save_maps",
+    "map_format",
+    "published_pro",
     "num_figures",
     "figure_every_n_epochs",
     "activation_checkpointing",

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from afr_clip.metrics.functional.binning import score_code
 from afr_clip.reports.pictures.maps import MapWriter, load_map, map_path, save_map, save_mask
+from afr_clip.settings import MapFormat
 
 HALF_A_CODE = 0.5 / 65535
 FLOAT32_ROUNDING = 2**-24  # of a product below 65536, in units of the whole scale
@@ -23,30 +23,39 @@ def png_header(path: Path) -> tuple[int, int]:
 def test_a_saved_map_is_within_half_a_code(tmp_path):
     generator = torch.Generator().manual_seed(0)
     anomaly_map = torch.rand(37, 53, generator=generator)
-    save_map(tmp_path / "deep" / "a.png", anomaly_map)
+    save_map(tmp_path / "deep" / "a", anomaly_map, MapFormat.png)
     loaded = load_map(tmp_path / "deep" / "a.png")
     assert loaded.dtype == np.float64
     assert np.abs(loaded - anomaly_map.double().numpy()).max() <= HALF_A_CODE + FLOAT32_ROUNDING
-    assert np.array_equal(np.rint(loaded * 65535), score_code(anomaly_map).numpy())
 
 
 def test_the_ends_and_the_middle_are_exact_codes(tmp_path):
-    save_map(tmp_path / "a.png", torch.tensor([[0.0, 1.0], [0.25, 32768 / 65535]]))
+    save_map(tmp_path / "a", torch.tensor([[0.0, 1.0], [0.25, 32768 / 65535]]), MapFormat.png)
     assert (load_map(tmp_path / "a.png") * 65535).tolist() == [[0, 65535], [16384, 32768]]
 
 
 def test_every_code_comes_back(tmp_path):
     codes = torch.arange(65536).view(256, 256)
-    save_map(tmp_path / "a.png", codes.float() / 65535)
+    save_map(tmp_path / "a", codes.float() / 65535, MapFormat.png)
     assert np.array_equal(np.rint(load_map(tmp_path / "a.png") * 65535), codes.numpy())
 
 
 def test_maps_are_16_bit_grey_and_masks_8_bit_grey_pngs(tmp_path):
-    save_map(tmp_path / "map.png", torch.rand(5, 7))
+    save_map(tmp_path / "map", torch.rand(5, 7), MapFormat.png)
     save_mask(tmp_path / "mask.png", torch.eye(5, 7).bool())
     assert (png_header(tmp_path / "map.png"), png_header(tmp_path / "mask.png")) == ((16, 0), (8, 0))
     with Image.open(tmp_path / "map.png") as image:
         assert image.size == (7, 5)
+
+
+def test_a_tiff_holds_every_value_as_it_is(tmp_path, scored):
+    values = torch.tensor([[0.0, 1e-45, 2e-9], [0.3, 1 - 2**-24, 1.0]])
+    save_map(tmp_path / "a.b", values, MapFormat.tiff)
+    assert np.array_equal(load_map(tmp_path / "a.b.tiff"), values.double().numpy())
+    batch, maps, scores = scored([0.1, 0.9], [False, True])
+    MapWriter(tmp_path, MapFormat.tiff)(batch, maps, scores)
+    for place, anomaly_map in zip(["good/0.tiff", "bad/1.tiff"], maps, strict=True):
+        assert np.array_equal(load_map(tmp_path / "maps/noise/metal_nut" / place), anomaly_map.double().numpy())
 
 
 def test_a_mask_is_0_and_255(tmp_path):
@@ -58,7 +67,7 @@ def test_a_mask_is_0_and_255(tmp_path):
 def test_a_batch_is_written_by_dataset_category_type_and_stem(tmp_path, scored):
     batch, maps, scores = scored([0.1, 0.9, 0.5], [False, True, False])
     batch = replace(batch, has_mask=torch.tensor([True, True, False]))
-    MapWriter(tmp_path)(batch, maps, scores)
+    MapWriter(tmp_path, MapFormat.png)(batch, maps, scores)
     places = ["noise/metal_nut/good/0.png", "noise/metal_nut/bad/1.png", "noise/metal_nut/good/2.png"]
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {*(f"maps/{place}" for place in places), *(f"masks/{place}" for place in places[:2])}

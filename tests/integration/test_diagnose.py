@@ -185,6 +185,9 @@ def test_what_cannot_be_diagnosed_is_one_sentence(run, own, trained, unseen, tmp
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: False)
         assert "must be writable" in said(run, capsys, str(own))[1]
+    with monkeypatch.context() as patch:
+        patch.setattr("afr_clip.run.diagnose.has_text", lambda network: False)
+        assert "module=afr_clip has no text to diagnose" in said(run, capsys, str(own), *LATER)[1]
     (own / "results.json").unlink()
     assert "continue it with the same command and resume=true" in said(run, capsys, str(own))[1]
     assert "was not finished" in said(run, capsys, str(own), "untrained=true")[1]

@@ -19,7 +19,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,21 +202,19 @@ def record_step(patch: pytest.MonkeyPatch, kind: str, named: Callable[[], dict[s
 
     class Step(getattr(torch.optim, kind)):  # type: ignore[misc]
         def step(self, *args: Any) -> None:
-            into.update(
-                {f"grad.{name}": value.grad.clone() for name, value in named().items() if value.grad is not None}
-            )
+            trained = {name: value for name, value in named().items() if value.grad is not None}
+            into.update({f"grad.{name}": value.grad.clone() for name, value in trained.items()})
             super().step(*args)
-            into.update({f"stepped.{name}": value.detach().clone() for name, value in named().items()})
+            into.update({f"stepped.{name}": value.detach().clone() for name, value in trained.items()})
 
     patch.setattr(torch.optim, kind, Step)
 
 
-def fill(module: nn.Module, prefix: str = "") -> None:
-    """Give all parameters of a learned part large drawn values."""
-    own = {f"{prefix}{name}": value for name, value in module.named_parameters()}
-    drawn = learned_state({name: value.shape for name, value in own.items()})
+def fill(parameters: Mapping[str, Tensor]) -> None:
+    """Give learned parameters large values, drawn by their names."""
+    drawn = learned_state({name: value.shape for name, value in parameters.items()})
     with torch.no_grad():
-        for name, value in own.items():
+        for name, value in parameters.items():
             value.copy_(drawn[name])
 
 
@@ -234,11 +232,9 @@ def anomaly_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR091
     """Train AnomalyCLIP for one step, save, load and score, all by its own programs."""
     root, record = write_meta_tree(folder / "colon", "colon", SIZE), {}
     rounding = contextlib.nullcontext() if half else without_half_rounding()
-    with (
-        official_modules("AnomalyCLIP", "AnomalyCLIP_lib", "AnomalyCLIP_lib.build_model", "train", "test") as found,
-        rounding,
-    ):
-        library, building, training, testing = found
+    modules = ("AnomalyCLIP_lib", "AnomalyCLIP_lib.build_model", "AnomalyCLIP_lib.AnomalyCLIP", "train", "test")
+    with official_modules("AnomalyCLIP", *modules) as found, rounding:
+        library, building, network, training, testing = found
         with pytest.MonkeyPatch.context() as patch:
             state = tower_state("ViT-known-quickgelu")
             design: dict[str, Any] = {}
@@ -255,16 +251,12 @@ def anomaly_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR091
                     *args: Any, made: Callable[..., nn.Module] = program.AnomalyCLIP_PromptLearner
                 ) -> nn.Module:
                     learners.append(made(*args))
-                    fill(learners[-1])
+                    fill(dict(learners[-1].named_parameters()))
                     return learners[-1]
 
                 patch.setattr(program, "AnomalyCLIP_PromptLearner", learner)
-            encoded = record_method(
-                patch, importlib.import_module("AnomalyCLIP_lib.AnomalyCLIP").AnomalyCLIP, "encode_image"
-            )
-            sentences = record_method(
-                patch, importlib.import_module("AnomalyCLIP_lib.AnomalyCLIP").AnomalyCLIP, "encode_text_learn"
-            )
+            encoded = record_method(patch, network.AnomalyCLIP, "encode_image")
+            sentences = record_method(patch, network.AnomalyCLIP, "encode_text_learn")
             focal = record_method(patch, training.FocalLoss, "forward")
             dice = record_method(patch, training.BinaryDiceLoss, "forward")
             cross_entropy = Recorded(torch.nn.functional.cross_entropy)
@@ -335,7 +327,7 @@ def april_gan(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to 
 
             def layer(*args: Any, made: Callable[..., nn.Module] = training.LinearLayer) -> nn.Module:
                 layers.append(made(*args))
-                fill(layers[-1])
+                fill(dict(layers[-1].named_parameters()))
                 return layers[-1]
 
             patch.setattr(training, "LinearLayer", layer)
@@ -407,10 +399,7 @@ def ada_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR0915 - 
                     device="cpu", image_size=SIZE, prompting_depth=4, prompting_length=5, prompting_branch="VL",
                     prompting_type="SD", use_hsf=True, k_clusters=20,
                 )  # fmt: skip
-                drawn = learned_state({name: value.shape for name, value in learned(made).items()})
-                with torch.no_grad():
-                    for name, value in learned(made).items():
-                        value.copy_(drawn[name])
+                fill(learned(made))
                 return made
 
             def learned(made: Any) -> dict[str, Tensor]:
@@ -695,7 +684,8 @@ def write(folder: Path, names: Sequence[str] = tuple(RUNS)) -> None:
             record = run(Path(temporary))
         keep = (lambda value: value) if name == "published_pro" else thinned
         tensors = {key: keep(value).contiguous() for key, value in sorted(record.items())}
-        save_file(tensors, folder / f"{name}.safetensors", {"repository": repository, "commit": COMMITS[repository]})
+        # One entry only: safetensors writes several in random order, and the file should be the same every time.
+        save_file(tensors, folder / f"{name}.safetensors", {"program": f"{repository} at {COMMITS[repository]}"})
 
 
 if __name__ == "__main__":

@@ -70,11 +70,22 @@ class Comparison:
     def __init__(self, record: Record, network: nn.Module, method: str = "", names: Names = dict) -> None:
         self.record, self.network, self.names = record, network, names
         self.found: dict[str, Difference] = {}
+        self.unread = set(record)
         if method:
             self.job = validate(_compose(f"module={method}", "dataset=visa"))
 
     def __setitem__(self, name: str, ours: Tensor) -> None:
-        self.found[name] = difference(ours, self.record[name])
+        self.found[name] = difference(ours, self.read(name))
+
+    def read(self, name: str) -> Tensor:
+        """Return a value of the record, and note that something was compared with it."""
+        self.unread.discard(name)
+        return self.record[name]
+
+    def complete(self) -> dict[str, Difference]:
+        """Return the differences, once all of the record was compared."""
+        assert not self.unread
+        return self.found
 
     def positions(self, architecture: str) -> None:
         """Compare position embeddings of 6 x 6 patches, brought to 8 x 8 in the way of the method's own backbone."""
@@ -92,7 +103,7 @@ class Comparison:
         for term in ("image", "focal", "dice", "complement"):
             name, weight = f"{prefix}loss.{term}", getattr(loss, f"{term}_weight")
             if name in self.record:
-                self.found[name] = difference(getattr(terms, term) / weight, self.record[name].sum())
+                self.found[name] = difference(getattr(terms, term) / weight, self.read(name).sum())
         trained = {
             name: p for name, p in self.network.named_parameters() if name in self.network.trainable_parameter_names()
         }
@@ -106,14 +117,14 @@ class Comparison:
         # larger tensor here, and decays with it.
         start = f"{prefix}grad."
         for name in [name.removeprefix(start) for name in self.record if name.startswith(start)]:
-            official = self.record[f"{prefix}grad.{name}"]
+            official = self.read(f"{prefix}grad.{name}")
             one, large = difference(gradients[name], official), official.abs().max()
             found["gradients, relative"].append(Difference(one.largest / one.scale, 1.0))
             # Adam's first step divides a gradient by itself: of one that is nearly 0, the sign is a matter of rounding.
             sure = official.abs() > 1e-3 * large
             weights = stepped[name].detach()
             weights = weights if weights.shape == official.shape else thinned(weights)
-            after = self.record[f"{prefix}stepped.{name}"]
+            after = self.read(f"{prefix}stepped.{name}")
             found["weights after a step"].append(difference(weights[sure], after[sure]))
         for title, differences in found.items():
             assert differences
@@ -173,7 +184,7 @@ def anomaly_clip(record: Record, folder: Path, released: Path | None = None) -> 
         compare["half.map"], compare["half.score"] = prediction.anomaly_map, prediction.image_score
     compare.positions("ViT-known-quickgelu")
     compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
-    return compare.found
+    return compare.complete()
 
 
 def april_gan(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
@@ -189,7 +200,7 @@ def april_gan(record: Record, folder: Path, released: Path | None = None) -> dic
         compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
     compare.positions("ViT-known")
     compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
-    return compare.found
+    return compare.complete()
 
 
 def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
@@ -209,7 +220,7 @@ def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict
     compare["text"] = compare["half.text"] = seen["text"][0]
     compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
     compare["half.map"], compare["half.score"] = prediction.anomaly_map, prediction.image_score
-    by_seed = record["score_by_seed_of_k_means"]
+    by_seed = compare.read("score_by_seed_of_k_means")
     deviations = (prediction.image_score - by_seed.mean(dim=0)).abs() / by_seed.std(dim=0)
     compare.found["score, in standard deviations over seeds of k-means"] = Difference(float(deviations.max()), 1.0)
     unsmoothed = on_released_weights(*make, "module.network.scoring.smoothing_sigma=0.0")
@@ -220,7 +231,7 @@ def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict
         one = slice(index, index + 1)
         compare.network = on_released_weights(*make)
         compare.loss(f"{kind}.", image[one], category[one], torch.from_numpy(masks(SIZE))[one], IS_ANOMALOUS[one])
-    return compare.found
+    return compare.complete()
 
 
 def winclip(
@@ -245,7 +256,7 @@ def winclip(
             network.observe(image[:1], "carpet")
         prediction = network(image, category)
         compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
-    return compare.found
+    return compare.complete()
 
 
 def losses(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:

@@ -202,7 +202,7 @@ class DiagnosingModule(AnomalyDetectionModule):
             following = dict(zip(names, [*names[1:], names[0]], strict=True))
             changes[OTHER_CATEGORY] = partial(changed_text, change=named(following.__getitem__))
         else:
-            self._left_out[OTHER_CATEGORY] = "All images have one category, so there is no other to name them by."
+            self._left_out[OTHER_CATEGORY] = "All images have one name, so there is no other to call them by."
         changes[SWAPPED] = partial(changed_text, change=with_prototypes_swapped)
         return changes
 

@@ -83,5 +83,7 @@ def naive_published_aupro(anomaly_maps: NDArray[np.number], masks: Bools) -> flo
         fpr = float(np.mean(maps[~masks] > threshold))
         if fpr < 0.3:
             points.append((fpr, float(np.mean([np.mean(scores > threshold) for scores in regions]))))
+    if not points:
+        return math.nan
     rate, overlap = np.array(points).T
     return float(np.trapezoid(overlap, (rate - rate.min()) / (rate.max() - rate.min())))

@@ -221,7 +221,7 @@ class ScoreBins(nn.Module):
         cell = lowest[place] >> CELL_BITS
         num_scores = 1 << (self.most_bits - self.bits).long()[cell]
         not_above = ((highest - lowest[place]) >> (CELL_BITS - self.most_bits.long())[cell]) + 1
-        above_in_bin = (1 - not_above / num_scores).clamp(0, 1) * weight[place]
+        above_in_bin = (1 - not_above / num_scores.double()).clamp(0, 1) * weight[place]
         above = weight.sum() - weight.cumsum(0)[place]
         return (above + above_in_bin) / weight.sum()
 

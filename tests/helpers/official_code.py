@@ -103,7 +103,8 @@ def official_modules(name: str, *modules: str) -> Iterator[list[ModuleType]]:
             for key in [key for key in sys.modules if key.split(".")[0] in own or key in stubs]:
                 del sys.modules[key]
             sys.modules.update(before)
-            root.handlers[:], _ = handlers, root.setLevel(level)
+            root.handlers[:] = handlers
+            root.setLevel(level)
             random.setstate(state)
 
 
@@ -218,7 +219,7 @@ def fill(parameters: Mapping[str, Tensor]) -> None:
             value.copy_(drawn[name])
 
 
-def in_order(calls: list[tuple[list[Any], Any]], image: Tensor) -> list[int]:
+def in_order(image: Tensor) -> list[int]:
     """Say which row of a shuffled batch shows each picture."""
     distance = (normalised(image.shape[-1])[:, None] - image[None]).abs().amax(dim=(2, 3, 4))
     assert distance.min(dim=1).values.max() < 1e-5
@@ -280,7 +281,7 @@ def anomaly_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR091
             torch.manual_seed(0)
             training.train(SimpleNamespace(**trained, learning_rate=0.001))
             record |= step
-            order = in_order(encoded, encoded[0][0][0])
+            order = in_order(encoded[0][0][0])
             record["loss.image"] = cross_entropy.returned[0]
             record["loss.focal"] = torch.stack([result for _, result in focal])
             record["loss.dice"], record["loss.complement"] = (
@@ -345,7 +346,7 @@ def april_gan(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to 
             torch.manual_seed(0)
             training.train(SimpleNamespace(**trained, learning_rate=0.001))
             step = dict(record)
-            order = in_order(encoded, encoded[0][0][0])
+            order = in_order(encoded[0][0][0])
             record["loss.focal"] = torch.stack([result for _, result in focal])
             record["loss.dice"] = torch.stack([result for _, result in dice])
             record["trained_maps"] = torch.stack([given[0][order, 1] for given, _ in focal], dim=1)

@@ -81,7 +81,8 @@ def main() -> int:
     if not (arguments.run / "results.csv").is_file() or not any((arguments.run / "maps").rglob("*.tiff")):
         parser.error(f"{arguments.run} must be a run that scored a dataset with save_maps=true map_format=tiff")
     with (arguments.run / "results.csv").open(newline="") as file:
-        written = {(r["dataset"], r["category"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
+        rows = [r for r in csv.DictReader(file) if r["metric"] != "pixel_aupro_published"]
+    written = {(r["dataset"], r["category"], r["metric"]): float(r["value"]) for r in rows}
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     with (arguments.run / "scores.csv").open(newline="") as file:
         for row in csv.DictReader(file):

@@ -51,17 +51,20 @@ def test_train_scores_its_targets_and_evaluate_gives_the_same(run, small, unseen
         assert (trained / name).stat().st_size > 0, name
 
     assert run("evaluate", f"checkpoint={trained}", "dataset=folder", "dataset.name=parts", f"dataset.root={unseen}",
-               f"run_dir={scored}", "save_maps=true", "data.num_workers=0") == 0  # fmt: skip
-    for name in ("results.csv", "scores.csv"):
-        assert (scored / name).read_text() == (trained / name).read_text()
+               f"run_dir={scored}", "save_maps=true", "map_format=tiff", "published_pro=true",
+               "data.num_workers=0") == 0  # fmt: skip
+    assert (scored / "scores.csv").read_text() == (trained / "scores.csv").read_text()
+    published = [row for row in rows(scored / "results.csv") if row["metric"] == "pixel_aupro_published"]
+    assert [row["category"] for row in published] == ["fabric", "metal_plate", "mean"]
+    assert [row for row in rows(scored / "results.csv") if row not in published] == rows(trained / "results.csv")
     assert agrees_with_scikit_learn(scored, monkeypatch)
 
     table = rows(scored / "results.csv")
     assert {row["category"] for row in table} == {"fabric", "metal_plate", "mean"}
     assert {row["num_normal"] for row in table if row["category"] == "mean"} == {"8"}
-    with Image.open(scored / "maps" / "parts" / "fabric" / "spot" / "001.png") as saved:
-        assert saved.mode == "I;16"
-        assert saved.size == (64, 64)
+    for run_dir, name, mode in ((trained, "001.png", "I;16"), (scored, "001.tiff", "F")):
+        with Image.open(run_dir / "maps" / "parts" / "fabric" / "spot" / name) as saved:
+            assert (saved.mode, saved.size) == (mode, (64, 64))
     assert {path.name for path in (scored / "figures" / "parts").iterdir()} == {
         "highest.png", "lowest.png", "worst_ranked.png",
     }  # fmt: skip

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
 from afr_clip.reports.record.provenance import backbone_notices, list_facts, method_of, training_of
-from afr_clip.reports.record.results import RESULTS, read_values
+from afr_clip.reports.record.results import RESULTS, published_pro_note, read_values
 from afr_clip.reports.record.run_folder import RunFolderError, write_text
 
 PAGE = "report.html"
@@ -52,10 +53,13 @@ def write_page(run_folder: Path) -> Path:
             (
                 name,
                 grid,
-                list(_notes(content["categories_in_mean"][name], len(grid.body), content["vanished_defects"][name])),
+                [
+                    *_notes(content["categories_in_mean"][name], len(grid.body), content["vanished_defects"][name]),
+                    *map(published_pro_note, of_dataset[of_dataset.metric == PUBLISHED_PRO].value[-1:]),
+                ],
             )
-            for name in names
-            for grid in [results_grid(name, values[values.dataset == name])]
+            for name, of_dataset in values.groupby("dataset", sort=False)
+            for grid in [results_grid(str(name), of_dataset)]
         ],
         diagnoses=read_diagnoses(run_folder),
         pictures=pictures,
@@ -72,7 +76,9 @@ def results_grid(dataset: str, values: pd.DataFrame) -> Grid:
 
 
 def _notes(num_defined: Mapping[str, int], num_categories: int, vanished: Mapping[str, int]) -> Iterator[str]:
-    partly = ", ".join(f"{COLUMNS[metric][0]} {n}" for metric, n in num_defined.items() if n < num_categories)
+    partly = ", ".join(
+        f"{label} {num_defined[m]}" for m, (label, _) in COLUMNS.items() if num_defined[m] < num_categories
+    )
     if partly:
         yield f'"-" is undefined and left out of the mean. Categories in the mean, of {num_categories}: {partly}.'
     lost = ", ".join(f"{category} {n}" for category, n in vanished.items() if n)

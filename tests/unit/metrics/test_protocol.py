@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afr_clip.metrics.average import IMAGE_METRICS, METRICS, PIXEL_METRICS, CategoryResult, macro_average
+from afr_clip.metrics.average import IMAGE_METRICS, METRICS, PIXEL_METRICS, PUBLISHED_PRO, CategoryResult, macro_average
 from afr_clip.metrics.image import image_metrics
 from afr_clip.metrics.pixel import PixelMetrics
 from afr_clip.metrics.protocol import DatasetMetrics
@@ -53,6 +53,19 @@ def same(ours: tuple[CategoryResult, ...], theirs: tuple[CategoryResult, ...]) -
 def test_metrics_are_in_the_order_of_the_tables():
     assert (*IMAGE_METRICS, *PIXEL_METRICS) == METRICS
     assert all(tuple(category.values) == METRICS for category in evaluated(everything()).compute())
+
+
+def test_published_pro_is_computed_on_request_and_averaged_like_the_others():
+    metrics = DatasetMetrics(CATEGORIES, IS_ANOMALOUS, published_pro=True)
+    metrics.update(*everything())
+    results = metrics.compute()
+    assert all(tuple(category.values) == (*METRICS, PUBLISHED_PRO) for category in results)
+    defined = [r.values[PUBLISHED_PRO] for r in results if not math.isnan(r.values[PUBLISHED_PRO])]
+    mean = macro_average(results)
+    assert mean.num_defined[PUBLISHED_PRO] == len(defined) >= 2
+    assert mean.values[PUBLISHED_PRO] == pytest.approx(sum(defined) / len(defined))
+    with pytest.raises(ValueError, match="pixel_aupro_published, got"):
+        macro_average([results[0], result("other", 0.5)])
 
 
 def test_every_category_has_its_own_metrics():

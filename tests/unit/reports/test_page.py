@@ -123,6 +123,13 @@ def test_a_table_without_gaps_has_no_note(make_run):
     assert "left out of the mean" not in read(make_run())
 
 
+def test_published_pro_is_a_sentence_and_no_column(make_run):
+    values = (category("cable", 0.5, pixel_aupro_published=0.3), category("grid", 1.0, pixel_aupro_published=0.5))
+    text = read(make_run({"mvtec_ad": values}))
+    assert "PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: 40.0 in the mean." in text
+    assert Tree(text).rows == Tree(read(make_run())).rows
+
+
 def test_lost_defects_are_named(make_run):
     run = make_run()
     content = json.loads((run / "results.json").read_text())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.reports.compare.paper import DATASETS, find_dataset
 from afr_clip.reports.compare.settings import RELEASED, Setting, setting_of
 from afr_clip.reports.record.provenance import training_of
@@ -110,6 +111,7 @@ def _read_run(path: Path) -> RecordedRun:
         absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
         late = [facts for name, facts in manifest["targets"].items() if name not in set(values.dataset)]
         absent |= {_source(facts)["title"]: "not scored yet" for facts in late}
+        values = values[values.metric != PUBLISHED_PRO]  # no table puts it next to the PRO of others
         if setting is not None:
             values = _with_facts(values, path.parent, setting, manifest)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -226,8 +226,12 @@ def results_table(result: DatasetResult) -> Table:
         counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())
         table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others."
     if PUBLISHED_PRO in result.mean.values:
-        # Not a column: next to pixel_aupro it would be read as the same number.
-        published = "PRO as AnomalyCLIP and APRIL-GAN compute it, for comparison with theirs only: "
-        published += f"{100 * result.mean.values[PUBLISHED_PRO]:.1f} in the mean."
-        table.caption = f"{table.caption}\n{published}" if table.caption else published
+        note = published_pro_note(result.mean.values[PUBLISHED_PRO])
+        table.caption = f"{table.caption}\n{note}" if table.caption else note
     return table
+
+
+def published_pro_note(mean: float) -> str:
+    """Put the mean of `PUBLISHED_PRO` into a sentence: a column of it next to PRO would be misread."""
+    percent = "undefined" if math.isnan(mean) else f"{100 * mean:.1f}"
+    return f"PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: {percent} in the mean."

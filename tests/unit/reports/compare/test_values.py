@@ -42,6 +42,20 @@ def test_an_evaluation_has_auxiliary_and_seed_of_its_checkpoint(tmp_path):
     assert (first.auxiliary, first.seed) == ("VisA", 3)
 
 
+def test_published_pro_enters_no_comparison(tmp_path):
+    write_run(tmp_path, {"MPDD": 0.5})
+    path = tmp_path / "results.json"
+    content = json.loads(path.read_text())
+    before = read_runs([tmp_path])[0].values
+    rows = content["results"]
+    # Behind the seven metrics of each category.
+    extra = [
+        [*rows[i : i + 7], rows[i] | {"metric": "pixel_aupro_published", "value": 0.1}] for i in range(0, len(rows), 7)
+    ]
+    path.write_text(json.dumps(content | {"results": [row for of_category in extra for row in of_category]}))
+    assert read_runs([tmp_path])[0].values.reset_index(drop=True).equals(before)
+
+
 def test_a_method_that_trains_nothing_has_neither(tmp_path):
     write_run(tmp_path, {"MPDD": 0.5})
     first = read_runs([tmp_path])[0].values.iloc[0]

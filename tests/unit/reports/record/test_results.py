@@ -148,6 +148,23 @@ def test_the_table_is_in_percent_with_the_mean_below_and_dashes_for_undefined(re
     assert caption.startswith("Categories in the mean, of 2: pixel_ap 1, pixel_aupro 1;")
 
 
+def test_published_pro_is_a_caption_and_no_column(results):
+    extra = (
+        category("cable", 0.5, 1, 1, pixel_aupro_published=0.2),
+        category("grid", 0.5, 1, 1, pixel_aupro_published=0.6),
+    )
+    rows, caption = cells(DatasetResult("visa", extra, {}))
+    assert caption == "PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: 40.0 in the mean."
+    assert len(rows[0]) == 2 + len(METRICS)
+
+
+def test_published_pro_is_written_and_read_back(tmp_path):
+    extra = (category("cable", 0.5, 1, 1, pixel_aupro_published=0.25),)
+    write_results(tmp_path, [DatasetResult("visa", extra, {"cable": 0})], {})
+    values = read_values(json.loads((tmp_path / "results.json").read_text())["results"])
+    assert values[values.metric == "pixel_aupro_published"].value.tolist() == [0.25, 0.25]
+
+
 def test_a_table_without_gaps_has_no_caption(results):
     rows, caption = cells(results[1])
     assert caption is None

@@ -50,11 +50,16 @@ def read_csv(path: Path) -> list[list[str]]:
 
 
 def assert_same_numbers(new: Path, old: Path) -> None:
-    """Compare tables cell by cell; processors may differ in the last bits of a number."""
+    """Compare tables cell by cell; processors may differ in the last bits of a number.
+
+    Version 0.1 counted pixels in fewer bins, so scores that are told apart now were tied; of these small maps enough to
+    move average precision by 2e-4.
+    """
     rows, expected = read_csv(new), read_csv(old)
     assert [row[:3] for row in rows] == [row[:3] for row in expected]
     for row, wanted in zip(rows[1:], expected[1:], strict=True):
-        assert float(row[3]) == pytest.approx(float(wanted[3]), abs=1e-5, nan_ok=True), row
+        of_pixels = row[2].startswith("pixel_") or "/p_" in row[2]
+        assert float(row[3]) == pytest.approx(float(wanted[3]), abs=3e-4 if of_pixels else 1e-5, nan_ok=True), row
 
 
 def test_an_old_checkpoint_scores_as_it_did(run, drawn_dir, tmp_path):

@@ -92,10 +92,10 @@ def upsample_map(
 
 
 def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:
-    """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them as they are.
+    """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them unchanged.
 
-    Equal to ``scipy.ndimage.gaussian_filter`` with its defaults, which the published codes call: beyond its border a
-    map goes on as its mirror image, outermost pixel included. A constant map stays constant.
+    Equal to ``scipy.ndimage.gaussian_filter`` with its defaults, which the public codes call: beyond its border a map
+    continues as its mirror image, which repeats the outermost pixel. A constant map stays constant.
     """
     if sigma == 0:
         return anomaly_map
@@ -104,11 +104,12 @@ def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -
     kernel = torch.exp(-((offsets / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     # A Gaussian is the product of one along each axis: two passes of n values instead of one of n * n.
-    for _ in range(2):
-        length = anomaly_map.shape[-1]
-        places = torch.arange(-reach, length + reach, device=anomaly_map.device) % (2 * length)
-        mirrored = torch.minimum(places, 2 * length - 1 - places)  # a map narrower than the reach is folded repeatedly
-        anomaly_map = F.conv2d(anomaly_map[:, None, :, mirrored], kernel)[:, 0].transpose(1, 2)
+    with torch.autocast(anomaly_map.device.type, enabled=False):  # it would convolve in half precision
+        for _ in range(2):
+            length = anomaly_map.shape[-1]
+            places = torch.arange(-reach, length + reach, device=anomaly_map.device) % (2 * length)
+            mirrored = torch.minimum(places, 2 * length - 1 - places)  # repeatedly, if the map is narrower than reach
+            anomaly_map = F.conv2d(anomaly_map[:, None, :, mirrored], kernel)[:, 0].transpose(1, 2)
     return anomaly_map
 
 

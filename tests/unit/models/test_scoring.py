@@ -70,6 +70,13 @@ def test_smoothing_is_scipys_gaussian_up_to_the_border(size, sigma, dtype):
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-6)
 
 
+def test_smoothing_keeps_float32_under_autocast():
+    noise = torch.rand(1, 20, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        smoothed = smooth_map(noise, 4.0)
+    assert torch.equal(smoothed, smooth_map(noise, 4.0))
+
+
 def test_smoothing_keeps_a_constant_map_and_sigma_zero_keeps_any():
     noise = torch.rand(1, 20, 20)
     for size in (20, 3):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 from torch.distributed import ProcessGroup, ReduceOp
 from torchmetrics import Metric
@@ -13,8 +13,6 @@ from torchmetrics import Metric
 from afr_clip.metrics.additive import AdditiveMetric
 from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.metrics.functional.binning import (
-    CELL_BITS,
-    CLOSED,
     NUM_BINS,
     ScoreBins,
     check_probabilities,
@@ -25,6 +23,7 @@ from afr_clip.metrics.functional.curves import auroc, average_precision, f1_max
 from afr_clip.metrics.functional.regions import MAX_REGIONS, aupro, published_aupro, region_weights
 
 PUBLISHED_THRESHOLDS = 200
+"""Of AnomalyCLIP's and APRIL-GAN's PRO."""
 
 ALL, ANOMALOUS, REGION = 0, 1, 2
 """Rows of ``counts``: all pixels, the anomalous ones among them, and the region weight of those."""
@@ -34,11 +33,11 @@ class PixelMetrics(AdditiveMetric):
     """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass and 10 MiB.
 
     A test set has some 500 million pixels, too many to keep and sort. Scores are counted in bins instead (see
-    `ScoreBins`); scores that share a bin count as tied. All counts are integers, so that batches and processes cannot
-    change a single bit of the result, unless some bins are crowded.
+    `ScoreBins`); scores that share a bin count as tied. All counts are integers, so that how the pixels are spread over
+    batches and processes cannot change a single bit of the result, unless some bins are crowded.
 
     Args:
-        published_pro: Whether to compute ``pixel_aupro_published`` too, see `published_aupro`.
+        published_pro: Whether to compute ``pixel_aupro_published`` as well, see `published_aupro`.
 
     Example:
         >>> metrics = PixelMetrics()
@@ -117,13 +116,13 @@ class PixelMetrics(AdditiveMetric):
     def _published_aupro(self, negatives: Tensor, region_weight: Tensor) -> Float64[Tensor, ""]:
         if not (negatives.any() and region_weight.any()):
             return torch.tensor(torch.nan, dtype=torch.float64, device=negatives.device)
-        met = score_of_rank(self.bins.lowest_rank()[(negatives + region_weight) > 0])
-        low, high = met[0].item(), met[-1].item()
+        scores = score_of_rank(self.bins.lowest_rank()[(negatives + region_weight) > 0])
+        low, high = scores[0].item(), scores[-1].item()
         if low == high:
-            return met.new_tensor(torch.nan)
-        # NumPy's rounding of the steps decides which scores equal a threshold.
+            return scores.new_tensor(torch.nan)
+        # NumPy, because its rounding of the steps decides which scores equal a threshold.
         steps = np.arange(low, high, (high - low) / PUBLISHED_THRESHOLDS)
-        threshold = torch.from_numpy(steps).to(met.device)
+        threshold = torch.from_numpy(steps).to(scores.device)
         fpr, overlap = (self.bins.share_above(weight, threshold) for weight in (negatives, region_weight))
         return published_aupro(fpr, overlap)
 
@@ -141,37 +140,29 @@ class PixelMetrics(AdditiveMetric):
     ) -> None:
         """Give all processes the same bins, whose counts torchmetrics then adds up."""
         if should_sync and (distributed_available or self.distributed_available_fn)():
-            bits, in_cell = self._layout()
+            bits, in_cell = self.bins.layout(self.counts[ALL])
             torch.distributed.all_reduce(bits, ReduceOp.MIN, group=process_group)
             torch.distributed.all_reduce(in_cell, ReduceOp.SUM, group=process_group)
-            self._adopt(bits, in_cell)
+            self._move(self.bins.adopt(bits, in_cell))
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add the pixels of another metric, which gets the same bins.
+        """Add the pixels of another metric; both get the same bins.
 
         Raises:
             TypeError: If only the other's state is given: its counts mean nothing without its bins.
         """
         if not isinstance(incoming_state, PixelMetrics):
             msg = (
-                f"A PixelMetrics must be merged with another one, got {type(incoming_state).__name__}. Pass the metric."
+                f"PixelMetrics can only be merged with PixelMetrics, got {type(incoming_state).__name__}. "
+                "Pass the metric itself instead of its state."
             )
             raise TypeError(msg)
-        (bits, in_cell), (other_bits, other_in_cell) = self._layout(), incoming_state._layout()
-        for metric in (self, incoming_state):
-            metric._adopt(torch.minimum(bits, other_bits), in_cell + other_in_cell)
+        metrics = (self, incoming_state)
+        bits, in_cell = zip(*(metric.bins.layout(metric.counts[ALL]) for metric in metrics), strict=True)
+        for metric in metrics:
+            metric._move(metric.bins.adopt(torch.minimum(*bits), in_cell[0] + in_cell[1]))
         super().merge_state(incoming_state)
-
-    def _layout(self) -> tuple[Int32[Tensor, " cells_and_one"], Int64[Tensor, " cells"]]:
-        """The bits of each cell, then those that most share, of which the lowest count; and the pixels of each cell."""
-        bits = torch.where(self.bins.bits == CLOSED, CELL_BITS + 1, self.bins.bits)
-        return torch.cat([bits, bits.new_tensor([self.bins.common_bits])]), self.bins.pixels_per_cell(self.counts[ALL])
-
-    def _adopt(self, lowest_bits: Int32[Tensor, " cells_and_one"], in_cell: Int64[Tensor, " cells"]) -> None:
-        bits = torch.where(lowest_bits > CELL_BITS, CLOSED, lowest_bits)
-        self.bins.common_bits = int(bits[-1])
-        self._move(self.bins.rebuild(self.bins.fitting_bits(bits[:-1], in_cell)))
 
     def _move(self, place: Int64[Tensor, " bins"]) -> None:
         self.counts = torch.zeros_like(self.counts).index_add_(1, place, self.counts)

@@ -159,7 +159,7 @@ def test_published_pro_of_a_constant_map_is_undefined():
 
 
 def test_bins_of_another_metric_are_not_added_without_their_scores():
-    with pytest.raises(TypeError, match="must be merged with another one, got dict"):
+    with pytest.raises(TypeError, match="can only be merged with PixelMetrics, got dict"):
         PixelMetrics().merge_state({"counts": torch.zeros(3, NUM_BINS, dtype=torch.int64)})
 
 

@@ -5,33 +5,33 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 from torch import Tensor, nn
 
 NUM_BINS = 2**18
-"""Bins per category. Three rows of counts take 6 MiB."""
+"""Bins per category. The three rows of counts in `PixelMetrics` take 6 MiB."""
 
 CELL_BITS = 13
-"""A cell is 8,192 neighbouring float32 values: a thousandth of a factor of two."""
+"""A cell is 8,192 neighbouring float32 values; between a number and its double lie 1,024 cells."""
 
 ONE_HALF = 0x3F00_0000
 """The bit pattern of float32 0.5."""
 
 NUM_CELLS = (2 * ONE_HALF >> CELL_BITS) + 1
-"""258,049: even if every cell is open, each has a bin."""
+"""258,049, which is below `NUM_BINS`: even if every cell is open, each has a bin."""
 
 CROWDED = 256
-"""A bin with more than one in so many of all pixels is too coarse."""
+"""A bin is crowded if it holds more than 1/256 of all pixels."""
 
 MOST_CROWDED = 16
-"""Cells that may keep all of their 8,192 bins: half of all bins together."""
+"""So many crowded cells may keep all of their 8,192 bins, which together are half of all bins."""
 
 MANTISSA_BITS = 23
 
 SPARSE_EXPONENT = 113
-"""The biased exponent of 2 ** -14: if 1 - score is below twice that, a cell holds one score or none."""
+"""The biased exponent of 2 ** -14: where 1 - score is below twice that, a cell holds at most one score."""
 
 SHIFT_BITS = 4
-"""Where a cell's bins start and how many bits of a rank they drop are one number, so that they are looked up once."""
+"""An address has the cell's first bin above these bits, and in them how many bits of a rank to drop: one look-up."""
 
 CLOSED = -1
-"""Stands for the address and the bits of a cell that no score has fallen into."""
+"""The address and the bits of a cell without bins."""
 
 
 def check_probabilities(name: str, score: Float[Tensor, "*shape"]) -> None:
@@ -89,17 +89,31 @@ def rank_below(threshold: Float64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 class ScoreBins(nn.Module):
-    """Bins of scores that are as fine as their number allows, wherever the scores lie.
+    """Bins that follow the scores, as fine as `NUM_BINS` allows.
 
-    The float32 probabilities are divided into cells. Only cells that a score has fallen into have bins, and all have
-    the same power of two of them, the largest for which all fit (near 1 there are fewer scores in a cell). A map that
-    spans a thousandth of the unit interval has a bin for every float32 value, and scores that saturate at either end
-    are as well resolved as any others. When more cells are met, neighbouring bins are added up. Which bins there are
-    depends on the cells alone, and not on the order in which they were met.
+    A fixed grid over [0, 1] would tie most scores of a map that saturates, or that spans a thousandth of the interval.
+    Here every float32 probability has a rank (`score_rank`), and `2 ** CELL_BITS` neighbouring ranks are a cell:
 
-    The exception is a crowd: where a bin would hold more than one in `CROWDED` of all pixels, its cell keeps a bin for
-    each float32 value, if it has them still. A map whose background lies within 1e-5 of one score while its defects
-    spread widely needs that, and whether it gets it may depend on the order of the images.
+    - A cell is open, that is, has bins, once a score has fallen into it.
+    - All open cells have the same number of bins, ``2 ** common_bits``. At first that is a bin for every float32 value.
+    - When the bins of a new cell do not fit, ``common_bits`` falls, and the counts of neighbouring bins are added up.
+
+    Near 1 a cell holds fewer float32 values than ranks, and has no more bins than values. Which bins there are depends
+    only on which cells are open, not on the order in which they were opened.
+
+    Crowded bins, which would hold more than 1/256 of all pixels, are the exception. Their cell keeps a bin for every
+    float32 value, unless it has lost them already. A map whose background lies within 1e-5 of one score while its
+    defects spread widely needs this; whether a cell is crowded in time may depend on the order of the images.
+
+    This module knows where each score is counted. The counts belong to the caller, who must move them when
+    ``make_room`` or ``rebuild`` says so.
+
+    Attributes:
+        address: First bin of each cell, and how many bits of a rank it drops; see `SHIFT_BITS`.
+        bits: Bins of each cell, as a power of two; `CLOSED` where it has none.
+        most_bits: Float32 values of each cell, as a power of two.
+        num_used: Bins in use, which are the first ones.
+        is_ascending: Whether the order of the bins is that of their scores; new cells come last until ``rebuild``.
 
     Example:
         >>> bins = ScoreBins()
@@ -145,46 +159,49 @@ class ScoreBins(nn.Module):
             counts: Pixels counted so far in each bin.
 
         Returns:
-            The bin that each bin moves to, or ``None`` if all stay where they are.
+            The new bin of each of the old ones, or ``None`` if all stay where they are.
         """
         new, in_new = (rank >> CELL_BITS).unique(return_counts=True)
         bits = self.most_bits[new].clamp(max=self.common_bits)
         has_space = self.num_used + (1 << bits.long()).sum() <= NUM_BINS
-        if has_space and in_new.max() * CROWDED <= counts.sum() + in_new.sum() << self.common_bits:
+        if has_space and in_new.max() * CROWDED <= (counts.sum() + in_new.sum()) << self.common_bits:
             self._open(new, bits)
             return None
         bits = self.bits.clone()
-        bits[new] = self.most_bits[new]  # nothing is lost there yet
+        bits[new] = self.most_bits[new]  # nothing has been added up there yet
         in_cell = self.pixels_per_cell(counts).index_add_(0, new, in_new)
         return self.rebuild(self.fitting_bits(bits, in_cell))
 
     def fitting_bits(self, bits: Int32[Tensor, " cells"], in_cell: Int64[Tensor, " cells"]) -> Int32[Tensor, " cells"]:
-        """Lower the bits of cells until all bins fit.
+        """Choose the largest ``common_bits`` for which all bins fit, and return the bits of each cell.
 
         Args:
-            bits: Bins of each cell that are still told apart, as a power of two.
+            bits: The most bins that each cell can have, as a power of two: bins that were added up stay so.
             in_cell: Pixels in each cell.
         """
         cells = (bits >= 0).nonzero().flatten()
-        told_apart, pixels = bits[cells], in_cell[cells]
-        crowd = pixels * (cells > 0)  # the first cell is 0.0 alone, but for numbers below 1e-41
-        most = crowd.topk(min(MOST_CROWDED, len(crowd)))
+        most_bits, pixels = bits[cells], in_cell[cells]
+        # The first cell is never crowded: apart from numbers below 1e-41 it holds only 0.0, which one bin resolves.
+        fullest = (pixels * (cells > 0)).topk(min(MOST_CROWDED, len(pixels)))
         for common in range(self.common_bits, -1, -1):
-            fitting = told_apart.clamp(max=common)
-            crowded = most.indices[most.values * CROWDED > pixels.sum() << common]
-            fitting[crowded] = told_apart[crowded]
+            fitting = most_bits.clamp(max=common)
+            crowded = fullest.indices[fullest.values * CROWDED > pixels.sum() << common]
+            fitting[crowded] = most_bits[crowded]
             if (1 << fitting.long()).sum() <= NUM_BINS:
                 break
-        else:
-            fitting = told_apart.clamp(max=0)
+        else:  # one bin for each cell always fits
+            fitting = most_bits.clamp(max=0)
         self.common_bits = common
         return bits.index_copy(0, cells, fitting)
 
     def rebuild(self, bits: Int32[Tensor, " cells"]) -> Int64[Tensor, " bins"]:
-        """Lay bins out in ascending order of their scores, with no more bits in a cell than before.
+        """Put the bins in ascending order of their scores.
+
+        Args:
+            bits: The new bits of each cell, which may only be lower for cells that are open.
 
         Returns:
-            The bin that each of the old bins moves to.
+            The new bin of each of the old ones.
         """
         cell, within = self._cell_of_bin()
         lost = (self.bits - bits).index_select(0, cell)
@@ -197,6 +214,28 @@ class ScoreBins(nn.Module):
         moves = torch.full((NUM_BINS,), NUM_BINS - 1, device=bits.device)  # bins not in use hold nothing
         moves[: len(cell)] = (self.address.index_select(0, cell) >> SHIFT_BITS) + (within >> lost)
         return moves
+
+    def layout(self, counts: Int64[Tensor, " bins"]) -> tuple[Int32[Tensor, " cells_and_one"], Int64[Tensor, " cells"]]:
+        """Describe the bins, so that those of several processes or metrics can become the same.
+
+        Returns:
+            The bits of each cell (`CELL_BITS` + 1 where it is closed) followed by ``common_bits``, of which the minimum
+            over all is taken; and the pixels of each cell, which are added up.
+        """
+        bits = torch.where(self.bits == CLOSED, CELL_BITS + 1, self.bits)
+        return torch.cat([bits, bits.new_tensor([self.common_bits])]), self.pixels_per_cell(counts)
+
+    def adopt(
+        self, lowest_bits: Int32[Tensor, " cells_and_one"], in_cell: Int64[Tensor, " cells"]
+    ) -> Int64[Tensor, " bins"]:
+        """Take over what several layouts have in common.
+
+        Returns:
+            The new bin of each of the old ones.
+        """
+        bits = torch.where(lowest_bits > CELL_BITS, CLOSED, lowest_bits)
+        self.common_bits = int(bits[-1])
+        return self.rebuild(self.fitting_bits(bits[:-1], in_cell))
 
     def pixels_per_cell(self, counts: Int64[Tensor, " bins"]) -> Int64[Tensor, " cells"]:
         """Add up the bins of each cell."""
@@ -211,9 +250,9 @@ class ScoreBins(nn.Module):
     def share_above(
         self, weight: Int64[Tensor, " bins"], threshold: Float64[Tensor, " thresholds"]
     ) -> Float64[Tensor, " thresholds"]:
-        """Return the share of a weight that lies above each threshold, once the bins are in ascending order.
+        """Return the share of a weight that lies above each threshold; the bins must be in ascending order.
 
-        In the bin that a threshold falls into, the weight is spread evenly over the scores.
+        In the bin that a threshold falls into, the weight is spread evenly over the float32 values.
         """
         lowest = self.lowest_rank()
         highest = rank_below(threshold)
@@ -234,7 +273,7 @@ class ScoreBins(nn.Module):
         self.is_ascending = False
 
     def _cell_of_bin(self) -> tuple[Int64[Tensor, " bins"], Int64[Tensor, " bins"]]:
-        """Return the cell of each bin in use, and the bin's place among those of the cell."""
+        """Return the cell of each bin in use, and the bin's place within the cell."""
         cells = (self.bits >= 0).nonzero().flatten()
         cells = cells[self.address[cells].argsort()]
         cell = cells.repeat_interleave(1 << self.bits[cells].long())

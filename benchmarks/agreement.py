@@ -1,8 +1,8 @@
 """Compute a run's metrics again from its saved maps and the dataset's own masks, with scikit-learn and SciPy alone.
 
-Needs a run of `evaluate ... save_maps=true map_format=tiff` on a tree like MVTec AD's: 16-bit copies of the maps tie
-scores that the run told apart. Prints every metric of `results.csv` next to
-the recomputed one, and exits with 1 if any differs by more than the tolerance.
+Needs a run of `evaluate ... save_maps=true map_format=tiff` on a tree like MVTec AD's; maps of 16 bits would tie
+scores that the run told apart. Prints every metric of `results.csv` next to the recomputed one, and exits with 1 if any
+differs by more than the tolerance.
 """
 
 import argparse

@@ -21,7 +21,7 @@ SCHEDULES = ("constant", "inverse_epoch", "cosine")
 
 
 class MapFormat(Enum):
-    """How anomaly maps are saved: in 16 bits, or every float32 value as it is."""
+    """How anomaly maps are saved: rounded to 16 bits, or as unrounded float32 values."""
 
     png = "png"
     tiff = "tiff"
@@ -64,7 +64,7 @@ class LoadingSettings:
             None
             if 0 <= self.mosaic <= 1
             else f"data.mosaic must be from 0 to 1, got {self.mosaic}. Change data.mosaic=VALUE.",
-            one_of("data.mosaic_label", self.mosaic_label, MOSAIC_LABELS, "AdaCLIP's public code has replaced."),
+            one_of("data.mosaic_label", self.mosaic_label, MOSAIC_LABELS, "AdaCLIP's public code uses replaced."),
             one_of("data.feature_dtype", self.feature_dtype, FEATURE_DTYPES, "float32 loses nothing."),
         )
 
@@ -88,11 +88,11 @@ class LossSettings:
         refuse(
             *(not_negative(f"loss.{key}", value) for key, value in numbers.items()),
             *(
-                f"loss.{key} must be below 0.5, got {numbers[key]}. The compared methods use 1e-5."
+                f"loss.{key} must be below 0.5, got {numbers[key]}. Try 1e-5, as the compared methods do."
                 for key in ("focal_smoothing", "image_smoothing")
                 if numbers[key] >= 0.5
             ),
-            one_of("loss.dice_per", self.dice_per, DICE_PER, "Only AdaCLIP's public code takes it per row."),
+            one_of("loss.dice_per", self.dice_per, DICE_PER, "Use image, or row as in AdaCLIP's public code."),
         )
         if not any((self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)):
             msg = "The loss weights must not all be 0, got 0 for each. Set at least one, for example to 1."

@@ -116,7 +116,7 @@ def test_an_evaluation_is_diagnosed_and_another_dataset_may_be_typed(run, own, u
     assert found_in(own)["metrics"] == found["metrics"]
 
 
-def test_a_network_at_its_start_needs_no_run(run, own, unseen, tmp_path):
+def test_an_untrained_network_needs_no_run(run, own, unseen, tmp_path):
     assert run("diagnose", str(own), "untrained=true", *LATER) == 0
     start = tmp_path / "start"
     target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}"]
@@ -126,7 +126,7 @@ def test_a_network_at_its_start_needs_no_run(run, own, unseen, tmp_path):
     of_run, fresh = (found_in(folder, "diagnosis_untrained.json") for folder in (own, start))
     assert of_run["terms"] == fresh["terms"]
     assert of_run["metrics"] == fresh["metrics"]
-    assert "parts, at its start" in (own / "report.html").read_text()
+    assert "parts, untrained" in (own / "report.html").read_text()
     assert run("diagnose", str(own), *LATER) == 0
     assert found_in(own)["terms"] != fresh["terms"]
 
@@ -184,13 +184,13 @@ def test_what_cannot_be_diagnosed_is_one_sentence(run, own, trained, unseen, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: False)
-        assert "must be writable" in said(run, capsys, str(own))[1]
+        assert "is not writable" in said(run, capsys, str(own))[1]
     with monkeypatch.context() as patch:
         patch.setattr("afr_clip.run.diagnose.has_text", lambda network: False)
         assert "module=afr_clip has no text to diagnose" in said(run, capsys, str(own), *LATER)[1]
     (own / "results.json").unlink()
     assert "continue it with the same command and resume=true" in said(run, capsys, str(own))[1]
-    assert "was not finished" in said(run, capsys, str(own), "untrained=true")[1]
+    assert "has not finished" in said(run, capsys, str(own), "untrained=true")[1]
     assert not list(own.glob("diagnosis*.json"))
 
 

@@ -77,10 +77,10 @@ def predict(config: DictConfig) -> None:
 
 
 def diagnose() -> None:
-    """Measure what the text does in the network of a run, whose folder is typed first."""
+    """Measure what the text does in the network of a run, whose folder is the first argument."""
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and "=" not in sys.argv[1]:
         folder = sys.argv[1]
-        if not Path(folder).is_dir():  # Hydra would make it
+        if not Path(folder).is_dir():  # Hydra would create it
             msg = f"RUN must be the folder of a run, but {folder} is not a directory. Write afr-clip diagnose RUN."
             raise CommandLineError(msg)
         quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
@@ -94,10 +94,10 @@ def _diagnose(config: DictConfig) -> None:
     from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
 
     folder = output_dir()
-    # A network at its start may get a folder of its own, which holds no run yet.
+    # An untrained network may get a folder of its own, which holds no run.
     has_run = config.run_dir is not None and (not config.untrained or (folder / "manifest.json").exists())
     if not (has_run or config.untrained):
-        msg = "diagnose must have a run, or untrained=true, got neither. Write afr-clip diagnose RUN."
+        msg = "diagnose needs the folder of a run or untrained=true, got neither. Write afr-clip diagnose RUN."
         raise MissingKeyError(msg)
     run(diagnosis_job(config, read_finished(folder) if has_run else None, folder, current_record()))
 

@@ -27,7 +27,8 @@ class FrozenCNN(nn.Module):
 
     Attributes:
         feature_dim: Width of the pooled feature: their sum.
-        name: The network with the tag of the published weights that timm prefers or that were asked for.
+        name: timm's full name of the network, with the tag of its published weights: that in the settings, or timm's
+            default.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -84,7 +85,7 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
 
     Raises:
         FileNotFoundError: If there is no weight file and the weights cannot be downloaded.
-        ValueError: If timm does not know the architecture or its tag, or the file belongs to another.
+        ValueError: If timm does not know the architecture or the tag, or the file belongs to another architecture.
     """
     architecture, _, tag = settings.architecture.partition(".")
     if architecture not in timm.list_models():

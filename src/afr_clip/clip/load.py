@@ -32,9 +32,9 @@ class Towers:
 
     @property
     def published_cnn(self) -> str | None:
-        """The full name of the published weights in the CNN: ``resnet50.a1_in1k`` where the settings say ``resnet50``.
+        """The full name of the CNN's published weights, ``resnet50.a1_in1k`` where the settings have ``resnet50``.
 
-        ``None`` if there is no CNN, or it has other weights.
+        ``None`` if there is no CNN, or if it has other weights.
         """
         return None if self.cnn is None or not self.settings.cnn.downloads else self.cnn.name
 
@@ -58,7 +58,7 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
     """
     check_architecture(settings)
     download, way = _tag_to_download(settings), settings.position_embeddings
-    # open_clip resizes while it loads, and knows one way to do it.
+    # open_clip interpolates while it loads published weights, and only with antialiasing.
     resized_later = download is not None and way is not PositionEmbeddings.bicubic_antialias
     size = None if resized_later else settings.image_size
     # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
@@ -137,7 +137,7 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
             )
             raise ValueError(msg)
         trained_with = bool(tag.get("quick_gelu", False))
-    # With other_activation the towers are built with it, whatever the architecture has.
+    # With other_activation, the architecture's own activation does not matter: create_model overrides it.
     if trained_with != settings.quick_gelu or (has_quick_gelu != settings.quick_gelu and not settings.other_activation):
         msg = (
             f"The activation must be the one the weights were trained with: {settings.architecture} has "

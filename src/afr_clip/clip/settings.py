@@ -37,7 +37,7 @@ class CNNSettings:
 
     Attributes:
         architecture: Any timm model that offers ``features_only``, for example ``"resnet50"``. With one of its tags,
-            ``"resnet50.tv_in1k"``, the published weights of that tag; otherwise those that timm prefers.
+            ``"resnet50.tv_in1k"``, it names published weights; without, timm chooses them.
         pretrained: Whether to take timm's published weights (downloaded once).
         weights: A local weight file (safetensors or a plain state dict), or ``package:NAME/PATH`` for one that an
             installed package carries; wins over ``pretrained``.
@@ -64,12 +64,12 @@ class CNNSettings:
 
     @property
     def downloads(self) -> bool:
-        """Whether timm's published weights are taken: no others are named."""
+        """Whether timm's published weights are used, because no others are named."""
         return self.pretrained and self.weights is None and not self.random_weights
 
 
 class PositionEmbeddings(Enum):
-    """How position embeddings are interpolated where the input has another size than the weights were trained for."""
+    """How position embeddings are interpolated if the input size is not the one the weights were trained for."""
 
     bicubic_antialias = "bicubic_antialias"
     bicubic = "bicubic"
@@ -88,10 +88,10 @@ class BackboneSettings:
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
         other_activation: Whether the towers run with the other activation on purpose, whatever the architecture has, as
-            those did that APRIL-GAN's and AdaCLIP's published weights were trained on.
+            those that APRIL-GAN's and AdaCLIP's published weights were trained on.
         image_size: Side of the square input in pixels.
-        position_embeddings: How position embeddings are brought to ``image_size``: ``bicubic_antialias`` as open_clip
-            and APRIL-GAN do it, ``bicubic`` as AdaCLIP, ``bilinear`` as AnomalyCLIP.
+        position_embeddings: How position embeddings are interpolated for ``image_size``: ``bicubic_antialias`` as in
+            open_clip and APRIL-GAN, ``bicubic`` as in AdaCLIP, ``bilinear`` as in AnomalyCLIP.
         tap_layers: Blocks read out, counted from 1; ``None`` spreads four over the depth (6, 12, 18, 24 of 24).
         cnn_stem: Whether a stem over the CNN's maps takes the place of the image tower's patch embedding.
         cnn: The CNN of self prompting, and of the stem if there is one.

@@ -48,7 +48,7 @@ class TextEmbeddings:
 
     Args:
         normalise_first: Whether each sentence's embedding is normalised before the mean.
-        raw: Whether nothing is normalised, so that the result is the mean of CLIP's own embeddings.
+        raw: Whether the result is the plain mean of CLIP's own embeddings, with nothing normalised.
     """
 
     def __init__(

@@ -150,13 +150,13 @@ def load_clip_weights(clip: nn.Module, path: Path, way: PositionEmbeddings) -> N
 
 
 def resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module, way: PositionEmbeddings) -> None:
-    """Interpolate the position embeddings in a state dict to the grid of an image tower; no other grid, no change."""
+    """Interpolate the position embeddings in a state dict to the grid of an image tower, if it is another one."""
     antialias = way is PositionEmbeddings.bicubic_antialias
     resize_pos_embed(state, clip, "bilinear" if way is PositionEmbeddings.bilinear else "bicubic", antialias)
 
 
 def resize_input(clip: nn.Module, size: int, way: PositionEmbeddings) -> None:
-    """Make an open_clip model whose weights are loaded take square images of another size."""
+    """Make an open_clip model with loaded weights accept square images of another size."""
     visual: Any = clip.visual
     visual.image_size = (size, size)
     visual.grid_size = tuple(size // patch for patch in visual.patch_size)

@@ -25,7 +25,7 @@ from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, Protoco
 from afr_clip.settings import DatasetSettings
 
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
-"""What a scoring command computes and writes beside its metrics, the same keys in every one."""
+"""Keys of every command that scores datasets: what it computes and writes in addition to its usual metrics."""
 
 _MODEL_GROUPS = ("backbone", "module")
 
@@ -97,11 +97,11 @@ def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Pat
     """Make the job of ``afr-clip diagnose``.
 
     Args:
-        run: The manifest of the run in the folder, whose model, seed, precision and datasets are taken unless they are
-            typed; ``None`` for a network at its start.
+        run: The manifest of the run in the folder, which provides the model, and seed, precision and datasets unless
+            they are typed; ``None`` if the folder holds no run.
 
     Raises:
-        ConfigError: If the config is wrong, another model was typed than the run has, or there is nothing to score.
+        ConfigError: If the config is wrong, the model typed is not the run's, or there is nothing to score.
     """
     checkpoint, recorded = None, {}
     targets: tuple[DatasetSettings, ...] = ()
@@ -133,10 +133,10 @@ def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Pat
 
 
 def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[DictConfig]:
-    """Yield the datasets that a run scored, where it found them, or where it looked if they are no longer there.
+    """Yield the datasets that a run scored, at the root that it recorded if there still is such a folder.
 
     Args:
-        has_moved: Whether another place was typed.
+        has_moved: Whether another place was typed, so that recorded roots do not count.
     """
     own = compose_group("dataset", "folder")
     own.merge_with(_without_hydra_keys(run["config"]["dataset"]))

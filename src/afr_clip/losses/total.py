@@ -32,7 +32,7 @@ def focal_loss(
     Probabilities are of pixels or of images; ``gamma=0`` is plain cross-entropy.
 
     Args:
-        smoothing: Label smoothing ``s`` of the compared methods' public codes, which clamp the one-hot truth to
+        smoothing: Label smoothing ``s`` as in the compared methods' public codes, which clamp the one-hot truth to
             ``[s, 1 - s]`` and add ``s`` to what it selects: ``p_t`` becomes ``(1 - s) p_t + s (1 - p_t) + s``. 0 keeps
             ``p_t`` only ``PROBABILITY_FLOOR`` away from 0 and 1.
 
@@ -98,10 +98,10 @@ class AnomalyLoss:
         focal_smoothing: Label smoothing of the maps' focal loss.
         image_smoothing: Label smoothing of the image score's loss.
         dice_per: What each Dice ratio is taken over: ``image``, or ``row`` of an image, as in AdaCLIP's public code.
-            A row has few pixels, so that its normal pixels weigh more.
+            A row has fewer pixels, so its normal pixels weigh more.
 
     Raises:
-        ValueError: If a number is negative, all weights are 0, or ``dice_per`` is neither.
+        ValueError: If a number is negative, all weights are 0, or ``dice_per`` is unknown.
     """
 
     image_weight: float = 1.0
@@ -121,7 +121,7 @@ class AnomalyLoss:
             msg = f"loss weights must not be negative and not all 0, got {self}. The default is 1 each, focal_gamma 2."
             raise ValueError(msg)
         if self.dice_per not in DICE_PER:
-            msg = f"dice_per must be one of {', '.join(DICE_PER)}, got {self.dice_per!r}. Most methods use image."
+            msg = f"dice_per must be one of {', '.join(DICE_PER)}, got {self.dice_per!r}. Use image, the default."
             raise ValueError(msg)
 
     def __call__(

@@ -10,7 +10,7 @@ METRICS = IMAGE_METRICS + PIXEL_METRICS
 """Every metric, in the order of the paper's tables."""
 
 PUBLISHED_PRO = "pixel_aupro_published"
-"""Computed only on request, and never shown next to ``pixel_aupro``: it is another number for the same maps."""
+"""Computed only on request, and never shown next to ``pixel_aupro``: it is a different metric."""
 
 MEAN = "mean"
 """Stands for the category in the macro average."""
@@ -20,7 +20,7 @@ MEAN = "mean"
 class CategoryResult:
     """The metrics of one category, NaN where undefined, and how many images were scored.
 
-    All `METRICS` have a value; `PUBLISHED_PRO` has one if it was asked for.
+    All `METRICS` have a value, and `PUBLISHED_PRO` does if it was requested.
     """
 
     category: str
@@ -47,7 +47,7 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
     are summed.
 
     Raises:
-        ValueError: If there is no result, or one lacks a metric or has one that the others or `METRICS` lack.
+        ValueError: If there is no result, or if one lacks a metric or has one too many.
 
     Example:
         >>> cable = CategoryResult("cable", dict.fromkeys(METRICS, 0.5), num_normal=1, num_anomalous=2)

@@ -19,7 +19,7 @@ class DatasetMetrics(nn.Module):
 
     Args:
         categories: The category of every image of the dataset.
-        published_pro: Whether to compute `PUBLISHED_PRO` too.
+        published_pro: Whether to compute `PUBLISHED_PRO` as well.
 
     Raises:
         ValueError: If there is no image, or if the two differ in length.

@@ -1,4 +1,4 @@
-"""The text that a network compares with, exchanged for another without touching its forward pass."""
+"""Exchange the text that a network compares images with, without touching its forward pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ Text = CategoryEmbeddings | Tensor
 """What a network compares with: stateless and stateful embeddings, or the stateful pair of each image alone."""
 
 TextSource = Callable[[Sequence[str], Any], Text]
-"""Gives the text of each image's category; what else it is given depends on the network."""
+"""Returns the text of each image's category; the second argument depends on the network."""
 
 Change = Callable[[TextSource], TextSource]
-"""Makes another source of text out of a network's own."""
+"""Turns a network's own source of text into another."""
 
 SEAM = ("adapted_text", "text")
-"""Where networks keep their source of text: behind their text adapter, if they have one."""
+"""Attributes with a network's source of text; that behind a text adapter comes first."""
 
 
 def has_text(network: nn.Module) -> bool:
@@ -30,7 +30,7 @@ def has_text(network: nn.Module) -> bool:
 
 @contextmanager
 def changed_text(network: nn.Module, change: Change) -> Iterator[None]:
-    """Let a network compare with another text inside the block."""
+    """Exchange the text of a network inside the block."""
     name = next(name for name in SEAM if callable(getattr(network, name, None)))
     own, is_method = getattr(network, name), name not in vars(network)
     setattr(network, name, change(own))
@@ -53,14 +53,14 @@ def without_stateless(own: TextSource) -> TextSource:
 
     def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401 - the network's own argument
         text = own(category, given)
-        assert isinstance(text, CategoryEmbeddings), "only a network with a stateless embedding can do without it"
+        assert isinstance(text, CategoryEmbeddings), "only a network with a stateless embedding can lose it"
         return text._replace(stateless=torch.zeros_like(text.stateless))
 
     return source
 
 
 def with_prototypes_swapped(own: TextSource) -> TextSource:
-    """Let the normal sentence stand for the abnormal state and the other way round."""
+    """Swap the normal and the abnormal embedding."""
 
     def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401
         text = own(category, given)
@@ -71,5 +71,5 @@ def with_prototypes_swapped(own: TextSource) -> TextSource:
 
 
 def named(rename: Callable[[str], str]) -> Change:
-    """Let the sentences name every image by another category."""
+    """Give every image the text of another category."""
     return lambda own: lambda category, given: own([rename(name) for name in category], given)

@@ -1,8 +1,8 @@
 """The sentences of the methods: templates with one hole, states with one hole.
 
 Sources: AFR-CLIP's own three sentences (arXiv:2503.12910, section CMFR); the ensembles of APRIL-GAN (arXiv:2305.17382)
-and WinCLIP (CVPR 2023). WinCLIP's list here has 22 templates, no duplicate and no full stop; the list of 21 that
-zqhang/Accurate-WinCLIP-pytorch and anomalib use has one template twice and full stops, and is kept as it is. AdaCLIP
+and WinCLIP (CVPR 2023). WinCLIP's list here has 22 templates, without duplicates or full stops. The list of 21 that
+zqhang/Accurate-WinCLIP-pytorch and anomalib use has full stops and one template twice, and is kept unchanged. AdaCLIP
 (ECCV 2024) keeps APRIL-GAN's states and its first four templates.
 """
 

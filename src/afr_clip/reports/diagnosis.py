@@ -32,7 +32,7 @@ _LABELS = {
     SWAPPED: "prototypes swapped",
     TERMS: "terms of rectification",
 }
-"""What each change of the text is called."""
+"""What each change of the text, and the table of terms, is called."""
 
 _TERM_COLUMNS = {
     "text_norm": ("Text term", "Norm of the text's term of Eq. (6), |F_t^s|"),
@@ -51,12 +51,12 @@ class Part(NamedTuple):
 
 
 def diagnosis_file(*, untrained: bool) -> str:
-    """Name the file with what was found; a network at its start has one of its own."""
+    """Name the file with what was found; an untrained network has one of its own."""
     return "diagnosis_untrained.json" if untrained else "diagnosis.json"
 
 
 def read_diagnoses(run_folder: Path) -> list[Part]:
-    """Read what was found in a run folder, at the start of the network last; empty if nothing was diagnosed."""
+    """Read the diagnoses of a run folder, that of the untrained network last; empty if there are none."""
     paths = [run_folder / diagnosis_file(untrained=untrained) for untrained in (False, True)]
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     return [part for content in contents for part in diagnosis_parts(content)]
@@ -64,7 +64,7 @@ def read_diagnoses(run_folder: Path) -> list[Part]:
 
 def diagnosis_parts(content: Mapping[str, Any]) -> list[Part]:
     """Lay out what ``diagnosis.json`` holds, one part per dataset."""
-    state = ", at its start" if content["untrained"] else ""
+    state = ", untrained" if content["untrained"] else ""
     labels = {name: label.format(**content) for name, label in _LABELS.items()}
     parts = []
     for found in content["datasets"]:
@@ -104,8 +104,8 @@ def _terms(terms: Sequence[Mapping[str, Any]]) -> Grid:
 
 def _prototypes(prototypes: Sequence[Mapping[str, Any]]) -> Grid:
     columns = {
-        "cosine": ("Cosine", "Of the normal and the abnormal prototype that are compared with"),
-        "cosine_before_adapter": ("Before adapter", "Of the text tower's own embeddings of the two"),
+        "cosine": ("Cosine", "Between the normal and the abnormal prototype, as the network compares with them"),
+        "cosine_before_adapter": ("Before adapter", "Between the text tower's embeddings of the two"),
     }
     held = {key: column for key, column in columns.items() if all(key in row for row in prototypes)}
     rows = [
@@ -119,16 +119,16 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
     most = max((row["num_categories"] for row in found["differences"]), default=0)
     if most > 1:
         yield (
-            f"Differences are in percent points, each the mean over the categories that define the metric, {most} at "
-            f"most. In brackets is a 95 % bootstrap interval over categories. It says how the difference may vary with "
-            f"the kind of thing, and nothing about other training seeds or other images of the same things."
+            f"Differences are in percentage points, each the mean over the categories that define the metric, {most} "
+            f"at most. Brackets hold a 95 % bootstrap interval over categories: it covers other kinds of object, but "
+            f"says nothing about other training seeds or other images of the same objects."
         )
     else:
-        yield "Differences are in percent points. One category gives no interval."
+        yield "Differences are in percentage points. A single category gives no interval."
     if found["terms"]:
         yield (
             "Norms, share and turn are medians over a stage's tokens in each image, and then over the images. Scores "
-            "compare directions, so a turn near zero means that the text's term cannot change them."
+            "depend on directions only, so where the turn is near zero, the text's term cannot change them."
         )
     for name, reason in found["left_out"].items():
         yield f"Left out: {labels[name]}. {reason}"

@@ -21,7 +21,7 @@ MOST_TRAINING_SHEETS = 4
 
 
 def write_page(run_folder: Path) -> Path:
-    """Write ``report.html`` from ``results.json``, ``figures/`` and what was diagnosed; may be repeated at any time.
+    """Write ``report.html`` from ``results.json``, ``figures/`` and diagnoses; may be repeated at any time.
 
     Raises:
         RunFolderError: If nothing was scored in this folder.

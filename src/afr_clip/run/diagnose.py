@@ -1,4 +1,4 @@
-"""Measure what the text does in a network: what its terms weigh, and what becomes of the metrics without it."""
+"""Measure what the text does in a network: how much its terms weigh, and how the metrics change with another text."""
 
 import json
 import logging
@@ -69,14 +69,14 @@ NO_TERMINAL_WIDTH = 200
 """Columns of a table that is written to a file or a pipe."""
 
 Intervention = Callable[[Any], AbstractContextManager[None]]
-"""Changes what the text does in a network, inside a block."""
+"""Opens a block in which the text of a network is changed."""
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
     """Read the manifest of a finished train or evaluate run.
 
     Raises:
-        RunFolderError: If the folder holds no such run.
+        RunFolderError: If the folder does not hold one.
     """
     path = folder / RESULTS
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -85,12 +85,12 @@ def read_finished(folder: Path) -> dict[str, Any]:
         return manifest
     inside = sorted(str(found.parent) for found in folder.glob(f"*/{RESULTS}"))
     if inside:
-        advice = f"Pass one of those in it, for example {inside[0]}."
+        advice = f"Pass one of the runs inside it, for example {inside[0]}."
     elif (folder / "checkpoints").is_dir():
-        advice = "Its training was not finished: continue it with the same command and resume=true."
+        advice = "Its training has not finished: continue it with the same command and resume=true."
     else:
-        advice = "Pass the folder of a train or evaluate run, or look at a network at its start with untrained=true."
-    msg = f"{folder} must be the folder of a finished run, but has no {RESULTS} of one. {advice}"
+        advice = "Pass the folder of a train or evaluate run, or diagnose an untrained network with untrained=true."
+    msg = f"{folder} must be the folder of a finished train or evaluate run, but holds no {RESULTS} of one. {advice}"
     raise RunFolderError(msg)
 
 
@@ -98,12 +98,13 @@ def diagnose(job: DiagnosisJob) -> None:
     """Run ``afr-clip diagnose``."""
     with interruptible():
         check_model(job)
-        if not os.access(job.folder, os.W_OK):  # before it takes its time
+        if not os.access(job.folder, os.W_OK):  # scoring takes minutes, so not only when it is over
             msg = (
-                f"{job.folder} must be writable, because the diagnosis goes there. Copy the run, or change permissions."
+                f"{job.folder} is not writable, but the diagnosis is saved there. "
+                "Copy the run, or change the folder's permissions."
             )
             raise RunFolderError(msg)
-        content = find_out(job)
+        content = measure_text(job)
         write_json(job.folder / diagnosis_file(untrained=job.untrained), content)
         console = Console(width=None if Console().is_terminal else NO_TERMINAL_WIDTH)
         for heading, grids, notes in diagnosis_parts(content):
@@ -118,8 +119,8 @@ def diagnose(job: DiagnosisJob) -> None:
         finish_run(job.folder)
 
 
-def find_out(job: DiagnosisJob) -> dict[str, Any]:
-    """Build the network, score its datasets with every change of the text, and return the content of the JSON file."""
+def measure_text(job: DiagnosisJob) -> dict[str, Any]:
+    """Build the network, score the datasets with every change of the text, and return the content of the JSON file."""
     checkpoint = None if job.checkpoint is None else read_checkpoint(job.checkpoint)
     prepare(job)
     record = job.record
@@ -155,13 +156,13 @@ def find_out(job: DiagnosisJob) -> dict[str, Any]:
 def _warn_of_other_images(job: DiagnosisJob, target: LoadedDataset) -> None:
     name = target.spec.name
     if job.recorded.get(name, target.digest.sha256) != target.digest.sha256:
-        logger.warning("%s has changed since the run scored it, so the run's own metrics are not those here.", name)
+        logger.warning("%s has changed since the run scored it, so the metrics here differ from the run's own.", name)
 
 
 class DiagnosingModule(AnomalyDetectionModule):
     """Score each batch as it is, and again with every change of the text.
 
-    Where a network can be read out once and scored several times, its image tower runs once per batch.
+    If the network has ``tapped`` and ``score``, its image tower runs only once per batch.
     """
 
     def __init__(self, network: nn.Module, job: DiagnosisJob) -> None:
@@ -174,16 +175,13 @@ class DiagnosingModule(AnomalyDetectionModule):
         samples = target.samples
         truth = [s.category for s in samples], [s.is_anomalous for s in samples]
         self.score_next(target.spec.name, DatasetMetrics(*truth), references)
-        names = list(dict.fromkeys(self._names_of(target)))
+        words = self._job.module.category_names is CategoryNames.words
+        names = list(dict.fromkeys(sample.prompt_name if words else sample.category for sample in samples))
         self._left_out: dict[str, str] = {}
         self._changes = self._choose_changes(names)
         self.changed = nn.ModuleDict({name: DatasetMetrics(*truth) for name in self._changes})
         self._text = TextRecord(self._job.wrong_category)
         self._measured: list[dict[tuple[int, str], dict[str, list[float]]]] = []
-
-    def _names_of(self, target: LoadedDataset) -> Iterator[str]:
-        words = self._job.module.category_names is CategoryNames.words
-        yield from (sample.prompt_name if words else sample.category for sample in target.samples)
 
     def _choose_changes(self, names: list[str]) -> dict[str, Intervention]:
         changes: dict[str, Intervention] = {}
@@ -202,12 +200,14 @@ class DiagnosingModule(AnomalyDetectionModule):
             following = dict(zip(names, [*names[1:], names[0]], strict=True))
             changes[OTHER_CATEGORY] = partial(changed_text, change=named(following.__getitem__))
         else:
-            self._left_out[OTHER_CATEGORY] = "All images have one name, so there is no other to call them by."
+            self._left_out[OTHER_CATEGORY] = (
+                "All images have the same category name, so there is no other name to give them."
+            )
         changes[SWAPPED] = partial(changed_text, change=with_prototypes_swapped)
         return changes
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:  # noqa: ANN401 - Lightning's own type
-        """Score one batch as it is, recording its text and terms, and with every change."""
+        """Score a batch as it is, recording its text and terms, and then with every change of the text."""
         if isinstance(self.network, TappedNetwork):
             batch = replace(batch, tapped=self.network.tapped(batch.pictures))
         with ExitStack() as recording:
@@ -240,10 +240,10 @@ class DiagnosingModule(AnomalyDetectionModule):
 
 
 class TextRecord:
-    """Records the cosine of the prototypes that a network compares with, and whether its text reads the category.
+    """A change of the text that only records: the cosine of the prototypes, and whether they depend on the category.
 
     Args:
-        wrong_category: What an image is called to see whether the text changes.
+        wrong_category: Another name for the images, to see whether the text depends on it.
     """
 
     def __init__(self, wrong_category: str) -> None:
@@ -252,7 +252,7 @@ class TextRecord:
         self.reads_category = False
 
     def __call__(self, own: TextSource) -> TextSource:
-        """Make the source that records."""
+        """Return a source of the same text that records it."""
 
         def source(category: Sequence[str], given: Any) -> Text:  # noqa: ANN401 - the network's own argument
             text = own(category, given)
@@ -267,11 +267,11 @@ class TextRecord:
         return source
 
     def prototypes(self, network: nn.Module, device: torch.device) -> list[dict[str, Any]]:
-        """Return the cosine of normal and abnormal prototype by category, the mean over its images."""
+        """Return the cosine of the normal and the abnormal prototype of each category, the mean over its images."""
         rows: list[dict[str, Any]] = [
             {"category": name, "cosine": statistics.fmean(cosines)} for name, cosines in self._cosines.items()
         ]
-        if isinstance(network, AFRCLIP):  # the text tower's own, in front of the text adapter
+        if isinstance(network, AFRCLIP):  # before the text adapter
             frozen = network.text([row["category"] for row in rows], device).stateful
             for row, cosine in zip(rows, F.cosine_similarity(frozen[:, 0], frozen[:, 1]).tolist(), strict=True):
                 row["cosine_before_adapter"] = cosine
@@ -284,7 +284,7 @@ def _is_same(text: Text, other: Text) -> bool:
 
 
 def measure(stages: Sequence[tuple[Terms, Terms]]) -> dict[tuple[int, str], dict[str, list[float]]]:
-    """Return what the terms of a batch measure, one value per image, by stage (from 1) and kind of token."""
+    """Measure the terms of a batch, one value per image, by stage (from 1) and kind of token."""
     return {
         (stage, kind): {name: values.tolist() for name, values in terms.measures().items()}
         for stage, both in enumerate(stages, start=1)
@@ -313,7 +313,7 @@ def _metric_rows(results: Mapping[str, Sequence[CategoryResult]]) -> Iterator[di
 def _difference_rows(
     as_it_is: Sequence[CategoryResult], changed: Mapping[str, Sequence[CategoryResult]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the mean difference of each metric over the categories that define it, in percent points."""
+    """Yield the mean difference of each metric over the categories that define it, in percentage points."""
     for text, categories in changed.items():
         for metric in METRICS:
             pairs = zip(categories, as_it_is, strict=True)

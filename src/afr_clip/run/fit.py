@@ -106,7 +106,7 @@ def _scored_with(job: TrainingJob) -> dict[str, Any]:
         "checkpoint_sha256": checkpoint_sha256(job.folder / "checkpoints"),
         "save_maps": job.save_maps,
         "num_figures": job.num_figures,
-        # Only where they are chosen, so that what was scored before there were such keys is kept.
+        # Only if they are chosen, so that results from before these keys existed still count.
         **({"map_format": job.map_format.value} if job.map_format is not MapFormat.png else {}),
         **({"published_pro": True} if job.published_pro else {}),
     }

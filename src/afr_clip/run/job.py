@@ -121,9 +121,9 @@ class DiagnosisJob(Job):
     """Measure what the text does in a network.
 
     Attributes:
-        checkpoint: The trained weights; ``None`` for a network at its start, or a method that needs none.
+        checkpoint: The trained weights; ``None`` for an untrained network, or a method that needs none.
         recorded: SHA-256 of the datasets that the run in the folder scored, by name.
-        wrong_category: What every image is called instead of its category.
+        wrong_category: Replaces the category name of every image in one of the changes.
     """
 
     targets: tuple[DatasetSettings, ...]

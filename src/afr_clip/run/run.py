@@ -39,7 +39,7 @@ class Run:
 
     Attributes:
         earlier: The manifest of the run that is resumed; ``None`` for a new one.
-        is_written: Whether the manifest goes to the folder; otherwise another run's lies there and stays.
+        is_written: Whether the manifest is written to the folder; not if the folder belongs to another run.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ def start_run(job: Job) -> Run:
 
 
 def prepare(job: Job) -> None:
-    """Fix seed and threads of this process, and let it meet the others."""
+    """Set seed, threads and log levels of this process, and connect it to the others."""
     if job.num_threads is not None:
         torch.set_num_threads(job.num_threads)
     # Lightning reports every missing accelerator as news; the manifest records what there was.

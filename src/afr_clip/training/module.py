@@ -68,7 +68,7 @@ class UpgradingNetwork(Protocol):
     """A method whose trained weights had other shapes in an older version."""
 
     def upgraded(self, name: str, value: Tensor) -> Tensor:
-        """Bring a weight, or its optimiser's moments, from an old checkpoint into the shape that it has here."""
+        """Give a weight of an old checkpoint, or a moment of its optimiser, the shape that the weight has here."""
 
 
 class TrainingDivergedError(ValueError):
@@ -287,7 +287,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint holds exactly the trainable weights, and bring old ones into their shape."""
+        """Check that the checkpoint holds exactly the trainable weights, and give old ones today's shape."""
         differing = self._saved_names() ^ checkpoint["state_dict"].keys()
         if differing:
             msg = (

@@ -60,7 +60,7 @@ def test_the_notes_say_what_the_interval_covers_and_what_was_left_out():
     (part,) = diagnosis_parts(content())
     assert any("bootstrap interval over categories" in note and "2 at most" in note for note in part.notes)
     assert "Left out: every image called by the next category. All images have one category." in part.notes
-    assert any("a turn near zero" in note for note in part.notes)
+    assert any("the turn is near zero" in note for note in part.notes)
 
 
 def test_one_category_has_differences_without_interval():
@@ -70,7 +70,7 @@ def test_one_category_has_differences_without_interval():
     ]
     (part,) = diagnosis_parts(content(differences=differences))
     assert shown(part.grids[0])[1][1:] == ["+1.0"] * 7
-    assert "Differences are in percent points. One category gives no interval." in part.notes
+    assert "Differences are in percentage points. A single category gives no interval." in part.notes
 
 
 def test_an_undefined_metric_is_a_dash_and_its_difference_empty():
@@ -94,4 +94,4 @@ def test_without_terms_there_is_no_table_and_no_note_of_them():
 def test_a_run_folder_holds_up_to_two_diagnoses(tmp_path, names):
     for name in names:
         (tmp_path / name).write_text(json.dumps(content(untrained="untrained" in name)))
-    assert [part.heading for part in read_diagnoses(tmp_path)] == ["parts", "parts, at its start"][: len(names)]
+    assert [part.heading for part in read_diagnoses(tmp_path)] == ["parts", "parts, untrained"][: len(names)]

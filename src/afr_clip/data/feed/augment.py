@@ -84,8 +84,8 @@ class Mosaic:
 
     Args:
         probability: Share of images that become a mosaic.
-        label: Which images decide whether it is anomalous as a whole: ``any`` of the four, or the one that it
-            ``replaced``, as in AdaCLIP's public code.
+        label: ``any`` makes a mosaic anomalous if one of its images is. ``replaced`` gives it the label of the image
+            that it replaces, as in AdaCLIP's public code.
     """
 
     def __init__(self, samples: Sequence[AnomalySample], probability: float, label: str = "any") -> None:
@@ -107,7 +107,7 @@ class Mosaic:
         return tuple(int(generator.choice(drawn)) for drawn in types)
 
     def is_anomalous(self, index: int, shown: Sequence[int]) -> bool:
-        """Whether what is shown in place of an image counts as anomalous; its mask always tells the truth."""
+        """Whether an image, or the mosaic shown in its place, counts as anomalous; the mask does not depend on this."""
         decisive = [index] if self._label == "replaced" else shown
         return any(self._anomalous[position] for position in decisive)
 

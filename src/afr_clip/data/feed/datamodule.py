@@ -37,7 +37,7 @@ class DataSettings:
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed; decides the order of training and the augmentation.
         mosaic: Share of training images that become a collage of four images of their category.
-        mosaic_label: Whether ``any`` of the four or the image ``replaced`` decides a collage's label.
+        mosaic_label: ``any`` or ``replaced``, see `Mosaic`.
         cache: Whether resized pixels are kept on disk, in ``cache_dir``.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.

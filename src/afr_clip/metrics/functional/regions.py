@@ -80,18 +80,18 @@ def aupro(
 def published_aupro(
     negatives_above: Float64[Tensor, " thresholds"], overlap: Float64[Tensor, " thresholds"], max_fpr: float = MAX_FPR
 ) -> Float64[Tensor, ""]:
-    r"""Integrate the overlap as AnomalyCLIP, APRIL-GAN and others publish it under the name PRO.
+    r"""Integrate the overlap as AnomalyCLIP, APRIL-GAN and others do for the metric that they call PRO.
 
-    It is another number than `aupro`, and often far lower. The thresholds are 200 equal steps between the lowest and
-    the highest score, so a map with heavy tails has few of them where they matter. Points with a rate below ``f`` are
-    kept, nothing is interpolated at ``f``, and the rates that are left are stretched to [0, 1].
+    The result differs from `aupro` and is often far lower. Their thresholds are 200 equal steps between the lowest and
+    the highest score, so a map with heavy tails has few where they matter. Only points with a false positive rate below
+    ``max_fpr`` are kept, without interpolation at ``max_fpr``, and their rates are stretched to [0, 1].
 
     Args:
         negatives_above: Share of the normal pixels above each ascending threshold.
         overlap: Mean share of each region above each threshold.
 
     Returns:
-        NaN where the published code fails: if no point is kept, or all of them have one rate.
+        NaN where the published code fails, which is if no point is kept or all kept points have the same rate.
 
     Example:
         >>> fpr, overlap = torch.tensor([0.9, 0.2, 0.1, 0.0]), torch.tensor([1.0, 0.8, 0.6, 0.0])

@@ -5,13 +5,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 STANDARDISING_FLOOR = 1e-6
-"""Added to the standard deviation of a channel, which is 0 where all patches are alike."""
+"""Added to the standard deviation of a channel, which is 0 if all patches are alike."""
 
 
 class SplitAdapter(nn.Module):
     """Adapt the first of several embeddings with one layer and the others with another.
 
-    For the class token and the patches of a tap, and for the normal and the abnormal text embedding.
+    Separates the class token from the patches of a tap, and the normal from the abnormal text embedding.
     """
 
     def __init__(self, in_dim: int, dim: int) -> None:

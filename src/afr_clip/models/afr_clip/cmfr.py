@@ -56,7 +56,7 @@ class CrossModalFeatureRectification(nn.Module):
         self.expand = nn.Conv2d(inner, 2 * dim, kernel_size, padding=kernel_size // 2)
         self.mix = nn.Linear(2 * dim, 2 * dim)
         if not symmetric:
-            # Drawn whole and cut, so that a seed gives M_v the same weights in both readings.
+            # Drawn as a whole and then cut, so that a seed gives M_v the same weights with and without symmetric.
             self.mix.out_features = dim
             self.mix.weight = nn.Parameter(without_text_half(self.mix.weight.detach()))
             self.mix.bias = nn.Parameter(without_text_half(self.mix.bias.detach()))
@@ -119,7 +119,7 @@ class CrossModalFeatureRectification(nn.Module):
 
 
 def without_text_half(mix: Float[Tensor, "twice_dim ..."]) -> Float[Tensor, "dim ..."]:
-    """Cut the rows that make ``M_t`` off the weight or bias of CMFR's linear layer; those that make ``M_v`` come first.
+    """Drop the rows that make ``M_t`` from the weight or bias of CMFR's linear layer; those of ``M_v`` come first.
 
     Version 0.1 kept both halves in its checkpoints, though only ``symmetric`` reads the second.
     """

@@ -119,7 +119,7 @@ class AFRCLIP(nn.Module):
         if self.self_prompting is not None:
             feature = image.new_empty(image.shape[0], 0)
             if self.cnn is not None:
-                # A tower over the CNN has run it already.
+                # If the stem is built on the CNN, it has run already.
                 maps = self.cnn.maps(image) if embedded.seen is None else embedded.seen.maps
                 feature = self.cnn.pool(maps)
             prompt = self.self_prompting(feature)  # (B, K, D_v), Eqs. (15)-(16)
@@ -128,7 +128,7 @@ class AFRCLIP(nn.Module):
             if prompt is not None and number in self._prompted_blocks:
                 return place_prompt(tokens, prompt, num_tokens, self._placement)  # Eqs. (17)-(18)
             keeps = self._placement is Placement.append_and_keep
-            return tokens if keeps else tokens[:, :num_tokens]  # an appended prompt ends with its stage
+            return tokens if keeps else tokens[:, :num_tokens]  # drops the prompt after its stage
 
         return self.backbone.carry(self.backbone.tap(embedded, before_block), embedded)
 
@@ -208,7 +208,7 @@ class AFRCLIP(nn.Module):
         return {name for name, _ in self.named_parameters() if name.split(".")[0] in self.TRAINABLE}
 
     def upgraded(self, name: str, value: Tensor) -> Tensor:
-        """Bring a weight, or its optimiser's moments, from an old checkpoint into the shape that it has here."""
+        """Give a weight of an old checkpoint, or a moment of its optimiser, the shape that the weight has here."""
         own = self.get_parameter(name)
         has_both_halves = ".mix." in name and value.ndim > 0 and len(value) == 2 * len(own)
         return without_text_half(value) if has_both_halves else value

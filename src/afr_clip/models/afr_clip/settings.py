@@ -38,10 +38,10 @@ class StatelessPromptSettings(PromptSettings):
     """Which sentences AFR-CLIP uses, and whether their embeddings are normalised.
 
     Attributes:
-        universal_prototypes: Whether "object" stands for every category in the two prototypes, while the stateless
-            sentence names it. ``object_agnostic`` takes the name out of all three.
-        normalised: Whether text embeddings have unit length before Eq. (2): each sentence's and their mean. Otherwise
-            the mean of CLIP's raw embeddings is adapted.
+        universal_prototypes: Whether "object" replaces the category in the two prototypes but not in the stateless
+            sentence. ``object_agnostic`` replaces it in all three.
+        normalised: Whether each sentence's embedding, and their mean, has unit length before Eq. (2). Otherwise the
+            mean of CLIP's raw embeddings is adapted.
 
     Raises:
         ValueError: If both ``object_agnostic`` and ``universal_prototypes`` are set.
@@ -71,10 +71,10 @@ class AdapterSettings:
     Attributes:
         kind: ``linear`` is one layer for all tokens of a tap and one for all text embeddings, as in the equations.
             ``leaky_relu`` has layers without bias in front of a LeakyReLU: one each for the class token and the patches
-            of a tap, and for the stateless, normal and abnormal embedding, as in the first author's later public code
-            (AD-DINOv3), which has no stateless embedding.
-        standardised_patches: Whether each channel of a tap's patch tokens is shifted and scaled to a mean of 0 and a
-            standard deviation of 1 over the image before the adapter, as in that code.
+            of a tap, and for the stateless, normal and abnormal embedding. The first author's later public code
+            (AD-DINOv3) does this, except for the stateless embedding, which it does not have.
+        standardised_patches: Whether, before the adapter, each channel of a tap's patch tokens is standardised to a
+            mean of 0 and a standard deviation of 1 over the image, as in that code.
         unit_tokens: Whether adapted tokens have unit length when they enter CMFR.
     """
 
@@ -126,8 +126,8 @@ class SelfPromptingSettings:
         num_prompts: ``K``, prompt tokens per image.
         stages: Stages whose blocks see the prompt, counted from 1; a stage ends at a tap layer.
         placement: ``replace`` overwrites the last ``K`` patches, as the paper writes. ``append`` adds ``K`` tokens
-            behind them, which end with their stage; with ``append_and_keep`` they stay to the last block, as in
-            AdaCLIP.
+            behind them, which are dropped after their stage. ``append_and_keep`` keeps them to the last block, as
+            AdaCLIP does.
 
     Raises:
         ValueError: If ``num_prompts`` is below 1, or ``stages`` is empty, repeated or below 1.
@@ -170,11 +170,10 @@ class LearnableScoringSettings(ScoringSettings):
     Attributes:
         learnable_temperature: Whether the temperature is trained, starting from ``temperature``.
         align_corners: Whether the outermost patches are stretched to the edge of the map.
-        softmax_after_upsampling: Whether similarities are upsampled and then become probabilities, per stage, instead
-            of the other way round.
-        mean_class_logits: Whether the class token's similarities are averaged over the stages before the softmax,
-            instead of its probabilities after it.
-        trained_maps: Whether the loss compares the mean map with the mask, or the map of every stage.
+        softmax_after_upsampling: Whether the softmax of each stage comes after upsampling instead of before.
+        mean_class_logits: Whether the mean over the stages of the class token's similarities is taken before the
+            softmax instead of after.
+        trained_maps: Whether the loss compares the mask with the mean map or with the map of every stage.
     """
 
     learnable_temperature: bool

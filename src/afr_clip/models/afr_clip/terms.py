@@ -1,4 +1,4 @@
-"""What the two terms of rectification weigh against each other."""
+"""How much each of the two terms of rectification weighs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,11 +49,11 @@ class Terms(NamedTuple):
 
 
 def _terms(module: CrossModalFeatureRectification, given: tuple[Any, ...], rectified: Tensor) -> Terms:
-    """Take apart what CMFR returned for its arguments."""
+    """Split what CMFR returned into its two terms."""
     text = given[1][:, None].expand_as(rectified)
     if module.symmetric:
         _, text_weight = module.weights(*given)
-        assert text_weight is not None, "only symmetric modules have it"
+        assert text_weight is not None, "a symmetric module has it"
         text = (text + text * text_weight) / 2
     return Terms(text, rectified - text)
 
@@ -79,7 +79,7 @@ def recorded_terms(network: AFRCLIP) -> Iterator[list[tuple[Terms, Terms]]]:
 
 @contextmanager
 def without_text_term(network: AFRCLIP) -> Iterator[None]:
-    """Leave the text's term of Eq. (6) out inside the block; the weights of the image still depend on the text."""
+    """Drop the text's term of Eq. (6) inside the block; the image's weights ``M_v`` still depend on the text."""
     with _hooked(network, lambda module, given, rectified: _terms(module, given, rectified).image):
         yield
 

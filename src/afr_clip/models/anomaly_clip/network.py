@@ -35,8 +35,9 @@ class AnomalyCLIP(nn.Module):
     Note:
         The defaults are the setting of the published numbers. It differs from the paper: the local stream is read out
         only after the last block, deep tokens overwrite words, the class token passes no ``ln_post``. Differences from
-        the published code: deep tokens are not rounded to half precision, and a sum over taps is a mean, which ranks
-        alike and stays a probability. The categories' names are not read: the sentences say ``object`` for all of them.
+        the published code: deep tokens are not rounded to half precision, and the map is the mean over the taps
+        instead of their sum, which gives the same ranks and stays a probability. Category names are not read: all
+        sentences say ``object``.
 
     Args:
         readout: Where the local stream starts and is read out.

@@ -40,8 +40,8 @@ class AprilGAN(nn.Module):
 
     Note:
         The published map is the sum over the taps. Here it is their mean, a quarter of it: ranks and every metric but
-        a threshold are the same, and the map stays a probability. The published code runs under autocast and has a
-        few-shot mode; this has float32 and none.
+        a threshold are the same, and the map stays a probability. Unlike the published code, this
+        runs in float32 and has no few-shot mode.
 
     Args:
         towers: The frozen networks. The published weights need plain GELU, ``backbone=vit_l_14_336_gelu``.

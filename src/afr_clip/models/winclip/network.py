@@ -43,15 +43,15 @@ class WinCLIP(nn.Module):
         re-implementation that comes closest to its numbers (zqhang/Accurate-WinCLIP-pytorch): 21 templates with a full
         stop, one of them twice (``PromptStyle.winclip`` has 22 without, none twice); sentences are averaged before they
         are normalised (``normalise_first=False``); cosines are divided by 0.07; nothing is smoothed; patches are
-        compared with the references before ``ln_post``. Its few-shot map is the sum of the two, not their mean, which
-        ranks alike.
+        compared with the references before ``ln_post``. Only the few-shot map differs: it is the mean of its
+        two parts instead of their sum, which gives the same ranks.
 
     Args:
         window_sizes: Sides of the windows in patches.
         normalise_first: Whether each sentence's embedding is normalised before the mean.
         shots: Reference images of each category; 0 is zero-shot.
-        reference_tokens: Patch tokens that are compared with the references: those of the last block as they are
-            (``raw``), or after ``ln_post`` as in anomalib.
+        reference_tokens: Whether patch tokens of the last block are compared with the references before ``ln_post``
+            (``raw``) or after it, as in anomalib.
 
     Raises:
         ValueError: If a window size is repeated or does not fit the patch grid.

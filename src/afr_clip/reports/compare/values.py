@@ -111,7 +111,7 @@ def _read_run(path: Path) -> RecordedRun:
         absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
         late = [facts for name, facts in manifest["targets"].items() if name not in set(values.dataset)]
         absent |= {_source(facts)["title"]: "not scored yet" for facts in late}
-        values = values[values.metric != PUBLISHED_PRO]  # no table puts it next to the PRO of others
+        values = values[values.metric != PUBLISHED_PRO]  # no table shows it next to PRO
         if setting is not None:
             values = _with_facts(values, path.parent, setting, manifest)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

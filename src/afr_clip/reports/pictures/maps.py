@@ -49,7 +49,7 @@ def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_forma
     """Write a map of probabilities in [0, 1].
 
     Args:
-        path: Gets the format's suffix.
+        path: Without the suffix, which the format decides.
     """
     pixels = anomaly_map.cpu().numpy()
     if map_format is MapFormat.png:

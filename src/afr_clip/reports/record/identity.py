@@ -47,7 +47,7 @@ _WITHOUT_KEY: dict[str, Any] = {
     "loss.image_smoothing": 0.0,
     "loss.dice_per": "image",
 }
-"""What a record without the key means: what was done before there was a choice, whatever today's default is."""
+"""Values of keys that a record lacks: the behaviour before the key existed, whatever today's default is."""
 
 _WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {
     "afr_clip": {
@@ -64,14 +64,14 @@ _WITHOUT_KEY_OF_METHOD: dict[str, dict[str, Any]] = {
     "april_gan": {"module.network.released_weights": None},
     "winclip": {"module.network.reference_tokens": "ln_post"},
 }
-"""The same for keys of one method's network, also where a whole node of it is younger than the record."""
+"""The same for keys of one method's network, even if the record lacks the whole node."""
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a recorded config to dotted keys, so that records of all versions compare.
 
-    Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting. Keys that are younger than
-    the record get the value that it was made with.
+    Hydra's own keys (``_target_`` and the like) are left out: where code lies is no setting. Keys that are newer than
+    the record get the value that the record was made with.
 
     Returns:
         A value for each key; a node without keys has none.

@@ -232,6 +232,6 @@ def results_table(result: DatasetResult) -> Table:
 
 
 def published_pro_note(mean: float) -> str:
-    """Put the mean of `PUBLISHED_PRO` into a sentence: a column of it next to PRO would be misread."""
+    """Report the mean of `PUBLISHED_PRO` in a sentence, because a column next to PRO would be misread."""
     percent = "undefined" if math.isnan(mean) else f"{100 * mean:.1f}"
     return f"PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: {percent} in the mean."

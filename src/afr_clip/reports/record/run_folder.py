@@ -70,7 +70,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
         values = "; ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in changed)
         msg = (
             f"A resumed run must keep its config, but {', '.join(changed)} changed since {path} was written: {values}. "
-            f"Run the same command, with the earlier values if defaults have changed since, or choose another run_dir."
+            f"Run the same command, with the earlier values if the defaults have changed, or choose another run_dir."
         )
         raise RunFolderError(msg)
     return earlier

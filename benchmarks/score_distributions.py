@@ -30,7 +30,7 @@ def sigmoid(logits: Logits) -> Logits:
 
 
 def mixed(rng: np.random.Generator, share: float, some: Logits, others: Logits) -> Logits:
-    """Take a share of places from the first, the others from the second."""
+    """Take a share of the places from ``some``, and the others from ``others``."""
     return np.where(rng.random(some.shape) < share, some, others)
 
 
@@ -79,7 +79,7 @@ DISTRIBUTIONS: dict[str, Draw] = {
 
 
 def make_masks(num_images: int, size: int, share: float, rng: np.random.Generator) -> Masks:
-    """Give every second image a rectangle, all of about one share of the pixels."""
+    """Mark a rectangle in every second image, together about ``share`` of all pixels."""
     masks = np.zeros((num_images, size, size), dtype=np.bool_)
     side = max(1, round(size * np.sqrt(2 * share)))
     for mask in masks[::2]:

@@ -1,8 +1,8 @@
 """Run the authors' own programs on drawn towers and pictures, and record what goes through them.
 
-Nothing of theirs is here: their repositories lie in the folder that ``AFR_CLIP_TEST_OFFICIAL`` names. Where a program
-needs a GPU, a download or a package that does not matter to the numbers, the run replaces it from outside; the README
-next to the golden files lists these changes.
+This file contains none of their code: their repositories are in the folder that ``AFR_CLIP_TEST_OFFICIAL`` names. If a
+program needs a GPU, a download or a package that does not affect the numbers, the run replaces it from outside; the
+README next to the golden files lists these changes.
 
 ``PYTHONPATH=src:tests AFR_CLIP_TEST_OFFICIAL=DIR python -m helpers.official_code`` writes the golden files.
 """
@@ -66,14 +66,14 @@ NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "p
 
 
 def official_folder(name: str) -> Path | None:
-    """Find a repository; ``None`` where it is not given."""
+    """Return the folder of a repository, or ``None`` if it is not there."""
     folder = Path(os.environ.get(VARIABLE, "")) / name
     return folder if os.environ.get(VARIABLE) and folder.is_dir() else None
 
 
 @contextlib.contextmanager
 def official_modules(name: str, *modules: str) -> Iterator[list[ModuleType]]:
-    """Import modules of a repository under their own names, such as ``loss``, and forget them at the end."""
+    """Import modules of a repository under their own names, such as ``loss``, and unload them at the end."""
     folder = official_folder(name)
     assert folder is not None, f"{name} must be in the folder named by {VARIABLE}"
     own = {path.stem for path in folder.iterdir()}
@@ -114,7 +114,7 @@ def _stay_on_cpu(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch.Tensor, "cuda", lambda self, *_: self)
     patch.setattr(nn.Module, "cuda", lambda self, *_: self)
     patch.setattr(torch.Tensor, "to", lambda self, *a, **k: self if a[:1] == ("cuda",) else to(self, *a, **k))
-    # In float32 without autocast, divisions in place stand in the way of the backward pass.
+    # Without autocast, the backward pass needs tensors that the programs divide in place.
     patch.setattr(torch.Tensor, "__itruediv__", torch.Tensor.__truediv__)
 
 
@@ -212,7 +212,7 @@ def record_step(patch: pytest.MonkeyPatch, kind: str, named: Callable[[], dict[s
 
 
 def fill(parameters: Mapping[str, Tensor]) -> None:
-    """Give learned parameters large values, drawn by their names."""
+    """Fill learned parameters with large values, drawn by name."""
     drawn = learned_state({name: value.shape for name, value in parameters.items()})
     with torch.no_grad():
         for name, value in parameters.items():
@@ -220,13 +220,13 @@ def fill(parameters: Mapping[str, Tensor]) -> None:
 
 
 def in_order(image: Tensor) -> list[int]:
-    """Say which row of a shuffled batch shows each picture."""
+    """Return which row of a shuffled batch shows each picture."""
     distance = (normalised(image.shape[-1])[:, None] - image[None]).abs().amax(dim=(2, 3, 4))
     assert distance.min(dim=1).values.max() < 1e-5
     return distance.argmin(dim=1).tolist()
 
 
-# Each function below returns what one program read and computed. "Half" is with the published rounding of prompts.
+# Each function below returns what one program read and computed; ``half`` keeps its rounding of prompts.
 
 
 def anomaly_clip(folder: Path, *, half: bool = False) -> Record:  # noqa: PLR0915 - one run from start to end
@@ -478,7 +478,7 @@ def win_z(folder: Path, *, shots: int = 0) -> Record:
             patch.setattr(program, "prepare_text_future", sentences)
 
             class Enough(Exception):
-                """The program would go on with categories that have no pictures."""
+                """Stops the program before it scores categories that have no pictures."""
 
             def enough(*_: object) -> None:
                 raise Enough
@@ -501,7 +501,7 @@ def win_z(folder: Path, *, shots: int = 0) -> Record:
             record["text"] = torch.nn.functional.normalize(
                 torch.cat([of_all[0] for of_all in sentences.returned[0]]), dim=-1
             )
-            # With references, the program adds the two maps; everyone else takes their mean.
+            # With references, the program adds two maps of which this project takes the mean.
             record["map"] = ranked.given[0][1].view(NUM_PICTURES, WINDOW_SIZE, WINDOW_SIZE).float() / (
                 2 if shots else 1
             )
@@ -540,7 +540,7 @@ def anomalib_winclip(folder: Path, *, shots: int = 0) -> Record:
         windows = program.WinClipModel._get_window_embeddings
 
         def tokens_first(self: Any, *args: Any) -> Tensor:
-            """Hand tokens to the transformer as the open_clip does for which anomalib was written."""
+            """Pass tokens to the transformer in the layout of the open_clip version that anomalib was written for."""
             with pytest.MonkeyPatch.context() as once:
                 forward = self.clip.visual.transformer.forward
                 swapped = lambda x: forward(x.transpose(0, 1)).transpose(0, 1)  # noqa: E731
@@ -604,7 +604,7 @@ def losses(_: Path) -> Record:
 def published_pro(_: Path) -> Record:
     """Compute the two repositories' own PRO, which is the same function in both.
 
-    On float64 maps: on float32 ones its thresholds are rounded to float32, by one NumPy differently from another.
+    Uses float64 maps, because with float32 maps the rounding of the thresholds depends on NumPy's version.
     """
     record: Record = {}
     for repository, module in (("AnomalyCLIP", "metrics"), ("VAND-APRIL-GAN", "test")):
@@ -653,7 +653,7 @@ def sentences(repository: str, category: str) -> tuple[list[str], list[str]]:
 
 
 def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
-    """Record a run without the rounding of prompts to half precision, and what comes out of one with it."""
+    """Record a run that does not round prompts to half precision, and the main results of one that does."""
 
     def both(folder: Path) -> Record:
         (folder / "half").mkdir()
@@ -678,14 +678,14 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
 
 
 def write(folder: Path, names: Sequence[str] = tuple(RUNS)) -> None:
-    """Write the golden files: everything as it is where it is small, evenly spread entries where it is large."""
+    """Write the golden files: small tensors whole, and evenly spread entries of large ones."""
     for name in names:
         run, repository = RUNS[name]
         with TemporaryDirectory() as temporary:
             record = run(Path(temporary))
         keep = (lambda value: value) if name == "published_pro" else thinned
         tensors = {key: keep(value).contiguous() for key, value in sorted(record.items())}
-        # One entry only: safetensors writes several in random order, and the file should be the same every time.
+        # One metadata entry only: safetensors writes several in random order, and the bytes should be reproducible.
         save_file(tensors, folder / f"{name}.safetensors", {"program": f"{repository} at {COMMITS[repository]}"})
 
 

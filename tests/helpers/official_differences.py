@@ -27,18 +27,16 @@ from helpers.repeatable import (
 )
 
 KEPT = 192
-"""A golden file keeps about so many entries of a tensor, evenly spread."""
+"""About how many evenly spread entries a golden file keeps of a large tensor."""
 
 SIZE, WINDOW_SIZE = 64, 240
 """Sides of the pictures in pixels: those of the learning methods, and WinCLIP's."""
 
 IS_ANOMALOUS = torch.arange(NUM_PICTURES) % 2 == 1
-INSIDE = (..., slice(17, -17), slice(17, -17))
-"""Where a Gaussian of 4 pixels, cut off at 4 deviations, sees no border."""
 
 Record = dict[str, Tensor]
 Names = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-"""From tensors by this project's names to the same, or parts of them, by released names."""
+"""Maps tensors under this project's names to the same tensors, or parts of them, under released names."""
 
 
 def thinned(value: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ class Difference:
 
 
 def difference(ours: Tensor, official: Tensor) -> Difference:
-    """Compare a tensor with an official one, of which a golden file keeps only some entries."""
+    """Compare a tensor with an official one, of which a golden file may hold only some entries."""
     ours = ours.detach()
     if ours.shape != official.shape:
         ours = thinned(ours)
@@ -78,17 +76,17 @@ class Comparison:
         self.found[name] = difference(ours, self.read(name))
 
     def read(self, name: str) -> Tensor:
-        """Return a value of the record, and note that something was compared with it."""
+        """Return a value of the record, and mark it as compared."""
         self.unread.discard(name)
         return self.record[name]
 
     def complete(self) -> dict[str, Difference]:
-        """Return the differences, once all of the record was compared."""
+        """Return the differences, after checking that the whole record was compared."""
         assert not self.unread
         return self.found
 
     def positions(self, architecture: str) -> None:
-        """Compare position embeddings of 6 x 6 patches, brought to 8 x 8 in the way of the method's own backbone."""
+        """Compare position embeddings of 6 x 6 patches, interpolated to 8 x 8 as the method's default backbone does."""
         state = small_tower_state(architecture)
         resize_position_embeddings(state, self.network.backbone.clip, self.job.backbone.position_embeddings)
         self["position_embedding"] = state["visual.positional_embedding"]
@@ -113,14 +111,14 @@ class Comparison:
         optimizer.step()
         stepped = self.names(trained)
         found: dict[str, list[Difference]] = {"gradients, relative": [], "weights after a step": []}
-        # Without a gradient there is no step. AdaCLIP's text prompt of block 1, which nothing reads, is part of a
-        # larger tensor here, and decays with it.
+        # The programs skip parameters without a gradient. AdaCLIP's text prompt of block 1, which nothing reads, is one
+        # of them; here it is part of a larger tensor and decays with it.
         start = f"{prefix}grad."
         for name in [name.removeprefix(start) for name in self.record if name.startswith(start)]:
             official = self.read(f"{prefix}grad.{name}")
             one, large = difference(gradients[name], official), official.abs().max()
             found["gradients, relative"].append(Difference(one.largest / one.scale, 1.0))
-            # Adam's first step divides a gradient by itself: of one that is nearly 0, the sign is a matter of rounding.
+            # Adam's first step divides a gradient by its own size, so the sign of one near 0 is a matter of rounding.
             sure = official.abs() > 1e-3 * large
             weights = stepped[name].detach()
             weights = weights if weights.shape == official.shape else thinned(weights)
@@ -237,7 +235,7 @@ def ada_clip(record: Record, folder: Path, released: Path | None = None) -> dict
 def winclip(
     record: Record, folder: Path, released: Path | None = None, *, shots: int = 0, anomalib: bool = False
 ) -> dict[str, Difference]:
-    """Compare WinCLIP; nothing is learned, so that there are no released weights."""
+    """Compare WinCLIP, which learns nothing and so has no released weights."""
     overrides = [f"module.network.shots={shots}", f"module.network.reference_tokens={'ln_post' if anomalib else 'raw'}"]
     image, category = normalised(WINDOW_SIZE), ["carpet"] * NUM_PICTURES
     towers = load_repeatable_towers("ViT-known-windows", folder, (1, 2, 4, 6))
@@ -260,7 +258,7 @@ def winclip(
 
 
 def losses(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
-    """Compare the loss terms on maps of hard logits, of which some saturate, and their gradients."""
+    """Compare the loss terms and their gradients on hard logits, some of which saturate."""
     found: dict[str, Difference] = {}
     smoothed = partial(focal_loss, smoothing=1e-5)
     terms = {
@@ -279,7 +277,7 @@ def losses(record: Record, folder: Path, released: Path | None = None) -> dict[s
 
 
 def hard_logits() -> Tensor:
-    """Draw one logit per pixel between -20 and 20: float32 probabilities of exactly 1 and of 2e-9 are among theirs."""
+    """Draw one logit per pixel between -20 and 20; as float32 probabilities they go from 2e-9 to exactly 1."""
     return uniform("logits", (NUM_PICTURES, 32, 32), -20, 20)
 
 
@@ -296,10 +294,10 @@ METHODS: dict[str, Callable[..., dict[str, Difference]]] = {
 """How to compare this project with each of the official runs."""
 
 ROUNDING = 2e-6
-"""Two orders of float32 sums through 24 blocks differ by less, as a share of the largest value or of 1."""
+"""What another order of float32 sums can change in 24 blocks, relative to the largest value or to 1."""
 
 ALLOWED = {
-    "map": 1e-5,  # a temperature of 0.01 enlarges what unit vectors differ by, 1e-7, by a hundred
+    "map": 1e-5,  # a temperature of 0.01 enlarges differences between unit vectors, 1e-7, by 100
     "maps": 1e-5,
     "smoothing": 1e-5,
     "score": 1e-5,
@@ -314,7 +312,7 @@ ALLOWED = {
     "seeds of k-means": 2.5,
     "gradients, relative": 1e-4,  # of the largest of each tensor, whose terms nearly cancel
 }
-"""The largest difference where it may be larger, by the end of the name, and why."""
+"""Larger tolerances by the end of the name, each with its reason."""
 
 
 def assert_only_rounding(found: Mapping[str, Difference]) -> None:

@@ -1,4 +1,4 @@
-"""Anomaly maps on which PRO is easy to get wrong, drawn alike on every machine up to the last bits of ``exp``."""
+"""Anomaly maps on which PRO is easy to get wrong, the same on every machine up to the last bits of ``exp``."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from helpers.repeatable import uniform
 
 
 def pro_cases() -> dict[str, tuple[Tensor, Tensor]]:
-    """Draw float32 maps and masks ``(4, 32, 32)`` by the name of what is hard about them."""
+    """Draw float32 maps and masks ``(4, 32, 32)``, under the name of what makes them hard."""
     drawn = iter(uniform(f"pro.{number}", (12, 4, 32, 32), 0, 1).double().numpy().sum(0) - 6 for number in range(100))
     # Unequal regions: two in one image, two that touch at a corner, one in a stripe, none in the last image.
     some = _masks((0, 2, 2, 10, 15), (0, 20, 20, 2, 3), (1, 5, 5, 4, 4), (1, 9, 9, 4, 4), (2, 24, 1, 6, 2))

@@ -1,7 +1,7 @@
 """Random CLIP towers, weights and pictures that every machine draws alike, for comparisons with other people's code.
 
 Everything is drawn by name from NumPy's ``RandomState.random_sample``, whose stream NumPy promises never to change, so
-that golden files need to keep results only. Unlike freshly initialised weights, norms, biases and position embeddings
+that golden files hold only results. Unlike freshly initialised weights, norms, biases and position embeddings
 are random too: a layer that is skipped, or applied twice, shows.
 """
 
@@ -22,7 +22,7 @@ from afr_clip.clip.load import Towers, load_towers
 from helpers.tiny import TINY
 
 ARCHITECTURES = Path(__file__).parents[1] / "fixtures" / "official"
-"""Where open_clip's descriptions of the towers are."""
+"""The folder with descriptions of the towers for open_clip."""
 
 NUM_PICTURES = 4
 """Every second one shows a defect."""
@@ -33,12 +33,12 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 def uniform(name: str, shape: Iterable[int], low: float, high: float) -> Tensor:
     """Draw float32 values between two numbers; the same name and shape give the same values."""
-    drawn = np.random.RandomState(crc32(name.encode())).random_sample(tuple(shape))  # frozen for ever
+    drawn = np.random.RandomState(crc32(name.encode())).random_sample(tuple(shape))  # a frozen stream
     return torch.from_numpy((low + (high - low) * drawn).astype(np.float32))
 
 
 def tower_weight(name: str, shape: torch.Size) -> Tensor:
-    """Draw one tensor of a CLIP state dict, of the size that keeps activations alive through 24 blocks."""
+    """Draw one tensor of a CLIP state dict, scaled so that activations neither vanish nor explode in 24 blocks."""
     if name == "logit_scale":
         return torch.tensor(float(np.log(1 / 0.07)))
     if len(shape) == 1:
@@ -60,7 +60,7 @@ def tower_state(architecture: str) -> dict[str, Tensor]:
 
 
 def small_tower_state(architecture: str) -> dict[str, Tensor]:
-    """Draw the same with position embeddings of 6 x 6 patches, which must be resized for the tower."""
+    """Draw a state dict whose position embeddings, of 6 x 6 patches, must be interpolated for the tower."""
     name = "visual.positional_embedding"
     state = tower_state(architecture)
     return state | {name: uniform(f"small.{name}", (1 + 6 * 6, state[name].shape[1]), -0.5, 0.5)}

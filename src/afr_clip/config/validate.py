@@ -127,9 +127,10 @@ def _rules(config: CommandConfig) -> Iterator[str]:
     yield from _feature_cache_rules(config)
     num_processes = config.trainer.num_processes
     if num_processes > 1 and isinstance(config, PredictConfig | DiagnoseConfig):
+        command = "predict" if isinstance(config, PredictConfig) else "diagnose"  # task_name may be changed
         yield (
-            f"{config.task_name} runs in one process, got trainer.devices={config.trainer.devices} and "
-            f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out, or score a dataset with afr-clip evaluate."
+            f"{command} runs in one process, got trainer.devices={config.trainer.devices} and "
+            f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out; only train and evaluate take several."
         )
     elif isinstance(config, TrainConfig) and config.data.batch_size < num_processes:
         yield (

@@ -30,7 +30,7 @@ ALL, ANOMALOUS, REGION = 0, 1, 2
 
 
 class PixelMetrics(AdditiveMetric):
-    """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass and 10 MiB.
+    """P-AUROC, P-F1max, P-AP and AUPRO of all pixels seen, from one pass in constant memory.
 
     A test set has some 500 million pixels, too many to keep and sort. Scores are counted in bins instead (see
     `ScoreBins`); scores that share a bin count as tied. All counts are integers, so that how the pixels are spread over

@@ -306,7 +306,7 @@ ALLOWED = {
     "half.text": 5e-4,  # the programs round learned tokens to the 11 bits of half precision, this project does not
     "half.map": 5e-4,
     "half.score": 5e-4,
-    # Near 1, float32 steps of p are 6e-8. The programs keep 1 - p as a number of its own, here it is computed from p.
+    # Near 1, float32 steps of p are 6e-8. The programs hold 1 - p separately; here it is computed from p.
     "focal of hard logits": 1e-4,
     "focal of hard logits, relative gradients": 5e-3,
     "seeds of k-means": 2.5,

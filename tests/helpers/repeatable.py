@@ -1,4 +1,4 @@
-"""Random CLIP towers, weights and pictures that every machine draws alike, for comparisons with other people's code.
+"""Random CLIP towers, weights and pictures that are the same on every machine, for comparisons with other code.
 
 Everything is drawn by name from NumPy's ``RandomState.random_sample``, whose stream NumPy promises never to change, so
 that golden files hold only results. Unlike freshly initialised weights, norms, biases and position embeddings

@@ -87,8 +87,8 @@ class BackboneSettings:
         weights: A local weight file, or ``package:NAME/PATH``; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
-        other_activation: Whether the towers run with the other activation on purpose, whatever the architecture has, as
-            those that APRIL-GAN's and AdaCLIP's published weights were trained on.
+        other_activation: Whether the towers run with the other activation on purpose, overriding the architecture. The
+            published weights of APRIL-GAN and AdaCLIP were trained on such towers.
         image_size: Side of the square input in pixels.
         position_embeddings: How position embeddings are interpolated for ``image_size``: ``bicubic_antialias`` as in
             open_clip and APRIL-GAN, ``bicubic`` as in AdaCLIP, ``bilinear`` as in AnomalyCLIP.

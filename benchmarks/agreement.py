@@ -1,8 +1,8 @@
 """Compute a run's metrics again from its saved maps and the dataset's own masks, with scikit-learn and SciPy alone.
 
-Needs a run of `evaluate ... save_maps=true map_format=tiff` on a tree like MVTec AD's; maps of 16 bits would tie
-scores that the run told apart. Prints every metric of `results.csv` next to the recomputed one, and exits with 1 if any
-differs by more than the tolerance.
+Needs `pip install -e '.[dev]'`, and a run of `evaluate ... save_maps=true map_format=tiff` on a tree like MVTec AD's:
+16-bit copies of the maps tie scores that the run told apart. Prints every metric of `results.csv` next to the
+recomputed one, except `pixel_aupro_published`, and exits with 1 if any differs by more than the tolerance.
 """
 
 import argparse
@@ -49,9 +49,11 @@ def recompute(run: Path, rows: list[dict[str, str]]) -> dict[str, float]:
     maps, masks = [], []
     for row in rows:
         image = Path(row["image"])
-        with Image.open(
-            run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.tiff"
-        ) as saved:
+        path = run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.tiff"
+        if not path.is_file():
+            msg = f"{path} is missing: the dataset must have MVTec AD's layout. Choose another run."
+            raise SystemExit(msg)
+        with Image.open(path) as saved:
             maps.append(np.asarray(saved, dtype=np.float32))
         size = maps[-1].shape[::-1]
         mask_file = image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"

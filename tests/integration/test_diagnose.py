@@ -194,11 +194,16 @@ def test_what_cannot_be_diagnosed_is_one_sentence(run, own, trained, unseen, tmp
     assert not list(own.glob("diagnosis*.json"))
 
 
-def test_a_run_without_targets_asks_for_a_dataset(run, own, capsys):
+def test_a_run_without_targets_asks_for_a_dataset(run, own, unseen, capsys):
     content = json.loads((own / "results.json").read_text())
     content["manifest"]["targets"] = {}
     (own / "results.json").write_text(json.dumps(content | {"results": []}))
     assert "scored no dataset. Add dataset=NAME." in said(run, capsys, str(own))[1]
+    (own / "report.html").unlink()
+    chosen = ("dataset=folder", "dataset.name=parts", f"dataset.root={unseen}")
+    assert said(run, capsys, str(own), *LATER, *chosen)[0] == 0
+    assert (own / "diagnosis.json").exists()
+    assert not (own / "report.html").exists()  # a page is about what a run scored
 
 
 def test_images_that_changed_since_are_noticed(run, own, capsys):

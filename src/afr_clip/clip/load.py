@@ -1,7 +1,8 @@
 """Build the towers from their settings: architecture, weights, activation, input size."""
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 
@@ -87,9 +88,10 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
         resize_input(clip, settings.image_size, way)
 
     cnn = view = stem = None
-    if needs_cnn or settings.cnn_stem:
+    if settings.cnn_stem or needs_cnn:
         preprocessing = clip.visual.preprocess_cfg
-        cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"])
+        with _naming_fixed_cnn(settings):
+            cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"])
     if cnn is not None and settings.cnn_stem:
         view = PatchView(cnn, clip.visual.patch_size[0])
         # The seed fixes random weights; loaded weights overwrite them.
@@ -97,13 +99,26 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             torch.manual_seed(0)
             clip.visual.conv1 = PatchEmbedding(view.channels, clip.visual.conv1.out_channels)
     if settings.weights is not None:
-        load_clip_weights(clip, weight_path(settings.weights), way)
+        with _naming_fixed_cnn(settings):
+            load_clip_weights(clip, weight_path(settings.weights), way)
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
     if view is not None:  # only now: weight files hold the embedding and not the CNN
         stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
     backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, stem)
     return Towers(settings, backbone, cnn)
+
+
+@contextmanager
+def _naming_fixed_cnn(settings: BackboneSettings) -> Iterator[None]:
+    """Name the likely reason if weights do not fit a tower that is built over a CNN."""
+    try:
+        yield
+    except ValueError as error:
+        if not settings.cnn_stem:
+            raise
+        msg = f"{error} backbone={settings.name} is built over its own CNN, so backbone.cnn must stay as it is there."
+        raise ValueError(msg) from error
 
 
 def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:

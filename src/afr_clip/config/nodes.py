@@ -122,6 +122,7 @@ class TrainConfig(CommandConfig):
         refuse(
             not_negative("num_figures", self.num_figures),
             positive("figure_every_n_epochs", self.figure_every_n_epochs),
+            format_without_maps(self.map_format, save_maps=self.save_maps),
             "run_dir must be given with requeue=true, so that the requeued job finds it again. Add run_dir=DIR."
             if self.requeue and self.run_dir is None
             else None,
@@ -154,7 +155,17 @@ class EvaluateConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(not_negative("num_figures", self.num_figures))
+        refuse(
+            not_negative("num_figures", self.num_figures),
+            format_without_maps(self.map_format, save_maps=self.save_maps),
+        )
+
+
+def format_without_maps(map_format: MapFormat, *, save_maps: bool) -> str | None:
+    """Describe what is wrong where a format is chosen for maps that are not saved."""
+    if save_maps or MapFormat(map_format) is MapFormat.png:
+        return None
+    return f"map_format={MapFormat(map_format).value} must come with save_maps=true, got save_maps=false. Add it."
 
 
 @dataclass(kw_only=True)

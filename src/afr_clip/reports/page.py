@@ -55,7 +55,7 @@ def write_page(run_folder: Path) -> Path:
                 grid,
                 [
                     *_notes(content["categories_in_mean"][name], len(grid.body), content["vanished_defects"][name]),
-                    *map(published_pro_note, of_dataset[of_dataset.metric == PUBLISHED_PRO].value[-1:]),
+                    *map(published_pro_note, of_dataset[of_dataset.metric == PUBLISHED_PRO].value[-1:].dropna()),
                 ],
             )
             for name, of_dataset in values.groupby("dataset", sort=False)

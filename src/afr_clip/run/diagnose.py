@@ -112,7 +112,10 @@ def diagnose(job: DiagnosisJob) -> None:
                 console.print(to_rich([grid], f"{heading}: {grid.name}"))
             for note in notes:
                 console.print(note, markup=False, highlight=False)
-        if (job.folder / RESULTS).exists():
+        results = job.folder / RESULTS
+        if (
+            results.exists() and json.loads(results.read_text(encoding="utf-8"))["results"]
+        ):  # a page is about a scored run
             write_page(job.folder)
         if content["manifest"]["backbone"]["random_weights"]:
             logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")

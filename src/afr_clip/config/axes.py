@@ -58,7 +58,7 @@ def read_axes(params: Mapping[str, Any] | None) -> Axes:
             ``tag(log, ...)`` around it.
 
     Returns:
-        The axes; none if there are no params.
+        The axes, empty if there are no params.
 
     Raises:
         ConfigError: If a value is neither.

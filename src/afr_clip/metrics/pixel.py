@@ -73,7 +73,7 @@ class PixelMetrics(AdditiveMetric):
             if place.min() < 0:
                 closed = (place < 0).nonzero().flatten()
                 moves = self.bins.make_room(rank[closed], self.counts[ALL])
-                if moves is None:
+                if moves is None:  # the other bins stay, so only the new ones are looked up
                     place[closed] = self.bins(rank[closed])
                 else:
                     self._move(moves)

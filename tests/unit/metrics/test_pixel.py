@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.distributed import ReduceOp
 
 from afr_clip.metrics.functional.binning import NUM_BINS, NUM_CELLS
 from afr_clip.metrics.functional.regions import MAX_REGIONS
@@ -100,6 +101,35 @@ def test_states_ignore_batches_order_and_processes(cuts: set[int], order: list[i
     whole = filled(maps, masks)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(states(processes[0]), states(whole), strict=True))
     assert processes[0].compute() == whole.compute()
+
+
+def test_processes_agree_on_bins_before_their_counts_are_added(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    wide = torch.rand(2, 300, 300, generator=generator)
+    narrow = 0.5 + torch.rand(2, 300, 300, generator=generator) / 20  # wide enough to crowd no bin
+    masks = torch.rand(2, 300, 300, generator=generator) > 0.999
+    ours, theirs = filled(narrow, masks), filled(wide, masks)
+    assert ours.bins.common_bits > theirs.bins.common_bits
+    other_bits, other_in_cell = theirs.bins.layout(theirs.counts[0])
+    bits = []
+
+    def all_reduce(state, op=ReduceOp.SUM, group=None):
+        if op is ReduceOp.MIN:
+            bits.append(torch.minimum(state, other_bits))
+            state.copy_(bits[0])
+        elif state.shape == other_in_cell.shape:
+            state += other_in_cell
+            theirs._move(theirs.bins.adopt(bits[0], state.clone()))
+        else:
+            state += theirs.counts if state.ndim else theirs.num_regions
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    ours.distributed_available_fn = lambda: True
+    values = ours.compute()
+    assert values == filled(torch.cat([narrow, wide]), torch.cat([masks, masks])).compute()
+    assert ours.counts[0].sum() == narrow.numel()  # each process keeps its own counts
+    ours.update(narrow, masks)
+    assert ours.counts[0].sum() == 2 * narrow.numel()
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -103,7 +103,8 @@ class ScoreBins(nn.Module):
 
     Crowded bins, which would hold more than 1/256 of all pixels, are the exception. Their cell keeps a bin for every
     float32 value, unless it has lost them already. A map whose background lies within 1e-5 of one score while its
-    defects spread widely needs this; whether a cell is crowded in time may depend on the order of the images.
+    defects spread widely needs this. Whether a cell is crowded before its bins are added up may depend on the order of
+    the images and on how they are spread over processes, which keep only the bins that all of them still have.
 
     This module knows where each score is counted. The counts belong to the caller, who must move them when
     ``make_room`` or ``rebuild`` says so.

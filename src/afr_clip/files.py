@@ -1,15 +1,19 @@
-"""Atomic file replacement."""
+"""Atomic file replacement, and names of files as text."""
 
 import os
 import platform
 import re
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ABANDONED_AFTER = 24 * 60 * 60.0
 """Seconds after which another machine's unfinished file counts as abandoned: its writer cannot be checked."""
+
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that let a terminal or page show a name in another order than it is stored."""
 
 _UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)")
 
@@ -67,3 +71,25 @@ def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
     except OSError:
         return False  # another user's, and alive
     return False
+
+
+def shown(name: str | Path) -> str:
+    r"""Return a name in one line of characters that CSV, JSON, a page and a terminal can hold.
+
+    Control characters, line breaks and bytes that are not UTF-8 become escapes, and so does the backslash, so that no
+    two names become equal.
+
+    Example:
+        >>> print(shown("two\nlines"), shown("Haselnüsse (Los 7).png"), shown(os.fsdecode(b"b\xff.png")))
+        two\nlines Haselnüsse (Los 7).png b\xff.png
+    """
+    text = name.as_posix() if isinstance(name, Path) else name
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character == "\\" or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in _REORDERING:
+        return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return character

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from afr_clip.files import ABANDONED_AFTER, remove_abandoned, written_whole
+from afr_clip.files import ABANDONED_AFTER, remove_abandoned, shown, written_whole
 
 
 def test_a_file_is_whole_or_the_one_before(tmp_path):
@@ -65,3 +65,19 @@ def test_another_machines_files_are_removed_only_when_they_are_old(tmp_path):
     os.utime(other, (0, other.stat().st_mtime - ABANDONED_AFTER - 1))
     remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == [drawn]  # not one of these files
+
+
+@pytest.mark.parametrize(
+    ("name", "as_shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\\nb", r"a\\nb"),
+        (os.fsdecode(b"b\xff.png"), r"b\xff.png"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("photo\u202egnp.exe", r"photo\u202egnp.exe"),
+        ("Haselnüsse (Los 7), ok", "Haselnüsse (Los 7), ok"),
+    ],
+)
+def test_a_name_is_shown_in_one_line_and_no_two_become_equal(name, as_shown):
+    assert shown(name) == as_shown
+    as_shown.encode()

@@ -1,0 +1,118 @@
+"""What a fuzz test may do to its machine: a time limit, a memory limit, and no trace outside its folder.
+
+``AFR_CLIP_FUZZ`` scales the number of examples (``make fuzz``: 1), ``AFR_CLIP_FUZZ_SEED`` draws other ones.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, seed, settings
+
+SCALE = float(os.environ.get("AFR_CLIP_FUZZ", "0.01"))
+SEED = int(os.environ.get("AFR_CLIP_FUZZ_SEED", "0"))
+
+SECONDS = 60
+"""No input may take longer."""
+
+GIBIBYTES = 4
+"""No input may take more memory on top of what the process held before."""
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_PATHS_OF = {
+    "os.remove": (0,), "os.rename": (0, 1), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,), "os.symlink": (1,),
+    "os.truncate": (0,), "os.chmod": (0,), "os.chown": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
+    "shutil.copyfile": (1,), "shutil.move": (0, 1),
+}  # fmt: skip
+"""Audit events that change files, with the positions of the paths that they change."""
+
+_NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
+_NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind")
+
+
+class OutOfBoundsError(BaseException):
+    """Something that no input may make the program do; not an ``Exception``, so that nothing handles it."""
+
+
+class _Guard:
+    """The audit hook, which Python never removes; it acts only inside `guarded`."""
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.faults: list[str] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.folder is None:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & _WRITES and not isinstance(path, int):
+                self._require_inside(event, path)
+        elif event in _PATHS_OF:
+            for position in _PATHS_OF[event]:
+                self._require_inside(event, arguments[position])
+        elif event == "subprocess.Popen":
+            program = os.path.basename(os.fsdecode(arguments[0]))  # noqa: PTH119 - may be bytes
+            if program not in {"git", "uname", "lscpu"}:
+                self._refuse(f"started {program}")
+        elif event in _NEVER or event in _NETWORK:
+            self._refuse(f"{event}{arguments!r}")
+
+    def _require_inside(self, event: str, path: object) -> None:
+        if not isinstance(path, str | bytes | os.PathLike):
+            return  # a file descriptor, whose opening was checked
+        name = os.path.realpath(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - pathlib would audit again
+        allowed = name.startswith(str(self.folder) + os.sep) or name == self.folder or name.startswith("/dev/")
+        if not (allowed or "__pycache__" in name):
+            self._refuse(f"{event}: {name} is outside {self.folder}")
+
+    def _refuse(self, what: str) -> None:
+        self.faults.append(what)
+        raise OutOfBoundsError(what)
+
+
+_GUARD = _Guard()
+sys.addaudithook(_GUARD)
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Fail if the block writes outside a folder, starts a program, opens a connection, hangs, or takes much memory."""
+
+    def too_slow(*_: object) -> None:
+        message = f"took more than {SECONDS} s"
+        raise OutOfBoundsError(message)
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + GIBIBYTES * 2**30, before[1]))
+    handler = signal.signal(signal.SIGALRM, too_slow)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    _GUARD.faults, _GUARD.folder = [], str(folder.resolve())
+    try:
+        yield
+    finally:
+        _GUARD.folder = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not _GUARD.faults, _GUARD.faults  # also those that the program handled
+
+
+def fuzzed(full: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test on ``full`` examples times ``AFR_CLIP_FUZZ``, drawn from ``AFR_CLIP_FUZZ_SEED``."""
+    chosen = settings(
+        max_examples=max(1, round(full * SCALE)),
+        deadline=None,  # the guard has one
+        database=None,
+        print_blob=True,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda test: seed(SEED)(chosen(test))

@@ -1,0 +1,412 @@
+"""What the JSON files of runs and sweeps hold, and the one reader that checks it.
+
+The classes name the keys that a reader of ours looks up and the kind of each value. A key with a default may be missing
+from a file, and one that no class names may hold anything.
+"""
+
+import json
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from afr_clip.files import in_one_line, shown
+
+LARGEST = 64 * 2**20
+"""Bytes of the largest file that is read; a record of a hundred categories has half a megabyte."""
+
+DEEPEST = 40
+"""Lists and dictionaries inside each other."""
+
+NUM_NAMED = 3
+"""Faults of a file that are named; the others are counted."""
+
+
+class RecordError(ValueError):
+    """A file of a run or sweep that does not hold what it should."""
+
+
+@dataclass
+class Commit:
+    """The code that ran."""
+
+    hash: str
+    dirty: bool
+
+
+@dataclass
+class Dataset:
+    """A dataset as a run met it."""
+
+    name: str
+    categories: list[str]
+    num_normal: int
+    num_anomalous: int
+    sha256: str
+    title: str | None = None
+
+
+@dataclass
+class Backbone:
+    """The frozen towers."""
+
+    name: str
+    architecture: str
+    random_weights: bool
+    fingerprint: str
+
+
+@dataclass
+class Network:
+    """The node ``module.network`` of a config."""
+
+    shots: int | None = None
+
+
+@dataclass
+class Module:
+    """The node ``module`` of a config."""
+
+    name: str
+    network: Network | None = None
+
+
+@dataclass
+class Config:
+    """The resolved config of a run."""
+
+    module: Module
+    backbone: dict[str, Any] | None = None
+    trainer: dict[str, Any] | None = None
+    logger: dict[str, Any] | None = None
+
+
+@dataclass
+class Checkpoint:
+    """The trained weights that a run scored with, and the training they come from."""
+
+    path: str
+    seed: int
+    epochs: int
+    auxiliary: Dataset
+    commit: Commit | None = None
+    config: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
+
+
+@dataclass
+class Machine:
+    """Where a run ran."""
+
+    system: str
+    processor: str
+    threads: int
+    gpus: list[str]
+
+
+@dataclass
+class Absent:
+    """Why a dataset has no numbers."""
+
+    title: str
+    reason: str
+
+
+@dataclass
+class ReleasedWeights:
+    """The published weights of a method."""
+
+    path: str
+    sha256: str
+
+
+@dataclass
+class Manifest:
+    """Where the numbers of a run come from."""
+
+    command: str
+    overrides: list[str]
+    config: Config
+    seed: int
+    started: str
+    afr_clip: str
+    python: str
+    packages: dict[str, str | None]
+    machine: Machine
+    commit: Commit | None = None
+    targets: dict[str, Dataset] | None = None
+    backbone: Backbone | None = None
+    auxiliary: Dataset | None = None
+    checkpoint: Checkpoint | None = None
+    released_weights: ReleasedWeights | None = None
+    absent: dict[str, Absent] | None = None
+    choices: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
+    seconds_training: float | None = None
+    seconds_scoring: dict[str, float] | None = None
+
+
+@dataclass
+class Value:
+    """One metric of one category."""
+
+    dataset: str
+    category: str
+    metric: str
+    value: float | None
+    num_normal: int
+    num_anomalous: int
+
+
+@dataclass
+class Results:
+    """``results.json``."""
+
+    results: list[Value]
+    categories_in_mean: dict[str, dict[str, int]]
+    vanished_defects: dict[str, dict[str, int]]
+    manifest: Manifest
+
+
+@dataclass
+class SweepCell:
+    """One training of a sweep."""
+
+    setting: str
+    seed: int
+    folder: str
+    state: str
+    error: str | None = None
+
+
+@dataclass
+class Experiment:
+    """``EXPERIMENT.json`` of a sweep."""
+
+    experiment: str
+    reference: str
+    cells: list[SweepCell]
+    overrides: list[str] | None = None
+
+
+@dataclass
+class Trial:
+    """One point of a search."""
+
+    number: int
+    params: dict[str, Any]
+    state: str
+    value: float | None = None
+    folder: str | None = None
+
+
+@dataclass
+class Search:
+    """``search.json``."""
+
+    trials: list[Trial]
+    objective: dict[str, Any] | None = None
+    space: dict[str, Any] | None = None
+
+
+@dataclass
+class Picture:
+    """One image of a sheet of heat maps."""
+
+    caption: str
+    image: str
+    anomaly_map: str
+    truth: str | None = None
+
+
+@dataclass
+class HeatMaps:
+    """``heat_maps/DATASET/index.json``."""
+
+    lowest: float
+    highest: float
+    sheets: dict[str, list[Picture]]
+
+
+@dataclass
+class TextMetric:
+    """One metric of one category under one text."""
+
+    text: str
+    category: str
+    metric: str
+    value: float | None
+
+
+@dataclass
+class TextDifference:
+    """What another text changes in a metric."""
+
+    text: str
+    metric: str
+    num_categories: int
+    points: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass
+class Terms:
+    """The two terms of rectification of one stage."""
+
+    stage: int
+    tokens: str
+    text_norm: float
+    image_norm: float
+    share: float
+    turn: float
+
+
+@dataclass
+class Prototypes:
+    """The cosine of the two prototypes of a category."""
+
+    category: str
+    cosine: float
+    cosine_before_adapter: float = 0.0
+
+
+@dataclass
+class DiagnosedDataset:
+    """What was found on one dataset."""
+
+    dataset: str
+    metrics: list[TextMetric]
+    differences: list[TextDifference]
+    terms: list[Terms]
+    prototypes: list[Prototypes]
+    left_out: dict[str, str]
+
+
+@dataclass
+class Diagnosis:
+    """``diagnosis.json``."""
+
+    untrained: bool
+    wrong_category: str
+    datasets: list[DiagnosedDataset]
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - plain values of any kind
+    """Read a JSON file of plain values, every text in it in one line of printable characters.
+
+    Raises:
+        RecordError: If the file is too large, is not JSON, or holds an infinite number or too deep a nesting.
+        OSError: If it cannot be read.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > LARGEST:
+        fault = f"it has {size:,} bytes, and {LARGEST:,} is the most" if path.is_file() else "it is not a regular file"
+        raise RecordError(_unusable(path, "JSON", fault))
+    try:
+        # NaN is what other writers call an undefined value.
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_undefined)
+        return _cleaned(content, DEEPEST)
+    except RecursionError:
+        fault = _TOO_DEEP
+    except ValueError as error:  # also of bytes that are not UTF-8
+        fault = str(error)
+    raise RecordError(_unusable(path, "JSON", fault))
+
+
+def read_record(path: Path, kind: type) -> dict[str, Any]:
+    """Read a JSON file that holds one of the classes of this module.
+
+    Raises:
+        RecordError: If it does not; the sentence names the file and the keys.
+        OSError: If it cannot be read.
+    """
+    content = read_json(path)
+    require(path, kind, faults_of(content, kind, ""))
+    return dict(content)
+
+
+def require(path: Path, kind: type, faults: Iterator[str]) -> None:
+    """Raise a ``RecordError`` that names the first faults of a file, if it has any."""
+    found = list(faults)
+    if found:
+        more = [f"{len(found) - NUM_NAMED} more"] if len(found) > NUM_NAMED else []
+        raise RecordError(_unusable(path, kind.__doc__ or "", "; ".join([*found[:NUM_NAMED], *more])))
+
+
+def faults_of(value: object, kind: Any, key: str) -> Iterator[str]:  # noqa: ANN401 - a type with its arguments
+    """Name every place where a value is not of a kind.
+
+    Args:
+        kind: A class of this module, a plain type, a list or dictionary of these, or a union.
+        key: Where the value stands.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return
+        (kind,) = (other for other in arguments if other is not type(None))
+        origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
+    if isinstance(value, list) and origin is list:
+        inside = [(item, arguments[0], f"{key}[{place}]") for place, item in enumerate(value)]
+    elif isinstance(value, dict) and origin is dict:
+        inside = [(item, arguments[1], f"{key}.{name}".lstrip(".")) for name, item in value.items()]
+    elif isinstance(value, dict) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        inside = [(value[name], hints[name], f"{key}.{name}".lstrip(".")) for name in hints if name in value]
+        missing = [one.name for one in fields(kind) if one.default is MISSING and one.name not in value]
+        yield from (f"{key}.{name} is missing".lstrip(".") for name in missing)
+    else:
+        inside = []
+        if not _is_plain(value, kind):
+            yield f"{key or 'the content'} must be {_word(kind)}, got {_short(value)}"
+    for item, item_kind, place in inside:
+        yield from faults_of(item, item_kind, place)
+
+
+def _is_plain(value: object, kind: Any) -> bool:  # noqa: ANN401
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+
+
+def _word(kind: Any) -> str:  # noqa: ANN401
+    return _WORDS.get(get_origin(kind) or kind, "an object")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_TOO_DEEP = f"it nests more than {DEEPEST} lists and objects"
+
+
+def _undefined(constant: str) -> None:
+    if constant != "NaN":
+        msg = f"it holds {constant}"
+        raise ValueError(msg)
+
+
+def _cleaned(value: Any, depth: int) -> Any:  # noqa: ANN401
+    if depth < 0:
+        raise ValueError(_TOO_DEEP)
+    if isinstance(value, str):
+        return in_one_line(value)
+    if isinstance(value, dict):
+        return {in_one_line(key): _cleaned(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, depth - 1) for item in value]
+    if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and math.isinf(value)):
+        msg = "it holds a number that is too large"
+        raise ValueError(msg)
+    return value
+
+
+def _unusable(path: Path, what: str, fault: str) -> str:
+    return f"{shown(path)} cannot be read as {what.strip('`.')}: {fault}. Restore the file, or leave its folder out."

@@ -84,12 +84,36 @@ def shown(name: str | Path) -> str:
         two\nlines Haselnüsse (Los 7).png b\xff.png
     """
     text = name.as_posix() if isinstance(name, Path) else name
+    return in_one_line(text.replace("\\", "\\\\"))
+
+
+def in_one_line(text: str) -> str:
+    """Escape what `shown` escapes, except the backslash: for text in which names are already as `shown` gives them."""
     return "".join(_escaped(character) for character in text)
 
 
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
-    if character == "\\" or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in _REORDERING:
+    if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in _REORDERING:
         return character.encode("unicode_escape", "backslashreplace").decode("ascii")
     return character
+
+
+def as_cell(text: str) -> str:
+    """Write text into a CSV cell so that no spreadsheet takes it for a formula; numbers stay numbers.
+
+    Example:
+        >>> as_cell("=1+1"), as_cell("-0.5"), as_cell("'quoted"), as_cell("plain")
+        ("'=1+1", '-0.5', "''quoted", 'plain')
+    """
+    return f"'{text}" if text[:1] in _ACTED_ON and not _NUMBER.fullmatch(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """Return the text that `as_cell` wrote into a cell."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _ACTED_ON else cell
+
+
+_ACTED_ON = tuple("=+-@\t\r'")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from afr_clip.files import ABANDONED_AFTER, remove_abandoned, shown, written_whole
+from afr_clip.files import ABANDONED_AFTER, as_cell, from_cell, in_one_line, remove_abandoned, shown, written_whole
 
 
 def test_a_file_is_whole_or_the_one_before(tmp_path):
@@ -81,3 +81,20 @@ def test_another_machines_files_are_removed_only_when_they_are_old(tmp_path):
 def test_a_name_is_shown_in_one_line_and_no_two_become_equal(name, as_shown):
     assert shown(name) == as_shown
     as_shown.encode()
+
+
+def test_text_with_shown_names_keeps_its_backslashes():
+    assert in_one_line(shown("a\\b\n")) == shown("a\\b\n") == r"a\\b\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "+1+cmd", "-1+1", "@SUM(A1)", "\tx", "\rx", "'x", "''", "-", "=-1"]
+)
+def test_a_formula_is_quoted_in_a_cell_and_read_back(text):
+    assert as_cell(text)[0] == "'"
+    assert from_cell(as_cell(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "-0.5", "+5", "-1e-05", "0.25", "bottle", "a=b", "x'"])
+def test_numbers_and_plain_text_stay_as_they_are(text):
+    assert as_cell(text) == from_cell(text) == text

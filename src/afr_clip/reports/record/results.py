@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from afr_clip.files import from_cell
 from afr_clip.metrics.average import METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.reports.record.run_folder import write_csv, write_json
 
@@ -153,7 +154,9 @@ def read_scores(folder: Path) -> list[ImageRow]:
     with path.open(newline="", encoding="utf-8") as file:
         _, *table = csv.reader(file)
     return [
-        ImageRow(dataset, category, image, bool(int(truth)) if truth else None, float(score))
+        ImageRow(
+            from_cell(dataset), from_cell(category), from_cell(image), bool(int(truth)) if truth else None, float(score)
+        )
         for dataset, category, image, truth, score in table
     ]
 

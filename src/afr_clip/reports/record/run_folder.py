@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afr_clip.files import remove_abandoned, written_whole
+from afr_clip.files import as_cell, remove_abandoned, written_whole
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys, flat
 
 MANIFEST = "manifest.json"
@@ -29,11 +29,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Replace a CSV file atomically."""
+    """Replace a CSV file atomically; text that a spreadsheet would take for a formula is quoted, see `as_cell`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow([as_cell(value) if isinstance(value, str) else value for value in row])
     write_text(path, buffer.getvalue())
 
 

@@ -73,6 +73,17 @@ def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
     return False
 
 
+def natural_order(path: Path) -> tuple[tuple[str | int, ...], ...]:
+    """Return a sorting key by which ``9.png`` comes before ``10.png``.
+
+    Example:
+        >>> [path.name for path in sorted(map(Path, ["10.png", "9.png"]), key=natural_order)]
+        ['9.png', '10.png']
+    """
+    split = ((re.split("([0-9]+)", part), part) for part in path.parts)
+    return tuple((*(int(p) if i % 2 else p for i, p in enumerate(parts)), part) for parts, part in split)
+
+
 def shown(name: str | Path) -> str:
     r"""Return a name in one line of characters that CSV, JSON, a page and a terminal can hold.
 

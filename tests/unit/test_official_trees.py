@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES
 from afr_clip.data.disk.layouts import DATASETS
-from afr_clip.data.disk.listing import IMAGE_SUFFIXES
 from afr_clip.data.disk.loaded import content_digest
 from afr_clip.data.disk.pixels import SampleReader, count_vanished_defects
 from afr_clip.data.disk.reading import DatasetSpec, read_samples

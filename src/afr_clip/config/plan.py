@@ -90,7 +90,7 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
-    return PredictionJob(**shared, images=Path(typed.images), **_same(typed, "category", "map_format"))
+    return PredictionJob(**shared, images=(Path(typed.images),), **_same(typed, "category", "map_format"))
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:

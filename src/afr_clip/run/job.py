@@ -137,6 +137,6 @@ class DiagnosisJob(Job):
 class PredictionJob(Job):
     """Score photographs without truth."""
 
-    images: Path
+    images: tuple[Path, ...]
     category: str
     map_format: MapFormat

@@ -1,5 +1,6 @@
 """Score plain photographs with a trained checkpoint."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.settings import MapFormat
 from afr_clip.training.checkpoint import Checkpoint
 
+logger = logging.getLogger(__name__)
+
 WRITERS = 2
 """Threads that write; encoding a picture takes as long as scoring it."""
 
@@ -42,13 +45,16 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
     """
     with interruptible():
         check_model(job)
-        photographs = list_photographs(job.images, job.category)
+        listed = list_photographs(job.images, job.category)
+        for sentence in (*listed.left_out.faults, *listed.left_out.notes):
+            logger.warning("%s", sentence)
+        photographs = listed.dataset
         run = start_run(job)
         run.note(checkpoint=provenance(checkpoint))
         module, towers = build_scoring(job, run, checkpoint)
         data = AnomalyDataModule(None, [photographs], data_settings(job, towers))
         paths = [sample.image_path for sample in photographs.samples]
-        writer = PhotographWriter(run, job.images, paths, job.map_format)
+        writer = PhotographWriter(run, photographs.root, paths, job.map_format)
         engine = build_engine(job, run)
         engine.predictions.sinks = (writer,)
         loader = data.target_dataloader(photographs.spec.name)
@@ -76,13 +82,13 @@ class PhotographWriter:
 
     Args:
         run: Where they go: ``maps/`` and ``overlays/``, under the photographs' own names.
-        images: The file or folder that was asked for.
+        root: The folder that holds all photographs.
     """
 
-    def __init__(self, run: Run, images: Path, photographs: Iterable[Path], map_format: MapFormat) -> None:
+    def __init__(self, run: Run, root: Path, photographs: Iterable[Path], map_format: MapFormat) -> None:
         self._folder = run.folder
         self._format = map_format
-        self._root = images if images.is_dir() else images.parent
+        self._root = root
         self._stems = Counter(photograph.with_suffix("") for photograph in photographs)
         self._pool = ThreadPoolExecutor(WRITERS)
         self._pending: list[Future[None]] = []

@@ -12,10 +12,9 @@ from string import Formatter
 from typing import Any
 
 from afr_clip.data.disk.decode import decode_mask
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 GOOD, DEFECT = "good", "defect"
 """Defect types in layouts where only the masks tell normal from anomalous images."""
@@ -378,6 +377,6 @@ def _filled(
 
 
 def is_image(path: Path, root: Path) -> bool:
-    """Tell whether a file has an image suffix, and no part of its path below the root is hidden or ``__MACOSX``."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts)
+    """Tell whether a file has an image suffix, and no part of its path below the root is hidden or junk."""
+    hidden = any(is_hidden(part) for part in path.relative_to(root).parts)
     return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

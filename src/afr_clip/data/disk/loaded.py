@@ -1,20 +1,26 @@
 """Datasets that were found, listed and hashed: published ones, reference images and plain photographs."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from afr_clip.data.disk.listing import is_image
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
+from afr_clip.files import natural_order, shown
 
 PHOTOGRAPHS = "photographs"
 UNKNOWN = "unknown"
 """The defect type of photographs, whose condition is not known."""
+
+NUM_SHOWN = 5
+"""Files of one kind that a sentence names at most."""
 
 REFERENCE_SPLIT = "train"
 """The split that holds only normal images in every public dataset that has one."""
@@ -62,8 +68,11 @@ def load_dataset(spec: DatasetSpec) -> LoadedDataset:
     return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
 
 
-def content_digest(samples: Sequence[AnomalySample]) -> DatasetDigest:
+def content_digest(samples: Sequence[AnomalySample], *, whole: bool = True) -> DatasetDigest:
     """Hash the content of every image and mask.
+
+    Args:
+        whole: Whether every file must be readable; otherwise the hash of one that is not is empty.
 
     Example:
         >>> content_digest([]).num_images
@@ -72,43 +81,173 @@ def content_digest(samples: Sequence[AnomalySample]) -> DatasetDigest:
     images, masks = [], []
     total = hashlib.sha256()
     for sample in tracked(samples, "Hashing files"):
-        images.append(_sha256(sample.image_path))
+        images.append(_sha256(sample.image_path, whole=whole))
         masks.append(_sha256(sample.mask_path) if sample.mask_path else None)
         name = f"{sample.category}/{sample.defect_type}/{sample.image_path.name}"
-        total.update(f"{name} {images[-1]} {masks[-1]}\n".encode())
+        total.update(f"{name} {images[-1]} {masks[-1]}\n".encode(errors="surrogateescape"))
     num_anomalous = sum(sample.is_anomalous for sample in samples)
     return DatasetDigest(total.hexdigest(), tuple(images), tuple(masks), num_anomalous)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, *, whole: bool = True) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        msg = f"Cannot read {path}: {error}. Check that the file exists and is not being changed."
+        if not whole:
+            return ""
+        msg = f"Cannot read {shown(path)}: {error.strerror}. Check that the file exists and is not being changed."
         raise MissingDataError(msg) from error
 
 
-def list_photographs(images: Path, category: str) -> LoadedDataset:
+@dataclass(frozen=True)
+class LeftOut:
+    """What was met on the way to photographs and is none.
+
+    Attributes:
+        kinds: Files of kinds that are not read, by kind.
+        unreadable: Folders that cannot be listed.
+        broken: Links that lead nowhere.
+        outputs: Folders and pictures that an earlier run wrote.
+    """
+
+    root: Path
+    kinds: Mapping[str, tuple[Path, ...]]
+    unreadable: tuple[Path, ...]
+    broken: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Sentences about photographs that may be missing."""
+        return tuple(
+            f"{len(paths)} {what}: {self._named(paths)}. {cure}"
+            for paths, what, cure in (
+                (self.unreadable, "folders could not be listed", "Check their permissions."),
+                (self.broken, "links lead nowhere", "Restore what they point to, or remove them."),
+            )
+            if paths
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what is rightly left out."""
+        notes = []
+        if self.kinds:
+            kinds = "; ".join(f"{len(paths)} {kind} ({self._named(paths)})" for kind, paths in self.kinds.items())
+            notes.append(
+                f"Only PNG, JPEG, BMP, TIFF and WebP files are read, not {kinds}. Convert what is to be scored."
+            )
+        if self.outputs:
+            notes.append(f"Pictures that an earlier run wrote are not scored: {self._named(self.outputs)}.")
+        return tuple(notes)
+
+    def _named(self, paths: Sequence[Path]) -> str:
+        named = (path.relative_to(self.root) if path != self.root else path for path in paths[:NUM_SHOWN])
+        return ", ".join(map(shown, named)) + (", ..." if len(paths) > NUM_SHOWN else "")
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs without truth; the root of the dataset is the folder that holds them all."""
+
+    dataset: LoadedDataset
+    left_out: LeftOut
+
+
+def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     """List photographs without ground truth, for prediction.
 
+    Links are followed. The same photograph is listed only once, whatever leads to it, and never one that an earlier
+    run wrote.
+
     Args:
-        images: One file, or a folder that is searched with all its subfolders.
+        images: Files, and folders that are searched with all their subfolders.
         category: What the photographs show, in words.
 
     Returns:
-        The photographs, sorted by path; their image-level truth means nothing.
+        The photographs in natural order of their paths, which are absolute; their image-level truth means nothing. The
+        hash of one that cannot be read is empty.
 
     Raises:
-        MissingDataError: If the path does not exist or holds no image.
+        MissingDataError: If a path does not exist, or there is no photograph at all.
     """
-    found = [images] if images.is_file() else (path for path in images.rglob("*") if is_image(path, images))
-    paths = sorted(found)
+    # Names that lead upwards depend on where links lead; others are kept as they were typed.
+    places = [path.resolve() if ".." in path.parts else path.absolute() for path in images]
+    for place, path in zip(places, images, strict=True):
+        if not os.path.lexists(place):
+            msg = (
+                f"images must name photographs or folders of them, but {shown(path)} does not exist, or the "
+                f"folder around it may not be entered. Check the path."
+            )
+            raise MissingDataError(msg)
+    found = walk(places)
+    given = {place for place in places if not is_hidden(place.name)}
+    paths, kinds = list[Path](), defaultdict[str, list[Path]](list)
+    for path in sorted(found.files, key=natural_order):
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES or (path in given and suffix not in OTHER_KINDS and _is_picture(path)):
+            paths.append(path)
+        elif suffix in OTHER_KINDS:
+            kinds[OTHER_KINDS[suffix]].append(path)
+        elif path in given or _is_picture(path):
+            kinds[suffix or "files without a suffix"].append(path)
+    root = Path(os.path.commonpath([place if place.is_dir() else place.parent for place in places]))
+    left_out = LeftOut(
+        root,
+        {kind: tuple(kinds[kind]) for kind in sorted(kinds)},
+        *(tuple(sorted(some, key=natural_order)) for some in (found.unreadable, found.broken, found.outputs)),
+    )
     if not paths:
-        state = "contains no image" if images.is_dir() else "does not exist"
-        msg = f"images must be an image file or a folder of images (png, jpg, bmp, tif, webp), but {images} {state}."
+        where = ", ".join(map(shown, images[:NUM_SHOWN])) + (", ..." if len(images) > NUM_SHOWN else "")
+        msg = (
+            f"images must name photographs or folders of them (png, jpg, bmp, tif, webp), but {where} contains none. "
+            f"{' '.join((*left_out.faults, *left_out.notes)) or 'Check the path.'}"
+        )
         raise MissingDataError(msg)
     samples = tuple(AnomalySample(PHOTOGRAPHS, category, UNKNOWN, path, None, False, category) for path in paths)
-    return LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), images, samples, content_digest(samples))
+    digest = content_digest(samples, whole=False)
+    return Photographs(LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), root, samples, digest), left_out)
+
+
+OTHER_KINDS: Mapping[str, str] = {
+    suffix: kind
+    for kind, suffixes in {
+        "AVIF": ".avif",
+        "DICOM": ".dcm .dicom",
+        "DNG": ".dng",
+        "EXR": ".exr",
+        "GIF": ".gif",
+        "HEIC": ".heic .heif .hif",
+        "JPEG 2000": ".jp2 .j2k .jpx .jpf",
+        "JPEG XL": ".jxl",
+        "PDF": ".pdf",
+        "PNM": ".pnm .ppm .pgm .pbm",
+        "PSD": ".psd .psb",
+        "PostScript": ".eps .ps .ai",
+        "RAW": ".raw .arw .cr2 .cr3 .crw .nef .nrw .orf .pef .raf .rw2 .srw",
+        "SVG": ".svg .svgz",
+        "TGA": ".tga",
+        "XCF": ".xcf",
+        "animated PNG": ".apng",
+        "archive": ".zip .tar .gz .tgz .7z .rar",
+        "icon": ".ico .icns",
+        "video": ".mp4 .mov .avi .mkv .m4v .webm .mpg .mpeg .wmv",
+    }.items()
+    for suffix in suffixes.split()
+}
+"""Files that may hold photographs, and are not read."""
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell whether a file starts as those do that are read, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    is_bitmap = start.startswith(b"BM") and start[6:10] == bytes(4)
+    is_webp = start.startswith(b"RIFF") and start.endswith(b"WEBP")
+    return is_bitmap or is_webp or start.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
 
 
 def choose_references(target: LoadedDataset, shots: int, seed: int) -> dict[str, tuple[AnomalySample, ...]]:

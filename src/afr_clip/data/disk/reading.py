@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES
 from afr_clip.data.disk.layouts import dataset_row, prompt_name
-from afr_clip.data.disk.listing import IMAGE_SUFFIXES, Entry, Layout, Listing
+from afr_clip.data.disk.listing import Entry, Layout, Listing
 from afr_clip.data.disk.rows.row import DatasetRow
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.records import AnomalySample

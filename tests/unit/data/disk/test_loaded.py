@@ -1,6 +1,9 @@
 import hashlib
+import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,26 +45,149 @@ def test_a_file_that_disappears_is_named(tmp_path):
         content_digest(samples)
 
 
+def picture(path, value=0, **how: object):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (value, 0, 0)).save(path, **how)
+    return path
+
+
+def listed(*places) -> list[str]:
+    photographs = list_photographs(places, "bolt").dataset
+    return [sample.image_path.relative_to(photographs.root).as_posix() for sample in photographs.samples]
+
+
 def test_a_folder_is_searched_to_its_depths_and_junk_is_passed_over(tmp_path):
-    write_mvtec_tree(tmp_path, categories=("bolt",), num_normal=2, num_anomalous=0)
-    (tmp_path / "bolt/._000.png").write_bytes(b"junk")
-    (tmp_path / "notes.txt").write_text("junk")
-    loaded = list_photographs(tmp_path, "hex bolt")
-    paths = [sample.image_path.relative_to(tmp_path).as_posix() for sample in loaded.samples]
-    assert paths == ["bolt/test/good/000.png", "bolt/test/good/001.png", "bolt/train/good/000.png"]
-    assert {sample.prompt_name for sample in loaded.samples} == {"hex bolt"}
+    for name in ("b/10.png", "b/9.JPG", "a.Tiff", "b/c/x.webp", "__MACOSX/a.png", ".hidden/a.png", "._000.png"):
+        picture(tmp_path / name)
+    for name in ("notes.txt", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_text("junk")
+    photographs = list_photographs([tmp_path], "hex bolt")
+    assert listed(tmp_path) == ["a.Tiff", "b/9.JPG", "b/10.png", "b/c/x.webp"]
+    assert {sample.prompt_name for sample in photographs.dataset.samples} == {"hex bolt"}
+    assert photographs.dataset.root == tmp_path
+    assert (photographs.left_out.faults, photographs.left_out.notes) == ((), ())
 
 
-def test_one_file_is_one_photograph(tmp_path):
-    path = write_mvtec_tree(tmp_path, categories=("bolt",)) / "bolt/train/good/000.png"
-    assert [sample.image_path for sample in list_photographs(path, "bolt").samples] == [path]
+def test_files_and_folders_share_the_folder_around_them_and_none_comes_twice(tmp_path, monkeypatch):
+    one, other = picture(tmp_path / "a/one.png"), picture(tmp_path / "b/deep/one.png")
+    assert listed(one) == ["one.png"]
+    assert listed(other.parent, one) == ["a/one.png", "b/deep/one.png"]
+    assert listed(tmp_path, one, tmp_path / "b") == ["a/one.png", "b/deep/one.png"]
+    monkeypatch.chdir(tmp_path / "b")
+    assert listed(Path("../a"), Path()) == ["a/one.png", "b/deep/one.png"]
+
+
+def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
+    picture(tmp_path / "disk/b.png"), picture(tmp_path / "photos/a.png")
+    for name, target in {
+        "line": "../disk",
+        "again": "../disk",
+        "up": "..",
+        "here": ".",
+        "same.png": "a.png",
+        "gone.png": "nowhere",
+        "loop": "loop",
+    }.items():
+        (tmp_path / "photos" / name).symlink_to(target)
+    assert listed(tmp_path / "photos") == ["a.png", "again/b.png"]
+    faults = list_photographs([tmp_path / "photos"], "bolt").left_out.faults
+    assert faults == ("2 links lead nowhere: gone.png, loop. Restore what they point to, or remove them.",)
+
+
+def test_other_kinds_of_pictures_are_counted_and_named(tmp_path):
+    picture(tmp_path / "a.png")
+    for name in ("i.HEIC", "j.heif", "scan.pdf", "b.gif", "raw.CR2", "movie.mov"):
+        (tmp_path / name).write_bytes(b"content")
+    shutil.copy(tmp_path / "a.png", tmp_path / "without")
+    assert listed(tmp_path) == ["a.png"]
+    (note,) = list_photographs([tmp_path], "bolt").left_out.notes
+    for part in (
+        "1 GIF (b.gif)",
+        "2 HEIC (i.HEIC, j.heif)",
+        "1 PDF (scan.pdf)",
+        "1 RAW (raw.CR2)",
+        "1 video",
+        "without",
+    ):
+        assert part in note
+    assert listed(tmp_path / "without") == ["without"]
+    with pytest.raises(MissingDataError, match=r"i\.HEIC contains none\. Only PNG, .* not 1 HEIC \(i\.HEIC\)"):
+        list_photographs([tmp_path / "i.HEIC"], "bolt")
+
+
+def run_folder(folder, name="overlays"):
+    picture(folder / name / "a.jpg")
+    manifest = {"command": "predict", "overrides": [], "config": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def test_what_a_run_wrote_is_not_read(tmp_path):
+    picture(tmp_path / "p.png"), picture(tmp_path / "overlays/mine.png")
+    run = run_folder(tmp_path / "outputs/now")
+    run_folder(run, "maps")
+    picture(run / "new.png", 1)  # a user may put photographs next to a run
+    assert listed(tmp_path) == ["outputs/now/new.png", "overlays/mine.png", "p.png"]
+    (note,) = list_photographs([tmp_path], "bolt").left_out.notes
+    assert note == "Pictures that an earlier run wrote are not scored: outputs/now/maps, outputs/now/overlays."
+    (tmp_path / "link").symlink_to(run / "maps")
+    for place in (run / "overlays", run / "overlays" / "a.jpg", tmp_path / "link"):
+        with pytest.raises(MissingDataError, match=r"none\. Pictures that an earlier run wrote are not scored"):
+            list_photographs([place], "bolt")
+
+
+def test_a_run_folder_of_an_earlier_version_is_known(tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parents[3] / "fixtures/version_0_1/whole", run)
+    picture(run / "figures/demo/highest.png"), picture(tmp_path / "a.png")
+    assert listed(tmp_path) == ["a.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_fault(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png"), picture(tmp_path / "closed/b.png")
+    scandir = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "closed":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert listed(tmp_path) == ["a.png"]
+    faults = list_photographs([tmp_path], "bolt").left_out.faults
+    assert faults == ("1 folders could not be listed: closed. Check their permissions.",)
+    with pytest.raises(MissingDataError, match=r"contains none\. 1 folders could not be listed: .*closed"):
+        list_photographs([tmp_path / "closed"], "bolt")
+
+
+def test_odd_names_are_listed_and_shown_in_one_line(tmp_path):
+    names = ["two\nlines.png", os.fsdecode(b"b\xff.png"), "n" * 240 + ".png", "[x] *?.png"]
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number, format="PNG")
+    assert sorted(listed(tmp_path)) == sorted(names)
+    (tmp_path / "gone\n.png").symlink_to("nowhere")
+    assert "gone\\n.png" in list_photographs([tmp_path], "bolt").left_out.faults[0]
+
+
+def test_a_photograph_that_cannot_be_opened_is_listed_without_a_hash(tmp_path, monkeypatch):
+    closed = picture(tmp_path / "a.png")
+    read_bytes = Path.read_bytes
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    photographs = list_photographs([tmp_path], "bolt").dataset
+    assert photographs.digest.images == ("",)
 
 
 def test_no_photograph_at_all_is_an_error(tmp_path):
-    with pytest.raises(MissingDataError, match="contains no image"):
-        list_photographs(tmp_path, "bolt")
-    with pytest.raises(MissingDataError, match="does not exist"):
-        list_photographs(tmp_path / "absent", "bolt")
+    with pytest.raises(MissingDataError, match="contains none"):
+        list_photographs([tmp_path], "bolt")
+    with pytest.raises(MissingDataError, match="absent does not exist"):
+        list_photographs([picture(tmp_path / "a.png"), tmp_path / "absent"], "bolt")
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+"""What lies below a folder: images, and whatever else a user may take for one of them."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"})
+
+JUNK = frozenset({"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"})
+"""What operating systems leave in folders, apart from hidden files."""
+
+OUTPUT_FOLDERS = frozenset({"maps", "overlays", "figures", "heat_maps", "mlflow", "tensorboard", "wandb"})
+"""Folders of a run that hold pictures."""
+
+
+@dataclass
+class Found:
+    """What a walk through folders met.
+
+    Attributes:
+        files: Every file that is neither hidden nor junk; one that several links lead to is there once.
+        unreadable: Folders that cannot be listed.
+        broken: Links that lead nowhere.
+        outputs: Folders that a run wrote pictures to; they are not entered.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+
+
+def walk(places: list[Path]) -> Found:
+    """Find the files below folders, following links, and among the given files.
+
+    Hidden files and folders are only met if they are themselves given.
+    """
+    found = Found()
+    seen: set[str] = set()
+    waiting, links = list(reversed(places)), list[Path]()
+    around = {str(above) for place in places for above in Path(os.path.realpath(place)).parents}
+    while waiting or links:
+        # Links come last: what they lead to may be met under its own name too.
+        is_link = not waiting
+        place = links.pop() if is_link else waiting.pop()
+        real = os.path.realpath(place)
+        if real in seen or (is_link and real in around):
+            continue
+        seen.add(real)
+        try:
+            if any(map(is_output, (place, Path(real)))):
+                found.outputs.append(place)
+            elif place.is_file():
+                found.files.append(place)
+            elif place.is_dir():
+                for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
+                    if not is_hidden(entry.name):
+                        (links if entry.is_symlink() else waiting).append(Path(entry.path))
+            elif place.is_symlink():
+                found.broken.append(place)
+        except OSError:
+            # A folder that can be listed may not be entered; then it is the one to name, not what lies in it.
+            closed = place if os.path.isdir(place) else place.parent  # noqa: PTH112 - Path.is_dir raises too
+            found.unreadable += [closed] if closed not in found.unreadable else []
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of that name is none of the user's own."""
+    return name.startswith(".") or name in JUNK
+
+
+def is_output(place: Path) -> bool:
+    """Tell whether a file or folder lies where a run writes pictures."""
+    return any(path.name in OUTPUT_FOLDERS and _is_run(path.parent) for path in (place, *place.parents))
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"command", "overrides", "config"} <= manifest.keys()

@@ -147,6 +147,7 @@ class EvaluateConfig(CommandConfig):
     """``afr-clip evaluate``."""
 
     checkpoint: str | None
+    resume: bool
     save_maps: bool
     map_format: MapFormat
     published_pro: bool
@@ -173,6 +174,7 @@ class PredictConfig(CommandConfig):
     """``afr-clip predict``."""
 
     checkpoint: str | None
+    resume: bool
     images: str
     category: str
     map_format: MapFormat

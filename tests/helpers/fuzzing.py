@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, seed, settings
+
+T = TypeVar("T")
 
 SCALE = float(os.environ.get("AFR_CLIP_FUZZ", "0.01"))
 SEED = int(os.environ.get("AFR_CLIP_FUZZ_SEED", "0"))
@@ -119,3 +121,20 @@ def fuzzed(full: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
         suppress_health_check=list(HealthCheck),
     )
     return lambda test: seed(SEED)(chosen(test))
+
+
+class Refused(str):
+    """The sentence of a refusal."""
+
+
+def outcome(folder: Path, action: Callable[[], T], refusals: type[Exception]) -> T | Refused:
+    """Run an action inside `guarded`; what it returns, or the one sentence with which it refuses its input."""
+    with guarded(folder):
+        try:
+            return action()
+        except refusals as refusal:
+            sentence = Refused(refusal)
+    assert sentence, "a refusal without a sentence"
+    assert "\n" not in sentence
+    assert "Unexpected" not in sentence
+    return sentence

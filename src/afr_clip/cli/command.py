@@ -67,8 +67,35 @@ class CommandLine(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error that explains what is wrong with the command line."""
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
-        msg = f"The command line is wrong: {message}. The usage is {usage}. See --help."
+        msg = f"{self._in_plain_words(message)} The usage is {usage}."
         raise CommandLineError(msg)
+
+    def _in_plain_words(self, message: str) -> str:
+        """Say what argparse says, with the nearest word that would do."""
+        if choice := re.match(r"argument (.+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
+            names = re.findall(r"[\w-]+", choice[3])
+            near = get_close_matches(choice[2], names, n=1, cutoff=0.5)
+            advice = f" Did you mean {near[0]}?" if near else ""
+            return f"The word after {self.prog} must be one of {', '.join(names)}, got {choice[2]}.{advice}"
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            word = unknown[1].partition("=")[0]
+            known = [option for option in self._options() if option.startswith("--")]
+            near = get_close_matches(f"--{word.lstrip('-').replace('_', '-')}", known, n=1, cutoff=0.6)
+            advice = f" Write {near[0]}." if near else f" It takes {', '.join(known) or 'no options'}."
+            return f"{unknown[1]} is not known to {self.prog}.{advice}"
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            return f"{self.prog} needs {missing[1]}, got nothing for it."
+        if value := re.match(r"argument (.+): expected (.*)", message):
+            return f"{value[1]} needs {'a value' if value[2] == 'one argument' else value[2]}, got nothing after it."
+        return f"The command line is wrong: {message}."
+
+    def _options(self) -> list[str]:
+        options = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    options += parser._option_string_actions
+        return list(dict.fromkeys(options))
 
 
 def run_command(main: Callable[[], None]) -> None:

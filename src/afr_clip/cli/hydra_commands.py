@@ -1,18 +1,17 @@
 """The commands with a config: compose it, turn it into a job, run the job."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from afr_clip.cli.command import CommandLineError, ends_in_a_sentence, start_processes
+from afr_clip.cli.command import ends_in_a_sentence, start_processes
 from afr_clip.config.nodes import EvaluateConfig, PredictConfig, config_dir
 from afr_clip.config.plan import (
     current_record,
     diagnosis_job,
     evaluation_job,
+    named_checkpoint,
     output_dir,
     prediction_job,
     restore_model,
@@ -20,7 +19,7 @@ from afr_clip.config.plan import (
     typed_overrides,
 )
 from afr_clip.config.sweeps import sweep_job
-from afr_clip.config.validate import ConfigError, MissingKeyError, read
+from afr_clip.config.validate import ConfigError, read
 from afr_clip.run.job import ProtocolJob
 
 Command = Callable[[DictConfig], None]
@@ -76,29 +75,15 @@ def predict(config: DictConfig) -> None:
     run(prediction_job(config, output_dir(), current_record()), checkpoint)
 
 
-def diagnose() -> None:
-    """Measure what the text does in the network of a run, whose folder is the first argument."""
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and "=" not in sys.argv[1]:
-        folder = sys.argv[1]
-        if not Path(folder).is_dir():  # Hydra would create it
-            msg = f"RUN must be the folder of a run, but {folder} is not a directory. Write afr-clip diagnose RUN."
-            raise CommandLineError(msg)
-        quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
-        sys.argv[1] = f"run_dir='{quoted}'"
-    _diagnose()
-
-
 @_composed("diagnose")
-def _diagnose(config: DictConfig) -> None:
+def diagnose(config: DictConfig) -> None:
+    """Measure what the text does in the network of a run."""
     from afr_clip.run.diagnose import diagnose as run  # noqa: PLC0415
     from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
 
     folder = output_dir()
     # An untrained network may get a folder of its own, which holds no run.
     has_run = config.run_dir is not None and (not config.untrained or (folder / "manifest.json").exists())
-    if not (has_run or config.untrained):
-        msg = "diagnose needs the folder of a run or untrained=true, got neither. Write afr-clip diagnose RUN."
-        raise MissingKeyError(msg)
     run(diagnosis_job(config, read_finished(folder) if has_run else None, folder, current_record()))
 
 
@@ -118,7 +103,7 @@ def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
         ConfigError: If one was typed all the same.
     """
     if typed.module.network.needs_checkpoint:
-        return typed.checkpoint
+        return None if typed.checkpoint is None else named_checkpoint(typed.checkpoint)
     if any(override.lstrip("+").startswith("checkpoint=") for override in typed_overrides()):
         msg = (
             f"module={typed.module.name} takes no checkpoint, because it has nothing to train or has published "

@@ -1,5 +1,6 @@
 """`afr-clip COMMAND ...`: one console command; `python -m afr_clip.COMMAND ...` is the same."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from importlib import import_module
 
 from afr_clip import __version__
 from afr_clip.cli.command import EXIT_BAD_COMMAND_LINE, run_command
+from afr_clip.files import shown
 
 COMMANDS = {
     "train": "train the adapters on one dataset, then score others",
@@ -22,6 +24,21 @@ COMMANDS = {
 
 COMPOSED = ("train", "evaluate", "predict", "diagnose", "sweep")
 """The commands that take ``key=value``; the others take options."""
+
+SYNONYMS = {
+    "eval": "evaluate",
+    "test": "evaluate",
+    "score": "predict",
+    "infer": "predict",
+    "inference": "predict",
+    "detect": "predict",
+    "fit": "train",
+    "dataset": "datasets",
+    "check": "datasets check",
+    "version": "--version",
+    "help": "--help",
+}
+"""What users of other programs call our commands."""
 
 HELP = (
     "usage: afr-clip COMMAND ...\n\n"
@@ -39,11 +56,14 @@ def main(typed: Sequence[str] | None = None) -> None:
     Args:
         typed: The words; by default those of this process.
     """
+    never_fail_to_print()
     words = list(sys.argv[1:] if typed is None else typed)
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(HELP)
-        return
-    if words[0] == "--version":
+    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+        if not words[1:]:
+            sys.stdout.write(HELP)
+            return
+        words = [words[1], "--help"]  # afr-clip help predict
+    if words[0] in ("--version", "-V", "version"):
         sys.stdout.write(f"afr-clip {__version__}\n")
         return
     if words[0] in COMPLETION_FLAGS:
@@ -54,11 +74,22 @@ def main(typed: Sequence[str] | None = None) -> None:
         words = [command if command in COMPOSED else "train", *words]
     command, *arguments = words
     if command not in COMMANDS:
-        near = get_close_matches(command, COMMANDS, n=1)
-        advice = f"Did you mean {near[0]}?" if near else "See afr-clip --help."
-        sys.stderr.write(f"error: The command must be one of {', '.join(COMMANDS)}, got {command}. {advice}\n")
+        sys.stderr.write(f"error: {_unknown_command(command, arguments)}\n")
         sys.exit(EXIT_BAD_COMMAND_LINE)
     run(command, arguments)
+
+
+def _unknown_command(word: str, rest: Sequence[str]) -> str:
+    """Say what to write instead of a word that is no command."""
+    later = next((other for other in rest if other in COMMANDS), None)
+    near = get_close_matches(word.lower().lstrip("-"), [*COMMANDS, *SYNONYMS], n=1)
+    if later is not None:
+        advice = f"The command comes first: afr-clip {later} {shown(word)} ..."
+    elif near:
+        advice = f"Did you mean {SYNONYMS.get(near[0], near[0])}?"
+    else:
+        advice = "See afr-clip --help."
+    return f"The command must be one of {', '.join(COMMANDS)}, got {shown(word)}. {advice}"
 
 
 def run(command: str, arguments: Sequence[str] | None = None) -> None:
@@ -67,13 +98,22 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What was typed after it; by default what was typed after ``python -m afr_clip.COMMAND``.
     """
+    never_fail_to_print()
     if arguments is not None:
         sys.argv = [f"afr-clip {command}" if command not in COMPOSED else "afr-clip", *arguments]
     if command in COMPOSED:
         from afr_clip.cli import hydra_commands  # noqa: PLC0415 - the other commands need no Hydra
+        from afr_clip.cli.front import run_composed  # noqa: PLC0415
         from afr_clip.config.nodes import register  # noqa: PLC0415
 
         register()
-        run_command(getattr(hydra_commands, command))
+        run_command(lambda: run_composed(command, getattr(hydra_commands, command)))
     else:
         run_command(import_module(f"afr_clip.{command}").main)
+
+
+def never_fail_to_print() -> None:
+    """Let names that a terminal or pipe cannot show be escaped, instead of ending a run that took hours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

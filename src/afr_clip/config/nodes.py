@@ -1,6 +1,6 @@
 """The config schema of each command, built from the settings classes, and its registration with Hydra."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from importlib import import_module
@@ -175,14 +175,18 @@ class PredictConfig(CommandConfig):
 
     checkpoint: str | None
     resume: bool
-    images: str
+    images: Any  # a text or a list of texts, which OmegaConf has no name for
     category: str
     map_format: MapFormat
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.images.strip():  # an unset variable of a shell; as a path it would be the current folder
-            msg = "images must name a photograph or a folder, got nothing. Write images=FOLDER."
+        names = [self.images] if isinstance(self.images, str) else self.images
+        is_text = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+        if not is_text or not names or not all(name.strip() for name in names):
+            # An unset variable of a shell; as a path it would be the current folder.
+            got = "nothing" if is_text else repr(self.images)
+            msg = f"images must name photographs or folders, got {got}. Write images=FOLDER, or images=[ONE,OTHER]."
             raise ValueError(msg)
         if not self.category.strip():
             msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."

@@ -1,6 +1,8 @@
 """From the config of a command to its job: the only place that converts one into the other."""
 
 import copy
+import glob
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +23,14 @@ from afr_clip.config.nodes import (
     register,
 )
 from afr_clip.config.validate import ConfigError, read
+from afr_clip.files import natural_order, shown
 from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
 from afr_clip.settings import DatasetSettings
 
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 """Keys of every command that scores datasets: what it computes and writes in addition to its usual metrics."""
+
+PACKAGED_CHECKPOINT = "package:afr_clip/pocket/demo.ckpt"
 
 _MODEL_GROUPS = ("backbone", "module")
 
@@ -90,7 +95,31 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
-    return PredictionJob(**shared, images=(Path(typed.images),), **_same(typed, "category", "map_format", "resume"))
+    return PredictionJob(
+        **shared, images=tuple(expanded_images(typed.images)), **_same(typed, "resume", "category", "map_format")
+    )
+
+
+def expanded_images(images: str | Sequence[str]) -> Iterator[Path]:
+    """Yield the files and folders that ``images`` names; a name that is on disk is no pattern.
+
+    Raises:
+        ConfigError: If a pattern matches nothing.
+    """
+    for name in [images] if isinstance(images, str) else images:
+        if os.path.lexists(name) or not glob.has_magic(name):
+            yield Path(name)
+            continue
+        found = sorted(map(Path, glob.glob(name, recursive=True)), key=natural_order)  # noqa: PTH207 - a pattern of any root
+        if not found:
+            msg = f"images={shown(name)} matches no file. Check the pattern, or write images=FOLDER."
+            raise ConfigError(msg)
+        yield from found
+
+
+def named_checkpoint(name: str) -> str:
+    """Return the place that ``checkpoint=`` names: ``pocket`` is the one that ships with the package."""
+    return PACKAGED_CHECKPOINT if name == "pocket" and not os.path.lexists(name) else name
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:
@@ -225,9 +254,10 @@ def compose_group(group: str, name: str) -> DictConfig:
     return compose("evaluate", overrides=[f"{group}={name}"])[group]
 
 
-def group_options(group: str) -> list[str]:
-    """List the files of a config group."""
-    options = GlobalHydra.instance().config_loader().get_group_options(group)
+def group_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
+    """List the files of a config group; ``hydra.searchpath`` among the overrides adds folders."""
+    loader = GlobalHydra.instance().config_loader()
+    options = loader.get_group_options(group, config_name="train", overrides=list(overrides))
     return [option for option in options if option != "schema"]
 
 

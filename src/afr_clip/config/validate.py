@@ -12,6 +12,15 @@ from afr_clip.models.method_settings import MethodSettings
 
 Typed = TypeVar("Typed", bound=CommandConfig)
 
+_ADVICE = {
+    "images": "Write images=FOLDER, or name photographs: afr-clip predict a.jpg b.jpg category=WORDS.",
+    "category": "Say in words what the photographs show: category='metal nut'.",
+    "checkpoint": "Write checkpoint=RUN for the folder of a training, or checkpoint=pocket for the model that ships "
+    "with the package.",
+    "dataset": "Write dataset=NAME, for example dataset=mvtec_ad, or dataset=folder dataset.root=DIR for your own.",
+}
+"""What to write for a key that has no value."""
+
 _OF_RECIPE = {"loss", "optimizer", "schedule"}
 
 
@@ -46,7 +55,7 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
         )
         raise ConfigError(msg)
     config = config.copy()
-    if issubclass(kind, TrainConfig) and config.protocol.legs and _is_unchosen(config.dataset):
+    if issubclass(kind, TrainConfig) and config.protocol.legs and is_unchosen(config.dataset):
         config.dataset = None
     released = OmegaConf.select(config, "module.network.released_weights", default=None)
     if method is not None and (not method.trains or released) and OmegaConf.is_missing(config, "checkpoint"):
@@ -54,10 +63,12 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
     missing = set()
     for key in OmegaConf.missing_keys(config):
         group = key.split(".")[0]
-        missing.add("recipe" if group in _OF_RECIPE else group if _is_unchosen(config._get_node(group)) else key)
+        missing.add("recipe" if group in _OF_RECIPE else group if is_unchosen(config._get_node(group)) else key)
     if missing:
-        faults = [f"{key} must be given, got nothing. Add {key}=VALUE to the command." for key in sorted(missing)]
-        raise MissingKeyError(_sentences(faults))
+        faults = [
+            f"{key} must be given, got nothing. {_ADVICE.get(key, f'Add {key}=VALUE.')}" for key in sorted(missing)
+        ]
+        raise MissingKeyError(sentences(faults))
     faults = [*_faults(config), *_faults_of_command(config, kind)]
     if not faults:
         typed = OmegaConf.to_object(config)
@@ -65,14 +76,15 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
         faults = list(_rules(typed))
         if not faults:
             return typed
-    raise ConfigError(_sentences(faults))
+    raise ConfigError(sentences(faults))
 
 
-def _sentences(faults: list[str]) -> str:
+def sentences(faults: list[str]) -> str:
+    """Write faults as one sentence, or as a list."""
     return faults[0] if len(faults) == 1 else f"The config has {len(faults)} faults:\n- " + "\n- ".join(faults)
 
 
-def _is_unchosen(node: object) -> bool:
+def is_unchosen(node: object) -> bool:
     """Whether a group was not chosen: none of its keys has a value."""
     return isinstance(node, DictConfig) and all(OmegaConf.is_missing(node, key) for key in node)
 

@@ -73,7 +73,7 @@ def test_a_bad_override_ends_with_2_and_says_what_would_do(composed, end_of, ove
 
 
 def test_a_group_that_must_be_chosen_is_named_once(composed):
-    with pytest.raises(MissingKeyError, match=r"^dataset must be given, got nothing\. Add dataset=VALUE"):
+    with pytest.raises(MissingKeyError, match=r"^dataset must be given, got nothing\. Write dataset=NAME"):
         validate(composed("checkpoint=run", command="evaluate"))
 
 
@@ -174,7 +174,7 @@ def test_the_config_is_found_in_a_checkout_and_in_an_installed_package(monkeypat
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["train", "optimizer.lrr=1"], 2, "Did you mean lr?"),
+        (["train", "optimizer.lrr=1"], 2, "Did you mean optimizer.lr?"),
         (["train", "seed=-1"], 1, "seed must be 0 or more, got -1."),
         (["predict"], 2, "- images must be given, got nothing."),
     ],
@@ -187,7 +187,7 @@ def test_a_command_ends_with_its_code_before_it_has_written_anything(tmp_path, a
     assert done.stderr.startswith("error: ")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 class _Terminated(SystemExit):

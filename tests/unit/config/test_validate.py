@@ -246,17 +246,25 @@ def test_betas_are_two_numbers_below_1(changed, betas):
         validate(changed(optimizer__betas=betas))
 
 
+ADVICE = {
+    "images": "Write images=FOLDER, or name photographs: afr-clip predict a.jpg b.jpg category=WORDS.",
+    "category": "Say in words what the photographs show: category='metal nut'.",
+    "checkpoint": "Write checkpoint=RUN for the folder of a training, or checkpoint=pocket for the model that ships "
+    "with the package.",
+}
+
+
 def test_missing_keys_are_named_all_at_once(composed):
     with pytest.raises(MissingKeyError, match=r"^The config has 2 faults:") as caught:
         validate(composed(command="predict"))
     for key in ("category", "images"):
-        assert f"- {key} must be given, got nothing. Add {key}=VALUE to the command." in str(caught.value)
+        assert f"- {key} must be given, got nothing. {ADVICE[key]}" in str(caught.value)
 
 
 def test_one_missing_key_is_one_sentence(composed):
     with pytest.raises(MissingKeyError) as caught:
         validate(composed("dataset=visa", command="evaluate"))
-    assert str(caught.value) == "checkpoint must be given, got nothing. Add checkpoint=VALUE to the command."
+    assert str(caught.value) == f"checkpoint must be given, got nothing. {ADVICE['checkpoint']}"
 
 
 def test_a_method_without_anything_to_train_is_not_trained_and_needs_no_checkpoint(composed):
@@ -283,7 +291,7 @@ def test_a_method_may_be_trained_after_the_recipe_of_another_and_never_without_o
     validate(composed("recipe=april_gan"))
     with pytest.raises(MissingKeyError) as caught:
         validate(composed("~recipe"))
-    assert str(caught.value) == "recipe must be given, got nothing. Add recipe=VALUE to the command."
+    assert str(caught.value) == "recipe must be given, got nothing. Add recipe=VALUE."
 
 
 def test_published_weights_take_the_place_of_a_checkpoint(composed):

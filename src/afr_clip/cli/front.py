@@ -1,0 +1,195 @@
+"""The front of the commands that take keys: words, config and places are checked before Hydra makes a folder."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from afr_clip import __version__
+from afr_clip.cli.command import CommandLineError
+from afr_clip.cli.help import help_of
+from afr_clip.cli.places import faults_of_places
+from afr_clip.cli.words import Typed, as_text, read_words
+from afr_clip.config.keys import groups_of
+from afr_clip.config.nodes import COMMANDS, config_dir
+from afr_clip.config.plan import group_options
+from afr_clip.config.trusted import refuse_untrusted
+from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
+from afr_clip.files import shown
+from afr_clip.processes.place import is_first
+
+_HELP = ("-h", "--help", "-help", "-?", "help")
+
+
+def run_composed(command: str, main: Callable[[], None]) -> None:
+    """Run a command under Hydra with the words in ``sys.argv``, once they are known to be good.
+
+    Raises:
+        CommandLineError: If the words do not fit the command.
+        ConfigError: If the config is wrong, or what it names is not there.
+    """
+    words = sys.argv[1:]
+    if words and (words[0] in _HELP or {"-h", "--help"} & set(words)):
+        sys.stdout.write(help_of(command))
+        return
+    if "--version" in words:
+        sys.stdout.write(f"afr-clip {__version__}\n")
+        return
+    if {"-sc", "--shell-completion"} & set(words):
+        main()
+        return
+    if "--help-all" in words:
+        sys.argv[1:] = ["--help", *(word for word in words if word != "--help-all")]
+        main()
+        return
+    typed = read_words(command, words)
+    hydra = [*typed.options, *(["--config-dir", typed.config_dir] if typed.config_dir else [])]
+    sys.argv[1:] = [*hydra, *typed.overrides]
+    if not typed.is_run:
+        main()
+        return
+    folder, key = _checked(command, typed)
+    chosen = [f"{key}={as_text(str(folder))}"] if folder is not None else []
+    sys.argv[1:] += chosen
+    with _leaving_no_empty_folder(folder):
+        main()
+    if typed.is_multirun and folder is not None:
+        sys.stdout.write(f"runs: {folder}\n")
+
+
+def _checked(command: str, typed: Typed) -> tuple[Path | None, str]:
+    """Compose and check the config of every run of a command line.
+
+    Returns:
+        Where the run goes, or all runs of a multirun, and the key of Hydra that says so.
+    """
+    searched = [f"hydra.searchpath=[{as_text(f'file://{typed.config_dir}')}]"] if typed.config_dir else []
+    if searched and any(override.lstrip("+").startswith("hydra.searchpath=") for override in typed.overrides):
+        msg = "--config-dir and hydra.searchpath= name folders of config files, got both. Leave hydra.searchpath= out."
+        raise CommandLineError(msg)
+    with initialize_config_dir(config_dir(), version_base="1.3", job_name=command):
+        runs = list(_runs(command, typed, searched))
+        faults: dict[str, None] = {}
+        config = None
+        for overrides in runs:
+            _refuse_unknown_choices(command, overrides, searched)
+            own = compose(command, [*searched, *overrides], return_hydra_config=True)
+            refuse_untrusted(own, overrides)
+            config = own if config is None else config
+            values = own.copy()
+            with open_dict(values):
+                del values["hydra"]
+            if command == "diagnose":
+                _complete_diagnosis(values)
+            settings = read(values, COMMANDS[command])
+            if is_first():
+                faults |= dict.fromkeys(faults_of_places(settings))
+        if faults:
+            raise ConfigError(sentences(list(faults)))
+        assert config is not None, "there is at least one run"
+        key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
+        if "RANK" in os.environ or (typed.is_multirun and command == "sweep"):
+            return None, key
+        return _folder(config, typed, key), key
+
+
+def _complete_diagnosis(config: DictConfig) -> None:
+    """Take the datasets of the run for those of the diagnosis, if there is a run."""
+    if config.run_dir is None and not config.untrained:
+        msg = "diagnose needs the folder of a run or untrained=true, got neither. Write afr-clip diagnose RUN."
+        raise MissingKeyError(msg)
+    if config.run_dir is not None and not config.untrained and not Path(config.run_dir).is_dir():
+        msg = (
+            f"RUN must be the folder of a run, but {shown(config.run_dir)} is not a directory. Write afr-clip diagnose "
+            f"RUN."
+        )
+        raise CommandLineError(msg)
+    if config.run_dir is not None and is_unchosen(config.dataset):
+        config.dataset = None
+
+
+def _runs(command: str, typed: Typed, searched: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the overrides of every run: of a multirun, each combination of its values."""
+    if not typed.is_multirun:
+        yield typed.overrides
+        return
+    parsed = OverridesParser.create().parse_overrides(typed.overrides)
+    # The mode is this function's own business.
+    fixed = [str(one.input_line) for one in parsed if one.key_or_group != "hydra.mode" and not one.is_sweep_override()]
+    swept = [one for one in parsed if one.is_sweep_override()]
+    config = compose(command, [*searched, *fixed], return_hydra_config=True)
+    params = config.hydra.sweeper.params or {}
+    named = {one.key_or_group for one in swept}
+    more = OverridesParser.create().parse_overrides(
+        [f"{key}={value}" for key, value in params.items() if key not in named]
+    )
+    axes = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        for one in (*swept, *more)
+        if one.is_sweep_override() and one.is_discrete_sweep()
+    ]
+    yield from ([*fixed, *values] for values in product(*axes))
+
+
+def _folder(config: DictConfig, typed: Typed, key: str) -> Path:
+    """Choose a folder; one that is named after the time is this command's alone, however many start in a second."""
+    folder = Path(str(OmegaConf.select(config, key)))
+    given = any(override.lstrip("+").startswith((f"{key}=", "run_dir=", "sweep_dir=")) for override in typed.overrides)
+    if given or OmegaConf.select(config, "run_dir") is not None or "sweep_dir" in config:
+        return folder
+    for number in range(1, 1000):
+        own = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+        try:
+            own.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return own
+    return folder
+
+
+@contextmanager
+def _leaving_no_empty_folder(folder: Path | None) -> Iterator[None]:
+    """Remove the folder again if nothing was written to it, and those above that were made for it."""
+    made = [] if folder is None else [folder, *(above for above in folder.parents if not above.exists())]
+    try:
+        yield
+    finally:
+        if is_first():
+            for empty in made:
+                try:
+                    empty.rmdir()
+                except OSError:
+                    break
+
+
+def _refuse_unknown_choices(command: str, overrides: Sequence[str], searched: Sequence[str]) -> None:
+    """Refuse ``group=name`` where there is no such file."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group = override.key_or_group
+        if group not in groups_of(command) or override.is_delete():
+            continue
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        known = [name for name in group_options(group, searched) if not name.endswith("schema")]
+        for name in names:
+            if name is None or str(name) not in known:
+                raise CommandLineError(_unknown_choice(group, name, known))
+
+
+def _unknown_choice(group: str, name: object, known: Sequence[str]) -> str:
+    if name is None or name == "":
+        got = "null" if name is None else "nothing"
+        return f"{group} must name a choice, got {got}. Leave {group}= out, or write {group}={known[0]}."
+    plain = str(name).replace("_", "").replace("-", "").lower()
+    near = [one for one in known if one.replace("_", "") == plain] or get_close_matches(str(name), known, cutoff=0.5)
+    advice = f"Did you mean {group}={near[0]}? " if near else ""
+    shortest = f"There are {len(known)}: {', '.join([*near[1:], *known][:8])}, ..."
+    listed = f"It can be {', '.join(known)}." if len(known) <= 25 else shortest
+    return f"There is no {group}={shown(str(name))}. {advice}{listed}"

@@ -1,0 +1,125 @@
+"""Look at the files and folders that a command names, before torch is loaded and before anything is written."""
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from afr_clip.config.nodes import (
+    CommandConfig,
+    DiagnoseConfig,
+    EvaluateConfig,
+    PredictConfig,
+    SweepConfig,
+    TrainConfig,
+)
+from afr_clip.config.plan import expanded_images, named_checkpoint
+from afr_clip.files import shown
+from afr_clip.reports.record.run_folder import holds_run
+from afr_clip.settings import DatasetSettings
+
+
+def faults_of_places(config: CommandConfig) -> Iterator[str]:
+    """Yield what is wrong with the places that a command reads from and writes to; one sentence each."""
+    if isinstance(config, PredictConfig):
+        for path in expanded_images(config.images):
+            if not os.path.lexists(path):
+                yield f"images={shown(path)} does not exist.{_nearby(path)} Write images=FILE_OR_FOLDER."
+    if isinstance(config, EvaluateConfig | PredictConfig) and config.module.network.needs_checkpoint:
+        yield from _faults_of_checkpoint(str(config.checkpoint))
+    dataset = getattr(config, "dataset", None)
+    if isinstance(dataset, DatasetSettings):
+        yield from _faults_of_dataset(dataset)
+    if config.data_dir is not None and not Path(config.data_dir).is_dir() and _reads_data_dir(config):
+        path = Path(config.data_dir)
+        yield f"data_dir={shown(path)} is not a directory.{_nearby(path)} It is the folder that holds the datasets."
+    if isinstance(config, SweepConfig):
+        yield from _faults_of_output("sweep_dir", Path(config.sweep_dir))
+    elif config.run_dir is not None:
+        yield from _faults_of_output("run_dir", Path(config.run_dir))
+        is_kept = not isinstance(config, DiagnoseConfig) and not getattr(config, "resume", False)
+        has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
+        if is_kept and not has_legs and _is_run(Path(config.run_dir)):
+            yield (
+                f"run_dir must be new, but {shown(Path(config.run_dir))} holds the results of a run. Choose another "
+                f"run_dir, or continue that run with resume=true."
+            )
+
+
+def _reads_data_dir(config: CommandConfig) -> bool:
+    dataset = getattr(config, "dataset", None)
+    return isinstance(dataset, DatasetSettings) and dataset.root is None and dataset.drawn is None
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and holds_run(folder)
+    except OSError:
+        return False
+
+
+def _faults_of_checkpoint(name: str) -> Iterator[str]:
+    path = Path(named_checkpoint(name))
+    if str(path).startswith("package:"):
+        return
+    if path.is_dir():
+        if (path / "checkpoints" / "last.ckpt").is_file():
+            return
+        inside = sorted(path.glob("*/checkpoints/last.ckpt"))
+        advice = (
+            f"One of the runs in it has: write checkpoint={shown(inside[0].parents[1])}."
+            if inside
+            else "Name the folder of a training, or checkpoint=pocket for the model that ships with the package."
+        )
+        yield f"checkpoint={shown(path)} is a folder without checkpoints/last.ckpt. {advice}"
+    elif not path.exists():
+        yield (
+            f"checkpoint={shown(path)} does not exist.{_nearby(path)} Name a run folder or a file, or write "
+            f"checkpoint=pocket for the model that ships with the package."
+        )
+
+
+def _faults_of_dataset(dataset: DatasetSettings) -> Iterator[str]:
+    if dataset.root is None:
+        if dataset.layout in ("folder", "meta_json"):
+            yield f"dataset={dataset.layout} needs the folder of your images. Add dataset.root=DIR."
+        return
+    root = Path(dataset.root)
+    if not root.is_dir():
+        state = "is a file, not a folder" if root.is_file() else "does not exist"
+        yield f"dataset.root={shown(root)} {state}.{_nearby(root)} Write dataset.root=DIR."
+        return
+    if dataset.layout != "folder" or (root / "test").is_dir():
+        return
+    there = sorted(path.name for path in root.iterdir() if (path / "test").is_dir())
+    for name in dataset.categories or ():
+        if there and name not in there:
+            near = get_close_matches(name, there, n=1)
+            advice = f"Did you mean {shown(near[0])}? " if near else ""
+            known = ", ".join(map(shown, there[:20])) + (", ..." if len(there) > 20 else "")
+            yield f"dataset.categories: {shown(name)} is not in {shown(root)}. {advice}There are {known}."
+
+
+def _faults_of_output(key: str, folder: Path) -> Iterator[str]:
+    above = folder
+    while not os.path.lexists(above) and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        what = "is a file" if above == folder else f"lies below {shown(above)}, which is a file"
+        yield f"{key}={shown(folder)} {what}. Choose a folder: {key}=DIR."
+    elif not os.access(above, os.W_OK | os.X_OK):
+        where = "" if above == folder else f" {shown(above)} is closed."
+        yield (
+            f"{key}={shown(folder)} cannot be written to.{where} Choose another {key}, or change the permissions of "
+            f"that folder."
+        )
+
+
+def _nearby(path: Path) -> str:
+    """Name what lies there under a similar name."""
+    try:
+        names = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f" Did you mean {shown(path.with_name(near[0]))}?" if near else ""

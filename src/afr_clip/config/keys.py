@@ -1,0 +1,174 @@
+"""The keys of each command, with the kind of value that each takes, read from the schema; and the nearest to a typo."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from afr_clip.config.nodes import COMMANDS, GROUPS, method_names, module_schema
+from afr_clip.settings import CosineScheduleSettings
+
+KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+ALIASES = {
+    "augmentation": "data.augment",
+    "batch": "data.batch_size",
+    "bs": "data.batch_size",
+    "ckpt": "checkpoint",
+    "ckpt_path": "checkpoint",
+    "class": "category",
+    "class_name": "category",
+    "classes": "dataset.categories",
+    "cuda": "trainer.accelerator",
+    "data_path": "dataset.root",
+    "data_root": "dataset.root",
+    "device": "trainer.accelerator",
+    "epoch": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "folder": "images",
+    "gpu": "trainer.accelerator",
+    "gpus": "trainer.devices",
+    "img_size": "backbone.image_size",
+    "input": "images",
+    "learning_rate": "optimizer.lr",
+    "method": "module",
+    "model": "checkpoint",
+    "num_epochs": "trainer.max_epochs",
+    "o": "run_dir",
+    "object": "category",
+    "out": "run_dir",
+    "out_dir": "run_dir",
+    "output": "run_dir",
+    "output_dir": "run_dir",
+    "path": "images",
+    "prompt": "category",
+    "resolution": "backbone.image_size",
+    "save_dir": "run_dir",
+    "save_path": "run_dir",
+    "size": "backbone.image_size",
+    "source": "images",
+    "threads": "num_threads",
+    "weights": "checkpoint",
+    "workers": "data.num_workers",
+}
+"""What other programs call some of our keys."""
+
+FILE_GROUPS = ("experiment", "ablation", "recipe", "paths")
+"""Groups of files that set keys all over the config."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key takes.
+
+    Attributes:
+        kind: ``str``, ``int``, ``float``, ``bool`` or an enum; ``None`` if several kinds are possible.
+        is_list: Whether it takes a list of them.
+        is_table: Whether it takes one for each name below it, for example ``protocol.roots.NAME``.
+    """
+
+    kind: type | None
+    is_list: bool = False
+    is_table: bool = False
+    may_be_null: bool = False
+
+    @property
+    def words(self) -> str:
+        """Describe the values."""
+        if self.kind is not None and issubclass(self.kind, Enum):
+            one = f"one of {', '.join(self.choices)}"
+        else:
+            one = KINDS[self.kind] if self.kind else "a number or a word"
+        return f"a list, each {one}" if self.is_list else one
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that an enum offers."""
+        return [str(member.value) for member in self.kind] if self.kind and issubclass(self.kind, Enum) else []
+
+
+IMAGES = Key(str)
+"""``images`` also takes a list, which is seen from its brackets."""
+
+
+@cache
+def keys_of(command: str) -> Mapping[str, Key]:
+    """Return the keys of a command by their dotted names; those of all methods are there."""
+    keys = dict(_keys(COMMANDS[command], ""))
+    for method in method_names():
+        keys |= dict(_keys(module_schema(method), "module."))
+    if "schedule.name" in keys:
+        keys |= dict(_keys(CosineScheduleSettings, "schedule."))
+    if "images" in keys:
+        keys["images"] = IMAGES
+    return keys
+
+
+def _keys(schema: Any, prefix: str) -> Iterator[tuple[str, Key]]:  # noqa: ANN401 - a dataclass
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        kind, may_be_null = _without_none(hints[field.name])
+        if is_dataclass(kind):
+            yield from _keys(kind, f"{prefix}{field.name}.")
+            continue
+        is_table = get_origin(kind) is dict
+        kind = get_args(kind)[1] if is_table else kind
+        is_list = get_origin(kind) is list
+        kind = get_args(kind)[0] if is_list else kind
+        yield f"{prefix}{field.name}", Key(kind if isinstance(kind, type) else None, is_list, is_table, may_be_null)
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - an annotation
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return (kinds[0] if len(kinds) == 1 else None), len(kinds) < len(get_args(hint))
+
+
+def key_of(command: str, name: str) -> Key | None:
+    """Return what a key takes, also one below a table; ``None`` if the command has no such key."""
+    keys = keys_of(command)
+    if name in keys:
+        return keys[name]
+    table = keys.get(name.rpartition(".")[0])
+    return Key(table.kind, table.is_list) if table is not None and table.is_table else None
+
+
+def groups_of(command: str) -> tuple[str, ...]:
+    """Name the config groups of a command."""
+    own = [group for group in (*GROUPS, "module") if any(key.startswith(f"{group}.") for key in keys_of(command))]
+    return (*own, *(FILE_GROUPS if command in ("train", "sweep") else FILE_GROUPS[-1:]))
+
+
+def is_node(command: str, name: str) -> bool:
+    """Whether a name stands for several keys, as ``module.network`` does."""
+    return any(key.startswith(f"{name}.") for key in keys_of(command))
+
+
+def nearest(command: str, name: str) -> list[str]:
+    """Return the keys and groups that a wrong name may have meant, the likeliest first; at most three."""
+    keys = [*keys_of(command), *groups_of(command)]
+    wanted = name.lower().replace("-", "_")
+    alias = ALIASES.get(wanted)
+    if alias in keys:
+        return [alias]
+    last = wanted.rpartition(".")[2]
+    by_last = [key for key in keys if key.rpartition(".")[2] == last]
+    if by_last:
+        return _shortest(by_last, wanted)
+    close = get_close_matches(wanted, keys, n=1, cutoff=0.75)
+    if close:
+        return close
+    lasts: dict[str, list[str]] = {}
+    for key in keys:
+        lasts.setdefault(key.rpartition(".")[2], []).append(key)
+    found = [key for match in get_close_matches(last, lasts, n=2, cutoff=0.75) for key in lasts[match]]
+    return _shortest(found, wanted) or get_close_matches(wanted, keys, n=1, cutoff=0.55)
+
+
+def _shortest(keys: list[str], wanted: str) -> list[str]:
+    node = wanted.rpartition(".")[0]
+    return sorted(keys, key=lambda key: (key.rpartition(".")[0] != node, key.count("."), key))[:3]

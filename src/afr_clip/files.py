@@ -1,11 +1,12 @@
 """Atomic file replacement, and names of files as text."""
 
+import hashlib
 import os
 import platform
 import re
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def _escaped(character: str) -> str:
     if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in _REORDERING:
         return character.encode("unicode_escape", "backslashreplace").decode("ascii")
     return character
+
+
+def clean_name(name: str, taken: Collection[str] = ()) -> str:
+    """Return a name for files, anchors and labels made of letters, digits and ``_ . + -``, at most 60 of them.
+
+    A name that is not clean, or is taken, ends in digits of its own hash, so that different names stay different.
+
+    Example:
+        >>> clean_name("table3"), clean_name("../../x")
+        ('table3', 'x-7f74e94d')
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}", name) and name not in taken:
+        return name
+    kept = re.sub(r"[^A-Za-z0-9_+-]+", "_", name).strip("_-+")[:50]
+    return f"{kept}-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}".lstrip("-")
 
 
 def as_cell(text: str) -> str:

@@ -26,7 +26,9 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Write the report and print its tables and the paths of its pages."""
     arguments = read_arguments()
-    from afr_clip.reports.compare.report import report_on  # noqa: PLC0415  # needs pandas and matplotlib, --help does not
+    # These need pandas and matplotlib, --help does not.
+    from afr_clip.reports.compare.report import report_on  # noqa: PLC0415
+    from afr_clip.reports.compare.values import ComparisonError  # noqa: PLC0415
 
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]
@@ -35,6 +37,10 @@ def main() -> None:
         console.print(table)
     for page in pages:
         sys.stdout.write(f"report: {page}\n")
+    faults = dict.fromkeys(fault for report in reports for fault in report.faults)
+    if faults:
+        num = f"{len(faults)} files or folders were" if len(faults) > 1 else "One file or folder was"
+        raise ComparisonError("\n".join([f"{num} left out of the report.", *faults]))
 
 
 if __name__ == "__main__":

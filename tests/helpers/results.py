@@ -9,6 +9,7 @@ from afr_clip.reports.compare.tables import aggregate
 from afr_clip.reports.compare.values import Measured, read_runs
 from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE
 from afr_clip.reports.record.results import DatasetResult, write_results
+from afr_clip.reports.record.run_folder import write_json
 
 PUBLISHED = {
     "VisA": (12, 962, 1200),
@@ -33,6 +34,19 @@ BACKBONE = {
 }
 OF_WINCLIP = BACKBONE | {"name": "vit_b_16_plus_240", "architecture": "ViT-B-16-plus-240"}
 TINY = {"name": "tiny", "architecture": "afr-clip-tiny", "random_weights": True, "fingerprint": "0" * 64}
+
+FACTS: dict[str, Any] = {
+    "command": "train",
+    "overrides": [],
+    "started": "2026-11-28T12:00:00+0000",
+    "afr_clip": "0.2.0",
+    "commit": None,
+    "python": "3.11.7",
+    "packages": {"torch": "2.6.0"},
+    "machine": {"system": "Linux", "processor": "A processor", "threads": 2, "gpus": []},
+    "backbone": BACKBONE,
+}
+"""What every manifest says."""
 
 CONFIG = {
     "task_name": "train",
@@ -87,7 +101,7 @@ def write_run(
     """
     targets = {name_of(title): dict((sources or {}).get(title) or source(title)) for title in values}
     trained = {"seed": seed} | ({} if auxiliary is None else {"auxiliary": dict(auxiliary)})
-    content = {"command": "train", "config": CONFIG, "backbone": BACKBONE, "targets": targets, **trained, **manifest}
+    content = {**FACTS, "config": CONFIG, "targets": targets, **trained, **manifest}
     results = []
     for title, given in values.items():
         numbers = given if isinstance(given, Mapping) else dict.fromkeys(METRICS, given)
@@ -96,6 +110,7 @@ def write_run(
         rows = tuple(CategoryResult(category, row, 3, 4) for category in categories)
         results.append(DatasetResult(name_of(title), rows, dict.fromkeys(categories, 0)))
     write_results(folder, results, content)
+    write_json(folder / "manifest.json", content)
     return folder
 
 

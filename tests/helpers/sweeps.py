@@ -11,7 +11,8 @@ from afr_clip.reports.compare.ablation import AblationTable, measure
 from afr_clip.reports.compare.paper import ABLATIONS
 from afr_clip.reports.compare.sweeps import read_sweep
 from afr_clip.reports.record.results import DatasetResult, write_results
-from helpers.results import BACKBONE, CONFIG, name_of, source
+from afr_clip.reports.record.run_folder import write_json
+from helpers.results import CONFIG, FACTS, name_of, source
 
 VISA = source("VisA")
 
@@ -58,9 +59,8 @@ def write_cell(
     named = values if isinstance(values, Mapping) else {f"{title} {i}": value for i, value in enumerate(values)}
     facts = dict(target or source(title, list(named)))
     content = {
-        "command": "train",
+        **FACTS,
         "config": CONFIG,
-        "backbone": BACKBONE,
         "seed": seed,
         "auxiliary": dict(auxiliary or VISA),
         "targets": {name_of(title): facts},
@@ -68,6 +68,7 @@ def write_cell(
     }
     rows = tuple(CategoryResult(category, dict.fromkeys(METRICS, value), 3, 4) for category, value in named.items())
     write_results(folder, [DatasetResult(name_of(title), rows, dict.fromkeys(named, 0))], content)
+    write_json(folder / "manifest.json", content)
     return folder
 
 

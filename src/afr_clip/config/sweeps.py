@@ -17,6 +17,7 @@ from afr_clip.config.plan import training_job
 from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.run_folder import MANIFEST
+from afr_clip.reports.record.schema import Setup, read_record
 from afr_clip.run.job import Record
 from afr_clip.settings import SearchSettings
 from afr_clip.sweep.job import Cell, SweepJob
@@ -199,7 +200,7 @@ def _folder_of(sweep: Path, name: str, digest: str) -> Path:
         # The name ends with the digest of the version that made the folder; what counts is the config that ran there.
         manifest = folder / MANIFEST
         if folder.name.endswith(f"-{digest}") or (
-            manifest.is_file() and digest_of(json.loads(manifest.read_text(encoding="utf-8"))["config"]) == digest
+            manifest.is_file() and digest_of(read_record(manifest, Setup)["config"]) == digest
         ):
             return folder
     return cells / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', name)}-{digest}"

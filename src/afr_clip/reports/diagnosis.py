@@ -1,6 +1,5 @@
 """What ``afr-clip diagnose`` found, laid out for a terminal and for the page of a run."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +14,7 @@ from afr_clip.reports.layout.grid import (
     measured_cell,
     text_headings,
 )
+from afr_clip.reports.record.schema import Diagnosis, read_record
 
 AS_IT_IS = "as_it_is"
 NO_TERM = "no_stateless_term"
@@ -58,7 +58,7 @@ def diagnosis_file(*, untrained: bool) -> str:
 def read_diagnoses(run_folder: Path) -> list[Part]:
     """Read the diagnoses of a run folder, that of the untrained network last; empty if there are none."""
     paths = [run_folder / diagnosis_file(untrained=untrained) for untrained in (False, True)]
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    contents = [read_record(path, Diagnosis, for_display=True) for path in paths if path.exists()]
     return [part for content in contents for part in diagnosis_parts(content)]
 
 

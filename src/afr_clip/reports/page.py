@@ -1,18 +1,18 @@
 """One HTML page per run to read and to pass on, made from the files of the run folder alone."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from afr_clip.files import shown
 from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
 from afr_clip.reports.record.provenance import backbone_notices, list_facts, method_of, training_of
-from afr_clip.reports.record.results import RESULTS, published_pro_note, read_values
+from afr_clip.reports.record.results import RESULTS, published_pro_note, read_results
 from afr_clip.reports.record.run_folder import RunFolderError, write_text
 
 PAGE = "report.html"
@@ -27,16 +27,16 @@ def write_page(run_folder: Path) -> Path:
         RunFolderError: If nothing was scored in this folder.
     """
     path = run_folder / RESULTS
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if not content.get("results"):
+    content, values = read_results(path, for_display=True) if path.exists() else ({}, pd.DataFrame())
+    if values.empty:
         msg = (
-            f"{run_folder} contains no scored dataset. Pass the folder of a train run with targets, or of an evaluate "
-            f"run."
+            f"{shown(run_folder)} contains no scored dataset. Pass the folder of a train run with targets, or of an "
+            f"evaluate run."
         )
         raise RunFolderError(msg)
-    manifest, values = content["manifest"], read_values(content["results"])
+    manifest = content["manifest"]
     names = list(values.dataset.unique())
-    pictures = collect_pictures(run_folder / "figures", names)
+    pictures = collect_pictures(run_folder, names)
     trained, links = training_of(manifest), []
     if len(names) > 1:
         links = [(f"results-{i}", name) for i, name in enumerate(names)]
@@ -86,15 +86,17 @@ def _notes(num_defined: Mapping[str, int], num_categories: int, vanished: Mappin
         yield f"Defect regions that lost their last pixel when masks were resized: {lost}."
 
 
-def collect_pictures(figures: Path, datasets: Sequence[str]) -> list[PictureGroup]:
+def collect_pictures(run_folder: Path, datasets: Sequence[str]) -> list[PictureGroup]:
     """Read the sheets of each scored dataset, then those of the training; groups without any are left out."""
-    captions: list[tuple[str, dict[Path, str]]] = [
-        (name, {figures / name / f"{sheet}.png": caption for sheet, caption in SHEETS.items()}) for name in datasets
+    captions: list[tuple[str, dict[str, str]]] = [
+        (name, {f"figures/{name}/{sheet}.png": caption for sheet, caption in SHEETS.items()}) for name in datasets
     ]
-    training = {figures / "curves.png": "Losses and learning rate over the epochs"}
-    for path in spread(sorted((figures / "training").glob("epoch_*.png")), MOST_TRAINING_SHEETS):
-        training[path] = f"First training batch of epoch {int(path.stem.removeprefix('epoch_')) + 1}"
-    groups = [read_pictures(heading, of_group) for heading, of_group in [*captions, ("Training", training)]]
+    training = {"figures/curves.png": "Losses and learning rate over the epochs"}
+    drawn = sorted((run_folder / "figures" / "training").glob("epoch_*.png"))
+    epochs = {path: int(digits) for path in drawn if (digits := path.stem.removeprefix("epoch_")).isdecimal()}
+    for path in spread(list(epochs), MOST_TRAINING_SHEETS):
+        training[f"figures/training/{path.name}"] = f"First training batch of epoch {epochs[path] + 1}"
+    groups = [read_pictures(heading, run_folder, of_group) for heading, of_group in [*captions, ("Training", training)]]
     return [(heading, pictures) for heading, pictures in groups if pictures]
 
 

@@ -1,6 +1,5 @@
 """Measure what the text does in a network: how much its terms weigh, and how the metrics change with another text."""
 
-import json
 import logging
 import math
 import os
@@ -54,7 +53,7 @@ from afr_clip.reports.diagnosis import (
 from afr_clip.reports.layout.text import to_rich
 from afr_clip.reports.page import write_page
 from afr_clip.reports.record.manifest import build_manifest
-from afr_clip.reports.record.results import RESULTS
+from afr_clip.reports.record.results import RESULTS, read_results
 from afr_clip.reports.record.run_folder import RunFolderError, write_json
 from afr_clip.run.build import build_engine, check_model, data_settings, dataset_spec, describe
 from afr_clip.run.evaluate import build_scoring, provenance
@@ -79,8 +78,7 @@ def read_finished(folder: Path) -> dict[str, Any]:
         RunFolderError: If the folder does not hold one.
     """
     path = folder / RESULTS
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    manifest: dict[str, Any] = content.get("manifest", {})
+    manifest: dict[str, Any] = read_results(path)[0]["manifest"] if path.is_file() else {}
     if manifest.get("command") in ("train", "evaluate"):
         return manifest
     inside = sorted(str(found.parent) for found in folder.glob(f"*/{RESULTS}"))
@@ -113,9 +111,7 @@ def diagnose(job: DiagnosisJob) -> None:
             for note in notes:
                 console.print(note, markup=False, highlight=False)
         results = job.folder / RESULTS
-        if (
-            results.exists() and json.loads(results.read_text(encoding="utf-8"))["results"]
-        ):  # a page is about a scored run
+        if results.exists() and read_results(results)[0]["results"]:  # a page is about a scored run
             write_page(job.folder)
         if content["manifest"]["backbone"]["random_weights"]:
             logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")

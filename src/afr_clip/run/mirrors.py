@@ -1,6 +1,5 @@
 """From a config and a run folder to what Lightning's loggers are given."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import heat_map_key, mean_key
 from afr_clip.reports.compare.paper import FULL
 from afr_clip.reports.pictures.heat_maps import FOLDER, read_heat_maps
-from afr_clip.reports.record.results import category_results, read_values
+from afr_clip.reports.record.results import RESULTS, category_results, read_results, read_values
 from afr_clip.reports.record.run_folder import MANIFEST
+from afr_clip.reports.record.schema import Mirrored, read_record
 from afr_clip.training.checkpoint import LAST
 from afr_clip.training.loggers.metrics_csv import read_metrics
 from afr_clip.training.loggers.mirror import Mirror, Picture, Published, RunFacts, require_package
@@ -78,17 +78,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         msg = f"{folder} is not a run folder: it holds no {MANIFEST}. Pass run folders."
         raise FileNotFoundError(msg)
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_record(path, Mirrored)
 
 
 def read_published(folder: Path) -> Published:
     """Read what a finished run left in its folder; results, heat maps and checkpoint may be missing."""
-    files = [path for name in ("results.json", "results.csv") if (path := folder / name).is_file()]
-    results = json.loads(files[0].read_text(encoding="utf-8"))["results"] if files else []
+    files = [path for name in (RESULTS, "results.csv") if (path := folder / name).is_file()]
+    measured = read_results(folder / RESULTS)[1] if folder / RESULTS in files else read_values([])
     rows: list[list[str | float | int | None]] = []
     means: dict[str, float] = {}
-    for dataset, values in read_values(results).groupby("dataset", sort=False):
+    for dataset, values in measured.groupby("dataset", sort=False):
         categories = category_results(values)
         for row in categories:
             known = [None if math.isnan(row.values[metric]) else row.values[metric] for metric in METRICS]

@@ -99,7 +99,10 @@ def start_run(job: Job) -> Run:
     if resume and earlier is None:
         logger.warning("resume=true found no run in %s. This one starts from the beginning.", job.folder)
     if earlier is not None:
-        history = [*earlier.get("resumed_from", []), {key: earlier[key] for key in ("commit", "started", "overrides")}]
+        history = [
+            *earlier.get("resumed_from", []),
+            {key: earlier.get(key) for key in ("commit", "started", "overrides")},
+        ]
         run.manifest["resumed_from"] = history
         run.manifest |= {key: earlier[key] for key in _MEASURED_ONCE if key in earlier}
     return run

@@ -3,7 +3,6 @@
 A cell is ``train`` in its folder, which resumes a run that it finds there. So a cell may be started again at any time.
 """
 
-import json
 import logging
 import runpy
 import signal
@@ -14,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from afr_clip.processes.signals import EXIT_STOPPED, STOP_SIGNALS, start_child, stoppable, watch_parent
 from afr_clip.reports.record.run_folder import holds_run, write_json
+from afr_clip.reports.record.schema import CellFailure, CellPlan, read_record
 from afr_clip.sweep.job import Cell
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def state_of(folder: Path) -> State:
     if (folder / DONE).exists():
         return State("done")
     failed = folder / FAILED
-    return State("failed", _read(failed)["error"]) if failed.exists() else State("waiting")
+    return State("failed", read_record(failed, CellFailure)["error"]) if failed.exists() else State("waiting")
 
 
 def write_plan(cell: Cell, extra: Sequence[str] = ()) -> None:
@@ -61,11 +60,6 @@ def write_plan(cell: Cell, extra: Sequence[str] = ()) -> None:
     write_json(cell.folder / PLAN, content)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 class CellProcess:
     """The training of a cell. Use `start`.
 
@@ -75,7 +69,7 @@ class CellProcess:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder, self.environment = folder, environment
-        self._plan = _read(folder / PLAN)
+        self._plan = read_record(folder / PLAN, CellPlan)
         (folder / FAILED).unlink(missing_ok=True)
         with (folder / LOG).open("ab") as output:
             self._log_start = output.seek(0, 2)

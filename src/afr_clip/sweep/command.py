@@ -1,6 +1,5 @@
 """A sweep from its job to its report."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from filelock import FileLock, Timeout
 from afr_clip.reports.compare.report import write_ablations
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
+from afr_clip.reports.record.schema import SweepHead
+from afr_clip.reports.record.schema import read_record as read_checked
 from afr_clip.run.build import check_model
 from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.cost import check_datasets, print_cost
@@ -102,7 +103,7 @@ def read_record(job: SweepJob) -> dict[str, Any]:
     path = job.record_path
     if not path.exists():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record = read_checked(path, SweepHead)
     for key, name in (("experiment", "experiment"), ("decisive", "overrides"), ("axes", "axes")):
         now = job.record_head[key]
         if record[key] != now:

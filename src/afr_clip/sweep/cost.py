@@ -1,7 +1,6 @@
 """What a sweep would cost: images from the datasets, seconds from finished cells or a short probe."""
 
 import functools
-import json
 import logging
 import sys
 import time
@@ -18,6 +17,7 @@ from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.reports.record.schema import Durations, read_record
 from afr_clip.run.build import build_module, data_settings, dataset_spec
 from afr_clip.run.job import ProtocolJob, TrainingJob
 from afr_clip.sweep.cells import state_of
@@ -114,11 +114,11 @@ def measured_pace(cells: Sequence[Cell]) -> Pace | None:
     training = scoring = 0.0
     for cell in cells:
         manifest = cell.folder / "manifest.json"
-        facts = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        if state_of(cell.folder).name == "done" and "seconds_training" in facts:
+        facts = read_record(manifest, Durations) if manifest.exists() else {}
+        if state_of(cell.folder).name == "done" and facts.get("seconds_training") is not None:
             seen.append(images_of(cell))
             training += facts["seconds_training"]
-            scoring += sum(facts.get("seconds_scoring", {}).values())
+            scoring += sum((facts.get("seconds_scoring") or {}).values())
     if not seen:
         return None
     trained, scored = (max(1, sum(images)) for images in zip(*seen, strict=True))

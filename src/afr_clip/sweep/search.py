@@ -1,6 +1,5 @@
 """A search over continuous settings: Optuna proposes values, and every trial is a cell."""
 
-import json
 import logging
 import math
 from functools import partial
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.metrics.average import METRICS
-from afr_clip.reports.record.results import MEAN_ROW, read_values
+from afr_clip.reports.record.results import MEAN_ROW, RESULTS, read_results
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.job import Cell, SweepJob
@@ -143,7 +142,7 @@ class Study:
 
     def _value(self, folder: Path) -> float | None:
         """Read the objective of a finished cell; ``None`` if it is undefined on a target."""
-        values = read_values(json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"])
+        _, values = read_results(folder / RESULTS)
         means = values[(values.row == MEAN_ROW) & (values.metric == self._job.search.objective)]
         numbers = [float(means.set_index("dataset").value[name]) for name in self._targets()]
         return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)

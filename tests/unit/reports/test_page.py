@@ -62,7 +62,8 @@ def make_run(tmp_path):
     def make(datasets=None, figures=(), **manifest) -> Path:
         datasets = datasets or {"mvtec_ad": (category("cable", 0.5), category("grid", 1.0))}
         results = [DatasetResult(name, rows, {row.category: 0 for row in rows}) for name, rows in datasets.items()]
-        write_results(tmp_path, results, TRAINED | manifest)
+        targets = {name: DATASET | {"name": name} for name in datasets}
+        write_results(tmp_path, results, TRAINED | {"targets": targets} | manifest)
         for figure in figures:
             save_picture(tmp_path / "figures" / figure)
         return tmp_path
@@ -257,7 +258,7 @@ def test_the_provenance_of_a_training(make_run):
     text = read(make_run(overrides=["dataset=visa", "dataset.categories=[a, b]"]))
     assert "Trained on visa with seed 7; started 2025-01-02" in text
     said = facts(text)
-    assert said["Command"] == "python -m afr_clip.train dataset=visa 'dataset.categories=[a, b]'"
+    assert said["Command"] == "afr-clip train dataset=visa 'dataset.categories=[a, b]'"
     assert said["Commit"] == "c0ffee, with uncommitted changes"
     assert said["Backbone"] == f"vit_l_14_336 ({PAPER_ARCHITECTURE}), SHA-256 ffffffffffff"
     assert said["Scored"].startswith("mvtec_ad (pcb1, ")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from afr_clip.files import shown
 from afr_clip.reports.compare.paired import Paired, paired_difference
 from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, label_of, paper_ablation, spec_of
 from afr_clip.reports.compare.settings import Setting, differing_keys, name_keys
@@ -59,7 +60,11 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
     for name in in_order([*by_setting, *spec.settings], experiment.reference):
         runs: list[RecordedRun] = []
         for cell in by_setting.get(name, ()):
-            found = read(cell.folder) if cell.state == DONE else []
+            try:
+                found = read(cell.folder) if cell.state == DONE else []
+            except ComparisonError as error:  # the other cells are still compared
+                missing[cell] = str(error)
+                continue
             runs += found
             for run in found:
                 _check_seed(cell, run)
@@ -74,7 +79,7 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
     for (name, target, _), same in several.groupby(["series", "target", "trained_on"], sort=False):
         msg = (
             f"All cells of {name} must train on the same images and score the same images of {target}, but "
-            f"{same.run.iloc[1]} differs from {same.run.iloc[0]}. Run them into a new folder."
+            f"{shown(same.run.iloc[1])} differs from {shown(same.run.iloc[0])}. Run them into a new folder."
         )
         raise ComparisonError(msg)
     return AblationTable(spec, experiment, measured, missing, commits)
@@ -84,7 +89,7 @@ def _reason(cell: SweepCell, found: Sequence[RecordedRun]) -> str:
     if cell.state != DONE:
         return f"{cell.state}: {cell.error}" if cell.error else cell.state
     if not found:
-        return f"done, but {cell.folder} holds no {RESULTS}"
+        return f"done, but {shown(cell.folder)} holds no {RESULTS}"
     reasons = absent_from(found)
     return "; ".join(f"{title}: {reason}" for title, reason in reasons.items()) or "done, but nothing was scored"
 
@@ -94,7 +99,7 @@ def _check_seed(cell: SweepCell, run: RecordedRun) -> None:
     if training is not None and training["seed"] != cell.seed:
         msg = (
             f"The cell of {cell.setting} with seed {cell.seed} was run with another seed, "
-            f"{training['seed']} in {run.folder / RESULTS}. Run the sweep into a new folder."
+            f"{training['seed']} in {shown(run.folder / RESULTS)}. Run the sweep into a new folder."
         )
         raise ComparisonError(msg)
 
@@ -109,7 +114,7 @@ def _check_agreement(name: str, runs: Iterable[RecordedRun]) -> None:
         if keys:
             msg = (
                 f"The cells of {name} must agree in everything but the seed, but {', '.join(keys)} differs between "
-                f"{run.folder} and {before.folder}. Run them into a new folder with the same overrides."
+                f"{shown(run.folder)} and {shown(before.folder)}. Run them into a new folder with the same overrides."
             )
             raise ComparisonError(msg)
 

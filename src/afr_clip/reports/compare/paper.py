@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from statistics import fmean
 
+from afr_clip.files import clean_name
 from afr_clip.reports.record.provenance import METHODS
 
 
@@ -56,7 +57,7 @@ class TableSpec:
     """One table: which rows and columns it has, and where the paper's numbers for it are.
 
     Attributes:
-        name: Of its files; an ablation's is also that of its experiment.
+        name: An ablation's is that of its experiment.
         caption: Below it in print, where something else numbers it.
         metrics: Heading of each metric shown; the CSV of an ablation has all.
         number: The table in ``paper_results.csv`` with its numbers; 0 where the paper has none.
@@ -72,6 +73,12 @@ class TableSpec:
     number: int = 0
     settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     reference: str = ""
+
+    @property
+    def stem(self) -> str:
+        """Begins the names of its files and is its anchor and label; an experiment may be called anything."""
+        is_papers = any(self is spec for spec in TABLES)
+        return self.name if is_papers else clean_name(self.name, _TAKEN)
 
 
 _METHODS = {method: (method, method) for method in METHODS.values()}
@@ -158,6 +165,9 @@ TABLES = (
     ),
 )
 """Every table of the paper, and the readings. A new table is a new entry and its rows of ``paper_results.csv``."""
+
+_TAKEN = {"ablations", "categories", "report", "search", *(spec.name for spec in TABLES)}
+"""Names that other files of a report have."""
 
 OVER_DATASETS = [spec for spec in TABLES if not spec.reference]
 ABLATIONS = {spec.name: spec for spec in TABLES if spec.reference}

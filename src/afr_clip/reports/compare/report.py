@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.table import Table
 
+from afr_clip.files import shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
 from afr_clip.reports.compare.figures import draw_bars, draw_losses, names_as_they_are
 from afr_clip.reports.compare.notes import (
     INTERVALS,
     PAPER,
+    Notice,
     ablation_notes,
     ablation_notices,
     notes,
@@ -48,20 +50,22 @@ def report_on(folders: Sequence[Path]) -> list["Ablations | Comparison"]:
         folders: Run folders, sweep folders, or folders that contain some; none gives the paper's tables alone.
 
     Returns:
-        The ablations, if there are any, then tables 1 and 2, unless all runs are cells of ablations.
+        The ablations, if there are any, then tables 1 and 2, unless all runs are cells of ablations. Each names what
+        could not be read.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
-        ComparisonError: If a file cannot be read, or runs contradict each other.
+        ComparisonError: If nothing can be read, or runs contradict each other.
     """
     if not folders:
         return [paper_alone(), Comparison([], aggregate([]))]
     found = separate(folders)
-    reports: list[Ablations | Comparison] = []
-    if found.sweeps or found.experiments:
-        reports.append(collect(found.sweeps, found.experiments))
-    if found.runs or not reports:
-        reports.append(Comparison(found.runs, aggregate(found.runs)))
+    ablations = collect(found.sweeps, found.experiments, faults=found.faults)
+    reports: list[Ablations | Comparison] = [ablations] if ablations.tables or ablations.searches else []
+    if found.runs or not (reports or found.faults):
+        reports.append(Comparison(found.runs, aggregate(found.runs), found.faults))
+    if not reports:
+        raise ComparisonError("\n".join(found.faults))
     return reports
 
 
@@ -73,25 +77,34 @@ def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequenc
     """
     spec = table.spec
     below = "".join(f"\n{escape_markdown(remark)}\n" for remark in remarks)
-    text = f"# {spec.title}\n\nIn percent.\n\n{to_markdown(table.grids(), table.block)}{below}"
-    write_text(out / f"{spec.name}.md", text)
+    text = f"# {escape_markdown(spec.title)}\n\nIn percent.\n\n{to_markdown(table.grids(), table.block)}{below}"
+    write_text(out / f"{spec.stem}.md", text)
     write_text(
-        out / f"{spec.name}.tex",
-        to_latex(table.print_grids(), " ".join([spec.caption, *printed]), f"tab:{spec.name}"),
+        out / f"{spec.stem}.tex",
+        to_latex(table.print_grids(), " ".join([spec.caption, *printed]), f"tab:{spec.stem}"),
     )
-    write_records(out / f"{spec.name}.csv", table.records, table.header, table.renamed)
+    write_records(out / f"{spec.stem}.csv", table.records, table.header, table.renamed)
 
 
-def _sentences(found: Sequence[tuple[str, str]]) -> list[str]:
+def _left_out(faults: Sequence[str]) -> list[Notice]:
+    return [("Left out.", fault) for fault in faults]
+
+
+def _sentences(found: Sequence[Notice]) -> list[str]:
     return [" ".join(filter(None, notice)) for notice in found]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs next to tables 1 and 2 of the paper."""
+    """Runs next to tables 1 and 2 of the paper.
+
+    Attributes:
+        faults: What could not be read, in a sentence each.
+    """
 
     runs: Sequence[RecordedRun]
     measured: Measured
+    faults: Sequence[str] = ()
 
     @cached_property
     def tables(self) -> list[ResultsTable]:
@@ -105,7 +118,7 @@ class Comparison:
 
     def write(self, out: Path) -> Path:
         """Write every table and the page, in place of those of an earlier report."""
-        warnings = _sentences(notices(self.measured))
+        warnings = _sentences(self._notices())
         remarks = [*warnings, *notes(self.measured, self.runs)]
         for table in self.tables:
             write_table(out, table, remarks, warnings)
@@ -115,7 +128,7 @@ class Comparison:
         outside = self.categories.outside()
         grids = [outside] if outside.body else []
         for grid in [*grids, *self.categories.grids()]:
-            parts.append(f"\n## {grid.name}\n\n{to_markdown([grid])}")
+            parts.append(f"\n## {escape_markdown(grid.name)}\n\n{to_markdown([grid])}")
         write_text(out / "categories.md", "".join(parts))
         write_text(out / COMPARISON_PAGE, self._page())
         return out / COMPARISON_PAGE
@@ -131,9 +144,12 @@ class Comparison:
         outside = self.categories.outside()
         return [*tables, to_rich([outside], outside.name)] if outside.body else tables
 
+    def _notices(self) -> list[Notice]:
+        return [*_left_out(self.faults), *notices(self.measured)]
+
     def _page(self) -> str:
         outside = self.categories.outside()
-        links = [(table.spec.name, table.spec.title) for table in self.tables]
+        links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
         num = len(self.measured.datasets)
@@ -142,7 +158,7 @@ class Comparison:
             "comparison.html",
             title=f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
             subtitle=counted if self.runs else "No run was given.",
-            notices=notices(self.measured),
+            notices=self._notices(),
             links=links,
             notes=notes(self.measured, self.runs),
             tables=self.tables,
@@ -158,9 +174,9 @@ class Comparison:
         for number, name, _ in self.categories.named():
             dataset = self.measured.datasets.loc[number]
             heading = name if len(dataset.seeds) == 1 else f"{name}, seed {dataset.seed}"
-            folder = Path(dataset.run, "figures", dataset["name"])
-            shown = {folder / f"{sheet}.png": SHEETS[sheet] for sheet in ("highest", "worst_ranked")}
-            groups.append(read_pictures(heading, shown))
+            named = Path("figures", dataset["name"])
+            sheets = {str(named / f"{sheet}.png"): SHEETS[sheet] for sheet in ("highest", "worst_ranked")}
+            groups.append(read_pictures(heading, Path(dataset.run), sheets))
         return [(heading, pictures) for heading, pictures in groups if pictures]
 
 
@@ -182,22 +198,27 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Ablations:
-    """Everything that sweeps measured: tables in the order of the page, and at most one search."""
+    """Everything that sweeps measured: tables in the order of the page, and at most one search.
+
+    Attributes:
+        faults: What could not be read, in a sentence each.
+    """
 
     tables: Sequence[AblationTable]
     searches: Sequence[Search]
+    faults: Sequence[str] = ()
 
     def write(self, out: Path) -> Path:
         """Write data, tables, pictures and the page, in place of those of an earlier report."""
         write_json(out / ABLATIONS_DATA, self.content())
-        warnings = _sentences(ablation_notices(self.tables))
+        warnings = _sentences(self._notices())
         for table in self.tables:
             remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
             write_table(out, table, remarks, remarks)
             if table.datasets:
                 with names_as_they_are():
-                    draw_bars(out / f"{table.spec.name}_bars.png", table)
-                    draw_losses(out / f"{table.spec.name}_losses.png", table)
+                    draw_bars(out / f"{table.spec.stem}_bars.png", table)
+                    draw_losses(out / f"{table.spec.stem}_losses.png", table)
         for search in self.searches:
             records = search_records(search)
             write_records(out / "search.csv", records, list(records.columns))
@@ -243,7 +264,7 @@ class Ablations:
                 TableCell(one.name),
                 TableCell(str(cell.seed), float(cell.seed)),
                 TableCell(table.missing.get(cell, DONE)),
-                TableCell(str(cell.folder)),
+                TableCell(shown(cell.folder)),
                 TableCell(table.commits.get(cell, "")),
             ]
             for table in self.tables
@@ -253,10 +274,13 @@ class Ablations:
         words = ("Experiment", "Setting", "Seed", "State", "Folder", "Commit")
         return Grid("Cells", [Heading(word, is_text=word != "Seed") for word in words], rows)
 
+    def _notices(self) -> list[Notice]:
+        return [*_left_out(self.faults), *ablation_notices(self.tables)]
+
     def _page(self, folder: Path) -> str:
         cells = [cell for table in self.tables for cell in table.experiment.cells]
         has_cells = any(table.measured.series for table in self.tables)
-        links = [(table.spec.name, table.spec.title) for table in self.tables]
+        links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("search", "Search")] if self.searches else []
         links += [("cells", "Cells")] if has_cells else []
         counted = (
@@ -268,11 +292,11 @@ class Ablations:
             "ablation.html",
             title=f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
             subtitle=counted if cells or self.searches else "No run was given.",
-            notices=ablation_notices(self.tables),
+            notices=self._notices(),
             links=links,
             notes=[PAPER, INTERVALS] if has_cells else [PAPER],
             tables=[
-                (table, ablation_notes(table), _pictures(folder, table.spec.name, table.spec.title, ("bars", "losses")))
+                (table, ablation_notes(table), _pictures(folder, table.spec.stem, table.spec.title, ("bars", "losses")))
                 for table in self.tables
             ],
             searches=[
@@ -284,7 +308,7 @@ class Ablations:
 
 
 def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[EmbeddedPicture]:
-    return read_pictures(heading, {folder / f"{name}_{kind}.png": CAPTIONS[kind] for kind in kinds})[1]
+    return read_pictures(heading, folder, {f"{name}_{kind}.png": CAPTIONS[kind] for kind in kinds})[1]
 
 
 def _content(table: AblationTable) -> dict[str, Any]:
@@ -299,7 +323,7 @@ def _content(table: AblationTable) -> dict[str, Any]:
         "reference": table.experiment.reference,
         "overrides": list(table.experiment.overrides),
         "cells": [
-            {"setting": one.name, "seed": cell.seed, "folder": str(cell.folder), "missing": table.missing.get(cell)}
+            {"setting": one.name, "seed": cell.seed, "folder": shown(cell.folder), "missing": table.missing.get(cell)}
             for one in table.measured.series
             for cell in table.cells(one.name)
         ],
@@ -309,10 +333,16 @@ def _content(table: AblationTable) -> dict[str, Any]:
     }
 
 
-def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: ReadRuns = read_folder) -> Ablations:
+def collect(
+    sweeps: Sequence[Sweep],
+    others: Sequence[Experiment] = (),
+    read: ReadRuns = read_folder,
+    faults: list[str] | None = None,
+) -> Ablations:
     """Combine the cells of sweeps.
 
     Args:
+        faults: Takes a sentence for each experiment whose cells contradict each other; without it, the first is raised.
         read: Reads the results of a folder; each folder is read once, however many experiments share it.
 
     Returns:
@@ -338,7 +368,15 @@ def collect(sweeps: Sequence[Sweep], others: Sequence[Experiment] = (), read: Re
         raise ComparisonError(msg)
     order = list(ABLATIONS)
     experiments.sort(key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
-    return Ablations([measure(experiment, read_once) for experiment in experiments], searches)
+    tables = []
+    for experiment in experiments:
+        try:
+            tables.append(measure(experiment, read_once))
+        except ComparisonError as error:
+            if faults is None:
+                raise
+            faults.append(f"{experiment.name}: {error}")
+    return Ablations(tables, searches, faults or ())
 
 
 def paper_alone() -> Ablations:

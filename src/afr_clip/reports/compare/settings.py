@@ -87,12 +87,14 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     known = flat({**trained, "backbone": config.get("backbone"), "module": config["module"]})
     decides = {key: value for key, value in known.items() if not _is_left_out(key)}
     decides[FINGERPRINT] = backbone.get("fingerprint")
-    if "released_weights" in manifest:
+    if manifest.get("released_weights") is not None:
         decides[RELEASED] = manifest["released_weights"]["sha256"]
     decides["trainer.precision in scoring"] = _precision(manifest)
     if trained:
         decides["trainer.precision"] = _precision(manifest if checkpoint is None else checkpoint)
-        decides["epochs"] = config.get("trainer", {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
+        decides["epochs"] = (
+            (config.get("trainer") or {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
+        )
     return Setting(method_of(manifest), backbone, decides)
 
 
@@ -102,7 +104,7 @@ def _is_left_out(key: str) -> bool:
 
 def _precision(manifest: Mapping[str, Any]) -> object:
     """Return the precision that was used; ``auto`` chooses one on each machine."""
-    asked = manifest.get("config", {}).get("trainer", {}).get("precision")
+    asked = ((manifest.get("config") or {}).get("trainer") or {}).get("precision")
     return (manifest.get("precision") or {}).get("chosen", asked)
 
 

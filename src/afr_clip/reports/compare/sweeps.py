@@ -1,23 +1,24 @@
 """The records of sweeps, and which folders are sweeps, ablations run by hand, or plain runs."""
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from afr_clip.files import shown
 from afr_clip.reports.compare.paper import ABLATIONS, FULL, experiment_of
-from afr_clip.reports.compare.values import ComparisonError, RecordedRun, read_runs
+from afr_clip.reports.compare.values import ComparisonError, RecordedRun, find_json, read_runs, report_fault
+from afr_clip.reports.record import schema
 from afr_clip.reports.record.provenance import training_of
+from afr_clip.reports.record.results import RESULTS
+from afr_clip.reports.record.run_folder import MANIFEST
+from afr_clip.reports.record.schema import RecordError, read_json, read_record
 
 SEARCH = "search.json"
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 STATES = (DONE, FAILED, WAITING)
 """States of a cell."""
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Experiment:
             before = seen.setdefault((cell.setting, cell.seed), cell)
             if before is not cell:
                 msg = (
-                    f"{self.name} must have one run per setting and seed, got {before.folder} and {cell.folder} for "
-                    f"{cell.setting} with seed {cell.seed}. Leave one out."
+                    f"{self.name} must have one run per setting and seed, got {shown(before.folder)} and "
+                    f"{shown(cell.folder)} for {cell.setting} with seed {cell.seed}. Leave one out."
                 )
                 raise ComparisonError(msg)
 
@@ -134,71 +135,70 @@ class Sweep:
     search: Search | None = None
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path, faults: list[str] | None = None) -> Sweep:
     """Read the record of a sweep.
+
+    Args:
+        faults: Takes a sentence for each record that cannot be read; without it, the first is raised.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         ComparisonError: If it contains no record of a sweep, or one that cannot be read.
     """
     if not folder.is_dir():
-        msg = f"{folder} is not a directory. Pass the sweep_dir of a sweep."
+        msg = f"{shown(folder)} is not a directory. Pass the sweep_dir of a sweep."
         raise FileNotFoundError(msg)
     paths = [path for path in sorted(folder.glob("*.json")) if _is_record(path)]
     if not paths:
-        msg = f"{folder} contains no record of a sweep, EXPERIMENT.json or {SEARCH}. Pass a sweep_dir."
+        msg = f"{shown(folder)} contains no record of a sweep, EXPERIMENT.json or {SEARCH}. Pass a sweep_dir."
         raise ComparisonError(msg)
-    experiments = [_read(path, _experiment) for path in paths if path.name != SEARCH]
-    searches = [_read(path, _search) for path in paths if path.name == SEARCH]
-    return Sweep(folder, experiments, searches[0] if searches else None)
+    experiments: list[Experiment] = []
+    search = None
+    for path in paths:
+        try:
+            if path.name == SEARCH:
+                search = _search(path)
+            else:
+                experiments.append(_experiment(path))
+        except (RecordError, ComparisonError, OSError) as error:
+            report_fault(path, error, faults)
+    return Sweep(folder, experiments, search)
 
 
 def _is_record(path: Path) -> bool:
-    if path.name in {"results.json", "manifest.json"}:  # of a run, which may be large
+    if path.name in {RESULTS, MANIFEST}:  # of a run, which may be large
         return False
+    if path.name == SEARCH or path.stem in ABLATIONS:  # reported as unreadable where it is not one
+        return True
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # a known name is reported as unreadable, anything else is not ours
-        return path.name == SEARCH or path.stem in ABLATIONS
-    wanted = {"trials"} if path.name == SEARCH else {"experiment", "cells"}
-    return isinstance(content, dict) and wanted <= content.keys()
+        content = read_json(path)
+    except (RecordError, OSError):
+        return False
+    return isinstance(content, dict) and {"experiment", "cells"} <= content.keys()
 
 
-def _read(path: Path, make: Callable[[Path, Mapping[str, Any]], Read]) -> Read:
-    try:
-        return make(path.parent, json.loads(path.read_text(encoding="utf-8")))
-    except ComparisonError as error:
-        msg = f"{path}: {error}"
-        raise ComparisonError(msg) from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        msg = (
-            f"{path} cannot be read as the record of a sweep ({type(error).__name__}: {error}). Run the sweep "
-            f"again; it writes the file again and repeats no finished cell."
-        )
-        raise ComparisonError(msg) from error
-
-
-def _experiment(folder: Path, content: Mapping[str, Any]) -> Experiment:
+def _experiment(path: Path) -> Experiment:
+    content = read_record(path, schema.Experiment, for_display=True)
     cells = [
-        SweepCell(str(c["setting"]), int(c["seed"]), folder / c["folder"], str(c["state"]), str(c.get("error") or ""))
-        for c in content["cells"]
+        SweepCell(cell["setting"], cell["seed"], path.parent / cell["folder"], cell["state"], cell.get("error") or "")
+        for cell in content["cells"]
     ]
-    return Experiment(str(content["experiment"]), str(content["reference"]), cells, content.get("overrides") or ())
+    try:
+        return Experiment(content["experiment"], content["reference"], cells, content.get("overrides") or ())
+    except ComparisonError as error:
+        msg = f"{shown(path)}: {error}"
+        raise ComparisonError(msg) from error
 
 
-def _search(_: Path, content: Mapping[str, Any]) -> Search:
+def _search(path: Path) -> Search:
+    content = read_record(path, schema.Search, for_display=True)
     objective = content.get("objective") or {}
     trials = [
-        Trial(
-            int(t["number"]),
-            dict(t["params"]),
-            None if t.get("value") is None or math.isnan(t["value"]) else float(t["value"]),
-            str(t["state"]),
-            str(t.get("folder") or ""),
-        )
-        for t in content["trials"]
+        Trial(t["number"], t["params"], t.get("value"), t["state"], t.get("folder") or "") for t in content["trials"]
     ]
     space = content.get("space") or objective.get("space") or {}
+    if not isinstance(space, Mapping):
+        space = {}
     logarithmic = {key for key, axis in space.items() if isinstance(axis, Mapping) and axis.get("log")}
     return Search(objective, sorted(trials, key=lambda trial: trial.number), frozenset(logarithmic))
 
@@ -210,11 +210,13 @@ class Separated:
     Attributes:
         runs: For tables 1 and 2.
         experiments: Runs with an ``ablation=`` of tables 3 to 6 or of a reading that no sweep recorded.
+        faults: What could not be read, in a sentence each.
     """
 
     runs: Sequence[RecordedRun]
     sweeps: Sequence[Sweep]
     experiments: Sequence[Experiment]
+    faults: list[str] = field(default_factory=list)
 
 
 def separate(folders: Sequence[Path]) -> Separated:
@@ -222,14 +224,16 @@ def separate(folders: Sequence[Path]) -> Separated:
 
     Raises:
         FileNotFoundError: If a folder does not exist.
-        ComparisonError: If a file cannot be read, or runs contradict each other.
+        ComparisonError: If there is nothing to report.
     """
-    records = [path for folder in folders for path in sorted(folder.rglob("*.json")) if _is_record(path)]
-    sweeps = [read_sweep(folder) for folder in {path.parent.resolve(): path.parent for path in records}.values()]
+    faults: list[str] = []
+    records = [path for folder in folders for path in find_json(folder, faults) if _is_record(path)]
+    found = {path.parent.resolve(): path.parent for path in records}
+    sweeps = [read_sweep(folder, faults) for folder in found.values()]
     taken = [sweep.folder for sweep in sweeps]
     taken += [cell.folder for sweep in sweeps for experiment in sweep.experiments for cell in experiment.cells]
     outside = [f for f in folders if not any(f.resolve().is_relative_to(other.resolve()) for other in taken)]
-    runs = read_runs(outside, without=taken) if outside else []
+    runs = read_runs(outside, taken, faults) if outside else []
     groups: dict[str, list[RecordedRun]] = {}
     plain = []
     for run in runs:
@@ -245,8 +249,11 @@ def separate(folders: Sequence[Path]) -> Separated:
             wanted = {_training(run) for run in group}
             references = [run for run in plain if _ablation(run) == FULL and _training(run) in wanted]
         cells = [SweepCell(_ablation(run), _seed(run), run.folder, DONE) for run in (*references, *group)]
-        experiments.append(Experiment(name, ABLATIONS[name].reference, cells))
-    return Separated(plain, sweeps, experiments)
+        try:
+            experiments.append(Experiment(name, ABLATIONS[name].reference, cells))
+        except ComparisonError as error:
+            faults.append(str(error))
+    return Separated(plain, sweeps, experiments, list(dict.fromkeys(faults)))
 
 
 def _ablation(run: RecordedRun) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from afr_clip.files import shown
 from afr_clip.reports.compare.paper import TableSpec, datasets_of, find_dataset, paper_mean
 from afr_clip.reports.compare.settings import label_settings
 from afr_clip.reports.compare.values import (
@@ -408,7 +409,7 @@ def run_grid(runs: Sequence[RecordedRun], measured: Measured) -> Grid:
     for run in runs:
         first = run.values.iloc[0] if len(run.values) else None
         words = (
-            str(run.folder),
+            shown(run.folder),
             "" if first is None else labels[first.setting],
             run.manifest.get("command", ""),
             NOTHING if first is None or not first.auxiliary else first.auxiliary,

@@ -1,8 +1,8 @@
 """From `results.json` files to one tidy table of all measured values, and from there to numbers over seeds."""
 
-import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from afr_clip.files import shown
 from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.reports.compare.paper import DATASETS, find_dataset
 from afr_clip.reports.compare.settings import RELEASED, Setting, setting_of
 from afr_clip.reports.record.provenance import training_of
-from afr_clip.reports.record.results import MEAN_ROW, RESULTS, read_values
+from afr_clip.reports.record.results import MEAN_ROW, RESULTS, read_results
+from afr_clip.reports.record.run_folder import MANIFEST
+from afr_clip.reports.record.schema import RecordError
 
 logger = logging.getLogger(__name__)
 
 NOTHING = "nothing"
 """Stands for the auxiliary dataset of a method that trains nothing and saw no image of the target."""
+
+COPIES = ("mlflow", "tensorboard", "wandb")
+"""Folders of a run that belong to its loggers."""
 
 NO_SEED = -1
 """Stands for the seed of a method that draws nothing at random."""
@@ -72,12 +78,17 @@ class RecordedRun:
         return f"{commit['hash'][:12]}{', with uncommitted changes' if commit['dirty'] else ''}"
 
 
-def read_runs(folders: Sequence[Path], without: Sequence[Path] = ()) -> list[RecordedRun]:
+def read_runs(
+    folders: Sequence[Path], without: Sequence[Path] = (), faults: list[str] | None = None
+) -> list[RecordedRun]:
     """Read all runs in and below folders, each once.
+
+    A run is a folder with results and a manifest. What a logger keeps in its own folder inside a run is a copy.
 
     Args:
         folders: Run folders, or folders that contain some.
         without: Folders whose runs are left out.
+        faults: Takes a sentence for each run that cannot be read; without it, the first is raised.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -88,35 +99,69 @@ def read_runs(folders: Sequence[Path], without: Sequence[Path] = ()) -> list[Rec
     left_out = [folder.resolve() for folder in without]
     for folder in folders:
         if not folder.is_dir():
-            msg = f"{folder} is not a directory. Pass run folders, or a folder that contains some."
+            msg = f"{shown(folder)} is not a directory. Pass run folders, or a folder that contains some."
             raise FileNotFoundError(msg)
-        paths = {path: path.resolve() for path in sorted(folder.rglob(RESULTS))}
+        paths = [path for path in find_json(folder, faults) if path.name == RESULTS]
         bare += [] if paths else [folder]
-        for path, real in paths.items():
-            if not any(real.is_relative_to(other) for other in left_out):
-                found.setdefault(real, path)
+        for path in paths:
+            real = path.resolve()
+            if any(real.is_relative_to(other) for other in left_out):
+                continue
+            if not path.with_name(MANIFEST).exists():
+                logger.warning("%s has no %s next to it, so it is not a run's and is left out.", shown(path), MANIFEST)
+                continue
+            found.setdefault(real, path)
     if bare and not found:
-        msg = f"{bare[0]} contains no {RESULTS} of a run, nor does any folder below it. Pass folders of runs or sweeps."
+        msg = (
+            f"{shown(bare[0])} contains no {RESULTS} of a run, nor does any folder below it. Pass folders of runs or "
+            f"sweeps."
+        )
         raise ComparisonError(msg)
     for folder in bare:  # a run that ended before it had any
-        logger.warning("%s contains no %s and is left out.", folder, RESULTS)
-    return [_read_run(path) for path in found.values()]
+        logger.warning("%s contains no %s and is left out.", shown(folder), RESULTS)
+    runs = []
+    for path in found.values():
+        try:
+            runs.append(_read_run(path))
+        except (RecordError, OSError) as error:
+            report_fault(path, error, faults)
+    return runs
+
+
+def find_json(folder: Path, faults: list[str] | None = None) -> list[Path]:
+    """Find the JSON files in and below a folder in alphabetical order, without the copies that loggers keep in a run.
+
+    Args:
+        faults: Takes a sentence for each folder that cannot be listed; without it, the first is raised.
+    """
+    found = []
+    for place, folders, names in os.walk(folder, onerror=lambda error: report_fault(folder, error, faults)):
+        if RESULTS in names or MANIFEST in names:
+            folders[:] = [name for name in folders if name not in COPIES]
+        found += [Path(place, name) for name in names if name.endswith(".json")]
+    return sorted(found)
+
+
+def report_fault(path: Path, error: Exception, faults: list[str] | None) -> None:
+    """Keep what is wrong with a file as a sentence, or raise it where nobody keeps it."""
+    said = str(error)
+    if isinstance(error, OSError):
+        said = f"{shown(str(error.filename or path))} cannot be read: {error.strerror}. Check its permissions."
+    if faults is None:
+        raise ComparisonError(said) from error
+    faults.append(said)
 
 
 def _read_run(path: Path) -> RecordedRun:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        manifest, values = content["manifest"], read_values(content["results"])
-        setting = setting_of(manifest) if "backbone" in manifest or len(values) else None
-        absent = {facts["title"]: facts["reason"] for facts in manifest.get("absent", {}).values()}
-        late = [facts for name, facts in manifest["targets"].items() if name not in set(values.dataset)]
-        absent |= {_source(facts)["title"]: "not scored yet" for facts in late}
-        values = values[values.metric != PUBLISHED_PRO]  # no table shows it next to PRO
-        if setting is not None:
-            values = _with_facts(values, path.parent, setting, manifest)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        msg = f"{path} cannot be read as the results of a run ({type(error).__name__}: {error}). Pass run folders only."
-        raise ComparisonError(msg) from error
+    content, values = read_results(path, for_display=True)
+    manifest = content["manifest"]
+    setting = setting_of(manifest) if manifest.get("backbone") is not None else None
+    absent = {facts["title"]: facts["reason"] for facts in (manifest.get("absent") or {}).values()}
+    late = [facts for name, facts in manifest["targets"].items() if name not in set(values.dataset)]
+    absent |= {_source(facts)["title"]: "not scored yet" for facts in late}
+    values = values[values.metric != PUBLISHED_PRO]  # no table shows it next to PRO
+    if setting is not None:
+        values = _with_facts(values, path.parent, setting, manifest)
     return RecordedRun(path.parent, manifest, setting, values, absent)
 
 
@@ -273,7 +318,7 @@ class Measured:
                 label = next(one.label for one in self.series if one.name == series)
                 msg = (
                     f"All seeds of {label} must train on the same images and score the same images of {title}, but "
-                    f"{complete.run.iloc[0]} differs from {complete.run.iloc[1]}. Report them separately."
+                    f"{shown(complete.run.iloc[0])} differs from {shown(complete.run.iloc[1])}. Report them separately."
                 )
                 raise ComparisonError(msg)
             chosen[str(series), str(title)] = int(complete.index[0])
@@ -336,8 +381,8 @@ def _refuse_contradiction(same: pd.DataFrame) -> None:
             one = first.iloc[0]
             of = f"{one.auxiliary} and seed {one.seed}" if one.auxiliary else "a method that trains nothing"
             msg = (
-                f"{one.target} has different results for {of} in {Path(one.run) / RESULTS} and "
-                f"{Path(other.run[0]) / RESULTS}. Leave one of them out."
+                f"{one.target} has different results for {of} in {shown(Path(one.run) / RESULTS)} and "
+                f"{shown(Path(other.run[0]) / RESULTS)}. Leave one of them out."
             )
             raise ComparisonError(msg)
 

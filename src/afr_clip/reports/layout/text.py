@@ -46,18 +46,31 @@ def write_records(
 
 def to_markdown(grids: Sequence[Grid], block: str = "") -> str:
     """Write grids with the same columns as one table; ``block`` heads a first column with the name of each grid."""
-    labels = [f"{heading.group} {heading.label}".strip() for heading in grids[0].headings]
+    labels = [escape_markdown(f"{heading.group} {heading.label}".strip()) for heading in grids[0].headings]
     rows = [labels, ["---" if heading.is_text else "---:" for heading in grids[0].headings]]
     body = [(grid.name, row) for grid in grids for row in (*grid.body, *grid.foot)]
-    rows += [[f"**{cell.shown}**" if cell.is_strong else cell.shown for cell in row] for _, row in body]
+    rows += [[f"**{_cell(cell)}**" if cell.is_strong else _cell(cell) for cell in row] for _, row in body]
     if block:
-        rows = [[name, *row] for name, row in zip([block, "---", *(name for name, _ in body)], rows, strict=True)]
-    return "".join(f"| {' | '.join(map(escape_markdown, row))} |\n" for row in rows)
+        names = [block, "---", *(escape_markdown(name) for name, _ in body)]
+        rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(cell: TableCell) -> str:
+    return escape_markdown(cell.shown)
 
 
 def escape_markdown(text: str) -> str:
-    """Write text so that Markdown shows it unchanged, on one line of a table."""
-    return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+    r"""Write text so that Markdown shows it unchanged, on one line of a table.
+
+    Example:
+        >>> print(escape_markdown("a_b | *c* [d](https://e) `f` <g>"))
+        a_b \| \*c\* \[d\](https:&#47;&#47;e) \`f\` &lt;g>
+    """
+    text = re.sub(r"[\\`*\[\]|~$]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)  # within a word it means nothing
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+    return text.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("\n", " ")  # addresses become links
 
 
 def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:

@@ -2,11 +2,14 @@
 
 import base64
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+
+from afr_clip.files import shown
 
 SHEETS = {
     "highest": "The images with the highest scores of all",
@@ -18,7 +21,12 @@ SHEETS = {
 LARGEST_SIZE = (1400, 16383)
 """Pictures are embedded no wider and no taller than this; a WebP cannot be taller."""
 
+MOST_PIXELS = 100_000_000
+"""Of a picture that is read; a sheet of a hundred images has 28 million."""
+
 QUALITY = 80
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,37 @@ PictureGroup = tuple[str, list[EmbeddedPicture]]
 """Pictures under a common heading."""
 
 
-def read_pictures(heading: str, captions: Mapping[Path, str]) -> PictureGroup:
-    """Read the files that exist, each with its caption, as a group that may be empty."""
-    found = {path: caption for path, caption in captions.items() if path.exists()}
-    return heading, [read_picture(path, caption, f"{heading}: {caption}") for path, caption in found.items()]
+def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> PictureGroup:
+    """Read the files that exist in a folder, each with its caption, as a group that may be empty.
+
+    A file that lies elsewhere or is no picture of ours is left out with a warning.
+
+    Args:
+        captions: By the path of each file below the folder.
+    """
+    pictures = []
+    for name, caption in captions.items():
+        path = folder / name
+        try:
+            if not path.resolve().is_relative_to(folder.resolve()):
+                logger.warning("%s lies outside %s and is left out of the page.", shown(name), shown(folder))
+            elif path.is_file():
+                pictures.append(read_picture(path, caption, f"{heading}: {caption}"))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for a damaged file
+            logger.warning("%s is left out of the page, because it cannot be read: %s", shown(path), error)
+    return heading, pictures
 
 
 def read_picture(path: Path, caption: str, alt: str) -> EmbeddedPicture:
-    """Read a picture and make it small enough to embed: as WebP, no larger than `LARGEST_SIZE`."""
-    with Image.open(path) as image:
+    """Read a picture and make it small enough to embed: as WebP, no larger than `LARGEST_SIZE`.
+
+    Raises:
+        ValueError: If it is larger than any sheet of ours.
+    """
+    with Image.open(path, formats=("PNG", "JPEG")) as image:
+        if image.width * image.height > MOST_PIXELS:
+            msg = f"it has {image.width} x {image.height} pixels, and {MOST_PIXELS:,} are the most."
+            raise ValueError(msg)
         picture = image.convert("RGB")
     picture.thumbnail(LARGEST_SIZE)
     buffer = io.BytesIO()

@@ -91,7 +91,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if key == "_target_" and (names := _NAMED_BY_TARGET.get(path.removesuffix("."))):
-            yield f"{path}name", names.get(value, value)
+            yield f"{path}name", names.get(str(value), value)
         elif key.startswith("_"):
             continue
         elif isinstance(value, Mapping):

@@ -30,8 +30,7 @@ def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
     An evaluate run did not train, so its checkpoint has them: ``auxiliary``, ``seed`` and more.
     """
-    training: Mapping[str, Any] | None = manifest if "auxiliary" in manifest else manifest.get("checkpoint")
-    return training
+    return manifest if manifest.get("auxiliary") is not None else manifest.get("checkpoint")
 
 
 def is_published_backbone(backbone: Mapping[str, Any], module: str) -> bool:
@@ -71,9 +70,9 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     weights = " with random weights" if backbone["random_weights"] else ""
     facts = [
         ("Method", method_of(manifest)),
-        ("Command", shlex.join(["python", "-m", f"afr_clip.{manifest['command']}", *manifest["overrides"]])),
+        ("Command", shlex.join(["afr-clip", manifest["command"], *manifest["overrides"]])),
         ("Started", str(manifest["started"])),
-        ("Commit", _commit(manifest["commit"])),
+        ("Commit", _commit(manifest.get("commit"))),
         ("Seed", str(manifest["seed"])),
         (
             "Backbone",
@@ -83,7 +82,7 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     trained = training_of(manifest)
     facts += [] if trained is None else [("Trained on", _dataset(trained["auxiliary"]))]
     if checkpoint is not None:
-        of = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint['commit'])}"
+        of = f"seed {checkpoint['seed']}, epochs {checkpoint['epochs']}, commit {_commit(checkpoint.get('commit'))}"
         facts.append(("Checkpoint", f"{checkpoint['path']}: {of}"))
     released = manifest.get("released_weights")
     if released is not None:

@@ -1,9 +1,8 @@
 """What a run measured, written and read back: ``results.json``, ``results.csv`` and ``scores.csv``."""
 
 import csv
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import pandas as pd
 from rich.table import Table
 
 from afr_clip.files import from_cell
-from afr_clip.metrics.average import METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
+from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.reports.record.run_folder import write_csv, write_json
+from afr_clip.reports.record.schema import Results, Scored, read_record, require
 
 RESULTS = "results.json"
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
@@ -133,6 +133,58 @@ def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table
 
 
+def read_results(path: Path, *, for_display: bool = False) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Read ``results.json``: its content, and its values as `read_values` gives them.
+
+    Raises:
+        RecordError: If it is not the results of a run.
+        OSError: If it cannot be read.
+    """
+    content = read_record(path, Results, for_display=for_display)
+    require(path, Results, _foreign_values(content))
+    values = read_values(content["results"])
+    require(path, Results, _incomplete(values))
+    return content, values
+
+
+def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
+    manifest = content["manifest"]
+    if manifest.get("targets") is None:
+        yield "manifest.targets is missing"
+        return
+    if content["results"] and manifest.get("backbone") is None:
+        yield "manifest.backbone is missing"
+    for dataset in dict.fromkeys(result["dataset"] for result in content["results"]):
+        for key, place in (
+            ("manifest.targets", manifest["targets"]),
+            ("categories_in_mean", content["categories_in_mean"]),
+            ("vanished_defects", content["vanished_defects"]),
+        ):
+            if dataset not in place:
+                yield f"{key}.{dataset} is missing"
+        defined = content["categories_in_mean"].get(dataset, {})
+        yield from (f"categories_in_mean.{dataset}.{metric} is missing" for metric in METRICS if metric not in defined)
+    for place, result in enumerate(content["results"]):
+        value = result["value"]
+        if result["metric"] not in {*METRICS, PUBLISHED_PRO}:
+            yield f"results[{place}].metric must be one of {', '.join(METRICS)}, got {result['metric']}"
+        if value is not None and not 0 <= value <= 1:
+            yield f"results[{place}].value must lie in [0, 1], got {value}"
+        if min(result["num_normal"], result["num_anomalous"]) < 0:
+            yield f"results[{place}] must have no negative count of images"
+
+
+def _incomplete(values: pd.DataFrame) -> Iterator[str]:
+    for name, of_dataset in values.groupby("dataset", sort=False):
+        rows = [of_row for _, of_row in of_dataset.groupby("row", sort=False)]
+        if len(rows) < 2 or rows[-1].category.iloc[0] != MEAN:
+            yield f"the results of {name} must be categories and then their {MEAN}"
+        for of_row in rows:
+            lacking = [metric for metric in METRICS if metric not in set(of_row.metric)]
+            if lacking:
+                yield f"{name}/{of_row.category.iloc[0]} lacks {', '.join(lacking)}"
+
+
 def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
     """Write ``scores.csv``: one image per row, its score with all digits."""
     table = (
@@ -172,7 +224,9 @@ def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, Score
         with something else.
     """
     path = folder / RESULTS
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"manifest": {}}
+    if not path.exists():
+        return None
+    content = read_record(path, Scored)
     if content["manifest"].get("scored_with") != scored_with:
         return None
     images: dict[str, list[ImageRow]] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from afr_clip.files import as_cell, remove_abandoned, written_whole
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys, flat
+from afr_clip.reports.record.schema import Setup, read_record
 
 MANIFEST = "manifest.json"
 
@@ -59,7 +60,7 @@ def open_run(folder: Path, *, resume: bool, config: Mapping[str, Any]) -> dict[s
     path = folder / MANIFEST
     if not (resume and path.exists()):
         return None
-    earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    earlier = read_record(path, Setup)
     changed = [
         key
         for key in differing_keys(earlier["config"], config)

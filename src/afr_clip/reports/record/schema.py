@@ -124,7 +124,7 @@ class ReleasedWeights:
 
 @dataclass
 class Manifest:
-    """Where the numbers of a run come from."""
+    """The manifest of a run: where its numbers come from."""
 
     command: str
     overrides: list[str]
@@ -144,6 +144,30 @@ class Manifest:
     absent: dict[str, Absent] | None = None
     choices: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
+
+
+@dataclass
+class Mirrored:
+    """The manifest of a run: what its loggers are told."""
+
+    command: str
+    config: Config
+    auxiliary: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    choices: dict[str, Any] | None = None
+
+
+@dataclass
+class Setup:
+    """The manifest of a run: what it must share with the run that resumes it."""
+
+    config: dict[str, Any]
+
+
+@dataclass
+class Durations:
+    """The manifest of a run: how long it took."""
+
     seconds_training: float | None = None
     seconds_scoring: dict[str, float] | None = None
 
@@ -162,12 +186,29 @@ class Value:
 
 @dataclass
 class Results:
-    """``results.json``."""
+    """The results of a run: ``results.json``."""
 
     results: list[Value]
     categories_in_mean: dict[str, dict[str, int]]
     vanished_defects: dict[str, dict[str, int]]
     manifest: Manifest
+
+
+@dataclass
+class ScoredWith:
+    """The manifest in the results of a run: whether its numbers still hold."""
+
+    scored_with: dict[str, Any] | None = None
+    targets: dict[str, Any] | None = None
+
+
+@dataclass
+class Scored:
+    """The results of a run: what a run that resumes it keeps."""
+
+    manifest: ScoredWith
+    results: list[Value]
+    vanished_defects: dict[str, dict[str, int]] | None = None
 
 
 @dataclass
@@ -183,12 +224,39 @@ class SweepCell:
 
 @dataclass
 class Experiment:
-    """``EXPERIMENT.json`` of a sweep."""
+    """The record of a sweep: ``EXPERIMENT.json``."""
 
     experiment: str
     reference: str
     cells: list[SweepCell]
     overrides: list[str] | None = None
+
+
+@dataclass
+class SweepHead:
+    """The record of a sweep: ``EXPERIMENT.json`` or ``search.json``."""
+
+    experiment: str
+    decisive: list[str]
+    axes: dict[str, Any]
+    reference: str | None = None
+    cells: list[SweepCell] | None = None
+
+
+@dataclass
+class CellPlan:
+    """The plan of a cell: ``cell.json``."""
+
+    digest: str
+    overrides: list[str]
+    results: list[str]
+
+
+@dataclass
+class CellFailure:
+    """The mark of a cell that failed."""
+
+    error: str
 
 
 @dataclass
@@ -204,7 +272,7 @@ class Trial:
 
 @dataclass
 class Search:
-    """``search.json``."""
+    """The record of a search: ``search.json``."""
 
     trials: list[Trial]
     objective: dict[str, Any] | None = None
@@ -223,7 +291,7 @@ class Picture:
 
 @dataclass
 class HeatMaps:
-    """``heat_maps/DATASET/index.json``."""
+    """The index of heat maps: ``heat_maps/DATASET/index.json``."""
 
     lowest: float
     highest: float
@@ -287,7 +355,7 @@ class DiagnosedDataset:
 
 @dataclass
 class Diagnosis:
-    """``diagnosis.json``."""
+    """The diagnosis of a run: ``diagnosis.json``."""
 
     untrained: bool
     wrong_category: str
@@ -295,7 +363,7 @@ class Diagnosis:
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - plain values of any kind
-    """Read a JSON file of plain values, every text in it in one line of printable characters.
+    """Read a JSON file of plain values.
 
     Raises:
         RecordError: If the file is too large, is not JSON, or holds an infinite number or too deep a nesting.
@@ -304,20 +372,24 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - plain values of any kind
     size = path.stat().st_size
     if not path.is_file() or size > LARGEST:
         fault = f"it has {size:,} bytes, and {LARGEST:,} is the most" if path.is_file() else "it is not a regular file"
-        raise RecordError(_unusable(path, "JSON", fault))
+        raise RecordError(_unusable(path, "a JSON file", fault))
     try:
         # NaN is what other writers call an undefined value.
         content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_undefined)
-        return _cleaned(content, DEEPEST)
+        _require_bounds(content, DEEPEST)
+        return content
     except RecursionError:
         fault = _TOO_DEEP
     except ValueError as error:  # also of bytes that are not UTF-8
         fault = str(error)
-    raise RecordError(_unusable(path, "JSON", fault))
+    raise RecordError(_unusable(path, "a JSON file", fault))
 
 
-def read_record(path: Path, kind: type) -> dict[str, Any]:
+def read_record(path: Path, kind: type, *, for_display: bool = False) -> dict[str, Any]:
     """Read a JSON file that holds one of the classes of this module.
+
+    Args:
+        for_display: Whether to return every text in one line of printable characters.
 
     Raises:
         RecordError: If it does not; the sentence names the file and the keys.
@@ -325,7 +397,7 @@ def read_record(path: Path, kind: type) -> dict[str, Any]:
     """
     content = read_json(path)
     require(path, kind, faults_of(content, kind, ""))
-    return dict(content)
+    return dict(_displayed(content) if for_display else content)
 
 
 def require(path: Path, kind: type, faults: Iterator[str]) -> None:
@@ -393,20 +465,26 @@ def _undefined(constant: str) -> None:
         raise ValueError(msg)
 
 
-def _cleaned(value: Any, depth: int) -> Any:  # noqa: ANN401
+def _require_bounds(value: object, depth: int) -> None:
     if depth < 0:
         raise ValueError(_TOO_DEEP)
-    if isinstance(value, str):
-        return in_one_line(value)
-    if isinstance(value, dict):
-        return {in_one_line(key): _cleaned(item, depth - 1) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(item, depth - 1) for item in value]
     if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and math.isinf(value)):
         msg = "it holds a number that is too large"
         raise ValueError(msg)
-    return value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _require_bounds(item, depth - 1)
+
+
+def _displayed(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return in_one_line(value)
+    if isinstance(value, dict):
+        return {in_one_line(key): _displayed(item) for key, item in value.items()}
+    return [_displayed(item) for item in value] if isinstance(value, list) else value
 
 
 def _unusable(path: Path, what: str, fault: str) -> str:
-    return f"{shown(path)} cannot be read as {what.strip('`.')}: {fault}. Restore the file, or leave its folder out."
+    fault = in_one_line(fault)
+    named = what.split(":", maxsplit=1)[0].removesuffix(".")
+    what = f"{named[0].lower()}{named[1:]}"
+    return f"{shown(path)} cannot be read as {what}: {fault}. Restore the file, or leave its folder out."

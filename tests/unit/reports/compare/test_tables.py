@@ -282,5 +282,5 @@ def test_every_run_is_named_with_what_it_gave(tmp_path):
     said = "c0ffeec0ffee, with uncommitted changes"
     label = labels[runs[0].setting.key]
     assert rows[0] == [str(tmp_path / "a"), label, "train", "VisA", "4", "MPDD", "2025-01-02", said]
-    assert rows[1] == [str(tmp_path / "b"), "", "train", "nothing", "", "", "", "unknown"]
+    assert rows[1] == [str(tmp_path / "b"), "", "train", "nothing", "", "", "2026-11-28", "unknown"]
     assert rows[2][3:6] == ["nothing", "", "MPDD"]

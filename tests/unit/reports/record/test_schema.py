@@ -3,7 +3,7 @@ import json
 import pytest
 
 from afr_clip.reports.record import schema
-from afr_clip.reports.record.schema import HeatMaps, RecordError, Search, read_json, read_record
+from afr_clip.reports.record.schema import HeatMaps, RecordError, Search, read_record
 
 SEARCH = {"trials": [{"number": 0, "params": {"lr": 0.1}, "state": "done", "value": 1}], "more": "of another version"}
 
@@ -24,7 +24,7 @@ def test_every_fault_is_named_by_its_key_or_counted(tmp_path):
     path = tmp_path / "search.json"
     path.write_text(json.dumps({"trials": [{"number": True, "params": [], "value": "0.5"}], "objective": 3}))
     assert refusal(path) == (
-        f"{path} cannot be read as search.json: trials[0].state is missing; trials[0].number must be a "
+        f"{path} cannot be read as the record of a search: trials[0].state is missing; trials[0].number must be a "
         "whole number, got true; trials[0].params must be an object, got []; 2 more. Restore the file, or leave its "
         "folder out."
     )
@@ -59,10 +59,12 @@ def test_a_mark_of_byte_order_and_another_writers_nan_do_no_harm(tmp_path):
     assert read_record(path, Search)["trials"][0]["value"] is None
 
 
-def test_text_is_one_line_that_can_be_written(tmp_path):
+def test_text_is_displayed_in_one_line_that_can_be_written(tmp_path):
     path = tmp_path / "a.json"
-    path.write_text(r'{"a\nb": ["\u0000", "\ud800", "c:\\d"]}')
-    assert read_json(path) == {r"a\nb": [r"\x00", r"\ud800", r"c:\d"]}
+    path.write_text(r'{"trials": [], "objective": {"a\nb": ["\u0000", "\ud800", "c:\\d"]}}')
+    objective = read_record(path, Search, for_display=True)["objective"]
+    assert objective == {r"a\nb": [r"\x00", r"\ud800", r"c:\d"]}
+    assert read_record(path, Search)["objective"] == {"a\nb": ["\x00", "\ud800", "c:\\d"]}
 
 
 def test_a_file_that_is_too_large_or_no_file_is_not_opened(tmp_path, monkeypatch):

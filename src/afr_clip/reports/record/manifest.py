@@ -1,5 +1,6 @@
 """The manifest of a run: where its numbers come from."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -43,25 +44,43 @@ def build_manifest(command: str, overrides: Sequence[str], config: Mapping[str, 
     }
 
 
+GIT_SECONDS = 10
+"""How long git may take, on a network drive that hangs for example."""
+
+_HARMLESS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+"""Options with which git takes no lock and runs no program that a repository's config names."""
+
+_OF_ANOTHER_REPOSITORY = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
+"""Variables that git sets for a hook, from which a run may have been started."""
+
+
 def _commit() -> dict[str, Any] | None:
     """Return hash and dirty flag of the checkout this package runs from; ``None`` outside one."""
     here = Path(__file__).resolve().parent
     try:
-        head = _git(here, "rev-parse", "HEAD")
         # An installed package may lie inside a checkout of something else.
-        tracked = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
-        return (
-            {"hash": head, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
-            if tracked
-            else None
-        )
-    except (OSError, subprocess.CalledProcessError):
+        if not _git(here, "ls-files", "--error-unmatch", Path(__file__).name):
+            return None
+        changes = _git(here, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+        return {"hash": _git(here, "rev-parse", "HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_REPOSITORY}
+    environment |= {"GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *_HARMLESS, *arguments],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment,
+        timeout=GIT_SECONDS,
+    )
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -1,7 +1,9 @@
 import json
+import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,21 +75,71 @@ def test_without_git_there_is_no_commit(monkeypatch):
     assert build()["commit"] is None
 
 
-def test_the_commit_is_the_checkouts_own(monkeypatch, tmp_path):
-    def git(*arguments: str) -> str:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        line = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    line = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
 
-    git("init", "--quiet")
-    (tmp_path / "manifest.py").write_text("a = 1\n")
-    git("add", "manifest.py")
-    git("commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "manifest.py"))
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A repository of two commits that holds this package's file."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    for content in ("a = 0\n", "a = 1\n"):
+        (folder / "manifest.py").write_text(content)
+        git(folder, "add", "manifest.py")
+        git(folder, "commit", "--quiet", "--message", content)
+    monkeypatch.setattr(manifest, "__file__", str(folder / "manifest.py"))
+    return folder
+
+
+def test_the_commit_is_the_checkouts_own(checkout, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/elsewhere")  # as in a hook
     commit = build()["commit"]
-    assert commit == {"hash": git("rev-parse", "HEAD"), "dirty": False}
+    monkeypatch.delenv("GIT_DIR")
+    assert commit == {"hash": git(checkout, "rev-parse", "HEAD"), "dirty": False}
     assert re.fullmatch("[0-9a-f]{40}", commit["hash"])
-    (tmp_path / "untracked.txt").touch()
+    (checkout / "untracked.txt").touch()
     assert build()["commit"]["dirty"] is False
-    (tmp_path / "manifest.py").write_text("a = 2\n")
+    (checkout / "manifest.py").write_text("a = 2\n")
     assert build()["commit"]["dirty"] is True
+
+
+@pytest.mark.parametrize("kind", ["worktree", "shallow clone"])
+def test_other_kinds_of_checkouts_have_a_commit_too(checkout, tmp_path, monkeypatch, kind):
+    other = tmp_path / "other"
+    if kind == "worktree":
+        git(checkout, "worktree", "add", "--quiet", str(other))
+    else:
+        git(tmp_path, "clone", "--quiet", "--depth=1", checkout.as_uri(), str(other))
+    monkeypatch.setattr(manifest, "__file__", str(other / "manifest.py"))
+    assert build()["commit"] == {"hash": git(checkout, "rev-parse", "HEAD"), "dirty": False}
+
+
+def test_reading_the_commit_changes_nothing_and_runs_nothing(checkout):
+    program = checkout / "run.sh"
+    program.write_text(f"#!/bin/sh\ntouch {checkout}/ran\n")
+    program.chmod(0o755)
+    git(checkout, "config", "core.fsmonitor", str(program))
+    git(checkout, "config", "core.hooksPath", str(checkout))
+    os.utime(checkout / "manifest.py", (1, 1))  # a status would refresh the index for it
+    before = (checkout / ".git" / "index").read_bytes()
+    assert build()["commit"]["dirty"] is False
+    assert not (checkout / "ran").exists()
+    assert (checkout / ".git" / "index").read_bytes() == before
+    git(checkout, "status")
+    assert (checkout / "ran").exists()  # the config does what it is meant to do
+    assert (checkout / ".git" / "index").read_bytes() != before
+
+
+def test_a_git_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
+    program = tmp_path / "git"
+    program.write_text("#!/bin/sh\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(manifest, "GIT_SECONDS", 0.1)
+    started = time.monotonic()
+    assert build()["commit"] is None
+    assert time.monotonic() - started < 5

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.efficientnet import fold_batch_norms, from_published_names, trim
 from afr_clip.clip.settings import CNNSettings
-from afr_clip.clip.weights import hub_or_cache, load_exactly, read_state_dict, weight_path
+from afr_clip.clip.weights import HUB, from_cache_or_hub, load_exactly, read_state_dict, weight_path
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Normalisation assumed for networks that do not state their own."""
@@ -101,21 +101,30 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
             f"{settings.architecture!r}. Choose one of them, or write {architecture} alone."
         )
         raise ValueError(msg)
-    try:
+
+    def build() -> nn.Module:
         # The seed fixes random weights; loaded weights overwrite them.
-        with torch.random.fork_rng(devices=[]), hub_or_cache():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = timm.create_model(
+            network: nn.Module = timm.create_model(
                 settings.architecture, features_only=True, out_indices=settings.stages, pretrained=settings.downloads
             )
-            trim(network)
+            return network
+
+    try:
+        network = from_cache_or_hub(build)
     except (OSError, RuntimeError) as error:
+        if not settings.downloads:
+            raise
+        published = timm.get_pretrained_cfg(settings.architecture)
         msg = (
-            f"The weights of the CNN {settings.architecture} could not be downloaded ({type(error).__name__}). "
-            f"Download them on a machine with a network and pass backbone.cnn.weights=PATH, or "
-            f"switch the image prompt off with module.network.self_prompting.image_prompt=false."
+            f"The weights of the CNN {settings.architecture} could not be downloaded ({type(error).__name__}). Fetch "
+            f"model.safetensors from {HUB}/{published.hf_hub_id} on a machine with a network, copy it here, and pass "
+            f"backbone.cnn.weights=PATH. Or switch the image prompt off with "
+            f"module.network.self_prompting.image_prompt=false."
         )
         raise FileNotFoundError(msg) from error
+    trim(network)
     if settings.weights is not None:
         path = weight_path(settings.weights)
         state, own = from_published_names(read_state_dict(path)), network.state_dict()

@@ -1,20 +1,28 @@
 """Build the towers from their settings: architecture, weights, activation, input size."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from typing import Any
 
 import open_clip
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
-from afr_clip.clip.weights import fingerprint, hub_or_cache, load_clip_weights, resize_input, weight_path
+from afr_clip.clip.weights import (
+    HUB,
+    fingerprint,
+    from_cache_or_hub,
+    load_clip_weights,
+    resize_input,
+    weight_path,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,35 +66,8 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
             another architecture, or the input size is no multiple of the patch size.
     """
     check_architecture(settings)
-    download, way = _tag_to_download(settings), settings.position_embeddings
-    # open_clip interpolates while it loads published weights, and only with antialiasing.
-    resized_later = download is not None and way is not PositionEmbeddings.bicubic_antialias
-    size = None if resized_later else settings.image_size
-    # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
-    seeded = torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext()
-    try:
-        with seeded, hub_or_cache():
-            if settings.random_weights:
-                torch.manual_seed(0)
-            clip = open_clip.create_model(
-                settings.architecture,
-                pretrained=download,
-                force_image_size=size,
-                pretrained_text=False,
-                quick_gelu=settings.quick_gelu != settings.other_activation,
-            )
-    except (OSError, RuntimeError) as error:
-        if download is None:
-            raise
-        source = open_clip.get_pretrained_url(settings.architecture, download) or "its page on the model hub"
-        msg = (
-            f"The weights {download!r} of {settings.architecture} could not be downloaded ({type(error).__name__}). "
-            f"Fetch {source} on a machine with a network, then pass backbone.weights=PATH."
-        )
-        raise FileNotFoundError(msg) from error
-    if resized_later:
-        resize_input(clip, settings.image_size, way)
-
+    way = settings.position_embeddings
+    clip, tokenizer = _load_clip(settings)
     cnn = view = stem = None
     if settings.cnn_stem or needs_cnn:
         preprocessing = clip.visual.preprocess_cfg
@@ -105,8 +86,46 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
     if view is not None:  # only now: weight files hold the embedding and not the CNN
         stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
-    backbone = CLIPBackbone(clip, open_clip.get_tokenizer(settings.architecture), settings.tap_layers, stem)
+    backbone = CLIPBackbone(clip, tokenizer, settings.tap_layers, stem)
     return Towers(settings, backbone, cnn)
+
+
+def _load_clip(settings: BackboneSettings) -> tuple[Any, Callable[[Sequence[str]], Tensor]]:
+    """Build open_clip's model, with published weights if they are asked for, and its tokenizer."""
+    download, way = _tag_to_download(settings), settings.position_embeddings
+    # open_clip interpolates while it loads published weights, and only with antialiasing.
+    resized_later = download is not None and way is not PositionEmbeddings.bicubic_antialias
+    size = None if resized_later else settings.image_size
+
+    def build() -> tuple[Any, Callable[[Sequence[str]], Tensor]]:
+        # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
+        with torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext():
+            if settings.random_weights:
+                torch.manual_seed(0)
+            clip = open_clip.create_model(
+                settings.architecture,
+                pretrained=download,
+                force_image_size=size,
+                pretrained_text=False,
+                quick_gelu=settings.quick_gelu != settings.other_activation,
+            )
+            return clip, open_clip.get_tokenizer(settings.architecture)
+
+    try:
+        clip, tokenizer = from_cache_or_hub(build)
+    except (OSError, RuntimeError) as error:
+        if download is None:
+            raise
+        published = open_clip.get_pretrained_cfg(settings.architecture, download)
+        source = published.get("url") or f"{HUB}/{published.get('hf_hub', '')}"
+        msg = (
+            f"The weights {download!r} of {settings.architecture} could not be downloaded ({type(error).__name__}). "
+            f"Fetch {source} on a machine with a network, copy it here, and pass backbone.weights=PATH."
+        )
+        raise FileNotFoundError(msg) from error
+    if resized_later:
+        resize_input(clip, settings.image_size, way)
+    return clip, tokenizer
 
 
 @contextmanager
@@ -133,13 +152,14 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
     """
     with as_file(files("afr_clip.clip") / "architectures") as folder:
         open_clip.add_model_config(folder)
-    config = open_clip.get_model_config(settings.architecture)
-    if config is None:
+    # Only names of its list: `hf-hub:...` would be looked up at once, and is a name that a checkpoint could hold.
+    if settings.architecture not in open_clip.list_models():
         msg = (
             f"backbone.architecture must be a model of open_clip, got {settings.architecture!r}. "
             f"open_clip.list_models() names them; the paper's is ViT-L-14-336-quickgelu."
         )
         raise ValueError(msg)
+    config = open_clip.get_model_config(settings.architecture)
     has_quick_gelu = bool(config.get("quick_gelu", False))
     trained_with = settings.quick_gelu
     if _tag_to_download(settings):

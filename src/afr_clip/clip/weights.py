@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import re
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from re import Pattern
-from typing import Any
+from socket import create_connection, getdefaulttimeout, setdefaulttimeout
+from threading import Event, Thread
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -24,6 +25,9 @@ from afr_clip.files import shown
 
 PACKAGED = "package:"
 """Prefix of a weight file inside an installed Python package."""
+
+HUB = "https://huggingface.co"
+"""Where published weights are fetched by hand."""
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that describe the model instead of being weights."""
@@ -43,27 +47,59 @@ NOTHING = re.compile("(?!)")
 """Matches no name."""
 
 
-@contextmanager
-def hub_or_cache() -> Iterator[None]:
-    """Let open_clip and timm fetch weights, without a minute of retries if there is no network.
+ANSWER_SECONDS = 8.0
+"""How long a hub may take to answer, and then to send the next part of a file."""
 
-    Looks the hub's name up once; without an answer, only the local cache is searched. Silences the libraries' own error
-    logs, because the caller raises one error that says what is missing.
+Built = TypeVar("Built")
+
+
+def from_cache_or_hub(build: Callable[[], Built]) -> Built:
+    """Let open_clip and timm build a model: with what their caches hold, or else with what they download.
+
+    Nothing asks the network if all is there, and only a few seconds are waited for a hub that does not answer. Silences
+    the libraries' own error logs, because the caller raises one error that says what is missing.
+
+    Args:
+        build: Called once, or twice if something must be downloaded.
+
+    Raises:
+        OSError: If something can be neither found nor downloaded.
     """
-    was_offline, was_disabled = constants.HF_HUB_OFFLINE, logging.root.manager.disable
-    reachable = True
-    if not getproxies():  # a proxy resolves names itself
-        try:
-            socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname or "", 443)
-        except OSError:
-            reachable = False
-    constants.HF_HUB_OFFLINE = was_offline or not reachable
+    was_offline, was_disabled, was_patient = constants.HF_HUB_OFFLINE, logging.root.manager.disable, getdefaulttimeout()
     logging.disable(logging.ERROR)
+    setdefaulttimeout(ANSWER_SECONDS)  # for downloads that set no limit of their own
+    random_state = torch.get_rng_state()
     try:
-        yield
+        constants.HF_HUB_OFFLINE = True
+        try:
+            return build()
+        except (OSError, RuntimeError):
+            if was_offline or not _hub_answers():
+                raise
+        constants.HF_HUB_OFFLINE = False
+        torch.set_rng_state(random_state)  # a run that downloads draws the same numbers as the runs after it
+        return build()
     finally:
         logging.disable(was_disabled)
+        setdefaulttimeout(was_patient)
         constants.HF_HUB_OFFLINE = was_offline
+
+
+def _hub_answers() -> bool:
+    if getproxies():  # a proxy looks names up itself
+        return True
+    hub = urlparse(constants.ENDPOINT)
+    answered = Event()
+
+    def ask() -> None:
+        with suppress(OSError):
+            create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443))).close()
+            answered.set()
+
+    asking = Thread(target=ask, daemon=True)  # looking a name up knows no time limit
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    return answered.is_set()
 
 
 def weight_path(weights: str) -> Path:

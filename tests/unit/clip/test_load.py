@@ -240,7 +240,10 @@ def test_without_network_and_file_one_sentence_says_what_to_fetch():
     with pytest.raises(FileNotFoundError, match=r"Fetch https://\S+ViT-B-32\.pt .* backbone\.weights=PATH"):
         load_towers(clip, needs_cnn=False)
     cnn = replace(TINY, cnn=replace(CNN, architecture="resnet18", pretrained=True, random_weights=False))
-    with pytest.raises(FileNotFoundError, match=r"CNN resnet18 .* backbone\.cnn\.weights=PATH"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"CNN resnet18 .* Fetch model\.safetensors from https://\S+/timm/resnet18\.\S+ .*cnn\.weights=PATH",
+    ):
         load_towers(cnn, needs_cnn=True)
 
 
@@ -265,6 +268,9 @@ def test_input_size_must_be_a_multiple_of_the_patch_size():
     ("changes", "message"),
     [
         ({"architecture": "ViT-X"}, "must be a model of open_clip, got 'ViT-X'"),
+        ({"architecture": "hf-hub:someone/x"}, "must be a model of open_clip, got 'hf-hub:someone/x'"),
+        ({"architecture": "local-dir:/etc"}, "must be a model of open_clip, got 'local-dir:/etc'"),
+        ({"cnn": replace(CNN, architecture="hf-hub:someone/x")}, "must be a timm model, got 'hf-hub:someone/x'"),
         ({"cnn": replace(CNN, architecture="resnet_x")}, "must be a timm model, got 'resnet_x'"),
     ],
 )

@@ -1,6 +1,7 @@
 import logging
 import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch.testing import assert_close
 
 import afr_clip
 from afr_clip.clip import weights
-from afr_clip.clip.weights import fill_from_release, hub_or_cache, weight_path
+from afr_clip.clip.weights import fill_from_release, from_cache_or_hub, weight_path
 
 NAMES = ("part.first", "part.second")
 
@@ -36,29 +37,85 @@ def test_a_package_that_is_not_installed_is_named(package):
         weight_path(f"package:{package}/w.pth")
 
 
-@pytest.mark.parametrize(
-    ("has_address", "proxies", "offline"), [(True, {}, False), (False, {}, True), (False, {"https": "http://p"}, False)]
-)
-def test_goes_offline_only_where_nobody_answers(monkeypatch, has_address, proxies, offline):
-    def look_up(*_: object) -> None:
-        if not has_address:
-            raise OSError
+class Hub:
+    """A builder of something that must be downloaded."""
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(weights, "getproxies", lambda: proxies)
-    monkeypatch.setattr(weights.constants, "HF_HUB_OFFLINE", False)
-    with hub_or_cache():
-        assert offline == weights.constants.HF_HUB_OFFLINE
+    def __init__(self, *, is_cached: bool = False) -> None:
+        self.is_cached = is_cached
+        self.offline: list[bool] = []
+        self.drawn: list[float] = []
+
+    def __call__(self) -> str:
+        self.drawn.append(float(torch.rand(())))
         assert logging.root.manager.disable == logging.ERROR
+        self.offline.append(weights.constants.HF_HUB_OFFLINE)
+        if not self.is_cached and weights.constants.HF_HUB_OFFLINE:
+            raise FileNotFoundError
+        return "built"
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[str, int]]:
+    """The hubs that were asked whether they answer; all of them do."""
+    hubs: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int]) -> socket.socket:
+        hubs.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(weights, "create_connection", connect)
+    monkeypatch.setattr(weights, "getproxies", dict)
+    monkeypatch.setattr(weights.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights.constants, "ENDPOINT", "https://hub.example")
+    return hubs
+
+
+def test_nobody_is_asked_for_what_is_there(asked):
+    hub = Hub(is_cached=True)
+    assert from_cache_or_hub(hub) == "built"
+    assert (hub.offline, asked) == ([True], [])
+
+
+def test_what_is_missing_is_downloaded(asked):
+    hub = Hub()
+    assert from_cache_or_hub(hub) == "built"
+    assert (hub.offline, asked) == ([True, False], [("hub.example", 443)])
+    assert hub.drawn[0] == hub.drawn[1]
     assert weights.constants.HF_HUB_OFFLINE is False
     assert logging.root.manager.disable == logging.NOTSET
+    assert socket.getdefaulttimeout() is None
 
 
-def test_a_wish_to_stay_offline_is_kept(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: None)
+def test_a_wish_to_stay_offline_is_kept(asked, monkeypatch):
     monkeypatch.setattr(weights.constants, "HF_HUB_OFFLINE", True)
-    with hub_or_cache():
-        assert weights.constants.HF_HUB_OFFLINE is True
+    with pytest.raises(FileNotFoundError):
+        from_cache_or_hub(Hub())
+    assert asked == []
+    assert weights.constants.HF_HUB_OFFLINE is True
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent"])
+def test_a_hub_that_does_not_answer_costs_a_moment(asked, monkeypatch, kind):
+    def connect(_: tuple[str, int]) -> socket.socket:
+        if kind == "refuses":
+            raise ConnectionRefusedError
+        time.sleep(2)
+        return socket.socket()
+
+    monkeypatch.setattr(weights, "create_connection", connect)
+    monkeypatch.setattr(weights, "ANSWER_SECONDS", 0.05)
+    hub, started = Hub(), time.monotonic()
+    with pytest.raises(FileNotFoundError):
+        from_cache_or_hub(hub)
+    assert time.monotonic() - started < 1
+    assert hub.offline == [True]
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_proxy_looks_names_up_itself(asked, monkeypatch):
+    monkeypatch.setattr(weights, "getproxies", lambda: {"https": "http://p"})
+    assert from_cache_or_hub(Hub()) == "built"
+    assert asked == []
 
 
 @pytest.fixture

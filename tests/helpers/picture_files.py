@@ -145,3 +145,9 @@ def picture_files(draw: st.DrawFn) -> PictureFile:
     if kind < len(_KINDS):
         return _KINDS[kind](rgb)
     return _turned(rgb, ("PNG", "JPEG", "WEBP", "TIFF")[kind - len(_KINDS)], draw(st.integers(1, 8)))
+
+
+def one_of_each() -> list[PictureFile]:
+    """The same 12 x 10 picture in every kind."""
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    return [*(kind(rgb) for kind in _KINDS), *(_turned(rgb, kind, 6) for kind in ("PNG", "JPEG", "WEBP", "TIFF"))]

@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types docs test test-unit test-integration test-regression check smoke demo bench dist clean
+.PHONY: help install format lint types docs test test-unit test-integration test-regression test-lowest fuzz fuzz-decoders check smoke demo bench dist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2}'
@@ -41,6 +41,21 @@ test-integration: $(STAMP)  ## Run the commands end to end on small trees
 
 test-regression: $(STAMP)  ## Run the tests that need real data, published weights or a GPU
 	$(PYTEST) tests/regression
+
+fuzz: $(STAMP)  ## Feed damaged and odd pictures, overrides, checkpoints, run folders and archives to the code; half an hour
+	AFR_CLIP_FUZZ=1 $(PYTEST) tests/fuzz
+
+fuzz-decoders: $(STAMP)  ## Let atheris search for pictures and masks that break the decoders, two minutes each
+	$(BIN)/pip install --quiet atheris
+	$(BIN)/python tests/fuzz/coverage_guided.py image -max_total_time=120
+	$(BIN)/python tests/fuzz/coverage_guided.py mask -max_total_time=120
+
+test-lowest: pyproject.toml  ## Run the unit tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct $(LOWEST) pyproject.toml -o .venv-lowest/versions.txt
+	.venv-lowest/bin/pip install --quiet -r .venv-lowest/versions.txt -e '.[test]' -c .venv-lowest/versions.txt
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -W default -n logical --maxprocesses=8 tests/unit tests/integration/test_commands.py
 
 docs: $(STAMP)  ## Build the documentation into docs/_build/html; warnings are errors, and no network is needed
 	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html docs docs/_build/html

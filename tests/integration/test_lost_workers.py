@@ -22,8 +22,8 @@ def losing(path):
         {end}
     return decode(path)
 
-decode = pixels.decode_image
-pixels.decode_image = losing
+decode = pixels.decode_picture
+pixels.decode_picture = losing
 run("train")
 """
 """A train command whose loading processes do not survive an image once a file exists."""

@@ -5,20 +5,33 @@ Sizes are ``(height, width)`` everywhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
-from PIL import Image
+from jaxtyping import Bool, Int, UInt8
 from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.decode import MAX_PIXELS, Picture, decode_mask, decode_picture, turned
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
+from afr_clip.files import shown
+
+SIDEWAYS = (5, 6, 7, 8)
+"""Values of the EXIF orientation that exchange height and width."""
+
+NEARLY_FULL = 0.9
+"""Share of a picture above which its mask may be inverted."""
+
+FEW_PIXELS, MOST_GROWTH = 1 << 24, 4
+"""An image on its way to another size may have so many pixels, or so many times those of the larger of both sizes."""
+
+LONGEST_SIDE, FINEST_FILTER = 1 << 17, 64
+"""Longest side that is filtered as it is, in pixels and in pixels per pixel of the result."""
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -43,29 +56,44 @@ class SampleReader:
     Attributes:
         size: Height and width in pixels.
         mask_threshold: Lowest 8-bit mask value that is anomalous; ``None`` for any value but 0 (128 in a JPEG).
+        max_pixels: Most pixels of a file.
     """
 
     size: tuple[int, int]
     mask_threshold: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def decode(self, sample: AnomalySample) -> Pixels:
-        """Decode a sample at its stored size.
+        """Decode a sample at its stored size, upright.
 
         Raises:
             DataError: If a file cannot be decoded, or image and mask differ in size.
         """
-        image = decode_image(sample.image_path)
-        height, width = image.shape[1:]
-        if sample.mask_path is None:
-            return Pixels(image, torch.zeros(height, width, dtype=torch.bool))
-        mask = decode_mask(sample.mask_path, self.mask_threshold)
-        if mask.shape != (height, width):
+        picture = decode_picture(sample.image_path, max_pixels=self.max_pixels)
+        return Pixels(picture.rgb, self.decode_truth(sample.image_path, picture, sample.mask_path))
+
+    def decode_truth(self, path: Path, picture: Picture, mask_path: Path | None) -> Bool[Tensor, "height width"]:
+        """Decode the mask of an image that was decoded from ``path``.
+
+        Viewers and labelling tools show an image upright, so a mask is taken to be drawn on that. Only one that fits
+        nothing but the pixels as the file stores them is turned like the image.
+
+        Raises:
+            DataError: If it cannot be decoded, or differs in size from the image.
+        """
+        size = picture.rgb.shape[1:]
+        if mask_path is None:
+            return torch.zeros(size, dtype=torch.bool)
+        mask = decode_mask(mask_path, self.mask_threshold, max_pixels=self.max_pixels)
+        if mask.shape != size and mask.shape == size[::-1] and picture.orientation in SIDEWAYS:
+            mask = torch.from_numpy(np.ascontiguousarray(turned(mask.numpy(), picture.orientation)))
+        if mask.shape != size:
             msg = (
-                f"An image and its mask must have the same size, but {sample.image_path} is {height} x {width} and "
-                f"{sample.mask_path} is {mask.shape[0]} x {mask.shape[1]} pixels (height x width). Correct the pairing."
+                f"An image and its mask must have the same size, but {shown(path)} is {size[0]} x {size[1]} and "
+                f"{shown(mask_path)} is {mask.shape[0]} x {mask.shape[1]} pixels (height x width). Correct the pairing."
             )
             raise DataError(msg)
-        return Pixels(image, mask)
+        return mask
 
     def read(self, sample: AnomalySample) -> Pixels:
         """Decode a sample and resize it to ``size``; raises as ``decode`` does."""
@@ -86,8 +114,33 @@ def resize_image(
         >>> resize_image(torch.zeros(3, 4, 6, dtype=torch.uint8), (2, 5)).shape
         torch.Size([3, 2, 5])
     """
-    resized: Tensor = functional.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return resized
+    image = _without_excess(_without_excess(image, size[0], axis=1), size[1], axis=2)
+    for step in _steps((image.shape[1], image.shape[2]), size):
+        image = functional.resize(image, list(step), interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return image
+
+
+def _steps(stored: tuple[int, int], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the sizes on the way to ``size``.
+
+    torchvision resizes the rows first, to ``stored height x new width``. For a tall and thin image that is many times
+    the image, so its height comes first.
+    """
+    (height, width), (new_height, new_width) = stored, size
+    is_thin = height * new_width > max(FEW_PIXELS, MOST_GROWTH * max(height * width, new_height * new_width))
+    return [(new_height, width), size] if is_thin else [size]
+
+
+def _without_excess(image: UInt8[Tensor, "3 _ _"], size: int, axis: int) -> UInt8[Tensor, "3 _ _"]:
+    """Average neighbours along an axis that is so long that the filter's weights would take more than the image."""
+    length, most = image.shape[axis], max(LONGEST_SIDE, FINEST_FILTER * size)
+    if length <= most:
+        return image
+    edges = np.linspace(0, length, most + 1).astype(np.int64)
+    shape = [1, 1, 1]
+    shape[axis] = most
+    sums = np.add.reduceat(image.numpy(), edges[:-1], axis=axis, dtype=np.uint32)
+    return torch.from_numpy(np.rint(sums / np.diff(edges).reshape(shape)).astype(np.uint8))
 
 
 def resize_mask(mask: Bool[Tensor, "height width"], size: tuple[int, int]) -> Bool[Tensor, "new_height new_width"]:
@@ -98,7 +151,7 @@ def resize_mask(mask: Bool[Tensor, "height width"], size: tuple[int, int]) -> Bo
         tensor([[1, 1, 0, 0],
                 [0, 0, 1, 1]], dtype=torch.int32)
     """
-    return torch.from_numpy(_nearest(mask.numpy().astype(np.uint8), size).astype(bool))
+    return mask[_chosen(mask.shape[0], size[0])][:, _chosen(mask.shape[1], size[1])]
 
 
 def count_vanished(mask: Bool[Tensor, "height width"], resized: Bool[Tensor, "new_height new_width"]) -> int:
@@ -111,14 +164,16 @@ def count_vanished(mask: Bool[Tensor, "height width"], resized: Bool[Tensor, "ne
         1
     """
     regions, num_regions = ndimage.label(mask.numpy(), structure=EIGHT_NEIGHBOURS)
-    height, width = resized.shape
-    left = _nearest(regions.astype(np.int32), (height, width))[resized.numpy()]
+    rows, columns = (_chosen(old, new).numpy() for old, new in zip(mask.shape, resized.shape, strict=True))
+    left = regions[rows[:, None], columns][resized.numpy()]
     return int(num_regions - len(np.unique(left)))
 
 
-def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    return np.array(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
+def _chosen(length: int, size: int) -> Int[Tensor, " size"]:
+    """Return which of ``length`` pixels in a row Pillow's nearest neighbour chooses."""
+    step = length / size
+    middles = np.cumsum([step / 2, *[step] * (size - 1)])  # added up as Pillow does, with its rounding
+    return torch.from_numpy(np.minimum(middles.astype(np.int64), length - 1))
 
 
 @dataclass(frozen=True)
@@ -127,12 +182,19 @@ class DefectCount:
 
     Attributes:
         num_empty: Masks without an anomalous pixel as stored; the mask threshold may be wrong.
+        num_full: Masks that mark nearly all of the picture; they may be inverted.
         num_vanished: 8-connected defects that have no pixel left after resizing.
     """
 
     num_masks: int
     num_empty: int
+    num_full: int
     num_vanished: int
+
+
+def is_nearly_full(mask: Bool[Tensor, "height width"]) -> bool:
+    """Tell whether a mask marks so much of a picture that it may be inverted."""
+    return int(mask.count_nonzero()) > NEARLY_FULL * mask.numel()
 
 
 def count_vanished_defects(samples: Sequence[AnomalySample], reader: SampleReader) -> dict[str, DefectCount]:
@@ -140,11 +202,12 @@ def count_vanished_defects(samples: Sequence[AnomalySample], reader: SampleReade
     counts: dict[str, DefectCount] = {}
     masked = [(sample.category, sample.mask_path) for sample in samples if sample.mask_path is not None]
     for category, path in tracked(masked, "Counting defects"):
-        mask = decode_mask(path, reader.mask_threshold)
-        so_far = counts.get(category, DefectCount(0, 0, 0))
+        mask = decode_mask(path, reader.mask_threshold, max_pixels=reader.max_pixels)
+        so_far = counts.get(category, DefectCount(0, 0, 0, 0))
         counts[category] = DefectCount(
             num_masks=so_far.num_masks + 1,
             num_empty=so_far.num_empty + int(not mask.any()),
+            num_full=so_far.num_full + int(is_nearly_full(mask)),
             num_vanished=so_far.num_vanished + count_vanished(mask, resize_mask(mask, reader.size)),
         )
     return counts

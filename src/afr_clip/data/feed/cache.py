@@ -21,7 +21,7 @@ from afr_clip.data.feed.store import Record, Store, StoreRequest, open_store
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 3: pictures are turned by their EXIF orientation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from torch.testing import assert_close
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
+from afr_clip.data.disk.decode import turned
 from afr_clip.data.disk.pixels import SampleReader, count_vanished, count_vanished_defects, resize_image, resize_mask
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.errors import DataError
@@ -68,6 +71,70 @@ def test_smooth_images_resize_nearly_as_pillow_does_when_they_grow(size):
     difference = (resized.int() - torch.from_numpy(expected).permute(2, 0, 1).int()).abs()
     assert difference.max() <= 2  # both filters work in fixed point, torchvision's with fewer bits
     assert (difference > 1).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize("stored", [(64, 80), (1, 300), (3000, 7), (1024, 1024), (20, 20)])
+@pytest.mark.parametrize("size", [(518, 518), (30, 40), (7, 300)])
+def test_ordinary_images_are_resized_in_one_step(stored, size):
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*stored, 3), dtype=np.uint8)).permute(2, 0, 1)
+    whole = functional.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
+    assert torch.equal(resize_image(image, size), whole)
+
+
+@pytest.mark.parametrize("stored", [(400_000, 1), (1, 400_000), (150_000, 3)])
+def test_thin_images_are_resized_within_their_own_memory(stored, monkeypatch):
+    sizes = []
+    resize = functional.resize
+
+    def watch(image, size, **how: object):
+        sizes.append((image.shape[1] * size[1], image.shape[1], image.shape[2]))
+        return resize(image, size, **how)
+
+    monkeypatch.setattr(functional, "resize", watch)
+    long = max(stored)
+    ramp = (np.arange(long) * 250 // long).astype(np.uint8).reshape(stored if 1 in stored else (long, 1))
+    image = torch.from_numpy(np.broadcast_to(ramp[..., None], (*stored, 3)).copy()).permute(2, 0, 1)
+    resized = resize_image(image, (50, 60))
+    for between, height, width in sizes:
+        assert between <= max(1 << 24, 4 * long * min(stored))
+        assert max(height, width) <= 1 << 17
+    expected = np.linspace(0, 250, 50 if stored[0] > stored[1] else 60, endpoint=False) + 2
+    along = resized[0, :, 0] if stored[0] > stored[1] else resized[0, 0]
+    assert np.abs(along.numpy() - expected).max() <= 2
+    assert torch.equal(resized.amax(dim=0), resized.amin(dim=0))
+
+
+@given(length=st.integers(1, 3000), size=st.integers(1, 700))
+def test_masks_keep_the_pixels_that_pillow_chooses(length, size):
+    mask = np.random.default_rng(length).integers(0, 2, (length, 3)).astype(bool)
+    chosen = np.array(Image.fromarray(mask.astype(np.uint8)).resize((2, size), Image.Resampling.NEAREST)).astype(bool)
+    assert torch.equal(resize_mask(torch.from_numpy(mask), (size, 2)), torch.from_numpy(chosen))
+
+
+def save_turned(pixels, path, orientation):
+    """Store what a viewer shows as ``pixels`` in the way that the orientation says."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    Image.fromarray(np.ascontiguousarray(turned(np.asarray(pixels), back))).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_where_they_were_drawn_on_a_turned_photograph(samples, orientation):
+    bad = next(sample for sample in samples if sample.is_anomalous)
+    image, mask = (np.array(Image.open(path)) for path in (bad.image_path, bad.mask_path))
+    upright = SampleReader((32, 32)).decode(bad)
+    assert torch.equal(upright.mask, torch.from_numpy(mask > 0))
+    save_turned(image, bad.image_path, orientation)
+    assert torch.equal(SampleReader((32, 32)).decode(bad).image, upright.image)
+    assert torch.equal(SampleReader((32, 32)).decode(bad).mask, upright.mask)  # drawn on the upright view
+    save_turned(mask, bad.mask_path, orientation)
+    assert torch.equal(SampleReader((32, 32)).decode(bad).mask, upright.mask)  # turned by its own tag
+    if orientation > 4:
+        with Image.open(bad.mask_path) as stored:
+            without_tag = Image.fromarray(np.array(stored))
+        without_tag.save(bad.mask_path)
+        assert torch.equal(SampleReader((32, 32)).decode(bad).mask, upright.mask)  # drawn on the stored pixels
 
 
 def test_overshoot_is_clamped_not_wrapped():

@@ -17,10 +17,10 @@ from torch.utils.data import get_worker_info
 from afr_clip.cli.main import run
 from afr_clip.data.disk import pixels
 
-def losing(path):
+def losing(path, **how):
     if path.name == {image!r} and get_worker_info() is not None and os.path.exists({switch!r}):
         {end}
-    return decode(path)
+    return decode(path, **how)
 
 decode = pixels.decode_picture
 pixels.decode_picture = losing

@@ -22,7 +22,7 @@ from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: pictures are turned by their EXIF orientation
 """Raised whenever the same weights and images would give other records."""
 
 _DECIDING = (

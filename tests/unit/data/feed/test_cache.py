@@ -97,7 +97,7 @@ def test_size_and_threshold_give_another_cache(opened, samples, reader):
 
 def test_another_version_of_the_format_gives_another_cache(opened, monkeypatch):
     before = opened()
-    monkeypatch.setattr(cache_module, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(cache_module, "FORMAT_VERSION", 4)
     assert opened().store.folder != before.store.folder
 
 

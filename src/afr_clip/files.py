@@ -119,7 +119,7 @@ def clean_name(name: str, taken: Collection[str] = ()) -> str:
 
     Example:
         >>> clean_name("table3"), clean_name("../../x")
-        ('table3', 'x-7f74e94d')
+        ('table3', 'x-9cdf6a50')
     """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}", name) and name not in taken:
         return name

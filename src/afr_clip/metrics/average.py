@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IMAGE_METRICS = ("image_auroc", "image_f1_max", "image_ap")
 PIXEL_METRICS = ("pixel_auroc", "pixel_f1_max", "pixel_ap", "pixel_aupro")
@@ -21,12 +21,16 @@ class CategoryResult:
     """The metrics of one category, NaN where undefined, and how many images were scored.
 
     All `METRICS` have a value, and `PUBLISHED_PRO` does if it was requested.
+
+    Attributes:
+        pixel_threshold: The lowest pixel score that ``pixel_f1_max`` counts as anomalous; NaN where it is unknown.
     """
 
     category: str
     values: dict[str, float]
     num_normal: int
     num_anomalous: int
+    pixel_threshold: float = field(default=math.nan, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Pixel-level metrics of a category in constant memory."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from afr_clip.metrics.functional.binning import (
     score_of_rank,
     score_rank,
 )
-from afr_clip.metrics.functional.curves import auroc, average_precision, f1_max
+from afr_clip.metrics.functional.curves import auroc, average_precision, best_f1
 from afr_clip.metrics.functional.regions import MAX_REGIONS, aupro, published_aupro, region_weights
 
 PUBLISHED_THRESHOLDS = 200
@@ -39,6 +40,10 @@ class PixelMetrics(AdditiveMetric):
     Args:
         published_pro: Whether to compute ``pixel_aupro_published`` as well, see `published_aupro`.
 
+    Attributes:
+        f1_threshold: Once computed, the lowest score of the pixels that the best F1 counts as anomalous; NaN where F1
+            is undefined.
+
     Example:
         >>> metrics = PixelMetrics()
         >>> mask = torch.tensor([[[False, False], [False, True]]])
@@ -54,6 +59,7 @@ class PixelMetrics(AdditiveMetric):
         super().__init__()
         self.published_pro = published_pro
         self.bins = ScoreBins()
+        self.f1_threshold = math.nan
         self.add_sum("counts", (3, NUM_BINS))
         self.add_sum("num_regions", ())
 
@@ -103,9 +109,11 @@ class PixelMetrics(AdditiveMetric):
             self._move(self.bins.rebuild(self.bins.bits.clone()))
         pixels, positives, region_weight = self.counts[:, : self.bins.num_used]
         negatives = pixels - positives
+        f1, place = best_f1(negatives, positives)
+        self.f1_threshold = math.nan if place is None else score_of_rank(self.bins.lowest_rank()[place]).item()
         values = {
             "pixel_auroc": auroc(negatives, positives),
-            "pixel_f1_max": f1_max(negatives, positives),
+            "pixel_f1_max": f1,
             "pixel_ap": average_precision(negatives, positives),
             "pixel_aupro": aupro(negatives, region_weight),
         }

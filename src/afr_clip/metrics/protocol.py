@@ -96,7 +96,9 @@ class DatasetMetrics(nn.Module):
             computed = {**image_metrics(scores[members], is_anomalous), **pixel.compute()}
             num_anomalous = int(is_anomalous.sum())
             values = {name: value.item() for name, value in computed.items()}
-            results.append(CategoryResult(category, values, len(is_anomalous) - num_anomalous, num_anomalous))
+            num_normal = len(is_anomalous) - num_anomalous
+            threshold = pixel.f1_threshold
+            results.append(CategoryResult(category, values, num_normal, num_anomalous, pixel_threshold=threshold))
         return tuple(results)
 
     def image_scores(self) -> Float64[Tensor, " images"]:

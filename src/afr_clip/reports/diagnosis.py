@@ -79,14 +79,17 @@ def diagnosis_parts(content: Mapping[str, Any]) -> list[Part]:
 def _metrics(found: Mapping[str, Any], labels: Mapping[str, str]) -> Grid:
     own: dict[str, list[float]] = {metric: [] for metric in COLUMNS}
     for row in found["metrics"]:
-        if row["text"] == AS_IT_IS and row["value"] is not None:
+        if row["text"] == AS_IT_IS and row["value"] is not None and row["metric"] in own:
             own[row["metric"]].append(row["value"])
     means = [measured_cell(100 * fmean(own[metric]) if own[metric] else None, None, None) for metric in COLUMNS]
     differences: dict[str, dict[str, TableCell]] = {}
     for row in found["differences"]:
         cell = difference_cell(row["points"], (row["low"], row["high"]))
         differences.setdefault(row["text"], {})[row["metric"]] = cell
-    rows = [[TableCell(labels[text]), *(cells[metric] for metric in COLUMNS)] for text, cells in differences.items()]
+    rows = [
+        [TableCell(labels.get(text, text)), *(cells.get(metric, TableCell("")) for metric in COLUMNS)]
+        for text, cells in differences.items()
+    ]
     headings = [*text_headings("Text"), *(Heading(label, meaning) for label, meaning in COLUMNS.values())]
     return Grid("metrics, and what another text changes", headings, [[TableCell("as it is"), *means], *rows])
 
@@ -131,4 +134,4 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
             "depend on directions only, so where the turn is near zero, the text's term cannot change them."
         )
     for name, reason in found["left_out"].items():
-        yield f"Left out: {labels[name]}. {reason}"
+        yield f"Left out: {labels.get(name, name)}. {reason}"

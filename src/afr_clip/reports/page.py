@@ -1,23 +1,41 @@
 """One HTML page per run to read and to pass on, made from the files of the run folder alone."""
 
+import csv
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from afr_clip.files import shown
+from afr_clip.files import in_one_line, shown
 from afr_clip.metrics.average import PUBLISHED_PRO
+from afr_clip.metrics.thresholds import PIXEL_MAX_F1
+from afr_clip.reports.decisions import OPTIMISTIC, Chart, score_charts, threshold_grid
 from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
 from afr_clip.reports.record.provenance import backbone_notices, list_facts, method_of, training_of
-from afr_clip.reports.record.results import RESULTS, published_pro_note, read_results
+from afr_clip.reports.record.results import (
+    RESULTS,
+    ImageRow,
+    category_results,
+    published_pro_note,
+    read_results,
+    read_scores,
+    read_thresholds,
+    thresholds_of,
+)
 from afr_clip.reports.record.run_folder import RunFolderError, write_text
 
 PAGE = "report.html"
 
 MOST_TRAINING_SHEETS = 4
+
+logger = logging.getLogger(__name__)
 
 
 def write_page(run_folder: Path) -> Path:
@@ -36,6 +54,8 @@ def write_page(run_folder: Path) -> Path:
         raise RunFolderError(msg)
     manifest = content["manifest"]
     names = list(values.dataset.unique())
+    scores = _scores_by_dataset(run_folder)
+    decisions = {name: _decisions(name, values, content, scores.get(name, [])) for name in names}
     pictures = collect_pictures(run_folder, names)
     trained, links = training_of(manifest), []
     if len(names) > 1:
@@ -61,12 +81,43 @@ def write_page(run_folder: Path) -> Path:
             for name, of_dataset in values.groupby("dataset", sort=False)
             for grid in [results_grid(str(name), of_dataset)]
         ],
+        decisions=[(name, *found) for name, found in decisions.items() if found[0].body],
+        optimistic=OPTIMISTIC,
         diagnoses=read_diagnoses(run_folder),
         pictures=pictures,
         provenance=list_facts(manifest),
     )
     write_text(run_folder / PAGE, page)
     return run_folder / PAGE
+
+
+def _scores_by_dataset(run_folder: Path) -> dict[str, list[ImageRow]]:
+    scores: dict[str, list[ImageRow]] = {}
+    try:
+        for row in read_scores(run_folder):
+            if not 0 <= row.image_score <= 1:
+                msg = f"a score must lie in [0, 1], got {row.image_score}"
+                raise ValueError(msg)
+            scores.setdefault(in_one_line(row.dataset), []).append(replace(row, category=in_one_line(row.category)))
+    except (OSError, ValueError, csv.Error) as error:
+        logger.warning(
+            "%s is left out of the page, because it cannot be read: %s", shown(run_folder / "scores.csv"), error
+        )
+        return {}
+    return scores
+
+
+def _decisions(
+    name: str, values: pd.DataFrame, content: Mapping[str, Any], rows: Sequence[ImageRow]
+) -> tuple[Grid, list[Chart]]:
+    """Find the thresholds again, which a run of an earlier version did not record; those of pixels are recorded."""
+    of_pixels = {one.category: one.threshold for one in read_thresholds(content, name) if one.rule == PIXEL_MAX_F1}
+    categories = [
+        replace(category, pixel_threshold=of_pixels.get(category.category, math.nan))
+        for category in category_results(values[values.dataset == name])[:-1]
+    ]
+    thresholds = thresholds_of(rows, categories)
+    return threshold_grid(name, thresholds), score_charts(rows, thresholds)
 
 
 def results_grid(dataset: str, values: pd.DataFrame) -> Grid:

@@ -12,6 +12,8 @@ from afr_clip.data.records import AnomalySample
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import gathered
+from afr_clip.reports.decisions import OPTIMISTIC, threshold_grid
+from afr_clip.reports.layout.text import to_rich
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import FigureCollector
 from afr_clip.reports.pictures.heat_maps import FOLDER, write_heat_maps
@@ -21,6 +23,7 @@ from afr_clip.reports.record.results import (
     ImageRow,
     ScoredDataset,
     results_table,
+    thresholds_of,
     write_results,
     write_scores,
 )
@@ -64,7 +67,12 @@ def score_targets(
         _write(run, scored)
         if not is_first():
             continue
-        Console(width=None if Console().is_terminal else 160).print(results_table(scored[name].result))
+        console = Console(width=None if Console().is_terminal else 160)
+        console.print(results_table(scored[name].result))
+        if scored[name].result.thresholds:
+            grid = threshold_grid(name, scored[name].result.thresholds)
+            console.print(to_rich([grid], grid.name))
+            console.print(OPTIMISTIC, markup=False, highlight=False)
     if is_first():
         publish(engine.loggers, lambda: read_published(run.folder))
     if scored and is_first():
@@ -105,7 +113,8 @@ def _score(
         ImageRow(s.dataset, s.category, str(s.image_path), s.is_anomalous, score)
         for s, score in zip(samples, scores, strict=True)
     ]
-    return ScoredDataset(run.manifest["targets"][name], DatasetResult(name, module.results, vanished), rows)
+    result = DatasetResult(name, module.results, vanished, thresholds_of(rows, module.results))
+    return ScoredDataset(run.manifest["targets"][name], result, rows)
 
 
 def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[float]) -> None:

@@ -256,3 +256,28 @@ def test_reset_forgets():
     assert not metrics.num_regions
     metrics.update(torch.rand(1, 3, 3), torch.ones(1, 3, 3, dtype=torch.bool))
     assert metrics.counts[0].sum() == 9
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_threshold_of_the_best_f1_reaches_it(seed):
+    rng = np.random.default_rng(seed)
+    masks = make_masks(rng)
+    maps = (rng.integers(0, 9, masks.shape) / 8 if seed % 2 else rng.random(masks.shape)).astype(np.float32)
+    metrics = PixelMetrics()
+    metrics.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    best = metrics.compute()["pixel_f1_max"].item()
+
+    def f1(threshold: float) -> float:
+        reported = maps >= threshold
+        return float(2 * (reported & masks).sum() / (reported.sum() + masks.sum()))
+
+    assert f1(metrics.f1_threshold) == best
+    if seed % 2:  # every score has a bin of its own
+        assert metrics.f1_threshold == max(float(score) for score in np.unique(maps) if f1(score) == best)
+
+
+def test_without_defects_there_is_no_threshold():
+    metrics = PixelMetrics()
+    metrics.update(torch.rand(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
+    metrics.compute()
+    assert math.isnan(metrics.f1_threshold)

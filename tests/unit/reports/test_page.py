@@ -14,9 +14,10 @@ from PIL import Image
 from afr_clip.metrics.average import MEAN, METRICS, CategoryResult
 from afr_clip.reports.layout.grid import COLUMNS
 from afr_clip.reports.page import MOST_TRAINING_SHEETS, spread, write_page
+from afr_clip.reports.pictures import encode
 from afr_clip.reports.pictures.encode import LARGEST_SIZE
 from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE
-from afr_clip.reports.record.results import DatasetResult, write_results
+from afr_clip.reports.record.results import DatasetResult, ImageRow, write_results, write_scores
 from afr_clip.reports.record.run_folder import RunFolderError
 from afr_clip.run.run import finish_run
 from helpers.html import Tree
@@ -153,6 +154,56 @@ def test_names_from_a_users_disk_stay_text(make_run):
     assert [attributes["alt"] for attributes in tree.attributes("img")] == [
         f"{name}: The images with the highest scores of all"
     ]
+
+
+def test_a_page_shows_how_images_scored_and_what_a_threshold_decides(make_run):
+    run = make_run({"mine": (category(HOSTILE, 0.5),)})
+    scores = [(0.1, False), (0.3, False), (0.2, True), (0.9, True)]
+    write_scores(run, [ImageRow("mine", HOSTILE, f"{i}.png", truth, score) for i, (score, truth) in enumerate(scores)])
+    text = read(run)
+    tree = Tree(text)
+    (row,) = [cells for place, cells in tree.rows if place == "tbody" and len(cells) == 11]
+    assert row == [HOSTILE, "0.2", "2", "0", "1", "1", "0.2", "1 (50 %)", "0.9", "1 (50 %)", "-"]
+    assert len(tree.attributes("rect")) == 4
+    assert tree.attributes("svg")[0]["aria-label"].startswith(f"Image scores of {HOSTILE} from 0.1 to 0.9: 2 normal")
+    assert "the counts are optimistic" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n", "h\nmine,a,a.png,1,nan\n", "h\nmine,a,a.png,x,0.5\n", "h\nmine,a\n", "h\n\0"]
+)
+def test_scores_that_cannot_be_read_are_left_out_with_a_warning(make_run, caplog, text):
+    run = make_run()
+    (run / "scores.csv").write_text(text)
+    assert "From score to decision" not in read(run)
+    assert "scores.csv is left out of the page" in caplog.text or text == "a,b\n"
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"\x89PNG\r\n\x1a\n" + bytes(30)])
+def test_a_figure_that_is_no_picture_is_left_out_with_a_warning(make_run, caplog, content):
+    run = make_run(figures=["mvtec_ad/lowest.png"])
+    (run / "figures/mvtec_ad/highest.png").write_bytes(content)
+    assert len(pictures(read(run))) == 1
+    assert "highest.png is left out of the page, because it cannot be read" in caplog.text
+
+
+def test_a_figure_of_another_format_or_too_many_pixels_is_not_opened(make_run, caplog, monkeypatch):
+    run = make_run(figures=["mvtec_ad/lowest.png", "mvtec_ad/highest.png"])
+    Image.new("RGB", (9, 9)).save(run / "figures/mvtec_ad/highest.png", format="GIF")
+    monkeypatch.setattr(encode, "MOST_PIXELS", 5000)
+    assert pictures(read(run)) == []
+    assert "it has 90 x 60 pixels, and 5,000 are the most" in caplog.text
+
+
+def test_pictures_come_from_below_the_run_folder_only(make_run, tmp_path_factory, caplog):
+    outside = tmp_path_factory.mktemp("outside")
+    save_picture(outside / "highest.png")
+    run = make_run({str(outside): (category("a", 0.5),), "../x": (category("a", 0.5),), "mine": (category("a", 0.5),)})
+    save_picture(run.parent / "x" / "highest.png")
+    (run / "figures" / "mine").mkdir(parents=True)
+    (run / "figures/mine/highest.png").symlink_to(outside / "highest.png")
+    assert pictures(read(run)) == []
+    assert "figures/mine/highest.png lies outside" in caplog.text
 
 
 def test_a_page_needs_nothing_from_outside(make_run):

@@ -52,11 +52,25 @@ def f1_max(negatives: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"])
         >>> f1_max(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 1]))  # two hits among three, none missed
         tensor(0.8000, dtype=torch.float64)
     """
+    return best_f1(negatives, positives)[0]
+
+
+def best_f1(
+    negatives: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"]
+) -> tuple[Float64[Tensor, ""], int | None]:
+    """Find the best F1 and the bin at which it is reached, the highest of several; no bin if F1 is undefined.
+
+    Example:
+        >>> best_f1(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 1]))
+        (tensor(0.8000, dtype=torch.float64), 1)
+    """
     if not _both_present(negatives, positives):
-        return _undefined(negatives)
+        return _undefined(negatives), None
     true_positives = _from_above(positives)
     predicted = true_positives + _from_above(negatives)
-    return (2 * true_positives / (predicted + positives.sum()).double()).max()
+    f1 = 2 * true_positives / (predicted + positives.sum()).double()
+    best = f1.max()
+    return best, int((f1 == best).nonzero()[-1])
 
 
 def _from_above(counts: Int64[Tensor, " bins"]) -> Int64[Tensor, " bins"]:

@@ -1,6 +1,8 @@
 """An ablation as pictures: bars with the differences to the reference, and the losses of its trainings."""
 
 import csv
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from afr_clip.files import written_whole
+from afr_clip.files import shown, written_whole
 from afr_clip.metrics.log_keys import LOSS_EPOCH
 from afr_clip.reports.compare.ablation import AblationTable, Block
 from afr_clip.reports.compare.paper import ABLATED
@@ -26,6 +28,14 @@ CHANCE = 50.0
 BAR, REFERENCE_BAR, INK, PAPER = "#7aa6c2", "#28587b", "#1c2024", "#c4420f"
 DPI = 110
 
+LONGEST_LABEL = 48
+"""In letters; a longer name leaves no room for what is drawn."""
+
+MOST_INCHES = 300.0
+"""Of a figure's side; matplotlib cannot draw more than 65,536 pixels."""
+
+logger = logging.getLogger(__name__)
+
 Curve = Mapping[int, float]
 """Loss by epoch."""
 
@@ -36,6 +46,12 @@ Colour = tuple[float, float, float, float]
 def names_as_they_are() -> AbstractContextManager[None]:
     """Draw dollar signs in names as such; matplotlib would take the text between two of them for a formula."""
     return rc_context({"text.parse_math": False})
+
+
+def drawn_label(name: str) -> str:
+    """Shorten a name; matplotlib takes one that begins with an underscore for hidden, so it gets a space before it."""
+    short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
+    return f" {short}" if short.startswith("_") else short
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -52,9 +68,10 @@ def draw_bars(path: Path, table: AblationTable) -> None:
     Args:
         table: At least one of its settings has numbers.
     """
-    labels = [one.label for one in table.measured.series]
+    labels = [drawn_label(one.label) for one in table.measured.series]
     blocks, metrics = table.blocks, table.spec.metrics
-    figure = Figure(figsize=(10, 2 * (1.1 + 0.34 * len(labels)) * len(blocks) + 0.6), layout="constrained")
+    height = min(2 * (1.1 + 0.34 * len(labels)) * len(blocks) + 0.6, MOST_INCHES)
+    figure = Figure(figsize=(10, height), layout="constrained")
     panels = figure.subplots(2 * len(blocks), len(metrics), squeeze=False)
     for i, block in enumerate(blocks):
         for j, (metric, label) in enumerate(metrics.items()):
@@ -72,7 +89,7 @@ def draw_bars(path: Path, table: AblationTable) -> None:
                 _name_rows(axis, labels if j == 0 else [""] * len(labels))
         datasets = [number for (_, other), number in table.datasets.items() if other == block]
         is_partial = table.measured.datasets.is_partial[datasets].any()
-        title = f"{table.heading(block)}{f' ({PARTLY} not the published test splits)' if is_partial else ''}"
+        title = f"{table.heading(block)[:200]}{f' ({PARTLY} not the published test splits)' if is_partial else ''}"
         panels[2 * i, 0].set_title(title, loc="left", fontsize=10, fontweight="bold")
     figure.legend(handles=_legend(table), loc="outside lower left", ncols=2, fontsize=8, frameon=False)
     save_figure(figure, path)
@@ -148,7 +165,7 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
     trained = sorted({name for _, found in curves for name in found})
     if not trained:
         return False
-    figure = Figure(figsize=(10, 4.2 * len(trained)), layout="constrained")
+    figure = Figure(figsize=(10, min(4.2 * len(trained), MOST_INCHES)), layout="constrained")
     colours = colormaps["tab20" if len(curves) > 10 else "tab10"]
     styles = ("-", "--", ":")  # where there are more settings than colours
     for axis, name in zip(figure.subplots(len(trained), 1, squeeze=False)[:, 0], trained, strict=True):
@@ -157,7 +174,7 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
                 style = styles[i // colours.N % len(styles)]
                 _draw_loss(axis, label, found[name], colours(i % colours.N), style)
         axis.set(xlabel="epoch", ylabel="training loss")
-        axis.set_title(f"trained on {name}", loc="left", fontsize=10, fontweight="bold")
+        axis.set_title(f"trained on {drawn_label(name)}", loc="left", fontsize=10, fontweight="bold")
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -174,21 +191,29 @@ def read_curves(table: AblationTable, setting: str) -> dict[str, list[Curve]]:
         path = Path(run) / "metrics.csv"
         if not path.exists():
             continue
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["metric"] == LOSS_EPOCH]
-        if rows:  # the last where one was logged several times
-            found.setdefault(trained_on, []).append({int(row["epoch"]): float(row["value"]) for row in rows})
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row["metric"] == LOSS_EPOCH]
+            # The last where one was logged several times.
+            curve = {int(row["epoch"]): float(row["value"]) for row in rows}
+        except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+            logger.warning("%s is left out of the losses, because it cannot be read: %s", shown(path), error)
+            continue
+        curve = {epoch: loss for epoch, loss in curve.items() if math.isfinite(loss)}
+        if curve:
+            found.setdefault(trained_on, []).append(curve)
     return found
 
 
 def _draw_loss(axis: Axes, label: str, curves: Sequence[Curve], colour: Colour, style: str) -> None:
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     means = [fmean(curve[epoch] for curve in curves) for epoch in epochs]
-    shown = [epoch + 1 for epoch in epochs]  # people count epochs from 1
+    counted = [epoch + 1 for epoch in epochs]  # people count epochs from 1
+    label = drawn_label(label)
     named = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
-    axis.plot(shown, means, color=colour, label=named, linestyle=style, marker="." if len(epochs) < 30 else "")
+    axis.plot(counted, means, color=colour, label=named, linestyle=style, marker="." if len(epochs) < 30 else "")
     if len(curves) > 1:
         deviations = [stdev(curve[epoch] for curve in curves) for epoch in epochs]
         low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
         high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
-        axis.fill_between(shown, low, high, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(counted, low, high, color=colour, alpha=0.18, linewidth=0)

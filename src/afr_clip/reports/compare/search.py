@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from afr_clip.reports.compare.figures import INK, PAPER, save_figure
+from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawn_label, save_figure
 from afr_clip.reports.compare.sweeps import Search, Trial
 from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell
 
@@ -93,7 +93,7 @@ class Axis:
         if not self.is_numeric:
             return [_written(level) for level in levels].index(_written(value)) / (len(levels) - 1)
         low, high, here = map(self._scaled, (levels[0], levels[-1], value))
-        return (here - low) / (high - low)
+        return (here - low) / (high - low) if high > low else 0.5  # whole numbers may be too close for a float
 
     def _scaled(self, value: float | int) -> float:
         return math.log(value) if self.is_logarithmic and min(self.values) > 0 else float(value)
@@ -118,7 +118,7 @@ def draw_parallel(path: Path, search: Search) -> None:
     axes = parameter_axes(search)
     names = list(axes)
     values = Axis("value", [trial.value for trial in search.finished])
-    figure = Figure(figsize=(max(8.0, 1.9 * (len(names) + 1)), 4.8), layout="constrained")
+    figure = Figure(figsize=(min(max(8.0, 1.9 * (len(names) + 1)), MOST_INCHES), 4.8), layout="constrained")
     axis = figure.subplots()
     colours = colormaps[COLOURS]
     best = search.best
@@ -162,7 +162,7 @@ def parameter_axes(search: Search) -> dict[str, Axis]:
     """Lay out one axis per parameter, labelled with the last two parts of its key."""
     return {
         name: Axis(
-            ".\n".join(name.split(".")[-2:]),
+            ".\n".join(drawn_label(part) for part in name.split(".")[-2:]),
             [trial.params[name] for trial in search.trials if name in trial.params],
             name in search.logarithmic,
         )
@@ -181,9 +181,9 @@ def _values(trials: Sequence[Trial]) -> list[float]:
 
 def _title(search: Search) -> str:
     return f"{len(search.finished)} of {len(search.trials)} trials with a value" + (
-        f"; {search.aim}" if search.aim else ""
+        f"; {search.aim[:200]}" if search.aim else ""
     )
 
 
 def _written(value: Any) -> str:  # noqa: ANN401  # of any type a config has
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else drawn_label(str(value))

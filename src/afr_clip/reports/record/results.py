@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from rich.table import Table
 
 from afr_clip.files import from_cell
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
+from afr_clip.metrics.thresholds import PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import write_csv, write_json
 from afr_clip.reports.record.schema import Results, Scored, read_record, require
 
 RESULTS = "results.json"
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
+THRESHOLDS_HEADER = ("dataset", *(one.name for one in fields(Threshold)))
 SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
 
 MEAN_ROW = -1
@@ -29,11 +31,13 @@ class DatasetResult:
 
     Attributes:
         vanished_defects: Per category, how many defect regions lost their last pixel when masks were resized.
+        thresholds: Of the images of each category, of all images together, and of the pixels of each category.
     """
 
     dataset: str
     categories: tuple[CategoryResult, ...]
     vanished_defects: Mapping[str, int]
+    thresholds: tuple[Threshold, ...] = ()
 
     @property
     def mean(self) -> MacroAverage:
@@ -72,11 +76,13 @@ class ScoredDataset:
 
 
 def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> None:
-    """Write ``results.csv`` and ``results.json``.
+    """Write ``results.csv``, ``thresholds.csv`` and ``results.json``.
 
     Values are fractions in [0, 1]. Undefined ones are ``nan`` in the CSV and ``null`` in the JSON, which lists them.
     """
     write_csv(folder / "results.csv", RESULTS_HEADER, (list(row.values()) for row in _rows(results)))
+    thresholds = _threshold_rows(results)
+    write_csv(folder / "thresholds.csv", THRESHOLDS_HEADER, (list(row.values()) for row in thresholds))
     write_json(folder / RESULTS, as_content(results, manifest))
 
 
@@ -88,6 +94,7 @@ def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) ->
         "undefined": [f"{r['dataset']}/{r['category']}/{r['metric']}" for r in rows if r["value"] is None],
         "categories_in_mean": {result.dataset: dict(result.mean.num_defined) for result in results},
         "vanished_defects": {result.dataset: dict(result.vanished_defects) for result in results},
+        "thresholds": _threshold_rows(results),
         "manifest": dict(manifest),
     }
 
@@ -105,6 +112,37 @@ def _rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
         for row in (*result.categories, result.mean)
         for metric in row.values
     ]
+
+
+def _threshold_rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
+    return [{"dataset": result.dataset, **asdict(one)} for result in results for one in result.thresholds]
+
+
+def thresholds_of(rows: Sequence[ImageRow], categories: Iterable[CategoryResult]) -> tuple[Threshold, ...]:
+    """Find the thresholds of a scored dataset, those of its pixels last.
+
+    Args:
+        rows: Its images, of which those of unknown truth are left out.
+        categories: Its results.
+    """
+    known = [row for row in rows if row.is_anomalous is not None]
+    of_images = all_thresholds(
+        [row.category for row in known],
+        [row.image_score for row in known],
+        [bool(row.is_anomalous) for row in known],
+    )
+    of_pixels = [
+        Threshold(category.category, PIXEL_MAX_F1, category.pixel_threshold)
+        for category in categories
+        if not math.isnan(category.pixel_threshold)
+    ]
+    return (*of_images, *of_pixels)
+
+
+def read_thresholds(content: Mapping[str, Any], dataset: str) -> tuple[Threshold, ...]:
+    """Return the thresholds of a dataset in ``results.json``; none in a record from before there were any."""
+    rows = [row for row in content.get("thresholds") or () if row["dataset"] == dataset]
+    return tuple(Threshold(**{key: row.get(key) for key in THRESHOLDS_HEADER[1:]}) for row in rows)
 
 
 def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -236,7 +274,8 @@ def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, Score
     for name, values in read_values(content["results"]).groupby("dataset", sort=False):
         *categories, mean = category_results(values)
         if len(images.get(str(name), ())) == mean.num_normal + mean.num_anomalous:
-            result = DatasetResult(str(name), tuple(categories), content["vanished_defects"][name])
+            lost, thresholds = content["vanished_defects"][name], read_thresholds(content, str(name))
+            result = DatasetResult(str(name), tuple(categories), lost, thresholds)
             scored[str(name)] = ScoredDataset(content["manifest"]["targets"][name], result, images[str(name)])
     return scored
 

@@ -5,7 +5,6 @@ from a file, and one that no class names may hold anything.
 """
 
 import json
-import math
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -16,6 +15,9 @@ from afr_clip.files import in_one_line, shown
 
 LARGEST = 64 * 2**20
 """Bytes of the largest file that is read; a record of a hundred categories has half a megabyte."""
+
+LARGEST_NUMBER = 1e100
+"""So that sums and products of what is read stay finite."""
 
 DEEPEST = 40
 """Lists and dictionaries inside each other."""
@@ -185,6 +187,20 @@ class Value:
 
 
 @dataclass
+class Threshold:
+    """A threshold of one category, or of all images of a dataset."""
+
+    dataset: str
+    category: str | None
+    rule: str
+    threshold: float
+    found: int | None = None
+    missed: int | None = None
+    false_alarms: int | None = None
+    passed: int | None = None
+
+
+@dataclass
 class Results:
     """The results of a run: ``results.json``."""
 
@@ -192,6 +208,7 @@ class Results:
     categories_in_mean: dict[str, dict[str, int]]
     vanished_defects: dict[str, dict[str, int]]
     manifest: Manifest
+    thresholds: list[Threshold] | None = None
 
 
 @dataclass
@@ -209,6 +226,7 @@ class Scored:
     manifest: ScoredWith
     results: list[Value]
     vanished_defects: dict[str, dict[str, int]] | None = None
+    thresholds: list[Threshold] | None = None
 
 
 @dataclass
@@ -468,7 +486,7 @@ def _undefined(constant: str) -> None:
 def _require_bounds(value: object, depth: int) -> None:
     if depth < 0:
         raise ValueError(_TOO_DEEP)
-    if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and math.isinf(value)):
+    if (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and abs(value) > LARGEST_NUMBER):
         msg = "it holds a number that is too large"
         raise ValueError(msg)
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from afr_clip.reports.record.results import (
     read_scores,
     read_values,
     results_table,
+    thresholds_of,
     unchanged,
     write_results,
     write_scores,
@@ -202,7 +204,8 @@ def scored_dataset(name: str, num: int, **values: float) -> ScoredDataset:
     measured = {metric: 1 / (i + num) for i, metric in enumerate(METRICS)} | values
     rows = [ImageRow(name, "mean", f"/data/{name}, {i}.png", i > 0, 0.1 + i / 3) for i in range(num)]
     category = CategoryResult("mean", measured, num_normal=1, num_anomalous=num - 1)
-    return ScoredDataset({"sha256": name * 8}, DatasetResult(name, (category,), {"mean": num}), rows)
+    thresholds = thresholds_of(rows, [replace(category, pixel_threshold=0.25)])
+    return ScoredDataset({"sha256": name * 8}, DatasetResult(name, (category,), {"mean": num}, thresholds), rows)
 
 
 @pytest.fixture
@@ -261,3 +264,37 @@ def test_only_the_same_images_of_a_target_count(scored):
     assert unchanged(scored, facts | {"isic": {"sha256": "new"}}) == scored
     assert unchanged(scored, facts | {"visa": {"sha256": "other"}}).keys() == {"mpdd"}
     assert unchanged(scored, {"visa": facts["visa"]}).keys() == {"visa"}
+
+
+def test_the_thresholds_of_images_and_pixels_are_rows_of_their_own(folder):
+    rows = rows_of(folder / "thresholds.csv")
+    assert list(rows[0]) == [*("dataset", "category", "rule", "threshold", "found", "missed", "false_alarms", "passed")]
+    assert [(row["category"], row["rule"]) for row in rows if row["dataset"] == "mpdd"] == [
+        *(("mean", rule) for rule in ("max_f1", "no_miss", "false_alarms_5_percent")),
+        *(("", rule) for rule in ("max_f1", "no_miss", "false_alarms_5_percent")),
+        ("mean", "pixel_max_f1"),
+    ]
+    assert rows[0]["threshold"] == repr(0.1 + 1 / 3)  # all digits
+    assert [rows[0][name] for name in ("found", "missed", "false_alarms", "passed")] == ["2", "0", "0", "1"]
+    (pixels,) = (row for row in json.loads((folder / "results.json").read_text())["thresholds"][-1:])
+    assert (pixels["threshold"], pixels["found"]) == (0.25, None)
+
+
+def test_results_from_before_there_were_thresholds_are_kept(folder, scored):
+    content = json.loads((folder / "results.json").read_text())
+    del content["thresholds"]
+    write_json(folder / "results.json", content)
+    read = read_scored(folder, WITH)
+    assert read["visa"].result == replace(scored["visa"].result, thresholds=())
+
+
+def test_images_of_unknown_truth_have_no_threshold():
+    rows = [ImageRow("visa", "pcb1", f"{i}.png", None, 0.5) for i in range(3)]
+    assert thresholds_of(rows, []) == ()
+
+
+def test_a_hostile_name_in_the_scores_is_no_formula_and_comes_back(tmp_path):
+    rows = [ImageRow("=cmd", "-1+1", "'@x.png", True, 0.5)]
+    write_scores(tmp_path, rows)
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1] == "'=cmd,'-1+1,''@x.png,1,0.5"
+    assert read_scores(tmp_path) == rows

@@ -1,0 +1,126 @@
+"""From scores to decisions: thresholds and histograms, laid out for a terminal and for the page of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from afr_clip.metrics.thresholds import (
+    FEW_FALSE_ALARMS,
+    MAX_F1,
+    NO_MISS,
+    NUM_BINS,
+    PIXEL_MAX_F1,
+    Histogram,
+    Threshold,
+    score_histogram,
+)
+from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, text_headings
+from afr_clip.reports.record.results import ImageRow
+
+OPTIMISTIC = (
+    "These thresholds were found on the scored images themselves, so the counts are optimistic: on other images expect "
+    "more misses and more false alarms. Choose a threshold on images of known condition that you report nothing on."
+)
+
+_HEADINGS = [
+    Heading("at", "An image that scores at least this much is reported", "Highest image F1"),
+    Heading("found", "Anomalous images that are reported", "Highest image F1"),
+    Heading("missed", "Anomalous images that are not reported", "Highest image F1"),
+    Heading("false alarms", "Normal images that are reported", "Highest image F1"),
+    Heading("passed", "Normal images that are not reported", "Highest image F1"),
+    Heading("at", "The highest threshold that reports every anomalous image", "No miss"),
+    Heading("false alarms", "Normal images that are reported", "No miss"),
+    Heading("at", "The lowest threshold that reports at most one normal image in 20", "5 % false alarms"),
+    Heading("missed", "Anomalous images that are not reported", "5 % false alarms"),
+    Heading("at", "A pixel that scores at least this much is counted as anomalous", "Highest pixel F1"),
+]
+
+
+def threshold_grid(dataset: str, thresholds: Sequence[Threshold]) -> Grid:
+    """Lay out the thresholds of a dataset: a row for each category, and all images together in the foot."""
+    by_category: dict[str | None, dict[str, Threshold]] = {}
+    for one in thresholds:
+        by_category.setdefault(one.category, {})[one.rule] = one
+    together = by_category.pop(None, {})
+    rows = [[TableCell(str(category)), *_cells(found)] for category, found in by_category.items()]
+    foot = [[TableCell("all images"), *_cells(together)]] if together else []
+    return Grid(f"Thresholds of {dataset}", [*text_headings("Category"), *_HEADINGS], rows, foot)
+
+
+def _cells(found: Mapping[str, Threshold]) -> list[TableCell]:
+    best, none, few, pixels = (found.get(rule) for rule in (MAX_F1, NO_MISS, FEW_FALSE_ALARMS, PIXEL_MAX_F1))
+    counts = (None,) * 4 if best is None else (best.found, best.missed, best.false_alarms, best.passed)
+    return [
+        _at(best),
+        *(TableCell(UNDEFINED) if num is None else TableCell(str(num), float(num)) for num in counts),
+        *(_at(none), TableCell(UNDEFINED) if none is None else _share(none.false_alarms, none.passed)),
+        *(_at(few), TableCell(UNDEFINED) if few is None else _share(few.missed, few.found)),
+        _at(pixels),
+    ]
+
+
+def _at(found: Threshold | None) -> TableCell:
+    return TableCell(UNDEFINED) if found is None else TableCell(f"{found.threshold:.5g}", found.threshold)
+
+
+def _share(num: int | None, others: int | None) -> TableCell:
+    share = 100 * (num or 0) / max(1, (num or 0) + (others or 0))
+    return TableCell(f"{num} ({share:.0f} %)", share)
+
+
+class Chart(NamedTuple):
+    """A histogram of image scores, in a square of 100 units with the origin at the upper left.
+
+    Attributes:
+        bars: Kind of images, left and upper edge, width and height of each bar.
+        threshold: Where the threshold of the highest F1 stands; ``None`` without one.
+        ends: The scores at the left and the right edge.
+    """
+
+    name: str
+    alt: str
+    bars: list[tuple[str, float, float, float, float]]
+    threshold: float | None
+    ends: tuple[str, str]
+
+
+def score_charts(rows: Sequence[ImageRow], thresholds: Sequence[Threshold]) -> list[Chart]:
+    """Draw how the normal and anomalous images of each category score, then all of them, on one scale of scores."""
+    rows = [row for row in rows if row.is_anomalous is not None]
+    if not rows:
+        return []
+    low, high = min(row.image_score for row in rows), max(row.image_score for row in rows)
+    at = {one.category: one.threshold for one in thresholds if one.rule == MAX_F1}
+    categories: dict[str | None, list[ImageRow]] = {}
+    for row in rows:
+        categories.setdefault(row.category, []).append(row)
+    if len(categories) > 1:
+        categories[None] = rows
+    charts = []
+    for category, of_category in categories.items():
+        scores = np.array([row.image_score for row in of_category])
+        truth = np.array([row.is_anomalous for row in of_category], dtype=bool)
+        name = "all images" if category is None else category
+        place = 100 * (at[category] - low) / (high - low) if category in at and high > low else None
+        charts.append(
+            Chart(
+                name,
+                f"Image scores of {name} from {low:.4g} to {high:.4g}: {int((~truth).sum())} normal and "
+                f"{int(truth.sum())} anomalous images",
+                _bars(score_histogram(scores, truth, low, high)),
+                place,
+                (f"{low:.4g}", f"{high:.4g}"),
+            )
+        )
+    return charts
+
+
+def _bars(histogram: Histogram) -> list[tuple[str, float, float, float, float]]:
+    most, width = max(*histogram.normal, *histogram.anomalous, 1), 100 / NUM_BINS
+    return [
+        (kind, (i + half) * width, 100 - 100 * count / most, width / 2, 100 * count / most)
+        for kind, half, counts in (("normal", 0, histogram.normal), ("anomalous", 0.5, histogram.anomalous))
+        for i, count in enumerate(counts)
+        if count
+    ]

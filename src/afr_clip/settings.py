@@ -56,10 +56,11 @@ class LoadingSettings:
     cache: bool
     feature_cache: bool
     feature_dtype: str
+    max_pixels: int
 
     def __post_init__(self) -> None:
         refuse(
-            *(positive(f"data.{key}", getattr(self, key)) for key in ("batch_size", "eval_batch_size")),
+            *(positive(f"data.{key}", getattr(self, key)) for key in ("batch_size", "eval_batch_size", "max_pixels")),
             not_negative("data.num_workers", self.num_workers),
             None
             if 0 <= self.mosaic <= 1

@@ -101,6 +101,7 @@ def data_settings(job: Job, towers: Towers) -> DataSettings:
         eval_batch_size=data.eval_batch_size,
         process=here.rank,
         num_processes=here.world_size,
+        max_pixels=data.max_pixels,
     )
 
 

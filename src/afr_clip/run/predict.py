@@ -54,7 +54,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         module, towers = build_scoring(job, run, checkpoint)
         data = AnomalyDataModule(None, [photographs], data_settings(job, towers))
         paths = [sample.image_path for sample in photographs.samples]
-        writer = PhotographWriter(run, photographs.root, paths, job.map_format)
+        writer = PhotographWriter(run, photographs.root, paths, job.map_format, job.data.max_pixels)
         engine = build_engine(job, run)
         engine.predictions.sinks = (writer,)
         loader = data.target_dataloader(photographs.spec.name)
@@ -85,7 +85,10 @@ class PhotographWriter:
         root: The folder that holds all photographs.
     """
 
-    def __init__(self, run: Run, root: Path, photographs: Iterable[Path], map_format: MapFormat) -> None:
+    def __init__(
+        self, run: Run, root: Path, photographs: Iterable[Path], map_format: MapFormat, max_pixels: int
+    ) -> None:
+        self._max_pixels = max_pixels
         self._folder = run.folder
         self._format = map_format
         self._root = root
@@ -122,7 +125,9 @@ class PhotographWriter:
         place = self._place(photograph)
         save_map(self._folder / "maps" / place, anomaly_map, self._format)
         overlay = self._folder / "overlays" / place.with_name(f"{place.name}.jpg")
-        draw_overlay(overlay, photograph.name, decode_image(photograph), anomaly_map, image_score)
+        draw_overlay(
+            overlay, photograph.name, decode_image(photograph, max_pixels=self._max_pixels), anomaly_map, image_score
+        )
 
     def _place(self, photograph: Path) -> Path:
         # a.jpg and a.png in one folder keep their suffixes, so that neither overwrites the other.

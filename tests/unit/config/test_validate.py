@@ -18,6 +18,7 @@ def test_the_default_config_is_valid(default_config):
     [
         "data.batch_size",
         "data.eval_batch_size",
+        "data.max_pixels",
         "trainer.max_epochs",
         "trainer.accumulate_grad_batches",
         "trainer.log_every_n_steps",

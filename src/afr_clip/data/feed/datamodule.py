@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from afr_clip.data.disk.decode import MAX_PIXELS
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.loaded import LoadedDataset, choose_references
 from afr_clip.data.disk.pixels import SampleReader, count_vanished_defects
@@ -42,6 +43,7 @@ class DataSettings:
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.
         num_processes: Number of processes that share the data.
+        max_pixels: Most pixels of an image or mask.
     """
 
     image_size: tuple[int, int]
@@ -58,6 +60,7 @@ class DataSettings:
     eval_batch_size: int | None = None
     process: int = 0
     num_processes: int = 1
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         for name in ("image_size", "mean", "std"):
@@ -221,7 +224,8 @@ class AnomalyDataModule(LightningDataModule):
 
     def reader(self, loaded: LoadedDataset) -> SampleReader:
         """Return what decodes and resizes a dataset's images and masks."""
-        return SampleReader(self.settings.image_size, dataset_row(loaded.spec.layout).mask_threshold)
+        threshold = dataset_row(loaded.spec.layout).mask_threshold
+        return SampleReader(self.settings.image_size, threshold, self.settings.max_pixels)
 
     def _dataset(self, loaded: LoadedDataset, *, training: bool) -> AnomalyDataset:
         settings, reader = self.settings, self.reader(loaded)

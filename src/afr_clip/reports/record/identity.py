@@ -21,6 +21,7 @@ WITHOUT_INFLUENCE = {
     "data.cache",
     "data.feature_cache",
     "data.eval_batch_size",
+    "data.max_pixels",
     "dataset.root",
     "trainer.log_every_n_steps",
     "trainer.devices",

@@ -155,6 +155,21 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(sentence, run, 
     assert not list((run_dir / "checkpoints").glob("*unfinished*"))
 
 
+def test_a_training_without_a_finite_step_reports_nothing(sentence, small, unseen, tmp_path):
+    target = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}", "trainer.max_epochs=1"]
+    for number, (override, words) in enumerate(
+        {
+            "trainer.limit_train_batches=0": "trainer.limit_train_batches",
+            "optimizer.lr=1e30": "NaN or infinite with step",
+        }.items()
+    ):
+        run_dir = tmp_path / str(number)
+        more = ["trainer.limit_train_batches=1"] if "lr" in override else []
+        assert words in sentence(1, "train", *small, *target, *more, override, f"run_dir={run_dir}")
+        assert not (run_dir / "results.json").exists()
+        assert not (run_dir / "checkpoints").exists()
+
+
 def test_a_full_disk_keeps_the_checkpoint_of_the_epoch_before(sentence, small, tmp_path, monkeypatch):
     write, calls = Path.write_bytes, []
 

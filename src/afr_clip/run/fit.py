@@ -46,6 +46,10 @@ from afr_clip.training.module import AnomalyDetectionModule
 logger = logging.getLogger(__name__)
 
 
+class NotTrainedError(ValueError):
+    """A training that made no step."""
+
+
 @dataclass(frozen=True)
 class RunData:
     """What a run trains on and scores.
@@ -140,6 +144,10 @@ def _fit(
     engine = build_engine(job, run, loggers, callbacks)
     with data.naming_lost_images():
         engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if not engine.trainer.global_step:
+        limits = f"{job.trainer.max_epochs} epochs and trainer.limit_train_batches={job.trainer.limit_train_batches}"
+        msg = f"Nothing was trained: {limits} made no step, so there is nothing to score. Raise the limit."
+        raise NotTrainedError(msg)
     if is_first():
         draw_curves(figures / "curves.png", run.folder / "metrics.csv")
     if "seconds_training" not in run.manifest:

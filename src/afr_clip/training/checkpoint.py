@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
+from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import shown, written_whole
-from afr_clip.training.module import AnomalyDetectionModule, AnomalyNetwork, UpgradingNetwork
+from afr_clip.training.module import (
+    DIVERGED,
+    AnomalyDetectionModule,
+    AnomalyNetwork,
+    TrainingDivergedError,
+    UpgradingNetwork,
+)
 
 FORMAT = "afr-clip-adapters-1"
 LAST = "last.ckpt"
@@ -95,10 +102,19 @@ class CheckpointWriter(pl.Callback):
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self._folder = folder
         self._manifest = manifest
+        self._batch: AnomalyBatch | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: AnomalyBatch, batch_idx: int
+    ) -> None:
+        """Keep the batch: after the last one, no loss shows whether its step was too large."""
+        self._batch = batch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
+        self._refuse_divergence(trainer)
+        self._batch = None  # checked; the next file is written without another look
         if trainer.is_global_zero:
             network = pl_module.network
             names = network.trainable_parameter_names()
@@ -114,11 +130,24 @@ class CheckpointWriter(pl.Callback):
 
     def save_progress(self, trainer: pl.Trainer) -> None:
         """Write ``resume.ckpt`` alone, between any two steps; ``last.ckpt`` stays that of the last full epoch."""
+        self._refuse_divergence(trainer)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder / RESUME)  # all processes take part, only the first one writes
             return
         with written_whole(self._folder / RESUME) as unfinished:
             trainer.save_checkpoint(unfinished)
+
+    def _refuse_divergence(self, trainer: pl.Trainer) -> None:
+        """Raise in all processes, and write nothing, if the last step of one of them was one too far."""
+        module = trainer.lightning_module
+        assert isinstance(module, AnomalyDetectionModule)
+        if not trainer.strategy.reduce_boolean_decision(not module.is_sound(self._batch), all=False):
+            return
+        msg = (
+            f"The weights, or the scores that they give, became NaN or infinite with step {trainer.global_step}, in "
+            f"epoch {trainer.current_epoch + 1}. {DIVERGED}"
+        )
+        raise TrainingDivergedError(msg)
 
 
 def read_checkpoint(run_or_file: Path) -> Checkpoint:

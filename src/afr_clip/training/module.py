@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from afr_clip.data.records import AnomalyBatch, Share
+from afr_clip.files import shown
 from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
@@ -71,8 +72,16 @@ class UpgradingNetwork(Protocol):
         """Give a weight of an old checkpoint, or a moment of its optimiser, the shape that the weight has here."""
 
 
+DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
+"""What to do about a training that diverged."""
+
+
 class TrainingDivergedError(ValueError):
-    """The loss became NaN or infinite."""
+    """The loss, the weights or what they predict became NaN or infinite."""
+
+
+class ScoreError(ValueError):
+    """A score or map is NaN or infinite."""
 
 
 class EpochMeans:
@@ -186,10 +195,38 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._target, self.metrics, self.results, self._references = dataset, metrics, (), tuple(references)
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
-        """Score a batch."""
+        """Score a batch.
+
+        Raises:
+            ScoreError: If a score is NaN or infinite; in training the loss tells.
+        """
+        prediction: AnomalyPrediction
         if batch.tapped:  # the feature cache holds the first half of the forward
-            return self.network.score(batch.tapped, self._names(batch))
-        return self.network(batch.pictures, self._names(batch))
+            prediction = self.network.score(batch.tapped, self._names(batch))
+        else:
+            prediction = self.network(batch.pictures, self._names(batch))
+        if not self.training:
+            whole = prediction.anomaly_map.isfinite().all(dim=(1, 2)) & prediction.image_score.isfinite()
+            for sample, is_whole in zip(batch.samples, whole.tolist(), strict=True):
+                if not is_whole:
+                    msg = (
+                        f"{shown(sample.image_path)} got a score of NaN or infinity, so the weights cannot be used as "
+                        f"they are. Train again with a lower optimizer.lr, or try a larger "
+                        f"module.network.scoring.temperature or trainer.precision=32-true."
+                    )
+                    raise ScoreError(msg)
+        return prediction
+
+    def is_sound(self, batch: AnomalyBatch | None) -> bool:
+        """Whether the trained weights, and what they make of a batch they were trained on, are finite."""
+        if not all(parameter.isfinite().all() for parameter in self.trainable_parameters()):
+            return False
+        if batch is None:
+            return True
+        # Weights of 1e30 are finite and of no use.
+        with torch.no_grad(), self.trainer.precision_plugin.train_step_context():
+            prediction = self(batch)
+        return bool(prediction.trained_maps.isfinite().all() and prediction.image_score.isfinite().all())
 
     def _names(self, batch: AnomalyBatch) -> tuple[str, ...]:
         return batch.prompt_name if self._category_names is CategoryNames.words else batch.category
@@ -230,11 +267,9 @@ class AnomalyDetectionModule(pl.LightningModule):
     def _refuse_divergence(self, value: Tensor, batch: AnomalyBatch) -> None:
         if torch.isfinite(value):
             return
-        images = ", ".join(str(sample.image_path) for sample in batch.samples)
-        msg = (
-            f"The loss became {value.item()} in epoch {self.current_epoch + 1} on {images}. "
-            f"Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
-        )
+        images = ", ".join(shown(sample.image_path) for sample in batch.samples)
+        step = self.trainer.global_step + 1
+        msg = f"The loss became {value.item()} in epoch {self.current_epoch + 1}, step {step}, on {images}. {DIVERGED}"
         raise TrainingDivergedError(msg)
 
     def on_test_start(self) -> None:

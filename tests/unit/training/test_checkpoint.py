@@ -31,6 +31,7 @@ from afr_clip.training.checkpoint import (
     resume_path,
 )
 from afr_clip.training.loggers import MetricsCSV
+from afr_clip.training.module import TrainingDivergedError
 from helpers.tiny import tiny_network
 
 MANIFEST = {
@@ -142,6 +143,46 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(make_module, fi
     first, second = (read_checkpoint(tmp_path / name) for name in ("parts", "whole"))
     assert_same(dict(first.state_dict), dict(second.state_dict))
     assert first.manifest == second.manifest == MANIFEST | {"epochs": 3}
+
+
+class Break(pl.Callback):
+    """Sets a weight after the last step of the second epoch, as a step that was too large would."""
+
+    def __init__(self, value: float, batch: int) -> None:
+        self.value = value
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, self.batch):
+            with torch.no_grad():
+                pl_module.trainable_parameters()[0].fill_(self.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_last_step_that_diverges_leaves_the_checkpoint_of_the_epoch_before(train, run_folder, value):
+    sentence = r"became NaN or infinite with step 4, in epoch 2\. Lower optimizer\.lr .* of the last full epoch is kept"
+    with pytest.raises(TrainingDivergedError, match=sentence):
+        train(max_epochs=2, callbacks=[Break(value, batch=1)])
+    assert read_checkpoint(run_folder).manifest["epochs"] == 1
+    assert read_progress(run_folder / "checkpoints" / "resume.ckpt") == 2
+
+
+def test_a_first_step_that_diverges_leaves_no_checkpoint(make_module, fit, batches, run_folder):
+    writer = CheckpointWriter(run_folder / "checkpoints", MANIFEST)
+    with pytest.raises(TrainingDivergedError, match=r"with step 1, in epoch 1\."):
+        fit(make_module(lr=1e30), batches, callbacks=[writer], limit_train_batches=1)
+    assert not run_folder.exists()
+
+
+def test_progress_that_diverged_is_not_saved_between_two_steps(train, run_folder):
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (1, 1):
+                trainer.callbacks[0].save_progress(trainer)
+
+    with pytest.raises(TrainingDivergedError, match=r"with step 3, in epoch 2\."):
+        train(max_epochs=2, callbacks=[Break(math.nan, batch=0), Stop()])
+    assert read_progress(run_folder / "checkpoints" / "resume.ckpt") == 2
 
 
 def test_there_is_nothing_to_resume_before_the_first_epoch_ends(tmp_path):

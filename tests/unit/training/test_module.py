@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.training.module import AnomalyDetectionModule, EpochMeans, TrainingDivergedError
+from afr_clip.training.module import AnomalyDetectionModule, EpochMeans, ScoreError, TrainingDivergedError
 from afr_clip.training.schedule import constant
 from helpers.tiny import random_batch, tiny_network
 
@@ -91,10 +92,42 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_epoch_and_images(f
         return terms._replace(total=terms.total * broken) if len(calls) == 4 else terms
 
     module = AnomalyDetectionModule(tiny_network(towers), loss, partial(torch.optim.Adam, lr=1e-3), constant)
-    sentence = rf"loss became {broken} in epoch 2 on 0\.png, 1\.png\. Lower optimizer\.lr or set trainer\.grad"
+    sentence = rf"loss became {broken} in epoch 2, step 4, on 0\.png, 1\.png\. Lower optimizer\.lr or set trainer\.grad"
     with pytest.raises(TrainingDivergedError, match=sentence):
         fit(module, batches, max_epochs=3)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("part", ["image_score", "anomaly_map"])
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_a_score_that_is_no_number_ends_the_scoring_and_names_the_photograph(
+    make_module, make_trainer, batches, command, part
+):
+    module = make_module()
+    network, seen = module.network, []
+
+    class Broken(torch.nn.Module):
+        def forward(self, image, category):
+            prediction = network(image, category)
+            seen.append(prediction)
+            getattr(prediction, part)[1] = math.nan if len(seen) == 2 else 0.5
+            return prediction
+
+    module.network = Broken()
+    samples = [sample for batch in batches for sample in batch.samples]
+    module.score_next("noise", DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples]))
+    loader = DataLoader([replace(b, samples=moved(b.samples, n)) for n, b in enumerate(batches)], batch_size=None)
+    quietly = {"verbose": False} if command == "test" else {"return_predictions": False}
+    with pytest.raises(ScoreError, match=r"^1/b\\nc\.png got a score of NaN or infinity, .* lower optimizer\.lr"):
+        getattr(make_trainer(), command)(module, loader, **quietly)
+    assert len(seen) == 2
+
+
+def moved(samples: tuple, folder: int) -> tuple:
+    return tuple(
+        replace(sample, image_path=Path(f"{folder}/{name}.png"))
+        for sample, name in zip(samples, ("a", "b\nc"), strict=True)
+    )
 
 
 def test_checkpoints_of_lightning_hold_exactly_what_learns(make_module, fit, batches, tmp_path):

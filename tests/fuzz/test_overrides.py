@@ -43,9 +43,10 @@ KEYS = {command: keys_of(command) for command in COMMANDS}
 OPTIONS = ("--epochs", "-e", "--help", "--lr=1", "--cfg", "-p", "--", "-", "-x", "--debug")
 
 ODD = (
-    "null", "true", "none", "None", "True", "1e-4", "1,000", "0..2", "-1", "1.5", "inf", "-inf", "nan", "1e38", "1_0", "0x10",
-    "[a, b]", "[a,b", "a,b", "[]", "[0.9]", "{a: 1}", "{", "}", "'", '"', "'a", "a b", "a=b", "a:b", "a#b", "(a)", "a\\b", "~",
-    "@", "???", "${seed}", "${oc.env:HOME}", "${a", "Haselnüsse (Los 7)", "range(3)", "choice(1,2)", "glob(*)", "sort(1,2)",
+    "null", "true", "none", "None", "True", "1e-4", "1,000", "0..2", "-1", "1.5", "inf", "-inf", "nan", "1e38", "1_0",
+    "0x10", "[a, b]", "[a,b", "a,b", "[]", "[0.9]", "{a: 1}", "{", "}", "'", '"', "'a", "a b", "a=b", "a:b", "a#b",
+    "(a)", "a\\b", "~", "@", "???", "${seed}", "${oc.env:HOME}", "${a", "Haselnüsse (Los 7)", "range(3)",
+    "choice(1,2)", "glob(*)", "sort(1,2)",
 )  # fmt: skip
 
 values = st.one_of(

@@ -1,9 +1,12 @@
 """The commands with a config: compose it, turn it into a job, run the job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.cli.command import ends_in_a_sentence, start_processes
 from afr_clip.config.nodes import EvaluateConfig, PredictConfig, config_dir
@@ -20,7 +23,11 @@ from afr_clip.config.plan import (
 )
 from afr_clip.config.sweeps import sweep_job
 from afr_clip.config.validate import ConfigError, read
+from afr_clip.files import shown
 from afr_clip.run.job import ProtocolJob
+
+if TYPE_CHECKING:
+    from afr_clip.training.checkpoint import Checkpoint
 
 Command = Callable[[DictConfig], None]
 
@@ -57,9 +64,11 @@ def evaluate(config: DictConfig) -> None:
     from afr_clip.run.evaluate import read_named  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
-    if checkpoint is not None:
-        config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-    run(evaluation_job(config, output_dir(), current_record()), checkpoint)
+    with _naming(checkpoint):
+        if checkpoint is not None:
+            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+        job = evaluation_job(config, output_dir(), current_record())
+    run(job, checkpoint)
 
 
 @_composed("predict")
@@ -70,9 +79,11 @@ def predict(config: DictConfig) -> None:
     from afr_clip.run.predict import predict as run  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
-    if checkpoint is not None:
-        config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-    run(prediction_job(config, output_dir(), current_record()), checkpoint)
+    with _naming(checkpoint):
+        if checkpoint is not None:
+            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+        job = prediction_job(config, output_dir(), current_record())
+    run(job, checkpoint)
 
 
 @_composed("diagnose")
@@ -94,6 +105,19 @@ def sweep(config: DictConfig) -> None:
     from afr_clip.sweep.command import sweep as run  # noqa: PLC0415
 
     run(job)
+
+
+@contextmanager
+def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
+    """Name the checkpoint in what is wrong with a config, because the typed one was found to be right before."""
+    try:
+        yield
+    except (ConfigError, OmegaConfBaseException) as error:
+        if checkpoint is None:
+            raise
+        fault = str(error) if isinstance(error, ConfigError) else f"{str(error).splitlines()[0]}."
+        msg = f"{fault} The checkpoint is {shown(checkpoint.path)}."
+        raise ConfigError(msg) from error
 
 
 def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config.nodes import (
     CommandConfig,
@@ -33,6 +34,9 @@ OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 PACKAGED_CHECKPOINT = "package:afr_clip/pocket/demo.ckpt"
 
 _MODEL_GROUPS = ("backbone", "module")
+
+_FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
+"""Keys that name files. What a checkpoint names is not read, unless this version's own configs name it too."""
 
 _MAY_CHANGE = (
     "module.network.scoring.temperature",
@@ -168,7 +172,7 @@ def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[Dic
         has_moved: Whether another place was typed, so that recorded roots do not count.
     """
     own = compose_group("dataset", "folder")
-    own.merge_with(_without_hydra_keys(run["config"]["dataset"]))
+    own.merge_with(_plain_values(run["config"]["dataset"]))
     for name, facts in run["targets"].items():
         is_own = run["command"] == "evaluate"
         node = own.copy() if is_own else compose_target(name, OmegaConf.create(run["config"]["protocol"]), own)
@@ -287,7 +291,8 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
 
     Backbone and module become what the checkpoint was trained with. Where the frozen weights lie, how similarities
     become scores and the input size may be typed; nothing that would make it another network. Import paths in old
-    checkpoints are ignored: what runs is decided by names that this version knows.
+    checkpoints are ignored: what runs is decided by names that this version knows. So are files: those that a
+    checkpoint names must be typed.
 
     Args:
         config: The composed config of the command.
@@ -297,7 +302,8 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
         A copy with the model replaced.
 
     Raises:
-        ConfigError: If another model was typed than the checkpoint has.
+        ConfigError: If another model was typed than the checkpoint has, its config does not fit this version, or it
+            names a file that was not typed.
     """
     keys = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     restored = copy.deepcopy(config)
@@ -306,7 +312,21 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
         if group in keys and typed != own:
             msg = f"The checkpoint was trained with {group}={own}, got {group}={typed}. Leave {group}= out."
             raise ConfigError(msg)
-        restored[group] = OmegaConf.merge(compose_group(group, own), _without_hydra_keys(trained_with[group]))
+        known = compose_group(group, own)
+        try:
+            restored[group] = OmegaConf.merge(known, _plain_values(trained_with[group]))
+        except OmegaConfBaseException as error:
+            fault = str(error).splitlines()[0]
+            msg = f"The checkpoint was trained with a {group} that this version cannot build: {fault}."
+            raise ConfigError(msg) from error
+        for key in (key for key in _FILES if key.startswith(f"{group}.") and key not in keys):
+            named = OmegaConf.select(restored, key, default=None)
+            if named not in (None, OmegaConf.select(known, key.removeprefix(f"{group}."), default=None)):
+                msg = (
+                    f"The checkpoint was trained with {key}={shown(named)}. A file that a checkpoint names is not "
+                    f"read: if you trust it, add {key}={shown(named)}, or where it lies here."
+                )
+                raise ConfigError(msg)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):
@@ -320,7 +340,17 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
     return restored
 
 
-def _without_hydra_keys(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
-    if not isinstance(node, Mapping):
-        return node
-    return {key: _without_hydra_keys(value) for key, value in node.items() if not str(key).startswith("_")}
+def _plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
+    """Return recorded values without Hydra's own keys; they were resolved, so none refers to another or to the machine.
+
+    Raises:
+        ConfigError: If one does.
+    """
+    if isinstance(node, Mapping):
+        return {key: _plain_values(value) for key, value in node.items() if not str(key).startswith("_")}
+    if isinstance(node, list | tuple):
+        return [_plain_values(value) for value in node]
+    if isinstance(node, str) and ("${" in node or node == "???"):
+        msg = f"A recorded value is {shown(node)}, which stands for something else. Use a record that holds values."
+        raise ConfigError(msg)
+    return node

@@ -1,4 +1,7 @@
 import copy
+import functools
+import operator
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +29,7 @@ def restore_at_hand(*arguments):
 @pytest.fixture(scope="module")
 def trained_with(composed):
     """What a checkpoint says of its training: another backbone than the default, and one module key changed."""
-    return plain(composed("backbone=vit_b_16", "module.network.mpfa_window=5", "backbone.weights=there.pt"))
+    return plain(composed("backbone=vit_b_16", "module.network.mpfa_window=5"))
 
 
 @pytest.fixture
@@ -36,6 +39,55 @@ def restored(composed, trained_with):
         return restore_at_hand(config, trained_with, [*KEYS, *typed])
 
     return restore
+
+
+FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
+
+
+def with_value(config: dict, key: str, value: object) -> dict:
+    changed = copy.deepcopy(config)
+    *path, name = key.split(".")
+    functools.reduce(operator.getitem, path, changed)[name] = value
+    return changed
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize("path", ["there.pt", "/etc/passwd", "package:afr_clip/../../x.pt", "package:json/decoder.py"])
+def test_a_file_that_a_checkpoint_names_must_be_typed(composed, key, path):
+    module = ("module=anomaly_clip",) if key.startswith("module") else ()
+    trained_with = with_value(plain(composed("backbone=pocket", *module)), key, path)
+    config = composed(*KEYS, *module, command="evaluate")
+    with pytest.raises(ConfigError, match=rf"with {key}={re.escape(path)}\. A file .* not read: .* add {key}="):
+        restore_at_hand(config, trained_with, [*KEYS, *module])
+    typed = (*KEYS, *module, f"{key}=mine.pt")
+    restored = restore_at_hand(composed(*typed, command="evaluate"), trained_with, typed)
+    assert OmegaConf.select(restored, key) == "mine.pt"
+
+
+def test_the_files_of_this_version_need_not_be_typed(composed):
+    trained_with = plain(composed("backbone=pocket"))
+    restored = restore_at_hand(composed(*KEYS, command="evaluate"), trained_with, KEYS)
+    assert (
+        restored.backbone.weights == trained_with["backbone"]["weights"] == "package:afr_clip/pocket/clip.safetensors"
+    )
+    assert restored.backbone.cnn.weights.startswith("package:efficientnet")
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "a ${seed}", "???"])
+def test_a_recorded_value_refers_to_nothing(composed, trained_with, value):
+    changed = with_value(trained_with, "backbone.architecture", value)
+    with pytest.raises(ConfigError, match=r"A recorded value is .*, which stands for something else"):
+        restore_at_hand(composed(*KEYS, command="evaluate"), changed, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("backbone.image_size", "large"), ("backbone.new_key", 1), ("module.network", 3), ("backbone.tap_layers", {})],
+)
+def test_a_recorded_model_that_does_not_fit_is_refused_in_a_sentence(composed, trained_with, key, value):
+    changed = with_value(trained_with, key, value)
+    with pytest.raises(ConfigError, match=rf"^The checkpoint was trained with a {key.split('.')[0]} that this version"):
+        restore_at_hand(composed(*KEYS, command="evaluate"), changed, KEYS)
 
 
 def test_the_checkpoints_model_wins_over_the_commands_defaults(restored, trained_with):

@@ -11,6 +11,10 @@ HASH_DIGITS = 16
 """Leading hex digits of an image's SHA-256 in a checkpoint; 64 bits are enough to tell photographs apart."""
 
 
+UNNAMED = frozenset({"folder", "meta_json"})
+"""The names of layouts, which folders of one's own have until they are given another; only what they hold is compared."""
+
+
 @dataclass(frozen=True)
 class TrainedOn:
     """What a checkpoint stores about its auxiliary dataset.
@@ -49,10 +53,10 @@ def refuse_overlap(trained_on: TrainedOn, target: LoadedDataset) -> None:
     Raises:
         DataError: If both have the same name or folder without disjoint categories, or share an image file.
     """
-    if trained_on.name == target.spec.name:
-        _require_disjoint_categories(trained_on, target, f"name {target.spec.name!r}")
     if trained_on.root == str(target.root.resolve()):
         _require_disjoint_categories(trained_on, target, f"folder {target.root}")
+    elif trained_on.name == target.spec.name and target.spec.name not in UNNAMED:
+        _require_disjoint_categories(trained_on, target, f"name {target.spec.name!r}")
     shared = [
         sample
         for sha256, sample in zip(target.digest.images, target.samples, strict=True)
@@ -69,9 +73,10 @@ def refuse_overlap(trained_on: TrainedOn, target: LoadedDataset) -> None:
 def _require_disjoint_categories(trained_on: TrainedOn, target: LoadedDataset, shared: str) -> None:
     before, now = trained_on.categories, target.spec.categories
     if before is None or now is None or set(before) & set(now):
+        rename = "; if this is another dataset, name it: dataset.name=OTHER" if shared.startswith("name") else ""
         msg = (
             f"Auxiliary dataset and target share the {shared}, so their categories must be given and must not overlap, "
-            f"got {_named(before)} and {_named(now)}. Set dataset.categories, or choose another target."
+            f"got {_named(before)} and {_named(now)}. Set dataset.categories, or choose another target{rename}."
         )
         raise DataError(msg)
 

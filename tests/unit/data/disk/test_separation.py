@@ -41,6 +41,19 @@ def test_the_same_name_or_folder_needs_disjoint_categories(load):
         refuse_overlap(TrainedOn.of(load("a", "one", 0)), load("a", "one", 0, ("tile",)))
 
 
+@pytest.mark.parametrize("name", ["folder", "meta_json"])
+def test_two_folders_of_ones_own_are_two_datasets_though_neither_was_named(load, name):
+    trained_on = TrainedOn.of(load(name, "one", 0))
+    refuse_overlap(trained_on, load(name, "two", 1))
+    with pytest.raises(DataError, match=r"share the folder .*, or choose another target\.$"):
+        refuse_overlap(trained_on, load(name, "one", 0))
+
+
+def test_a_name_that_was_used_before_can_be_changed(load):
+    with pytest.raises(DataError, match=r"share the name 'a', .* if this is another dataset, name it: dataset\.name="):
+        refuse_overlap(TrainedOn.of(load("a", "one", 0)), load("a", "two", 1))
+
+
 def test_one_shared_image_under_another_name_is_enough(load, tmp_path):
     trained_on = TrainedOn.of(load("a", "one", 0))
     load("b", "two", 1)

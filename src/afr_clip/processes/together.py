@@ -24,6 +24,10 @@ class DisagreementError(ValueError):
     """Processes of one run read different files."""
 
 
+class AcceleratorError(ValueError):
+    """A run asks for a GPU that is not there."""
+
+
 class StartedProcesses(LightningEnvironment):
     """Processes that Lightning did not start, in an environment shared by all trainers of a command."""
 
@@ -34,9 +38,21 @@ class StartedProcesses(LightningEnvironment):
 def meet(accelerator: str) -> None:
     """Connect the processes of a run, once. GPUs exchange tensors over NCCL, everything else over gloo."""
     here = place()
+    on_gpu = torch.cuda.is_available() and accelerator != "cpu"
+    if accelerator == "gpu" and not (on_gpu or torch.backends.mps.is_available()):
+        msg = (
+            "trainer.accelerator=gpu needs a GPU that PyTorch can use, and there is none: check nvidia-smi, "
+            "CUDA_VISIBLE_DEVICES and the build of PyTorch. Write trainer.accelerator=cpu to run without one."
+        )
+        raise AcceleratorError(msg)
+    if on_gpu and here.local_rank >= torch.cuda.device_count():
+        msg = (
+            f"Each process of a machine needs a GPU of its own, but PyTorch sees {torch.cuda.device_count()} here for "
+            f"process {here.local_rank + 1}. Lower trainer.devices."
+        )
+        raise AcceleratorError(msg)
     if here.world_size == 1 or distributed.is_initialized():
         return
-    on_gpu = torch.cuda.is_available() and accelerator != "cpu"
     if on_gpu:
         torch.cuda.set_device(here.local_rank)
     rendezvous = os.environ.get(RENDEZVOUS)

@@ -1,6 +1,7 @@
 """One training and the scoring of its targets, continuing where an earlier run in the folder stopped."""
 
 import logging
+import math
 import time
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,7 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
         if kept and is_first():
             write_page(run.folder)  # it may be all that was missing
         return
+    _require_a_batch(job, len(datasets.auxiliary.samples))
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
     run.note(targets=dict(datasets.facts))
     towers = build_towers(job, run)
@@ -94,6 +96,16 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
         engine = _fit(job, run, module, data, loggers, resume)
         run.note(scored_with=from_first(lambda: _scored_with(job)))
         score_targets(job, run, module, data, engine, kept)
+
+
+def _require_a_batch(job: TrainingJob, num_images: int) -> None:
+    share, batches = job.trainer.limit_train_batches, math.ceil(num_images / job.data.batch_size)
+    if isinstance(share, float) and int(batches * share) < 1:
+        msg = (
+            f"trainer.limit_train_batches={share} of {batches} batches is less than one, so nothing would be trained. "
+            f"Write trainer.limit_train_batches=1 for one batch, or a share from {math.ceil(1e3 / batches) / 1e3}."
+        )
+        raise ValueError(msg)
 
 
 def scored_before(job: TrainingJob) -> dict[str, ScoredDataset] | None:

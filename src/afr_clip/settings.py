@@ -10,6 +10,8 @@ from enum import Enum
 
 from drawn_anomalies.settings import DrawnSettings
 
+ACCELERATORS = ("auto", "cpu", "gpu")
+DETERMINISTIC = (True, False, "warn")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "auto")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 FEATURE_DTYPES = ("float32", "float16")
@@ -18,6 +20,10 @@ MOSAIC_LABELS = ("any", "replaced")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
+
+
+LARGEST_LR = 1e30
+"""Beyond it a step leaves the range of float32."""
 
 
 class MapFormat(Enum):
@@ -113,6 +119,9 @@ class OptimizerSettings:
         refuse(
             one_of("optimizer.name", self.name, OPTIMIZERS, "Choose optimizer=adam or optimizer=adamw."),
             positive("optimizer.lr", self.lr),
+            f"optimizer.lr must be at most {LARGEST_LR:g}, got {self.lr}. The paper's is 0.001."
+            if self.lr > LARGEST_LR
+            else None,
             not_negative("optimizer.weight_decay", self.weight_decay),
             None
             if len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
@@ -160,7 +169,17 @@ class TrainerSettings:
                 msg = f"trainer.{key} must be a whole number of 1 or more, got {value}. It counts processes to start."
                 raise ValueError(msg)
         several = self.num_processes > 1
+        share = self.limit_train_batches
         refuse(
+            one_of("trainer.accelerator", self.accelerator, ACCELERATORS, "Write trainer.accelerator=gpu or cpu."),
+            None
+            if (0 < share <= 1 if isinstance(share, float) else share >= 1)
+            else f"trainer.limit_train_batches must be a share of an epoch's batches above 0 and up to 1.0, or their "
+            f"number from 1 up, got {share}. Write trainer.limit_train_batches=1.0 for all.",
+            positive("trainer.gradient_clip_val", self.gradient_clip_val),
+            None
+            if self.deterministic in DETERMINISTIC
+            else f"trainer.deterministic must be true, false or warn, got {self.deterministic}. The default is warn.",
             *(
                 positive(f"trainer.{key}", getattr(self, key))
                 for key in ("max_epochs", "accumulate_grad_batches", "log_every_n_steps")

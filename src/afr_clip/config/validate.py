@@ -1,10 +1,11 @@
 """From a composed config to typed values; all faults are reported at once, before torch is loaded."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config.nodes import CommandConfig, DiagnoseConfig, PredictConfig, TrainConfig
@@ -106,6 +107,10 @@ def _faults(node: DictConfig) -> Iterator[str]:
             continue
         known = [field.name for field in fields(kind)]
         path = child._get_full_key(None)
+        endless = list(_not_finite(child, path))
+        yield from endless
+        if endless:
+            continue
         unknown = [str(key) for key in child if key not in known]  # added with +
         for key in unknown:
             yield f"{path}.{key} is not a key of {path}, which has {', '.join(known)}. Leave it out."
@@ -117,6 +122,14 @@ def _faults(node: DictConfig) -> Iterator[str]:
             raise  # an interpolation that leads nowhere; the error names its key
         except ValueError as error:
             yield from str(error).splitlines()
+
+
+def _not_finite(node: DictConfig, path: str) -> Iterator[str]:
+    for key in map(str, node):
+        value: Any = None if OmegaConf.is_missing(node, key) else node[key]
+        for one in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                yield f"{path}.{key} must be a finite number, got {one}. Change {path}.{key}=VALUE."
 
 
 def _faults_of_command(config: DictConfig, kind: type[CommandConfig]) -> Iterator[str]:

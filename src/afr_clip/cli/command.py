@@ -18,6 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from afr_clip.config.axes import quoted
 from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes.launch import World, launch
 from afr_clip.processes.place import adopt_srun, is_first, place
@@ -132,11 +133,10 @@ def start_processes(command: str, trainer: TrainerSettings, *, has_run_dir: bool
 
 def retyped(hydra: Any) -> list[str]:  # noqa: ANN401 - Hydra's own config
     """Return the arguments that repeat a command for one run in the folder that was chosen."""
-    folder = str(hydra.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
     typed = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     searched = [argument for path in typed for argument in ("--config-dir", path)]
     for_hydra = [override for override in hydra.overrides.hydra if not override.lstrip("+~").startswith(_OF_THE_TYPED)]
-    return [*searched, *hydra.overrides.task, *for_hydra, f"hydra.run.dir='{folder}'"]
+    return [*searched, *hydra.overrides.task, *for_hydra, f"hydra.run.dir={quoted(hydra.runtime.output_dir)}"]
 
 
 def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -1,11 +1,11 @@
 """The front of the commands that take keys: words, config and places are checked before Hydra makes a folder."""
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from itertools import product
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -24,6 +24,7 @@ from afr_clip.config.trusted import refuse_untrusted
 from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
 from afr_clip.files import shown
 from afr_clip.processes.place import is_first
+from afr_clip.processes.signals import SpokenExit
 
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
@@ -58,7 +59,7 @@ def run_composed(command: str, main: Callable[[], None]) -> None:
     folder, key = _checked(command, typed)
     chosen = [f"{key}={as_text(str(folder))}"] if folder is not None else []
     sys.argv[1:] += chosen
-    with _leaving_no_empty_folder(folder):
+    with _leaving_no_trace_of_a_refusal(folder):
         main()
     if typed.is_multirun and folder is not None:
         sys.stdout.write(f"runs: {folder}\n")
@@ -135,7 +136,7 @@ def _runs(command: str, typed: Typed, searched: Sequence[str]) -> Iterator[list[
         for one in (*swept, *more)
         if one.is_sweep_override() and one.is_discrete_sweep()
     ]
-    yield from ([*fixed, *values] for values in product(*axes))
+    yield from ([*fixed, *values] for values in itertools.product(*axes))
 
 
 def _folder(config: DictConfig, typed: Typed, key: str) -> Path:
@@ -144,29 +145,37 @@ def _folder(config: DictConfig, typed: Typed, key: str) -> Path:
     given = any(override.lstrip("+").startswith((f"{key}=", "run_dir=", "sweep_dir=")) for override in typed.overrides)
     if given or OmegaConf.select(config, "run_dir") is not None or "sweep_dir" in config:
         return folder
-    for number in range(1, 1000):
+    for number in itertools.count(1):
         own = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
         try:
             own.mkdir(parents=True)
         except FileExistsError:
             continue
-        return own
-    return folder
+        break
+    return own
 
 
 @contextmanager
-def _leaving_no_empty_folder(folder: Path | None) -> Iterator[None]:
-    """Remove the folder again if nothing was written to it, and those above that were made for it."""
-    made = [] if folder is None else [folder, *(above for above in folder.parents if not above.exists())]
+def _leaving_no_trace_of_a_refusal(folder: Path | None) -> Iterator[None]:
+    """Remove a folder to which nothing was written but the log of a refusal, and those above that were made for it."""
+    # One that this command has just made is empty; one that the user filled stays as it is.
+    is_new = folder is not None and is_first() and not (folder.is_dir() and any(folder.iterdir()))
+    made = [folder, *(above for above in folder.parents if not above.exists())] if folder is not None and is_new else []
     try:
         yield
+    except SpokenExit as end:
+        if folder is not None and is_new and isinstance(end.__context__, ValueError | OSError):
+            logs = list(folder.glob("*.log"))
+            if len(logs) == len(list(folder.glob("*"))):
+                for log in logs:
+                    log.unlink()
+        raise
     finally:
-        if is_first():
-            for empty in made:
-                try:
-                    empty.rmdir()
-                except OSError:
-                    break
+        for empty in made:
+            try:
+                empty.rmdir()
+            except OSError:
+                break  # it holds something, or was never made
 
 
 def _refuse_unknown_choices(command: str, overrides: Sequence[str], searched: Sequence[str]) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import Override, QuotedString, Sweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.cli.command import CommandLineError
+from afr_clip.config.axes import quoted
 from afr_clip.config.keys import ALIASES, Key, groups_of, is_node, key_of, keys_of, nearest
 from afr_clip.config.nodes import COMMANDS
 from afr_clip.files import shown
@@ -235,7 +236,7 @@ def as_text(text: str) -> str:
             return text
     except HydraException:
         pass
-    return QuotedString(_escaped(text), Quote.single).with_quotes()
+    return quoted(_escaped(text))
 
 
 def _escaped(text: str) -> str:
@@ -412,7 +413,7 @@ def _fits(key: Key, value: Any) -> bool:  # noqa: ANN401, PLR0911 - whatever Hyd
     if key.is_list:
         return isinstance(value, list) and all(_fits(Key(key.kind), one) for one in value)
     if key.kind is None:
-        return not isinstance(value, list | dict) and value != ""
+        return type(value) in key.union and value != ""
     if issubclass(key.kind, Enum):
         return str(value) in key.choices
     if key.kind is bool:
@@ -467,7 +468,7 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
         return f"For a run with each of several values, write -m {name}={several}."
     if key.kind is bool:
         return f"Write {name}=true or {name}=false."
-    example = {int: "1", float: "0.001"}.get(key.kind, "VALUE") if key.kind else "VALUE"
+    example = "0.001" if key.kind is float else "true" if bool in key.union else "1"
     return f"Write {name}={example}, for example."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.config.validate import ConfigError
@@ -119,5 +119,4 @@ def _leaves(node: DictConfig, path: str = "") -> Iterator[str]:
 
 def quoted(value: object) -> str:
     """Write a value so that Hydra reads back exactly it, as text."""
-    text = str(value).replace("'", "\\'")
-    return f"'{text}'"
+    return QuotedString(str(value), Quote.single).with_quotes()

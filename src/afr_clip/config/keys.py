@@ -13,6 +13,12 @@ from afr_clip.settings import CosineScheduleSettings
 
 KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
+_UNIONS = {
+    frozenset((int, float)): "a number",
+    frozenset((int, str)): "a whole number",
+    frozenset((bool, str)): "true, false or a word",
+}
+
 ALIASES = {
     "augmentation": "data.augment",
     "batch": "data.batch_size",
@@ -65,7 +71,7 @@ class Key:
     """What a key takes.
 
     Attributes:
-        kind: ``str``, ``int``, ``float``, ``bool`` or an enum; ``None`` if several kinds are possible.
+        kind: ``str``, ``int``, ``float``, ``bool`` or an enum; ``None`` if it is one of several.
         is_list: Whether it takes a list of them.
         is_table: Whether it takes one for each name below it, for example ``protocol.roots.NAME``.
     """
@@ -74,6 +80,7 @@ class Key:
     is_list: bool = False
     is_table: bool = False
     may_be_null: bool = False
+    union: tuple[type, ...] = ()
 
     @property
     def words(self) -> str:
@@ -81,7 +88,7 @@ class Key:
         if self.kind is not None and issubclass(self.kind, Enum):
             one = f"one of {', '.join(self.choices)}"
         else:
-            one = KINDS[self.kind] if self.kind else "a number or a word"
+            one = KINDS[self.kind] if self.kind else _UNIONS[frozenset(self.union)]
         return f"a list, each {one}" if self.is_list else one
 
     @property
@@ -110,7 +117,10 @@ def keys_of(command: str) -> Mapping[str, Key]:
 def _keys(schema: Any, prefix: str) -> Iterator[tuple[str, Key]]:  # noqa: ANN401 - a dataclass
     hints = get_type_hints(schema)
     for field in fields(schema):
-        kind, may_be_null = _without_none(hints[field.name])
+        hint = hints[field.name]
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = tuple(kind for kind in options if kind is not NoneType)
+        kind, may_be_null = kinds[0], len(kinds) < len(options)
         if is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{field.name}.")
             continue
@@ -118,14 +128,8 @@ def _keys(schema: Any, prefix: str) -> Iterator[tuple[str, Key]]:  # noqa: ANN40
         kind = get_args(kind)[1] if is_table else kind
         is_list = get_origin(kind) is list
         kind = get_args(kind)[0] if is_list else kind
-        yield f"{prefix}{field.name}", Key(kind if isinstance(kind, type) else None, is_list, is_table, may_be_null)
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - an annotation
-    if get_origin(hint) not in (Union, UnionType):
-        return hint, False
-    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
-    return (kinds[0] if len(kinds) == 1 else None), len(kinds) < len(get_args(hint))
+        union = kinds if len(kinds) > 1 else ()
+        yield f"{prefix}{field.name}", Key(None if union else kind, is_list, is_table, may_be_null, union)
 
 
 def key_of(command: str, name: str) -> Key | None:

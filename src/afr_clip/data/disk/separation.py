@@ -12,7 +12,7 @@ HASH_DIGITS = 16
 
 
 UNNAMED = frozenset({"folder", "meta_json"})
-"""The names of layouts, which folders of one's own have until they are given another; only what they hold is compared."""
+"""Names of layouts. A folder of one's own has such a name until it is given another; only its content is compared."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ class AnomalyPrediction:
     """The result of one forward pass; all values are probabilities in [0, 1], float32.
 
     Attributes:
-        anomaly_map: Per-pixel anomaly probability at input size.
-        image_score: Image-level anomaly probability.
+        anomaly_map: Per-pixel anomaly score in [0, 1] at input size; not a calibrated probability.
+        image_score: Image-level anomaly score in [0, 1].
         layer_maps: The maps on the patch grid that the final one is made of: one per tap layer, or per scale.
         trained_maps: What the loss sees, at input size. Each map is compared with the mask on its own: the final map
             before it is smoothed, or one map per tap layer before fusion.

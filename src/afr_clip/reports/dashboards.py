@@ -133,7 +133,7 @@ def build_report(settings: DashboardSettings) -> Any:  # noqa: ANN401
         ]
     blocks += [
         reports.H1("Heat maps"),
-        reports.P("Every image has two masks: the ground truth, and the anomaly map in steps of probability."),
+        reports.P("Every image has two masks: the ground truth, and the anomaly map in steps of its score."),
         grid(_heat_maps(settings)),
         reports.H1("Learning curves"),
         grid(_curves()),

@@ -24,16 +24,16 @@ OPTIMISTIC = (
 )
 
 _HEADINGS = [
-    Heading("at", "An image that scores at least this much is reported", "Highest image F1"),
-    Heading("found", "Anomalous images that are reported", "Highest image F1"),
-    Heading("missed", "Anomalous images that are not reported", "Highest image F1"),
-    Heading("false alarms", "Normal images that are reported", "Highest image F1"),
-    Heading("passed", "Normal images that are not reported", "Highest image F1"),
+    Heading("at", "An image that scores at least this much is reported", "Max F1"),
+    Heading("found", "Anomalous images that are reported", "Max F1"),
+    Heading("missed", "Anomalous images that are not reported", "Max F1"),
+    Heading("false alarms", "Normal images that are reported", "Max F1"),
+    Heading("passed", "Normal images that are not reported", "Max F1"),
     Heading("at", "The highest threshold that reports every anomalous image", "No miss"),
     Heading("false alarms", "Normal images that are reported", "No miss"),
     Heading("at", "The lowest threshold that reports at most one normal image in 20", "5 % false alarms"),
     Heading("missed", "Anomalous images that are not reported", "5 % false alarms"),
-    Heading("at", "A pixel that scores at least this much is counted as anomalous", "Highest pixel F1"),
+    Heading("at", "A pixel that scores at least this much is counted as anomalous", "Pixel max F1"),
 ]
 
 

@@ -105,7 +105,7 @@ def _score(
         figures.absorb(collected[1:])
         log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
         if has_mirror(engine.loggers):
-            write_heat_maps(run.folder / FOLDER / name, figures.sheets())
+            write_heat_maps(run.folder / FOLDER / name, figures.sheets(), figures.scale)
         vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)

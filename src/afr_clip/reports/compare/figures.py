@@ -4,12 +4,11 @@ import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,11 +40,6 @@ Curve = Mapping[int, float]
 
 Colour = tuple[float, float, float, float]
 """Red, green, blue and opacity."""
-
-
-def names_as_they_are() -> AbstractContextManager[None]:
-    """Draw dollar signs in names as such; matplotlib would take the text between two of them for a formula."""
-    return rc_context({"text.parse_math": False})
 
 
 def drawn_label(name: str) -> str:
@@ -176,7 +170,7 @@ def draw_losses(path: Path, table: AblationTable) -> bool:
         axis.set(xlabel="epoch", ylabel="training loss")
         axis.set_title(f"trained on {drawn_label(name)}", loc="left", fontsize=10, fontweight="bold")
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     save_figure(figure, path)
     return True

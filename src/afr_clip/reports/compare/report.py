@@ -11,7 +11,7 @@ from rich.table import Table
 from afr_clip.files import shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
-from afr_clip.reports.compare.figures import draw_bars, draw_losses, names_as_they_are
+from afr_clip.reports.compare.figures import draw_bars, draw_losses
 from afr_clip.reports.compare.notes import (
     INTERVALS,
     PAPER,
@@ -29,6 +29,7 @@ from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedR
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
+from afr_clip.reports.pictures.drawing import drawing_names
 from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
 from afr_clip.reports.record.run_folder import write_json, write_text
 
@@ -216,14 +217,14 @@ class Ablations:
             remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
             write_table(out, table, remarks, remarks)
             if table.datasets:
-                with names_as_they_are():
+                with drawing_names():
                     draw_bars(out / f"{table.spec.stem}_bars.png", table)
                     draw_losses(out / f"{table.spec.stem}_losses.png", table)
         for search in self.searches:
             records = search_records(search)
             write_records(out / "search.csv", records, list(records.columns))
             if search.finished:
-                with names_as_they_are():
+                with drawing_names():
                     draw_parallel(out / "search_parallel.png", search)
                     draw_best(out / "search_best.png", search)
         write_text(out / ABLATIONS_PAGE, self._page(out))

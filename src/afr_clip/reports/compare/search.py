@@ -152,7 +152,7 @@ def draw_best(path: Path, search: Search) -> None:
     axis.step(numbers, best_so_far(search), where="post", color=PAPER, linewidth=2, label="best so far")
     axis.set(xlabel="trial", ylabel="value")
     axis.set_title(_title(search), loc="left", fontsize=10, fontweight="bold")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     save_figure(figure, path)

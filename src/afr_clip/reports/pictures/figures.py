@@ -3,7 +3,7 @@
 import csv
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
-from afr_clip.files import written_whole
+from afr_clip.files import shown, written_whole
 from afr_clip.metrics.log_keys import SHEETS
+from afr_clip.reports.pictures.drawing import drawing_names
+
+Scale = tuple[float, float]
+"""The map values of the lowest and the highest colour."""
+
+LONGEST_TITLE = 60
+"""In letters; the name of a longer path is cut at its beginning."""
 
 COLOURS = "turbo"
 OPACITY = 0.5
@@ -83,12 +90,16 @@ class FigureCollector:
     Args:
         normalisation: Mean and standard deviation of the images.
         num_figures: Images per figure; 0 keeps none.
+
+    Attributes:
+        scale: Of all maps seen, so that every sheet has the same colours; ``None`` before the first.
     """
 
     def __init__(self, normalisation: tuple[Sequence[float], Sequence[float]], num_figures: int) -> None:
         self._normalisation = normalisation
         self._num = num_figures
         self._kept: dict[str, list[tuple[float, int, Panel]]] = {kind: [] for kind in KINDS}
+        self.scale: Scale | None = None
 
     def __call__(
         self,
@@ -100,6 +111,7 @@ class FigureCollector:
         if self._num == 0:
             return
         panels = panels_of(batch, anomaly_map, image_score, self._normalisation)
+        self.scale = scale_of(panels, self.scale)
         for index, panel in zip(batch.index.tolist(), panels, strict=True):
             self._keep("highest", panel.image_score, index, panel)
             self._keep("lowest", -panel.image_score, index, panel)
@@ -121,6 +133,8 @@ class FigureCollector:
     def absorb(self, others: Sequence["FigureCollector"]) -> None:
         """Merge what the collectors of other processes kept; they must keep the same number of images."""
         for other in others:
+            ends = [scale for scale in (self.scale, other.scale) if scale is not None]
+            self.scale = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
             for kind, kept in other._kept.items():
                 for rank, negative_index, panel in kept:
                     self._keep(kind, rank, -negative_index, panel)
@@ -141,16 +155,32 @@ class FigureCollector:
         for name, panels in self.sheets().items():
             if panels:
                 paths.append(folder / f"{name}.png")
-                draw_sheet(paths[-1], panels)
+                draw_sheet(paths[-1], panels, self.scale)
         return paths
 
 
-def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
+def place_of(sample: AnomalySample) -> str:
+    """Name an image by its category, type and file."""
+    return shown(f"{sample.category}/{sample.defect_type}/{sample.image_path.name}")
+
+
+def scale_of(panels: Iterable[Panel], before: Scale | None = None) -> Scale:
+    """Return the lowest and the highest value of all maps, and of those before."""
+    maps = [panel.anomaly_map for panel in panels]
+    ends = [*(float(one.min()) for one in maps), *(float(one.max()) for one in maps), *(before or ())]
+    return min(ends), max(ends)
+
+
+@drawing_names()
+def draw_sheet(path: Path, panels: Sequence[Panel], scale: Scale | None = None) -> None:
     """Draw input, ground truth and overlay of at least one image as PNG, one image per row.
 
-    All overlays of a sheet share one colour scale.
+    Args:
+        scale: The map values of the lowest and the highest colour; by default those of the sheet.
     """
-    colours = _colour_scale([panel.anomaly_map for panel in panels])
+    low, high = scale_of(panels) if scale is None else scale
+    # A flat map has no range; it is drawn in the lowest colour.
+    colours = ScalarMappable(Normalize(low, max(high, low + 1e-6)), COLOURS)
     figure = Figure(figsize=(9, 3.1 * len(panels)), layout="compressed")
     rows = figure.subplots(len(panels), 3, squeeze=False)
     for axes, panel in zip(rows, panels, strict=True):
@@ -158,11 +188,13 @@ def draw_sheet(path: Path, panels: Sequence[Panel]) -> None:
         for axis, picture in zip(axes, pictures, strict=True):
             axis.imshow(picture)
             axis.set_axis_off()
-        sample = panel.sample
-        axes[0].set_title(f"{sample.category} / {sample.defect_type} / {sample.image_path.name}", fontsize=8)
+        place = place_of(panel.sample)
+        axes[0].set_title(place if len(place) <= LONGEST_TITLE else f"...{place[3 - LONGEST_TITLE :]}", fontsize=8)
         axes[1].set_title("ground truth" if panel.mask is not None else "no ground truth", fontsize=8)
         axes[2].set_title(f"anomaly map, image score {panel.image_score:.3f}", fontsize=8)
-    figure.colorbar(colours, ax=rows, location="bottom", shrink=0.4, aspect=40, label="anomaly probability")
+    of = "sheet" if scale is None else "dataset"
+    label = f"anomaly score, not a calibrated probability; from the lowest to the highest of this {of}"
+    figure.colorbar(colours, ax=rows, location="bottom", shrink=0.4, aspect=40).set_label(label, fontsize=8)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)
 
@@ -171,12 +203,6 @@ def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours:
     """Blend an image ``(H, W, 3)`` with its coloured map ``(H, W)``."""
     coloured = colours.to_rgba(anomaly_map)[..., :3] * 255
     return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
-
-
-def _colour_scale(maps: Sequence[NDArray[np.float32]]) -> ScalarMappable:
-    low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
-    # A flat map has no range; it is drawn in the lowest colour.
-    return ScalarMappable(Normalize(low, max(high, low + 1e-6)), COLOURS)
 
 
 def _mask_picture(panel: Panel) -> NDArray[np.uint8]:
@@ -207,7 +233,7 @@ def draw_curves(path: Path, metrics_csv: Path) -> bool:
     for axis, title in ((losses, "loss"), (rate, "learning rate")):
         axis.set(xlabel="epoch", title=title)
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(handles=list(losses.lines), loc="outside lower center", ncols=5, fontsize=8)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=100)

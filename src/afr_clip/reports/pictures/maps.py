@@ -1,4 +1,4 @@
-"""Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly probability, or TIFF with float32 values."""
+"""Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly score, or TIFF with float32 values."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def map_path(sample: AnomalySample) -> Path:
 
 
 def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_format: MapFormat) -> None:
-    """Write a map of probabilities in [0, 1].
+    """Write a map of scores in [0, 1].
 
     Args:
         path: Without the suffix, which the format decides.
@@ -65,7 +65,7 @@ def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
 
 
 def load_map(path: Path) -> NDArray[np.float64]:
-    """Read a map back as probabilities ``(H, W)``."""
+    """Read a map back as scores ``(H, W)``."""
     with Image.open(path) as image:
         return np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else FULL_SCALE)
 

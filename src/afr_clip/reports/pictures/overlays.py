@@ -58,7 +58,7 @@ def draw_overlay(
 def laid_over(
     image: UInt8[ndarray, "height width 3"], anomaly_map: Float[ndarray, "height width"]
 ) -> UInt8[ndarray, "height width 3"]:
-    """Blend an RGB image with its coloured map of probabilities in [0, 1]."""
+    """Blend an RGB image with its coloured map of scores in [0, 1]."""
     steps = np.rint(np.clip(anomaly_map, 0, 1) * 255).astype(np.uint8)
     return np.rint((1 - OPACITY) * image + OPACITY * _palette()[steps]).astype(np.uint8)
 
@@ -76,7 +76,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int) -> None
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
     scale = Image.fromarray(np.repeat(_palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
-    for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly probability", "ma"), (1.0, "1", "ra")):
+    for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly score", "ma"), (1.0, "1", "ra")):
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
 
 

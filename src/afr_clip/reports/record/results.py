@@ -52,7 +52,7 @@ class ImageRow:
     Attributes:
         image: Its path, as it was read.
         is_anomalous: ``None`` if the truth is unknown.
-        image_score: Anomaly probability.
+        image_score: From 0 to 1; not a calibrated probability.
     """
 
     dataset: str

@@ -52,8 +52,8 @@ class Picture:
     Attributes:
         truth: 0 and 255; ``None`` if it is unknown.
         anomaly_map: From 0 to 255 between ``lowest`` and ``highest``; ``None`` for a picture without overlays.
-        lowest: Anomaly probability that 0 stands for.
-        highest: Anomaly probability that 255 stands for.
+        lowest: Anomaly score that 0 stands for.
+        highest: Anomaly score that 255 stands for.
     """
 
     path: Path

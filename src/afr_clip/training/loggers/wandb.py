@@ -33,7 +33,7 @@ DATA_DIR = "WANDB_DATA_DIR"
 """Where W&B keeps files that are not uploaded yet."""
 
 BANDS = 8
-"""An anomaly map is shown in so many steps of probability, each a class that can be switched on and off."""
+"""An anomaly map is shown in so many steps of its score, each a class that can be switched on and off."""
 
 
 class Wandb(Backend, WandbLogger):
@@ -179,7 +179,7 @@ def data_dir_in(folder: Path) -> Iterator[None]:
 
 
 def masks_of(picture: Picture) -> dict[str, dict[str, Any]] | None:
-    """Return W&B's masks: the truth, and the anomaly map in ``BANDS`` steps of probability, the highest last."""
+    """Return W&B's masks: the truth, and the anomaly map in ``BANDS`` steps of its score, the highest last."""
     masks: dict[str, dict[str, Any]] = {}
     if picture.anomaly_map is not None:
         steps = (_pixels(picture.anomaly_map).astype(np.int32) * BANDS // 256).astype(np.uint8)

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from afr_clip.reports.pictures.figures import (
     draw_sheet,
     overlay,
     panels_of,
+    place_of,
 )
 from afr_clip.training.loggers import MetricsCSV
 
@@ -37,7 +39,7 @@ def drawn(monkeypatch):
     """What is drawn: file names and the numbers of the images on them."""
     sheets: dict[str, list[int]] = {}
 
-    def draw(path, panels) -> None:
+    def draw(path, panels, _scale) -> None:
         sheets[path.name] = [int(panel.sample.image_path.stem) for panel in panels]
 
     monkeypatch.setattr(figures, "draw_sheet", draw)
@@ -161,9 +163,33 @@ def test_a_flat_map_draws_without_a_warning_in_the_lowest_colour(scored, tmp_pat
     assert (np.abs(on_the_right - lowest).max(axis=1) <= 1).sum() > 200 * 200
 
 
-def test_all_overlays_of_a_sheet_share_one_scale():
-    scale = figures._colour_scale([np.float32([[0.25, 0.3]]), np.float32([[0.125, 0.75]])])
-    assert (scale.norm.vmin, scale.norm.vmax) == (0.125, 0.75)
+def test_all_sheets_of_a_dataset_share_the_scale_of_all_its_maps(scored, tmp_path, monkeypatch):
+    scales = []
+    monkeypatch.setattr(figures, "draw_sheet", lambda _path, _panels, scale: scales.append(scale))
+    collector, other = FigureCollector((MEAN, STD), 1), FigureCollector((MEAN, STD), 1)
+    ends = []
+    for to, first, highest in ((collector, 0, 0.9), (other, 3, 0.8)):
+        batch, maps, scores = scored([highest / 9, highest / 2, highest], [False, True, True], first)
+        to(batch, maps, scores)
+        ends += [maps.min().item(), maps.max().item()]
+    collector.absorb([other, FigureCollector((MEAN, STD), 1)])
+    collector.draw(tmp_path)
+    assert scales == [(min(ends), max(ends))] * 3
+
+
+def test_names_are_drawn_as_they_are(scored, tmp_path):
+    flat = panel(np.zeros((8, 8)), None, scored)
+    sample = replace(flat.sample, category=r"$\frac{$", defect_type="_\N{CJK UNIFIED IDEOGRAPH-4E2D}\n")
+    drawn = replace(flat, sample=replace(sample, image_path=sample.image_path.with_name("x" * 200 + ".png")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_sheet(tmp_path / "a.png", [drawn])
+    assert size_of(tmp_path / "a.png") == (900, 310)
+
+
+def test_an_image_is_named_with_its_folder(scored):
+    sample = replace(scored([0.5], [True])[0].samples[0], category="nut", defect_type="bent\n")
+    assert place_of(sample) == r"nut/bent\n/0.png"
 
 
 @pytest.mark.parametrize("mask", [np.eye(4, dtype=bool), None], ids=["known", "unknown"])
@@ -204,3 +230,13 @@ def test_curves_are_the_means_of_the_epochs(tmp_path, monkeypatch):
     losses, rate = ({line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in curves["axes"])
     assert losses == {"loss": [[1, 1], [2, 0.5], [3, 1 / 3]], "loss_dice": [[1, 0.5], [2, 0.5], [3, 0.5]]}
     assert rate == {"lr": [[1, 0.1], [2, 0.1], [3, 0.1]]}
+
+
+def test_an_only_epoch_is_the_only_tick(tmp_path, monkeypatch):
+    (tmp_path / "metrics.csv").write_text("epoch,step,metric,value\n0,0,train/loss_epoch,1\n0,0,train/lr,0.1\n")
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
+    assert draw_curves(tmp_path / "curves.png", tmp_path / "metrics.csv")
+    for axis in drawn[0].axes:
+        low, high = axis.get_xlim()
+        assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [1]

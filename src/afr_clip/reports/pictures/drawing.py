@@ -1,0 +1,15 @@
+"""How figures draw names that come from data."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matplotlib import rc_context
+
+
+@contextmanager
+def drawing_names() -> Iterator[None]:
+    """Draw names as they are: dollar signs are no formulas, and letters that the font lacks become boxes silently."""
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield

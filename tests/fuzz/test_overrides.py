@@ -1,5 +1,6 @@
 """Command lines with slips of every kind: a job, or a sentence and nothing on disk."""
 
+import logging
 import shutil
 
 import pytest
@@ -113,6 +114,8 @@ def told(tmp_path, monkeypatch, run, capsys):
         for path in set(folder.iterdir()) - {folder / "tree", folder / "photographs"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         jobs.clear()
+        for handler in [handler for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]:
+            logging.root.removeHandler(handler)  # of the folder that has just gone
         with guarded(folder):
             code = run(command, *words)
         return code, (jobs or [None])[0], capsys.readouterr().err

@@ -221,6 +221,16 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
+def has_16_bits(path: Path) -> bool:
+    """Tell by its first bytes whether a file is a PNG of 16 bits per sample, or a TIFF, which may be."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(25)
+    except OSError:
+        return False
+    return start.startswith(TIFF_SIGNATURES) or (start.startswith(PNG_SIGNATURE) and start[24:] == b"\x10")
+
+
 def _content(path: Path, max_pixels: int) -> bytes:
     try:
         size, most = path.stat().st_size, max_pixels * MOST_BYTES_PER_PIXEL

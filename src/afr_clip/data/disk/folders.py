@@ -7,7 +7,18 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"})
 
-JUNK = frozenset({"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"})
+JUNK = frozenset(
+    {
+        "__MACOSX",
+        "Thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "@eaDir",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+    }
+)
 """What operating systems leave in folders, apart from hidden files."""
 
 OUTPUT_FOLDERS = frozenset({"maps", "overlays", "figures", "heat_maps", "mlflow", "tensorboard", "wandb"})

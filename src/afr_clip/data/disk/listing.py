@@ -1,10 +1,14 @@
 """Three ways in which a dataset names its images: by its folders, by a CSV table, and by a ``meta.json``."""
 
+import codecs
 import csv
-import glob
+import io
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -15,9 +19,13 @@ from afr_clip.data.disk.decode import decode_mask
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
+from afr_clip.files import shown
 
 GOOD, DEFECT = "good", "defect"
 """Defect types in layouts where only the masks tell normal from anomalous images."""
+
+MASK_NAME = re.compile(r"(?P<image>.+?)[ _.-](mask|masks|gt|label|seg|segmentation|ground[_-]?truth)", re.IGNORECASE)
+"""How masks are called that lie beside their images."""
 
 META_JSON = "meta.json"
 META_JSON_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
@@ -52,11 +60,13 @@ class Listing:
         entries: The images, in no particular order.
         has_masks: Whether the dataset comes with ground truth at all.
         masks: Every mask file of the split, paired with an image or not.
+        normal_types: The types that count as normal, if it is the type that decides.
     """
 
     entries: tuple[Entry, ...]
     has_masks: bool
     masks: frozenset[Path] = frozenset()
+    normal_types: tuple[str, ...] = ()
 
 
 class Truth(Enum):
@@ -105,12 +115,14 @@ class TreeLayout:
         """List one split, with all categories; masks are paired with images by name.
 
         Raises:
-            DataError: If two files differ only in their suffix, or a mask that decides the truth cannot be decoded.
+            DataError: If a folder cannot be listed, two files differ only in their suffix, masks lie beside their
+                images, or a mask that decides the truth cannot be decoded.
         """
-        fixed = {name: value.format(root=root.resolve().name) for name, value in self.fixed.items()}
+        fixed = {name: composed(value.format(root=root.resolve().name)) for name, value in self.fixed.items()}
         if fixed.get("split", split) != split:
             return Listing((), has_masks=False)
         images = match_files(root, self.image, {"split": split})
+        _refuse_masks_among(images.values(), root)
         masks = [(split_suffix(template)[0], match_files(root, template, {"split": split})) for template in self.masks]
         entries = []
         for key, path in tracked(list(images.items()), "Listing images"):
@@ -119,7 +131,8 @@ class TreeLayout:
                 found = (files.get(field_values(template, values)) for template, files in masks)
                 entries.append(self._entry(values, path, next(filter(None, found), None)))
         every_mask = frozenset(path for _, files in masks for path in files.values())
-        return Listing(tuple(entries), has_masks=self._has_masks(root), masks=every_mask)
+        normal = self.normal_types if self.truth is Truth.TYPE else ()
+        return Listing(tuple(entries), self._has_masks(root), every_mask, normal)
 
     def _entry(self, values: Mapping[str, str], image: Path, mask: Path | None) -> Entry:
         if self.truth is Truth.TYPE:
@@ -189,7 +202,8 @@ class TableLayout:
 
         Raises:
             MissingDataError: If there is no table.
-            DataError: If the table lacks a column that a template names, or holds a type without a name.
+            DataError: If the table cannot be read, names an image twice, lacks a column that a template names, or
+                holds a type without a name.
         """
         rows = [row for row in self._rows(root / self.table) if self.split.format_map(row) == split]
         entries = []
@@ -204,16 +218,17 @@ class TableLayout:
             label = self.type_names.get(label, label)
             category, is_anomalous = self.category.format_map(row), label.lower() not in self.normal_types
             entries.append(_named_entry(root, category, label, is_anomalous, image, self.mask.format_map(row)))
+        _refuse_repeated(entries, root / self.table)
         return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                # Some headers have a space after each comma.
-                rows = list(csv.DictReader(file, skipinitialspace=True, restval=""))
-        except FileNotFoundError as error:
-            msg = f"The table {path} is missing; it lists the images and their labels. Restore the original."
-            raise MissingDataError(msg) from error
+            # Some headers have a space after each comma.
+            lines = io.StringIO(read_text(path), newline="")
+            rows = list(csv.DictReader(lines, skipinitialspace=True, restval=""))
+        except csv.Error as error:
+            msg = f"{shown(path)} is not a valid CSV table ({error}). Restore the original."
+            raise DataError(msg) from error
         templates = (self.image, self.mask, self.category, self.split, self.type)
         needed = {name for template in templates for name in field_names(template)}
         lacking = sorted(needed - set(rows[0] if rows else ()))
@@ -255,26 +270,29 @@ class MetaJsonLayout:
             DataError: If the file does not have the format above.
         """
         path = root / self.marker
+        text = read_text(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            msg = f"{path} is missing; it lists the images and their labels. Set dataset.root=DIR to its folder."
-            raise MissingDataError(msg) from error
-        except ValueError as error:
-            msg = f"{path} is not valid JSON ({error}). Generate it again."
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            msg = f"{shown(path)} is not valid JSON ({error}). Generate it again."
             raise DataError(msg) from error
         if not isinstance(content, dict):
             msg = (
                 f"{path} must hold an object with one key per split, got a {type(content).__name__}. Generate it again."
             )
             raise DataError(msg)
-        categories: Any = next((found for name, found in content.items() if name.lower() == split), {})
+        same = [name for name in content if name.lower() == split]
+        if len(same) > 1:
+            msg = f"{shown(path)} must hold one split of a name, got {', '.join(map(repr, same))}. Generate it again."
+            raise DataError(msg)
+        categories: Any = content[same[0]] if same else {}
         entries = []
         for item in _meta_json_items(path, categories):
             is_anomalous = item["anomaly"] == 1
             label = item["specie_name"] or (DEFECT if is_anomalous else GOOD)
             entry = _named_entry(root, item["cls_name"], label, is_anomalous, item["img_path"], item["mask_path"])
             entries.append(entry)
+        _refuse_repeated(entries, path)
         return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
 
 
@@ -296,21 +314,90 @@ def _meta_json_items(path: Path, categories: Any) -> Iterator[Mapping[str, Any]]
 
 
 def _named_entry(root: Path, category: str, label: str, is_anomalous: bool, image: str, mask_name: str) -> Entry:
-    mask = root / mask_name
+    mask = on_disk(root, mask_name)
     return Entry(
-        category=category,
-        defect_type=label,
+        category=composed(category),
+        defect_type=composed(label),
         is_anomalous=is_anomalous,
-        image=root / image,
-        mask=mask if mask_name and mask.is_file() else None,
+        image=on_disk(root, image),
+        mask=mask if mask_name and os.path.isfile(mask) else None,  # noqa: PTH113 - Path.is_file may raise
         mask_names=(mask_name,) if mask_name else (),
     )
+
+
+def _refuse_repeated(entries: Sequence[Entry], table: Path) -> None:
+    counts = Counter(entry.image for entry in entries)
+    image, number = counts.most_common(1)[0] if counts else (table, 1)
+    if number > 1:
+        msg = f"{shown(table)} must name each image once, but names {shown(image)} {number} times. Remove the others."
+        raise DataError(msg)
+
+
+def composed(name: str) -> str:
+    """Return a name with composed letters: macOS stores the two dots of an umlaut apart, and keyboards do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_text(path: Path) -> str:
+    """Read a file that names images, in UTF-8 or in UTF-16 with a byte order mark.
+
+    Raises:
+        MissingDataError: If there is no such file.
+        DataError: If it cannot be read, or is in another encoding.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        msg = f"{shown(path)} is missing; it lists the images and their labels. Set dataset.root=DIR to its folder."
+        raise MissingDataError(msg) from error
+    except OSError as error:
+        msg = f"Cannot read {shown(path)}: {error.strerror}. Check its permissions and the disk."
+        raise DataError(msg) from error
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        msg = f"{shown(path)} must be UTF-8, but byte {error.start} is not. Save it as UTF-8."
+        raise DataError(msg) from error
+
+
+def on_disk(root: Path, name: str) -> Path:
+    """Return the path below a root that a table means by a name, as it is spelt on the disk.
+
+    Tables are also made on Windows, with backslashes, on macOS, with letters in parts, and with absolute paths.
+
+    Raises:
+        DataError: If the name cannot be a path here.
+    """
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        msg = f"The table in {shown(root)} must name files, got {shown(name)!r}. Generate it again."
+        raise DataError(msg)
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", name):
+        msg = (
+            f"The table in {shown(root)} must name files relative to its folder, got {name!r}, which is an absolute "
+            f"path of Windows. Generate it again with relative paths."
+        )
+        raise DataError(msg)
+    if "\\" in name and not os.path.lexists(root / name):
+        name = name.replace("\\", "/")
+    path = root / name
+    for base in (os.path.abspath(root), os.path.realpath(root)):  # noqa: PTH100 - links stay as they are
+        if path.is_absolute() and path.is_relative_to(base):
+            path = root / path.relative_to(base)
+    if name.isascii() or os.path.lexists(path) or not path.is_relative_to(root):
+        return path
+    spelt = root
+    for part in path.relative_to(root).parts:
+        names = os.listdir(spelt) if os.path.isdir(spelt) else []  # noqa: PTH112, PTH208 - Path.is_dir may raise
+        spelt /= next((other for other in names if composed(other) == composed(part)), part)
+    return spelt
 
 
 def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[FieldValues, Path]:
     """Find the image files below a root whose paths follow a template.
 
-    Hidden files, ``__MACOSX`` folders and files without an image suffix are skipped.
+    Hidden files, junk and files without an image suffix are skipped; links are followed, and one that leads nowhere
+    is found as well.
 
     Args:
         template: For example ``"{category}/{split}/{type}/{stem}"``. Without a suffix it matches every kind of image.
@@ -318,27 +405,77 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
         known: Fields whose value is given; the others match any name.
 
     Returns:
-        The files by the values of the template's fields, ordered by path.
+        The files by the values of the template's fields, in composed letters, ordered by path.
 
     Raises:
-        DataError: If two files differ only in their suffix.
+        DataError: If two files differ only in their suffix, or a folder cannot be listed.
     """
     stem, suffix = split_suffix(template)
-    shape = re.compile(_filled(stem, known, re.escape, lambda name, form: f"(?P<{name}>{form or '[^/]+'})"))
-    pattern = _filled(stem, known, glob.escape, lambda name, form: "*")
+    *folders, name = (
+        re.compile(_filled(part, known, lambda field, form: f"(?P<{field}>{form or '.+'})"), re.DOTALL)
+        for part in stem.split("/")
+    )
+    places: list[tuple[Path, dict[str, str]]] = [(root, {})]
+    for shape in folders:
+        places = [
+            (Path(entry.path), {**values, **match.groupdict()})
+            for folder, values in places
+            for entry in _entries(folder)
+            if entry.is_dir() and (match := shape.fullmatch(composed(entry.name)))
+        ]
     found: dict[FieldValues, Path] = {}
-    for path in sorted(root.glob(f"{pattern}.*")):
-        match = shape.fullmatch(path.relative_to(root).with_suffix("").as_posix())
-        if match and is_image(path, root) and path.suffix.lower() in (suffix or IMAGE_SUFFIXES):
-            key = field_values(stem, {**known, **match.groupdict()})
-            if key in found:
-                msg = (
-                    f"Two images in one folder must not share a name, got {found[key]} and {path.name}. "
-                    f"Masks are paired by name, so rename or remove one of them."
-                )
-                raise DataError(msg)
-            found[key] = path
+    for folder, values in places:
+        for entry in _entries(folder):
+            path = Path(entry.path)
+            match = name.fullmatch(composed(path.stem))
+            if match and path.suffix.lower() in (suffix or IMAGE_SUFFIXES) and not entry.is_dir():
+                key = field_values(stem, {**known, **values, **match.groupdict()})
+                if key in found:
+                    msg = (
+                        f"Two images in one folder must not share a name, got {shown(found[key])} and "
+                        f"{shown(path.name)}. Masks are paired by name, so rename or remove one of them."
+                    )
+                    raise DataError(msg)
+                found[key] = path
     return found
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder by name, without hidden files; what is left out without a word would make numbers wrong."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        msg = f"Cannot list the folder {shown(folder)}: {error.strerror}. Check its permissions."
+        raise DataError(msg) from error
+    if entries and not os.access(folder, os.X_OK):
+        msg = f"The folder {shown(folder)} can be listed, but not entered. Check its permissions."
+        raise DataError(msg)
+    return [entry for entry in entries if not is_hidden(entry.name)]
+
+
+def _refuse_masks_among(images: Iterable[Path], root: Path) -> None:
+    """Refuse masks that lie beside their images, because they would count as images of their own."""
+    places = set(images)
+    names = {path.with_suffix("") for path in places}
+    masks = sorted(path for path in places if (image := image_of_mask(path)) is not None and image in names)
+    if masks:
+        msg = (
+            f"{len(masks)} files below {shown(root)} look like masks that lie beside their images, and would count as "
+            f"images: {', '.join(shown(path.relative_to(root)) for path in masks[:3])}{', ...' * (len(masks) > 3)}. "
+            f"Move masks to a folder of their own (ground_truth/TYPE), or rename what is no mask."
+        )
+        raise DataError(msg)
+
+
+def image_of_mask(path: Path) -> Path | None:
+    """Return which image, without its suffix, a file would be the mask of by its name; ``None`` for other names.
+
+    Example:
+        >>> image_of_mask(Path("crack/000_mask.png"))
+        PosixPath('crack/000')
+    """
+    match = MASK_NAME.fullmatch(path.stem)
+    return None if match is None else path.with_name(match["image"])
 
 
 def split_suffix(template: str) -> tuple[str, frozenset[str]]:
@@ -364,19 +501,11 @@ def field_values(template: str, values: Mapping[str, str]) -> FieldValues:
     return tuple((name, values[name]) for name in field_names(template))
 
 
-def _filled(
-    template: str, known: Mapping[str, str], escape: Callable[[str], str], unknown: Callable[[str, str], str]
-) -> str:
-    """Turn a template into a pattern; ``unknown`` makes the pattern of a field from its name and format."""
+def _filled(template: str, known: Mapping[str, str], unknown: Callable[[str, str], str]) -> str:
+    """Turn a template into a regular expression; ``unknown`` makes that of a field from its name and format."""
     parts = []
     for literal, name, form, _ in Formatter().parse(template):
-        parts.append(escape(literal))
+        parts.append(re.escape(literal))
         if name:
-            parts.append(escape(known[name]) if name in known else unknown(name, form or ""))
+            parts.append(re.escape(known[name]) if name in known else unknown(name, form or ""))
     return "".join(parts)
-
-
-def is_image(path: Path, root: Path) -> bool:
-    """Tell whether a file has an image suffix, and no part of its path below the root is hidden or junk."""
-    hidden = any(is_hidden(part) for part in path.relative_to(root).parts)
-    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

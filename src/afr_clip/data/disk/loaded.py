@@ -1,6 +1,7 @@
 """Datasets that were found, listed and hashed: published ones, reference images and plain photographs."""
 
 import hashlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from afr_clip.data.disk.decode import decode_picture, has_16_bits
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
@@ -15,9 +17,14 @@ from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import natural_order, shown
 
+logger = logging.getLogger(__name__)
+
 PHOTOGRAPHS = "photographs"
 UNKNOWN = "unknown"
 """The defect type of photographs, whose condition is not known."""
+
+FEW_BITS = 12
+"""Cameras of so many bits store them in 16."""
 
 NUM_SHOWN = 5
 """Files of one kind that a sentence names at most."""
@@ -65,7 +72,24 @@ class LoadedDataset:
 def load_dataset(spec: DatasetSpec) -> LoadedDataset:
     """List a dataset's samples and hash their files."""
     samples = tuple(read_samples(spec))
+    _warn_of_few_bits(samples)
     return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
+
+
+def _warn_of_few_bits(samples: Sequence[AnomalySample]) -> None:
+    """Warn once if 16-bit images use so few bits that they are read dark; the first one tells."""
+    for sample in samples:
+        if has_16_bits(sample.image_path):
+            try:
+                picture = decode_picture(sample.image_path)
+            except DataError:
+                return  # whoever reads it says so
+            if picture.is_deep and picture.num_bits <= FEW_BITS:
+                logger.warning(
+                    "%s has 16 bits per pixel and uses %d of them, so it is read dark. Scale such images to 16 bits.",
+                    *(shown(sample.image_path), picture.num_bits),
+                )
+            return
 
 
 def content_digest(samples: Sequence[AnomalySample], *, whole: bool = True) -> DatasetDigest:
@@ -205,6 +229,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
         )
         raise MissingDataError(msg)
     samples = tuple(AnomalySample(PHOTOGRAPHS, category, UNKNOWN, path, None, False, category) for path in paths)
+    _warn_of_few_bits(samples)
     digest = content_digest(samples, whole=False)
     return Photographs(LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), root, samples, digest), left_out)
 

@@ -36,6 +36,10 @@ LONGEST_SIDE, FINEST_FILTER = 1 << 17, 64
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
+class MaskSizeError(DataError):
+    """A mask does not have the size of its image."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """An image and its truth.
@@ -92,7 +96,7 @@ class SampleReader:
                 f"An image and its mask must have the same size, but {shown(path)} is {size[0]} x {size[1]} and "
                 f"{shown(mask_path)} is {mask.shape[0]} x {mask.shape[1]} pixels (height x width). Correct the pairing."
             )
-            raise DataError(msg)
+            raise MaskSizeError(msg)
         return mask
 
     def read(self, sample: AnomalySample) -> Pixels:

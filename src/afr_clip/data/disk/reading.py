@@ -10,10 +10,11 @@ from pathlib import Path
 
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES
 from afr_clip.data.disk.layouts import dataset_row, prompt_name
-from afr_clip.data.disk.listing import Entry, Layout, Listing
+from afr_clip.data.disk.listing import Entry, Layout, Listing, composed
 from afr_clip.data.disk.rows.row import DatasetRow
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.records import AnomalySample
+from afr_clip.files import shown
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class DatasetSpec:
             if getattr(self, folder) is not None:
                 object.__setattr__(self, folder, Path(getattr(self, folder)))
         if self.categories is not None:
-            object.__setattr__(self, "categories", tuple(self.categories))
+            object.__setattr__(self, "categories", tuple(map(composed, self.categories)))
             if not self.categories:
                 msg = (
                     f"categories of dataset {self.name!r} must not be empty. Leave the key out to read all categories."
@@ -68,8 +69,11 @@ def find_root(spec: DatasetSpec) -> Path:
     for root in candidates:
         if layout_at(root, row) is not None:
             return root
+        if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):  # noqa: PTH112 - Path.is_dir may raise
+            msg = f"Cannot list the folder {shown(root)} of dataset {spec.name!r}. Check its permissions."
+            raise DataError(msg)
     markers = " or ".join(dict.fromkeys(layout.marker for layout in row.layouts))
-    states = (f"{root} ({'exists, but holds other files' if root.is_dir() else 'missing'})" for root in candidates)
+    states = (f"{shown(root)} ({_state(root)})" for root in candidates)
     searched = f"Searched {', '.join(states)}." if candidates else "No folder was given."
     how = "dataset.root=DIR"
     if row.folders:
@@ -78,9 +82,17 @@ def find_root(spec: DatasetSpec) -> Path:
     raise MissingDataError(msg)
 
 
+def _state(root: Path) -> str:
+    if os.path.isdir(root):  # noqa: PTH112 - Path.is_dir may raise
+        return "exists, but holds other files"
+    return "a file" if os.path.isfile(root) else "missing"  # noqa: PTH113
+
+
 def layout_at(root: Path, row: DatasetRow) -> Layout | None:
     """Return the first of a row's layouts that matches a folder, or ``None``."""
-    return next((layout for layout in row.layouts if root.is_dir() and any(root.glob(layout.marker))), None)
+    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir may raise
+        return None
+    return next((layout for layout in row.layouts if any(root.glob(layout.marker))), None)
 
 
 def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
@@ -98,11 +110,11 @@ def read_samples(spec: DatasetSpec) -> list[AnomalySample]:
     """
     root = find_root(spec)
     listing, entries = list_entries(spec, root)
-    missing = [entry.image for entry in entries if not entry.image.is_file()]
+    missing = [entry.image for entry in entries if not os.path.isfile(entry.image)]  # noqa: PTH113 - may raise
     if missing:
         msg = (
             f"Every listed image of dataset {spec.name!r} must be on disk, but {len(missing)} of {len(entries)} are "
-            f"missing; the first is {missing[0]}. Unpack the archive again, or choose other categories."
+            f"missing; the first is {shown(missing[0])}. Unpack the archive again, or choose other categories."
         )
         raise MissingDataError(msg)
     _check_masks(entries, listing, root)
@@ -162,9 +174,14 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
     anomalous = [entry for entry in entries if entry.is_anomalous]
     has_normal = len(anomalous) < len(entries)
     if anomalous and not has_normal and not listing.has_masks:
+        rest = "Unpack the rest of the dataset into the same folder."
+        if listing.normal_types:
+            found = ", ".join(shown(name) for name in sorted({entry.defect_type for entry in entries})[:NUM_SHOWN])
+            rest = (
+                f"Only images of the type {' or '.join(listing.normal_types)} count as normal; here are {found}. {rest}"
+            )
         msg = (
-            f"A dataset needs normal images or masks, but {root} has only anomalous images and no masks. "
-            f"Unpack the rest of the dataset into the same folder."
+            f"A dataset needs normal images or masks, but {shown(root)} has only anomalous images and no masks. {rest}"
         )
         raise MissingDataError(msg)
     if anomalous and not listing.has_masks:
@@ -175,10 +192,11 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
         return
     bare = [entry for entry in anomalous if entry.mask is None]
     if bare:
-        shown = "; ".join(f"{entry.image} (expected {' or '.join(entry.mask_names)})" for entry in bare[:NUM_SHOWN])
+        names = (f"{shown(one.image)} (expected {shown(' or '.join(one.mask_names))})" for one in bare[:NUM_SHOWN])
         msg = (
-            f"Every anomalous image must have a mask below {root}, but {len(bare)} of {len(anomalous)} "
-            f"have none: {shown}{'; ...' if len(bare) > NUM_SHOWN else ''}. Add the masks or remove the images."
+            f"Every anomalous image must have a mask below {shown(root)}, but {len(bare)} of {len(anomalous)} "
+            f"have none: {'; '.join(names)}{'; ...' if len(bare) > NUM_SHOWN else ''}. Add the masks or remove the "
+            f"images."
         )
         raise MissingDataError(msg)
     stray = sorted(listing.masks - {entry.mask for entry in listing.entries})
@@ -195,8 +213,11 @@ def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> 
             )
             raise DataError(msg)
     for path in (path for entry in entries for path in (entry.image, entry.mask) if path is not None):
-        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
-            msg = f"Files of a dataset must lie below {root}, but {path} does not. Correct the table that names it."
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):  # noqa: PTH100 - links may lead out
+            msg = (
+                f"Files of a dataset must lie below {shown(root)}, but {shown(path)} does not. Correct the table that "
+                f"names it."
+            )
             raise DataError(msg)
 
 
@@ -213,8 +234,8 @@ def _names(entries: Sequence[Entry], root: Path) -> list[str]:
         other = taken.setdefault((category, defect_type, name), entry.image)
         if other != entry.image:
             msg = (
-                f"Images of one category and type must have different names, got {other} and {entry.image}. "
-                f"Rename one of them."
+                f"Images of one category and type must have different names, got {shown(other)} and "
+                f"{shown(entry.image)}. Rename one of them."
             )
             raise DataError(msg)
     return names

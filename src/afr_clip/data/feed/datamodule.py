@@ -194,6 +194,13 @@ class AnomalyDataModule(LightningDataModule):
         for category, count in counts.items():
             if count.num_empty:
                 logger.warning("%s/%s: %d masks of anomalous images mark no pixels.", name, category, count.num_empty)
+            elif count.num_full == count.num_masks:
+                logger.warning(
+                    "%s/%s: all %d masks mark nearly all of the image. Are they inverted?",
+                    name,
+                    category,
+                    count.num_masks,
+                )
         vanished = {category: count.num_vanished for category, count in counts.items()}
         if total := sum(vanished.values()):
             categories = ", ".join(category for category, number in vanished.items() if number)

@@ -5,18 +5,28 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.decode import MAX_PIXELS, Picture, decode_picture
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES, walk
 from afr_clip.data.disk.layouts import dataset_row
-from afr_clip.data.disk.listing import Entry, Listing, is_image
-from afr_clip.data.disk.pixels import count_vanished, resize_mask
-from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries
+from afr_clip.data.disk.listing import Entry, Listing
+from afr_clip.data.disk.loaded import FEW_BITS
+from afr_clip.data.disk.pixels import (
+    NEARLY_FULL,
+    MaskSizeError,
+    SampleReader,
+    count_vanished,
+    is_nearly_full,
+    resize_mask,
+)
+from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries, read_samples
 from afr_clip.data.disk.rows.row import Count, DatasetRow
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
+from afr_clip.files import shown
 
 INPUT_SIZE = 518
 """Side in pixels of the paper's input; defects that have no pixel left at this size are counted."""
@@ -62,7 +72,7 @@ class Fault(Enum):
     """What can be wrong with an image or its mask, as the end of a sentence that starts with a number."""
 
     MISSING = "listed images are not on disk; unpack the archive again"
-    UNREADABLE = "files cannot be decoded; copy them again from their source"
+    UNREADABLE = "files cannot be decoded"
     BARE = "anomalous images have no mask; add the masks or remove the images"
     OTHER_SIZE = "masks differ in size from their images; correct the pairing"
     EMPTY = "masks of anomalous images mark no pixel; check their values or remove the images"
@@ -76,20 +86,29 @@ class Inspection:
     Attributes:
         sha256: Hash of the image file; empty if it could not be read.
         faults: The faults, with the file of each.
+        reason: Why a file could not be decoded.
+        picture: The decoded image without its pixels; ``None`` if there is none.
+        is_full: Whether the mask marks nearly all of the image.
         num_vanished: Defects without a pixel at ``INPUT_SIZE``.
     """
 
     entry: Entry
     sha256: str = ""
     faults: Mapping[Fault, Path] = field(default_factory=dict)
+    reason: str = ""
+    picture: Picture | None = None
+    is_full: bool = False
     num_vanished: int = 0
 
 
-def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
+def check_dataset(spec: DatasetSpec, *, is_part: bool = False, max_pixels: int = MAX_PIXELS) -> DatasetCheck:
     """Decode every image and mask of a dataset, and compare it with what is published.
+
+    What `read_samples` and `SampleReader` refuse, which read a dataset for scoring, is a fault here.
 
     Args:
         is_part: Whether it is all right to have fewer images than published.
+        max_pixels: Most pixels of a file.
 
     Raises:
         MissingDataError: If the dataset is not found.
@@ -97,13 +116,15 @@ def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
     """
     root, row = find_root(spec), dataset_row(spec.layout)
     listing, entries = list_entries(spec, root)
+    reader = SampleReader((INPUT_SIZE, INPUT_SIZE), row.mask_threshold, max_pixels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda entry: _inspect(entry, row.mask_threshold, has_masks=listing.has_masks), entries)
+        results = pool.map(lambda entry: _inspect(entry, reader, has_masks=listing.has_masks), entries)
         inspections = [next(results) for _ in tracked(entries, "Checking files")]
     counts = count_entries(entries)
     published = {c: n for c, n in row.counts.items() if spec.categories is None or c in spec.categories}
     findings = [
         *_file_findings(inspections, root),
+        *_picture_findings(inspections, root),
         *_count_findings(counts, published, is_part=is_part),
         *_truth_findings(entries, row, has_masks=listing.has_masks),
         *_repeated_findings(inspections, root),
@@ -112,6 +133,11 @@ def check_dataset(spec: DatasetSpec, *, is_part: bool = False) -> DatasetCheck:
     ]
     if not row.counts and row.total is not None and spec.categories is None:
         findings += _count_findings({ALL: sum_counts(counts)}, {ALL: row.total}, is_part=is_part)
+    if not any(finding.is_fault for finding in findings):
+        try:
+            read_samples(spec)
+        except DataError as error:
+            findings.append(Finding(str(error), is_fault=True))
     return DatasetCheck(root, counts, published, tuple(sorted(findings, key=lambda finding: not finding.is_fault)))
 
 
@@ -126,43 +152,79 @@ def sum_counts(counts: Mapping[str, Count]) -> Count:
     return Count(sum(c.normal for c in counts.values()), sum(c.anomalous for c in counts.values()))
 
 
-def _inspect(entry: Entry, threshold: int | None, *, has_masks: bool) -> Inspection:
-    if not entry.image.is_file():
+def _inspect(entry: Entry, reader: SampleReader, *, has_masks: bool) -> Inspection:
+    if not os.path.isfile(entry.image):  # noqa: PTH113 - Path.is_file may raise
         return Inspection(entry, faults={Fault.MISSING: entry.image})
     try:
-        height, width = decode_image(entry.image).shape[1:]
+        picture = decode_picture(entry.image, max_pixels=reader.max_pixels)
         sha256 = hashlib.sha256(entry.image.read_bytes()).hexdigest()
-    except (DataError, OSError):
-        return Inspection(entry, faults={Fault.UNREADABLE: entry.image})
+    except (DataError, OSError) as error:
+        return Inspection(entry, faults={Fault.UNREADABLE: entry.image}, reason=str(error))
+    facts = Inspection(entry, sha256, picture=replace(picture, rgb=picture.rgb[:, :0].clone()))
     if entry.mask is None:
         is_bare = entry.is_anomalous and has_masks
-        return Inspection(entry, sha256, {Fault.BARE: entry.image} if is_bare else {})
+        return replace(facts, faults={Fault.BARE: entry.image} if is_bare else {})
     try:
-        mask = decode_mask(entry.mask, threshold)
-    except DataError:
-        return Inspection(entry, sha256, {Fault.UNREADABLE: entry.mask})
+        mask = reader.decode_truth(entry.image, picture, entry.mask)
+    except MaskSizeError:
+        return replace(facts, faults={Fault.OTHER_SIZE: entry.mask})
+    except DataError as error:
+        return replace(facts, faults={Fault.UNREADABLE: entry.mask}, reason=str(error))
     faults = {
-        Fault.OTHER_SIZE: mask.shape != (height, width),
         Fault.EMPTY: entry.is_anomalous and not mask.any(),
         Fault.MARKED: not entry.is_anomalous and bool(mask.any()),
     }
-    num_vanished = count_vanished(mask, resize_mask(mask, (INPUT_SIZE, INPUT_SIZE)))
-    return Inspection(entry, sha256, {fault: entry.mask for fault, holds in faults.items() if holds}, num_vanished)
+    return replace(
+        facts,
+        faults={fault: entry.mask for fault, holds in faults.items() if holds},
+        is_full=is_nearly_full(mask),
+        num_vanished=count_vanished(mask, resize_mask(mask, reader.size)),
+    )
 
 
 def _file_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
     for fault in Fault:
         paths = [inspection.faults[fault] for inspection in inspections if fault in inspection.faults]
         if paths:
-            yield Finding(f"{len(paths)} {fault.value}: {_named(paths, root)}.", is_fault=True)
+            reasons = [i.reason for i in inspections if i.reason][:NUM_NAMED] if fault is Fault.UNREADABLE else []
+            yield Finding(" ".join((f"{len(paths)} {fault.value}: {_named(paths, root)}.", *reasons)), is_fault=True)
+    full: dict[str, list[bool]] = defaultdict(list)
+    for inspection in inspections:
+        if inspection.entry.is_anomalous and inspection.entry.mask is not None:
+            full[inspection.entry.category].append(inspection.is_full)
+    for category, are_full in full.items():
+        if all(are_full):
+            text = (
+                f"All {len(are_full)} masks of {shown(category)} mark more than {NEARLY_FULL:.0%} of the image; they "
+                f"may be inverted, or drawn in an alpha channel."
+            )
+            yield Finding(text, is_fault=True)
+
+
+def _picture_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
+    """Report how images are read where that may not be what was meant."""
+    pictures = [(i.entry.image, i.picture) for i in inspections if i.picture is not None]
+    turned = [path for path, picture in pictures if picture.orientation != 1]
+    if turned:
+        text = (
+            f"{len(turned)} images carry an EXIF orientation and are turned upright: {_named(turned, root)}. Their "
+            f"masks are taken to be drawn on the upright view, unless only the stored pixels fit their size."
+        )
+        yield Finding(text, is_fault=False)
+    for num_bits in range(8, FEW_BITS + 1):
+        dark = [path for path, picture in pictures if picture.is_deep and max(picture.num_bits, 8) == num_bits]
+        if dark:
+            at_most = "at most " if num_bits == 8 else ""
+            text = f"{len(dark)} images of 16 bits use only {at_most}{num_bits} bits, and are read dark: "
+            yield Finding(f"{text}{_named(dark, root)}.", is_fault=False)
 
 
 def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count], *, is_part: bool) -> Iterator[Finding]:
     found = {category: counts.get(category, Count(0, 0)) for category in published}
     differing = [
-        f"{category} {found[category].normal} + {found[category].anomalous} instead of {n.normal} + {n.anomalous}"
-        for category, n in published.items()
-        if found[category] != n
+        f"{shown(category)} {f.normal} + {f.anomalous} instead of {n.normal} + {n.anomalous}"
+        for (category, n), f in zip(published.items(), found.values(), strict=True)
+        if f != n
     ]
     if differing:
         has_more = any(
@@ -171,9 +233,12 @@ def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count],
         )
         text = f"{OTHER_NUMBERS} of normal + anomalous images: {_some(differing)}."
         yield Finding(text, is_fault=has_more or not is_part)
-    unknown = sorted(counts.keys() - published.keys()) if published else []
+    unknown = [shown(name) for name in sorted(counts.keys() - published.keys())] if published else []
     if unknown:
-        yield Finding(f"Categories that the published dataset does not have: {_some(unknown)}.", is_fault=True)
+        yield Finding(
+            f"Categories that the published dataset does not have: {_some(unknown)}.",
+            is_fault=True,
+        )
 
 
 def _truth_findings(entries: Sequence[Entry], row: DatasetRow, *, has_masks: bool) -> Iterator[Finding]:
@@ -200,7 +265,7 @@ def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterato
             if len(group) > 1 and (len({entry.is_anomalous for entry in group}) > 1) == is_fault
         ]
         if groups:
-            named = _some([" = ".join(str(path.relative_to(root)) for path in group) for group in groups])
+            named = _some([" = ".join(shown(path.relative_to(root)) for path in group) for group in groups])
             yield Finding(f"{sum(map(len, groups))} images {end}: {named}.", is_fault)
 
 
@@ -208,7 +273,7 @@ def _vanished_findings(inspections: Sequence[Inspection]) -> Iterator[Finding]:
     vanished: Counter[str] = Counter()
     for inspection in inspections:
         vanished[inspection.entry.category] += inspection.num_vanished
-    lost = ", ".join(f"{category} {number}" for category, number in vanished.items() if number)
+    lost = ", ".join(f"{shown(category)} {number}" for category, number in vanished.items() if number)
     if lost:
         yield Finding(f"Defects without a pixel at {INPUT_SIZE} x {INPUT_SIZE}: {lost}.", is_fault=False)
 
@@ -222,24 +287,28 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     assert layout is not None, "the dataset was found by its layout"
     train = layout.listing(root, "train").entries if spec.split != "train" else ()
     read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
-    unread = Counter(_left_out(root, read))
+    found = walk([root])
+    if found.unreadable:
+        text = f"{len(found.unreadable)} folders cannot be listed: {_named(found.unreadable, root)}."
+        yield Finding(text, is_fault=False)
+    unread = Counter(_left_out(root, found.files, read))
     if unread:
-        names = {folder: "the top folder" if folder == root else str(folder.relative_to(root)) for folder in unread}
+        names = {folder: "the top folder" if folder == root else shown(folder.relative_to(root)) for folder in unread}
         folders = [f"{names[folder]} ({number})" for folder, number in unread.most_common()]
         yield Finding(f"Images that are not part of the dataset are skipped: {_some(folders)}.", is_fault=False)
 
 
-def _left_out(root: Path, read: Collection[Path | None]) -> Iterator[Path]:
+def _left_out(root: Path, files: Sequence[Path], read: Collection[Path | None]) -> Iterator[Path]:
     """For each image that is not read, yield the outermost folder from which nothing is read, or its own folder."""
     in_use = {folder for path in read if path is not None for folder in path.parents}
-    for path in root.rglob("*"):
-        if path not in read and is_image(path, root):
+    for path in sorted(files):
+        if path not in read and path.suffix.lower() in IMAGE_SUFFIXES:
             folders = [folder for folder in reversed(path.parents) if folder.is_relative_to(root)]
             yield next((folder for folder in folders if folder not in in_use), path.parent)
 
 
 def _named(paths: Sequence[Path], root: Path) -> str:
-    return _some([str(path.relative_to(root)) for path in paths])
+    return _some([shown(path.relative_to(root)) for path in paths])
 
 
 def _some(named: Sequence[str]) -> str:

@@ -1,4 +1,6 @@
 import json
+import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,67 @@ def touch(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
+
+
+def test_letters_in_parts_are_the_same_names(tmp_path):
+    """macOS stores umlauts in two parts, a keyboard gives one."""
+    apart = unicodedata.normalize("NFD", "Nüsse")
+    write_mvtec_tree(tmp_path / apart, ("Nüsse",))
+    (tmp_path / apart / "Nüsse/test").rename(tmp_path / apart / "test")
+    (tmp_path / apart / apart).mkdir()
+    (tmp_path / apart / "test").rename(tmp_path / apart / apart / "test")
+    (tmp_path / apart / "Nüsse/ground_truth").rename(tmp_path / apart / apart / "ground_truth")
+    samples = read_samples(DatasetSpec("own", "folder", root=tmp_path / apart, categories=("Nüsse",)))
+    assert {sample.category for sample in samples} == {"Nüsse"}
+    assert any(sample.mask_path is not None for sample in samples)
+    assert read_samples(DatasetSpec("own", "folder", root=tmp_path / apart, categories=(apart,))) == samples
+
+
+def test_odd_names_are_names(tmp_path):
+    for name in ("[a]", "b*?", "two\nlines", os.fsdecode(b"\xff"), "{stem}"):
+        touch(tmp_path, f"{name}/test/good/[1] *.PNG", f"{name}/test/good/2.Jpeg")
+    found = match_files(tmp_path, "{category}/{split}/{type}/{stem}", {"split": "test"})
+    assert len(found) == 10
+    assert {dict(key)["category"] for key in found} == {"[a]", "b*?", "two\nlines", os.fsdecode(b"\xff"), "{stem}"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named_not_left_out(tmp_path, monkeypatch):
+    write_mvtec_tree(tmp_path, ("bolt", "tile"))
+    scandir = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "spot":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"Cannot list the folder .*bolt/test/spot: Permission denied"):
+        read_samples(DatasetSpec("own", "folder", root=tmp_path))
+
+
+def test_links_are_followed_and_a_broken_one_is_missing(tmp_path):
+    root = write_mvtec_tree(tmp_path / "a", ("bolt",))
+    (root / "tile").symlink_to(root / "bolt")
+    assert {sample.category for sample in read_samples(DatasetSpec("own", "folder", root=root))} == {"bolt", "tile"}
+    (root / "bolt/test/good/gone.png").symlink_to("nowhere.png")
+    with pytest.raises(MissingDataError, match=r"missing; the first is .*gone\.png"):
+        read_samples(DatasetSpec("own", "folder", root=root))
+
+
+def test_masks_beside_their_images_are_no_images(tmp_path):
+    touch(
+        tmp_path, "nut/test/good/0.png", "nut/test/crack/0.png", "nut/test/crack/0_mask.png", "nut/test/ok/m_mask.png"
+    )
+    with pytest.raises(DataError, match=r"1 files below .* look like masks .*nut/test/crack/0_mask\.png\. Move masks"):
+        read_samples(DatasetSpec("own", "folder", root=tmp_path))
+
+
+def test_the_names_of_normal_types_are_told(tmp_path):
+    touch(tmp_path, "nut/test/non_defective/0.png", "nut/test/defective/0.png")
+    with pytest.raises(
+        MissingDataError, match="of the type good or ok or normal count as normal; here are defective, non"
+    ):
+        read_samples(DatasetSpec("own", "folder", root=tmp_path))
 
 
 FLAT = TreeLayout(
@@ -259,7 +322,7 @@ def test_splits_are_found_in_any_case(tmp_path, split):
 
 
 def test_an_unnamed_species_is_named_after_its_truth(tmp_path):
-    items = [item(specie_name=""), item(specie_name="", anomaly=1)]
+    items = [item(specie_name=""), item(specie_name="", anomaly=1, img_path="bolt/2.png")]
     entries = LAYOUT.listing(write(tmp_path, {"test": {"bolt": items}}), "test").entries
     assert [entry.defect_type for entry in entries] == ["good", "defect"]
 
@@ -293,6 +356,73 @@ def test_a_file_that_is_no_json_is_refused(tmp_path):
 
 def test_a_lost_file_is_named(tmp_path):
     with pytest.raises(MissingDataError, match=r"meta\.json is missing"):
+        LAYOUT.listing(tmp_path, "test")
+
+
+def masked_tree(root: Path) -> tuple[Path, list[dict[str, object]]]:
+    """A tree with umlauts in parts, as macOS stores them, and its items as the table names them."""
+    folder = root / unicodedata.normalize("NFD", "Nüsse")
+    for name in ("test/good/0.png", "test/crack/1.png", "ground_truth/crack/1.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), int("ground" in name)).save(folder / name)
+    return root, [
+        item(img_path="Nüsse/test/good/0.png", cls_name="Nüsse"),
+        item(img_path="Nüsse/test/crack/1.png", cls_name="Nüsse", specie_name="crack", anomaly=1,
+             mask_path="Nüsse/ground_truth/crack/1.png"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["plain", "backslashes", "absolute", "byte order mark", "utf-16", "crlf"])
+def test_a_file_from_another_system_is_read(tmp_path, monkeypatch, form):
+    root, items = masked_tree(tmp_path / "A")
+    monkeypatch.chdir(tmp_path)
+    for one in items:
+        for key in ("img_path", "mask_path"):
+            if form == "backslashes":
+                one[key] = one[key].replace("/", "\\")
+            elif form == "absolute" and one[key]:
+                one[key] = str(root.resolve() / one[key])
+    text = json.dumps({"test": {"Nüsse": items}}, ensure_ascii=False, indent=1)
+    if form == "crlf":
+        text = text.replace("\n", "\r\n")
+    encoding = {"byte order mark": "utf-8-sig", "utf-16": "utf-16"}.get(form, "utf-8")
+    (root / "meta.json").write_bytes(text.encode(encoding))
+    for place in (root, Path("A")):
+        samples = read_samples(DatasetSpec("own", "meta_json", root=place, categories=("Nüsse",)))
+        assert [(s.category, s.defect_type, s.mask_path is not None) for s in samples] == [
+            ("Nüsse", "crack", True),
+            ("Nüsse", "good", False),
+        ]
+        assert all(sample.image_path.is_relative_to(place) for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("C:\\data\\0.png", "absolute path of Windows"),
+        ("\\\\server\\0.png", "absolute path of Windows"),
+        ("a\0b.png", "must name files"),
+        ("\ud800.png", "must name files"),
+        ("/elsewhere/0.png", "must lie below"),
+    ],
+)
+def test_names_that_cannot_be_files_here_are_refused(tmp_path, name, words):
+    root = write(tmp_path, {"test": {"bolt": [item(img_path=name)]}})
+    with pytest.raises(DataError, match=words):
+        read_samples(DatasetSpec("own", "meta_json", root=root))
+
+
+def test_an_image_that_is_named_twice_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"must name each image once, but names .*1\.png 2 times"):
+        LAYOUT.listing(write(tmp_path, {"test": {"bolt": [item(), item(anomaly=1)]}}), "test")
+    with pytest.raises(DataError, match="must hold one split of a name, got 'test', 'Test'"):
+        LAYOUT.listing(write(tmp_path, {"test": {}, "Test": {}}), "test")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'{"a": "\xe4"}', b"[" * 100_000, b"9" * 5000])
+def test_bytes_that_are_no_json_are_refused(tmp_path, content):
+    (tmp_path / "meta.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"meta\.json (is not valid JSON|must be UTF-8|must hold an object)"):
         LAYOUT.listing(tmp_path, "test")
 
 

@@ -41,7 +41,7 @@ def keys_of(command: str) -> list[str]:
 
 KEYS = {command: keys_of(command) for command in COMMANDS}
 
-OPTIONS = ("--epochs", "-e", "--help", "--lr=1", "--cfg", "-p", "--", "-", "-x", "--debug")
+OPTIONS = ("--epochs", "-e", "--help", "--lr=1", "--cfg", "-p", "--", "-", "-x")
 
 ODD = (
     "null", "true", "none", "None", "True", "1e-4", "1,000", "0..2", "-1", "1.5", "inf", "-inf", "nan", "1e38", "1_0",
@@ -85,7 +85,7 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
             words.append(f"{draw(st.sampled_from(('', '', '+', '++', '~')))}{key}={draw(values)}")
         elif kind == "option":
             words.append(
-                draw(st.sampled_from(("--epochs", "-e", "--help", "--lr=1", "--cfg", "-p", "--", "-", "-x", "--debug")))
+                draw(st.sampled_from(("--epochs", "-e", "--help", "--lr=1", "--cfg", "-p", "--", "-", "-x")))
             )
         elif kind == "whole":
             words.append(draw(values))

@@ -162,7 +162,7 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
                 end_with(INTERRUPTED, EXIT_ERROR)
             raise
         except Exception as error:
-            if not isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+            if not isinstance(error, CommandLineError | ConfigError | HydraException | OmegaConfBaseException):
                 logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()

@@ -1,6 +1,7 @@
 """The front of the commands that take keys: words, config and places are checked before Hydra makes a folder."""
 
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from afr_clip import __version__
 from afr_clip.cli.command import CommandLineError
 from afr_clip.cli.help import help_of
-from afr_clip.cli.places import faults_of_places
+from afr_clip.cli.places import faults_of_output, faults_of_places
 from afr_clip.cli.words import Typed, as_text, read_words
 from afr_clip.config.keys import groups_of
 from afr_clip.config.nodes import COMMANDS, config_dir
@@ -81,12 +82,15 @@ def _checked(command: str, typed: Typed) -> tuple[Path | None, str]:
         config = None
         for overrides in runs:
             _refuse_unknown_choices(command, overrides, searched)
-            own = compose(command, [*searched, *overrides], return_hydra_config=True)
+            own = _composed(command, searched, overrides)
             refuse_untrusted(own, overrides)
             config = own if config is None else config
             values = own.copy()
             with open_dict(values):
                 del values["hydra"]
+            if command == "sweep":  # its cells have configs of their own, which it checks before the first starts
+                faults |= dict.fromkeys(faults_of_output("sweep_dir", Path(values.sweep_dir)))
+                continue
             if command == "diagnose":
                 _complete_diagnosis(values)
             settings = read(values, COMMANDS[command])
@@ -99,6 +103,23 @@ def _checked(command: str, typed: Typed) -> tuple[Path | None, str]:
         if "RANK" in os.environ or (typed.is_multirun and command == "sweep"):
             return None, key
         return _folder(config, typed, key), key
+
+
+def _composed(command: str, searched: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    try:
+        return compose(command, [*searched, *overrides], return_hydra_config=True)
+    except AssertionError:  # OmegaConf's, where a key below a node of null is set; it does not say which
+        plain = [override for override in overrides if override.partition("=")[0].count(".") < 2]
+        config = compose(command, [*searched, *plain])
+        for override in overrides:
+            key = override.lstrip("+").partition("=")[0]
+            node = key.rpartition(".")[0]
+            if key.count(".") > 1 and OmegaConf.select(config, node) is None:
+                group, _, name = node.partition(".")
+                choice = f"logger={name}" if group == "logger" else f"another {group}"
+                msg = f"{key} has no effect, because {node} is null. Choose {choice} too, or leave {key}= out."
+                raise CommandLineError(msg) from None
+        raise
 
 
 def _complete_diagnosis(config: DictConfig) -> None:
@@ -167,15 +188,25 @@ def _leaving_no_trace_of_a_refusal(folder: Path | None) -> Iterator[None]:
         if folder is not None and is_new and isinstance(end.__context__, ValueError | OSError):
             logs = list(folder.glob("*.log"))
             if len(logs) == len(list(folder.glob("*"))):
+                _close_logs()
                 for log in logs:
                     log.unlink()
         raise
     finally:
+        if made and not any(made[0].glob("*")):
+            _close_logs()
         for empty in made:
             try:
                 empty.rmdir()
             except OSError:
                 break  # it holds something, or was never made
+
+
+def _close_logs() -> None:
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            logging.root.removeHandler(handler)
+            handler.close()
 
 
 def _refuse_unknown_choices(command: str, overrides: Sequence[str], searched: Sequence[str]) -> None:
@@ -195,7 +226,7 @@ def _refuse_unknown_choices(command: str, overrides: Sequence[str], searched: Se
 def _unknown_choice(group: str, name: object, known: Sequence[str]) -> str:
     if name is None or name == "":
         got = "null" if name is None else "nothing"
-        return f"{group} must name a choice, got {got}. Leave {group}= out, or write {group}={known[0]}."
+        return f"{group} must name a choice, got {got}. Leave {group}= out, or write {group}={' or '.join(known[:2])}."
     plain = str(name).replace("_", "").replace("-", "").lower()
     near = [one for one in known if one.replace("_", "") == plain] or get_close_matches(str(name), known, cutoff=0.5)
     advice = f"Did you mean {group}={near[0]}? " if near else ""

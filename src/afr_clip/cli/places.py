@@ -10,7 +10,6 @@ from afr_clip.config.nodes import (
     DiagnoseConfig,
     EvaluateConfig,
     PredictConfig,
-    SweepConfig,
     TrainConfig,
 )
 from afr_clip.config.plan import expanded_images, named_checkpoint
@@ -33,10 +32,8 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
     if config.data_dir is not None and not Path(config.data_dir).is_dir() and _reads_data_dir(config):
         path = Path(config.data_dir)
         yield f"data_dir={shown(path)} is not a directory.{_nearby(path)} It is the folder that holds the datasets."
-    if isinstance(config, SweepConfig):
-        yield from _faults_of_output("sweep_dir", Path(config.sweep_dir))
-    elif config.run_dir is not None:
-        yield from _faults_of_output("run_dir", Path(config.run_dir))
+    if config.run_dir is not None:
+        yield from faults_of_output("run_dir", Path(config.run_dir))
         is_kept = not isinstance(config, DiagnoseConfig) and not getattr(config, "resume", False)
         has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
         if is_kept and not has_legs and _is_run(Path(config.run_dir)):
@@ -100,7 +97,8 @@ def _faults_of_dataset(dataset: DatasetSettings) -> Iterator[str]:
             yield f"dataset.categories: {shown(name)} is not in {shown(root)}. {advice}There are {known}."
 
 
-def _faults_of_output(key: str, folder: Path) -> Iterator[str]:
+def faults_of_output(key: str, folder: Path) -> Iterator[str]:
+    """Yield why nothing can be written to a folder, if so."""
     above = folder
     while not os.path.lexists(above) and above != above.parent:
         above = above.parent

@@ -188,7 +188,8 @@ def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> N
         msg = f"A value follows =, not a colon, got {shown(word)}. Write {colon[1]}={_for_shell(colon[2] or 'VALUE')}."
         raise CommandLineError(msg)
     if is_key and not os.path.lexists(word):
-        msg = f"{name} needs a value, got nothing. Write {name}=VALUE."
+        is_switch = (key_of(command, name) or Key(str)).kind is bool
+        msg = f"{name} needs a value, got nothing. Write {name}={'true' if is_switch else 'VALUE'}."
         raise CommandLineError(msg)
     named = key_of(command, key_before) if equals_before else None
     if named is not None and named.kind is str and not os.path.lexists(word):
@@ -270,7 +271,8 @@ def _read_override(command: str, word: str, is_multirun: bool, rest: list[str]) 
     key = _require_known(command, name, value, word)
     if key is None:
         return _readable(name, value, word)
-    if not value and rest and "=" not in rest[0] and rest[0][:1] not in "-+~" and not os.path.lexists(rest[0]):
+    follows = rest[0] if rest and "=" not in rest[0] and rest[0][:1] not in ("-", "+", "~", "") else None
+    if not value and follows and (name == POSITIONAL.get(command) or not os.path.lexists(follows)):
         msg = f"There must be no space after =, got {name}= {shown(rest[0])}. Write {name}={_for_shell(rest[0])}."
         raise CommandLineError(msg)
     if value.startswith("[") and not _is_balanced(value) and rest:
@@ -311,10 +313,12 @@ def _require_known(command: str, name: str, value: str, word: str) -> Key | None
         return None
     near = nearest(command, name)
     others = [other for other in COMMANDS if other != command and (key_of(other, name) or name in groups_of(other))]
-    if others and ALIASES.get(name) not in near:
+    if others and ALIASES.get(name) not in near and not (name == "category" and near):
         advice = f"It is a key of {', '.join(others)}. Leave it out."
     elif len(near) == 1:
-        replaced = f"{near[0]}={value}" if "=" in word else f"~{near[0]}"
+        known = key_of(command, near[0])
+        whole = f"[{value}]" if known and known.is_list and not value.startswith("[") else value
+        replaced = f"{near[0]}={whole}" if "=" in word else f"~{near[0]}"
         advice = f"Did you mean {near[0]}? Write {_for_shell(replaced)}."
     elif near:
         advice = f"Did you mean one of {', '.join(near)}?"
@@ -444,8 +448,9 @@ def _kind_in_words(key: Key) -> str:
 
 
 def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # noqa: PLR0911
+    example = "0.001" if key.kind is float else "true" if bool in (key.kind, *key.union) else "1"
     if not value.strip():
-        return f"Write {name}=VALUE, or leave {name}= out."
+        return f"Write {name}={key.choices[0] if key.choices else example}, or leave {name}= out."
     if value in ("None", "none", "NULL", "nil"):
         return f"Write {name}=null." if key.may_be_null else f"Leave {name}= out for its default."
     if key.is_list:
@@ -468,7 +473,6 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
         return f"For a run with each of several values, write -m {name}={several}."
     if key.kind is bool:
         return f"Write {name}=true or {name}=false."
-    example = "0.001" if key.kind is float else "true" if bool in key.union else "1"
     return f"Write {name}={example}, for example."
 
 

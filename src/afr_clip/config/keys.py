@@ -23,6 +23,7 @@ ALIASES = {
     "augmentation": "data.augment",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
+    "category": "dataset.categories",
     "ckpt": "checkpoint",
     "ckpt_path": "checkpoint",
     "class": "category",

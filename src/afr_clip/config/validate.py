@@ -121,7 +121,15 @@ def _faults(node: DictConfig) -> Iterator[str]:
         except OmegaConfBaseException:
             raise  # an interpolation that leads nowhere; the error names its key
         except ValueError as error:
-            yield from str(error).splitlines()
+            yield from (_with_whole_key(line, path, known) for line in str(error).splitlines())
+
+
+def _with_whole_key(fault: str, path: str, known: list[str]) -> str:
+    """Begin a fault with the key as it is typed, where a class knows only its end."""
+    node, _, key = fault.split(" ", 1)[0].rpartition(".")
+    if key in known and node != path and (not node or path.endswith(f".{node}")):
+        return f"{path}.{key}{fault[len(node) + len(key) + bool(node) :]}"
+    return fault
 
 
 def _not_finite(node: DictConfig, path: str) -> Iterator[str]:

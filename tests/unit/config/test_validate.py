@@ -83,7 +83,7 @@ def test_a_format_of_maps_needs_maps(changed):
 @pytest.mark.parametrize("window", [0, 2, -3])
 def test_the_window_must_be_odd_and_positive(changed, window):
     validate(changed(module__network__mpfa_window=5))
-    with pytest.raises(ConfigError, match=rf"^mpfa_window must be odd and positive, got {window}\."):
+    with pytest.raises(ConfigError, match=rf"^module\.network\.mpfa_window must be odd and positive, got {window}\."):
         validate(changed(module__network__mpfa_window=window))
 
 
@@ -95,7 +95,7 @@ def test_a_share_lies_between_none_and_all(changed, share):
 
 
 def test_nan_is_no_learning_rate(changed):
-    with pytest.raises(ConfigError, match=r"optimizer\.lr must be positive, got nan"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr must be a finite number, got nan"):
         validate(changed(optimizer__lr=math.nan))
 
 
@@ -209,7 +209,7 @@ def test_all_faults_are_reported_at_once(changed):
     starts = {" ".join(fault.split()[:2]) for fault in faults}
     assert starts == {
         "- backbone.image_size",
-        "- cmfr.kernel_size",
+        "- module.network.cmfr.kernel_size",
         "- data.batch_size",
         "- data.mosaic",
         "- protocol.targets",

@@ -37,6 +37,7 @@ def run_composed(command: str, main: Callable[[], None]) -> None:
         CommandLineError: If the words do not fit the command.
         ConfigError: If the config is wrong, or what it names is not there.
     """
+    _close_logs()  # of a command that this process ran before
     words = sys.argv[1:]
     if words and (words[0] in _HELP or {"-h", "--help"} & set(words)):
         sys.stdout.write(help_of(command))

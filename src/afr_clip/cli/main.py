@@ -9,6 +9,7 @@ from importlib import import_module
 
 from afr_clip import __version__
 from afr_clip.cli.command import EXIT_BAD_COMMAND_LINE, run_command
+from afr_clip.cli.environment import settle
 from afr_clip.files import shown
 
 COMMANDS = {
@@ -99,6 +100,7 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
         arguments: What was typed after it; by default what was typed after ``python -m afr_clip.COMMAND``.
     """
     never_fail_to_print()
+    settle()
     if arguments is not None:
         sys.argv = [f"afr-clip {command}" if command not in COMPOSED else "afr-clip", *arguments]
     if command in COMPOSED:

@@ -1,0 +1,44 @@
+"""What libraries may do on their own: report to nobody, and keep their files in a folder of the user's."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import MutableMapping
+from pathlib import Path
+
+SILENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_ERROR_REPORTING": "false",
+}
+"""Variables that keep libraries from reporting home or looking for a newer version."""
+
+MATPLOTLIB = "MPLCONFIGDIR"
+
+
+def settle(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set what the user has not set, before the libraries that read it are imported."""
+    for variable, value in SILENT.items():
+        environment.setdefault(variable, value)
+    if MATPLOTLIB not in environment:
+        environment[MATPLOTLIB] = str(_cache_folder(environment) or _passing_folder())
+
+
+def _cache_folder(environment: MutableMapping[str, str]) -> Path | None:
+    """Return our folder below the user's cache; ``None`` if there is no such place, as in some containers."""
+    try:
+        cache = Path(environment.get("XDG_CACHE_HOME", ""))
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "afr_clip" / "matplotlib"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home directory
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _passing_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="afr_clip-"))  # nobody else can open it, or guess its name
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -7,6 +7,7 @@ recomputed one, except `pixel_aupro_published`, and exits with 1 if any differs 
 
 import argparse
 import csv
+import json
 import math
 import sys
 from collections import defaultdict
@@ -44,11 +45,13 @@ def aupro(masks: list[np.ndarray], maps: list[np.ndarray]) -> float:
 
 def recompute(run: Path, rows: list[dict[str, str]]) -> dict[str, float]:
     """Compute all metrics of one category from scores, maps and the dataset's masks."""
+    targets = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["targets"]
+    roots = {name: facts["root"] for name, facts in targets.items()}
     truth = np.array([int(row["is_anomalous"]) for row in rows])
     score = np.array([float(row["image_score"]) for row in rows])
     maps, masks = [], []
     for row in rows:
-        image = Path(row["image"])
+        image = Path(roots[row["dataset"]], row["image"])  # version 0.1 wrote whole paths
         path = run / "maps" / row["dataset"] / row["category"] / image.parent.name / f"{image.stem}.tiff"
         if not path.is_file():
             msg = f"{path} is missing: the dataset must have MVTec AD's layout. Choose another run."

@@ -1,20 +1,26 @@
-"""Atomic file replacement, and names of files as text."""
+"""Atomic file replacement, names of files, and a log that may fail."""
 
 import hashlib
+import io
+import logging
 import os
 import platform
 import re
 import time
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 ABANDONED_AFTER = 24 * 60 * 60.0
 """Seconds after which another machine's unfinished file counts as abandoned: its writer cannot be checked."""
 
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that let a terminal or page show a name in another order than it is stored."""
+
+LONGEST_NAME = 255
+"""Bytes in a file name that every common file system allows."""
 
 _UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)")
 
@@ -33,7 +39,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         OSError: If it cannot be written; the error names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished-{platform.node()}-{os.getpid()}")
+    ending = f".unfinished-{platform.node()}-{os.getpid()}"
+    unfinished = path.with_name(f".{fitted(path.name, LONGEST_NAME - len(os.fsencode(ending)) - 1)}{ending}")
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -45,6 +52,45 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_encoded(path: Path, encode: Callable[[BinaryIO], object]) -> None:
+    """Write a picture atomically. It is encoded in memory first, because Pillow does not report a full disk as such."""
+    buffer = io.BytesIO()
+    encode(buffer)
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(buffer.getvalue())
+
+
+def fitted(name: str, most: int) -> str:
+    """Shorten a file name to a number of bytes; what is cut off is replaced by a hash of the whole name.
+
+    Example:
+        >>> fitted("bolt.png", 255), fitted("b" * 300, 30)
+        ('bolt.png', 'bbbbbbbbbbbbbbbbb~98d7ef57f6d7')
+    """
+    whole = os.fsencode(name)
+    if len(whole) <= most:
+        return name
+    ending = f"~{hashlib.sha256(whole).hexdigest()[:12]}"
+    kept = name[: most - len(ending)]
+    while len(os.fsencode(kept)) + len(ending) > most:
+        kept = kept[:-1]
+    return f"{kept}{ending}"
+
+
+class LogFile(logging.FileHandler):
+    """The log in a run folder. Where it cannot be written, the run goes on; if it cannot, it reports that itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, if that is possible."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)  # the file could not be opened
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do nothing; the traceback that logging prints would follow every later line of the log too."""
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -97,6 +143,11 @@ def shown(name: str | Path) -> str:
     """
     text = name.as_posix() if isinstance(name, Path) else name
     return in_one_line(text.replace("\\", "\\\\"))
+
+
+def shown_below(root: Path, path: Path) -> str:
+    """Return the path below a root as `shown` gives it; the whole path if it lies elsewhere."""
+    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def in_one_line(text: str) -> str:

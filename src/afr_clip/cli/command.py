@@ -22,7 +22,16 @@ from afr_clip.config.axes import quoted
 from afr_clip.config.validate import ConfigError, MissingKeyError
 from afr_clip.processes.launch import World, launch
 from afr_clip.processes.place import adopt_srun, is_first, place
-from afr_clip.processes.signals import EXIT_STOPPED, INTERRUPTED, LOST, SpokenExit, Stopped, end_with
+from afr_clip.processes.signals import (
+    EXIT_STOPPED,
+    LOST,
+    SpokenExit,
+    Stopped,
+    end_with,
+    forget_run,
+    interrupted,
+    stoppable,
+)
 from afr_clip.settings import TrainerSettings
 
 EXIT_ERROR = 1
@@ -113,7 +122,8 @@ def run_command(main: Callable[[], None]) -> None:
     adopt_srun(os.environ)
     if not is_first():
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good; the first process speaks
-    ends_in_a_sentence(main)()
+    forget_run()
+    ends_in_a_sentence(stoppable()(main))()
 
 
 _OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
@@ -148,10 +158,11 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
 
     @functools.wraps(command)
     def spoken(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        logging.raiseExceptions = False  # a log that cannot be written must not end in tracebacks
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            end_with(INTERRUPTED, EXIT_ERROR)
+            end_with(interrupted(), EXIT_ERROR)
         except SpokenExit:
             raise
         except Stopped as stopped:
@@ -159,7 +170,7 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:
-                end_with(INTERRUPTED, EXIT_ERROR)
+                end_with(interrupted(), EXIT_ERROR)
             raise
         except Exception as error:
             if not isinstance(error, CommandLineError | ConfigError | HydraException | OmegaConfBaseException):
@@ -195,7 +206,7 @@ def describe(error: Exception) -> str:
 
 def _sentence(error: Exception) -> str:
     if WORKER_TERMINATED in str(error):
-        return INTERRUPTED
+        return interrupted()
     if isinstance(error, RuntimeError) and place().world_size > 1 and any(said in str(error) for said in _LOST_PEER):
         return f"{LOST}, and this one cannot continue without it. Its own log says why."
     return describe(error)

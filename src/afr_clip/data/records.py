@@ -1,7 +1,7 @@
 """What is passed from the disk to the model: one record per image, one frozen batch per step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,7 @@ class AnomalyBatch:
         index: Position of each image in the dataset's list of samples.
         tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
         share: This process's part of a batch of several processes; ``None`` for a single process.
+        faults: Why a photograph could not be read, by its index; a black picture keeps its place.
     """
 
     image: Float[Tensor, "batch 3 height width"] | None
@@ -69,6 +70,7 @@ class AnomalyBatch:
     samples: tuple[AnomalySample, ...]
     tapped: tuple[Tensor, ...] = ()
     share: Share | None = None
+    faults: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> bool:

@@ -21,12 +21,12 @@ from pathlib import Path
 from afr_clip.processes.place import place
 from afr_clip.processes.signals import (
     EXIT_STOPPED,
-    INTERRUPTED,
     LOST,
     SENTENCE_FILE,
     STOP_SIGNALS,
     end_with,
     hand_on,
+    interrupted,
     listening,
     start_child,
     watch_parent,
@@ -132,7 +132,7 @@ class Member:
         if self.sentence_file.exists():
             return self.sentence_file.read_text(encoding="utf-8")
         if self.code is not None and -self.code in FORWARDED:
-            return INTERRUPTED
+            return interrupted()
         if self.code is not None and self.code < 0:
             return (
                 f"Process {self.rank} of the run was killed by signal {-self.code}. A machine that runs out of memory "

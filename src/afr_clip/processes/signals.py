@@ -3,7 +3,8 @@
 Schedulers send SIGTERM, SIGUSR1 or SIGUSR2 before they take a machine away. What each part does:
 
 * A training finishes its step, saves and stops (`stopping.StopWhenAsked`), or at once while it loads (`stoppable`).
-* Evaluate and predict cannot resume: `interruptible` ends them as Ctrl-C does.
+* Evaluate and predict finish their batch, and keep what is on disk.
+* A diagnosis has nothing to resume: `interruptible` ends it as Ctrl-C does.
 * The process that watches over several others forwards the signal to them (`launch`).
 * A sweep asks its cells to save and waits for them (`sweep.cells`).
 * Loading processes ignore the signals; their main process decides (`data.feed.workers`).
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,12 +35,16 @@ EXIT_STOPPED = 75
 
 STOP_SIGNALS = tuple(
     getattr(signal, name)
-    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2")
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)  # Windows has only SIGTERM
 )
 """Signals that ask to stop. Ctrl-C is not among them: it ends a run at once."""
 
-INTERRUPTED = "Interrupted. Files written so far are complete; resume a training with the same command and resume=true."
+INTERRUPTED = "Interrupted."
+
+_NO_RUN = "Nothing was begun that could be resumed; run the same command again."
+_resuming = _NO_RUN
+"""How what this process does can be resumed."""
 
 LOST = "Another process of the run has ended"
 """Start of the sentence of a process that failed only because another one did."""
@@ -71,8 +76,35 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         """Name the signal, what is saved, and how to resume."""
-        how = "Run the same command again to resume, with resume=true for a single training."
-        return f"Stopped by {self.signum.name}. {self._saved} {how}"
+        return f"Stopped by {self.signum.name}. {self._saved} {how_to_resume()}"
+
+
+def note_run(folder: Path, *, repeats: bool = False) -> None:
+    """Note where a run is that can be resumed. The first of a command counts: a protocol is resumed as a whole.
+
+    Args:
+        repeats: Whether the same command resumes by itself.
+    """
+    global _resuming  # noqa: PLW0603 - a process does one thing
+    if _resuming is _NO_RUN:
+        option = "" if repeats else " resume=true"
+        _resuming = f"The run is in {folder}; the same command with run_dir={folder}{option} resumes it."
+
+
+def forget_run() -> None:
+    """Begin a command."""
+    global _resuming  # noqa: PLW0603
+    _resuming = _NO_RUN
+
+
+def how_to_resume() -> str:
+    """Say in a sentence where the run of this process is and how it is resumed."""
+    return _resuming
+
+
+def interrupted() -> str:
+    """Return the sentence of a command that Ctrl-C ended."""
+    return f"{INTERRUPTED} Files written so far are complete. {how_to_resume()}"
 
 
 def end_with(sentence: str, code: int) -> NoReturn:
@@ -83,17 +115,26 @@ def end_with(sentence: str, code: int) -> NoReturn:
     """
     report = os.environ.get(SENTENCE_FILE)
     if report is None:
-        sys.stderr.write(f"error: {sentence}\n")
+        with suppress(OSError):  # the terminal may have gone
+            sys.stderr.write(f"error: {sentence}\n")
+            sys.stderr.flush()
     else:
         Path(report).write_text(sentence, encoding="utf-8")
     raise SpokenExit(code)
 
 
 def listen(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> dict[int, Any]:
-    """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing."""
+    """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing.
+
+    A command that was started with ``nohup`` goes on ignoring the end of its terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {int(signum): signal.signal(signum, handler) for signum in signums}
+    heard = (s for s in signums if s != _HANG_UP or signal.getsignal(s) is not signal.SIG_IGN)
+    return {int(signum): signal.signal(signum, handler) for signum in heard}
+
+
+_HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 @contextmanager
@@ -109,8 +150,14 @@ def listening(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> Iterat
 
 def hand_on(signum: int, before: Mapping[int, Any]) -> None:
     """Call the earlier handler of a signal, submitit's for example, now that everything is saved."""
-    if signum in STOP_SIGNALS and callable(before.get(signum)):
+    if _is_foreign(signum, before):
         before[signum](signum, None)
+
+
+def _is_foreign(signum: int, before: Mapping[int, Any]) -> bool:
+    """Whether somebody else listened before; `stoppable` may be nested, and then the outer one has nothing to add."""
+    handler = before.get(signum)
+    return signum in STOP_SIGNALS and callable(handler) and getattr(handler, "__module__", None) != __name__
 
 
 @contextmanager
@@ -138,7 +185,7 @@ def stoppable(
                 signal.signal(number, signal.SIG_IGN)  # one signal is enough
             if requeue:
                 _requeue_job()
-            if stopped.signum in STOP_SIGNALS and callable(before.get(stopped.signum)):
+            if _is_foreign(stopped.signum, before):
                 logger.warning("%s", stopped)  # the earlier handler may end the process
             hand_on(stopped.signum, before)
             raise

@@ -25,7 +25,7 @@ from afr_clip.run.mirrors import build_mirrors
 from afr_clip.run.precision import choose_precision
 from afr_clip.run.run import Run
 from afr_clip.settings import DatasetSettings
-from afr_clip.training.callbacks import ForEachPrediction, show_progress
+from afr_clip.training.callbacks import EpochInRecord, ForEachPrediction, show_progress
 from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.training.schedule import optimizer_factory, schedule_factory
@@ -166,11 +166,12 @@ def build_engine(job: Job, run: Run, loggers: Sequence[Logger] = (), callbacks: 
         find_unused = job.trainer.strategy == "ddp_find_unused_parameters_true"
         arguments["strategy"] = DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)
     predictions = ForEachPrediction()
+    records = [EpochInRecord(record) for record in loggers if isinstance(record, MetricsCSV)]
     trainer = pl.Trainer(
         **arguments,
         default_root_dir=str(run.folder),
         logger=list(loggers),
-        callbacks=[show_progress(), predictions, *callbacks],
+        callbacks=[show_progress(), predictions, *records, *callbacks],
         use_distributed_sampler=False,  # the data module shares images out, and never one twice
         enable_checkpointing=False,
         enable_model_summary=False,

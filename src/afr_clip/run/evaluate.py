@@ -1,5 +1,6 @@
 """Score a dataset with a trained checkpoint, or with a method that needs none."""
 
+import hashlib
 from typing import Any
 
 from afr_clip.clip.load import Towers
@@ -7,8 +8,10 @@ from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.processes.signals import interruptible
-from afr_clip.processes.together import require_same
+from afr_clip.processes.signals import stoppable
+from afr_clip.processes.stopping import StopWhenAsked
+from afr_clip.processes.together import from_first, require_same
+from afr_clip.reports.record.results import read_scored, unchanged
 from afr_clip.run.build import (
     build_engine,
     build_loggers,
@@ -22,7 +25,7 @@ from afr_clip.run.build import (
 )
 from afr_clip.run.job import EvaluationJob, Job
 from afr_clip.run.run import Run, finish_run, start_run
-from afr_clip.run.score import score_targets
+from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.loggers import closing_mirrors
 from afr_clip.training.module import AnomalyDetectionModule
@@ -35,19 +38,25 @@ def evaluate(job: EvaluationJob, checkpoint: Checkpoint | None) -> None:
         job: Has the model that the checkpoint was trained with.
         checkpoint: The trained weights; ``None`` for a method that needs none.
     """
-    with interruptible():
+    with stoppable():
         check_model(job)
         run = start_run(job)
         (target,) = (load_dataset(dataset_spec(dataset, job)) for dataset in job.targets)
         require_same({target.spec.name: target.digest.sha256})
         if checkpoint is not None:
             refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
-        run.note(checkpoint=provenance(checkpoint), targets={target.spec.name: describe(target)})
+        targets = {target.spec.name: describe(target)}
+        sha256 = None if checkpoint is None else hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+        options = scored_with(job, sha256)
+        before = from_first(lambda: read_scored(run.folder, options)) if run.earlier is not None else None
+        kept = unchanged(before or {}, targets)
+        run.note(checkpoint=provenance(checkpoint), targets=targets, scored_with=options)
         module, towers = build_scoring(job, run, checkpoint)
         data = AnomalyDataModule(None, [target], data_settings(job, towers))
-        loggers = build_loggers(job, run)
+        loggers = build_loggers(job, run, 0, kept)
         with closing_mirrors(loggers):
-            score_targets(job, run, module, data, build_engine(job, run, loggers))
+            score_targets(job, run, module, data, build_engine(job, run, loggers, [StopWhenAsked()]), kept)
+        run.finish()
         finish_run(run.folder)
 
 

@@ -37,8 +37,7 @@ from afr_clip.run.build import (
 from afr_clip.run.features import FeatureCaching
 from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
-from afr_clip.run.score import score_targets
-from afr_clip.settings import MapFormat
+from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import closing_mirrors, log_figures
@@ -78,6 +77,7 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
         if kept and is_first():
             write_page(run.folder)  # it may be all that was missing
+        run.finish()
         return
     _require_a_batch(job, len(datasets.auxiliary.samples))
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))
@@ -96,6 +96,7 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
         engine = _fit(job, run, module, data, loggers, resume)
         run.note(scored_with=from_first(lambda: _scored_with(job)))
         score_targets(job, run, module, data, engine, kept)
+    run.finish()
 
 
 def _require_a_batch(job: TrainingJob, num_images: int) -> None:
@@ -118,14 +119,7 @@ def scored_before(job: TrainingJob) -> dict[str, ScoredDataset] | None:
 
 
 def _scored_with(job: TrainingJob) -> dict[str, Any]:
-    return {
-        "checkpoint_sha256": checkpoint_sha256(job.folder / "checkpoints"),
-        "save_maps": job.save_maps,
-        "num_figures": job.num_figures,
-        # Only if they are chosen, so that results from before these keys existed still count.
-        **({"map_format": job.map_format.value} if job.map_format is not MapFormat.png else {}),
-        **({"published_pro": True} if job.published_pro else {}),
-    }
+    return scored_with(job, checkpoint_sha256(job.folder / "checkpoints"))
 
 
 def _fit(

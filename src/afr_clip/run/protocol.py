@@ -16,6 +16,7 @@ from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import MissingDataError
 from afr_clip.processes.place import is_first
+from afr_clip.processes.signals import note_run
 from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.compare.report import write_comparison
 from afr_clip.reports.record.results import as_content
@@ -57,7 +58,10 @@ def train_legs(protocol: ProtocolJob) -> Path:
         RunFolderError: If a folder holds a run with another config.
     """
     folder = protocol.folder
-    from_first(lambda: open_run(folder, resume=False, config={}))  # a single run may have been written there
+    note_run(folder, repeats=True)
+    from_first(
+        lambda: open_run(folder, resume=False, config={"task_name": "train"})
+    )  # a single run may have been written there
     jobs = [_open_leg(job) for job in protocol.legs]
     look_up = functools.cache(_look_up)
     legs = [_plan(job, look_up) for job in jobs]
@@ -144,6 +148,7 @@ def _run(leg: Leg) -> None:
         run.note(targets={})
         if is_first():
             write_json(leg.job.folder / "results.json", as_content([], run.manifest))
+        run.finish()
         return
     logger.info("Next: %s, training on %s.", leg.job.folder, leg.job.auxiliary.name)
     train_and_score(leg.job, run, leg.datasets)

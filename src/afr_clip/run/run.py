@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 import yaml
 
 from afr_clip.processes.place import is_first, place
+from afr_clip.processes.signals import note_run
 from afr_clip.processes.together import from_first, meet
 from afr_clip.reports.page import PAGE
 from afr_clip.reports.record.manifest import build_manifest
-from afr_clip.reports.record.run_folder import RunFolderError, open_run, write_json, write_text
-from afr_clip.run.job import Job, TrainingJob
+from afr_clip.reports.record.run_folder import RunFolderError, open_run, require_held, write_json, write_text
+from afr_clip.run.job import EvaluationJob, Job, PredictionJob, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +42,34 @@ class Run:
     Attributes:
         earlier: The manifest of the run that is resumed; ``None`` for a new one.
         is_written: Whether the manifest is written to the folder; not if the folder belongs to another run.
+        finished: When everything was written; ``None`` before that.
     """
 
     folder: Path
     manifest: dict[str, Any]
     earlier: dict[str, Any] | None = None
     is_written: bool = True
+    finished: str | None = None
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
-        """Add facts to the manifest; the first process writes it, with the config next to it."""
+        """Add facts to the manifest; the first process writes it, with the config next to it.
+
+        Raises:
+            RunFolderError: If the folder was removed meanwhile.
+        """
         self.manifest |= facts
         if not (is_first() and self.is_written):
             return
+        require_held(self.folder)
         write_text(
             self.folder / "config.yaml", yaml.safe_dump(self.manifest["config"], sort_keys=False, allow_unicode=True)
         )
-        write_json(self.folder / "manifest.json", self.manifest)
+        write_json(self.folder / "manifest.json", self.manifest | {"finished": self.finished})
+
+    def finish(self) -> None:
+        """Mark the run as finished, now that everything else is on disk."""
+        self.finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self.note()
 
     def note_unchanged(self, fact: str, key: str, values: dict[str, Any]) -> None:
         """Add a fact that a resumed run must share with the one before.
@@ -80,16 +94,17 @@ def start_run(job: Job) -> Run:
     """Open the run folder, fix seed and threads.
 
     Args:
-        job: The job to run; a training may resume an earlier run in its folder.
+        job: The job to run, which may resume an earlier run in its folder.
 
     Returns:
         The run; config and manifest are written with the first fact.
 
     Raises:
-        RunFolderError: If the folder holds a run that is not resumed, or one with another config.
+        RunFolderError: If the folder is in use, or holds a run that is not resumed, or one with another config.
     """
     prepare(job)
-    resume = isinstance(job, TrainingJob) and job.resume
+    note_run(job.folder)
+    resume = isinstance(job, TrainingJob | EvaluationJob | PredictionJob) and job.resume
     record = job.record
     earlier = from_first(lambda: open_run(job.folder, resume=resume, config=record.config))
     manifest = build_manifest(record.command, record.overrides, record.config)

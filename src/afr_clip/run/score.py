@@ -4,11 +4,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
+from afr_clip.files import natural_order, shown_below
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import gathered
@@ -31,6 +33,7 @@ from afr_clip.run.build import Engine
 from afr_clip.run.job import ScoringJob
 from afr_clip.run.mirrors import read_published
 from afr_clip.run.run import Run
+from afr_clip.settings import MapFormat
 from afr_clip.training.loggers import has_mirror, log_figures, publish
 from afr_clip.training.module import AnomalyDetectionModule
 
@@ -94,7 +97,7 @@ def _score(
         [s.category for s in samples], [s.is_anomalous for s in samples], published_pro=job.published_pro
     )
     figures = FigureCollector(data.normalisation, job.num_figures)
-    maps = (MapWriter(run.folder, job.map_format),) if job.save_maps else ()
+    maps = (MapWriter(run.folder, samples, job.map_format),) if job.save_maps else ()
     engine.predictions.sinks = (figures, *maps)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
     with data.naming_lost_images():
@@ -109,12 +112,25 @@ def _score(
         vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)
+    root = data.targets[name].root
     rows = [
-        ImageRow(s.dataset, s.category, str(s.image_path), s.is_anomalous, score)
-        for s, score in zip(samples, scores, strict=True)
+        ImageRow(s.dataset, s.category, shown_below(root, s.image_path), s.is_anomalous, score)
+        for s, score in sorted(zip(samples, scores, strict=True), key=lambda pair: natural_order(pair[0].image_path))
     ]
     result = DatasetResult(name, module.results, vanished, thresholds_of(rows, module.results))
     return ScoredDataset(run.manifest["targets"][name], result, rows)
+
+
+def scored_with(job: ScoringJob, checkpoint_sha256: str | None) -> dict[str, Any]:
+    """Return what decides the files that a scoring leaves; earlier ones are kept only if all of it is the same."""
+    return {
+        "checkpoint_sha256": checkpoint_sha256,
+        "save_maps": job.save_maps,
+        "num_figures": job.num_figures,
+        # Only if they are chosen, so that results from before these keys existed still count.
+        **({"map_format": job.map_format.value} if job.map_format is not MapFormat.png else {}),
+        **({"published_pro": True} if job.published_pro else {}),
+    }
 
 
 def _warn_of_ties(name: str, samples: Sequence[AnomalySample], scores: Sequence[float]) -> None:

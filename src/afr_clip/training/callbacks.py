@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.metrics.log_keys import LOSS_EPOCH, LOSS_STEP
+from afr_clip.metrics.log_keys import EPOCH, LOSS_EPOCH, LOSS_STEP
 from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.training.loggers.metrics_csv import MetricsCSV
+from afr_clip.training.module import AnomalyDetectionModule
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,25 @@ class ProgressLog(ProgressBar):
         left = timedelta(seconds=round(seconds / self._num_batches * batches_left))
         if self._is_enabled:
             logger.info("%s, %.1f images/s, %s left", what, self._num_images / seconds, left)
+
+
+class EpochInRecord(pl.Callback):
+    """Write the means of an epoch to ``metrics.csv`` before its checkpoint; Lightning logs them after it.
+
+    A training that is killed between the two would resume after the epoch, and its means would be lost. So this must
+    come before the callback that writes checkpoints.
+    """
+
+    def __init__(self, record: MetricsCSV) -> None:
+        self._record = record
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the means."""
+        assert isinstance(pl_module, AnomalyDetectionModule)
+        means = pl_module.epoch_means()  # in all processes, which add up together
+        values = {LOSS_EPOCH: means.pop(LOSS_EPOCH), **means}
+        plain = {key: float(value) for key, value in values.items()}
+        self._record.log_ahead({**plain, EPOCH: trainer.current_epoch}, trainer.global_step - 1)
 
 
 class ForEachPrediction(pl.Callback):

@@ -257,9 +257,13 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
-        means = self._means.compute(self._add_up)
+        means = self.epoch_means()
         self.log(LOSS_EPOCH, means.pop(LOSS_EPOCH), prog_bar=True)
         self.log_dict(means)
+
+    def epoch_means(self) -> dict[str, Tensor]:
+        """Return the means of the current epoch so far, over all processes, as they are logged at its end."""
+        return self._means.compute(self._add_up)
 
     def _add_up(self, value: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")

@@ -14,7 +14,7 @@ from afr_clip.cli.command import describe, ends_in_a_sentence, retyped, run_comm
 from afr_clip.config import nodes
 from afr_clip.config.nodes import config_dir
 from afr_clip.config.validate import ConfigError, MissingKeyError
-from afr_clip.processes.signals import INTERRUPTED, Stopped
+from afr_clip.processes.signals import Stopped, interrupted
 from helpers.configs import validate
 
 
@@ -121,7 +121,7 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
         (
             KeyboardInterrupt(),
             1,
-            INTERRUPTED,
+            interrupted(),
         ),
     ],
     ids=repr,
@@ -215,7 +215,7 @@ def test_a_stopped_run_says_so_and_never_looks_finished(capsys, stopped):
     with pytest.raises(SystemExit) as end:
         command.ends_in_a_sentence(stopped)()
     assert end.value.code == 1
-    assert capsys.readouterr().err == f"error: {INTERRUPTED}\n"
+    assert capsys.readouterr().err == f"error: {interrupted()}\n"
 
 
 def test_a_run_that_was_asked_to_stop_ends_with_a_code_of_its_own(end_of):

@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +12,12 @@ from afr_clip.processes.signals import (
     EXIT_STOPPED,
     STOP_SIGNALS,
     Stopped,
+    forget_run,
+    how_to_resume,
+    interrupted,
     interruptible,
     listening,
+    note_run,
     stoppable,
     was_requeued,
 )
@@ -30,16 +36,39 @@ def given_back():
 
 
 def test_ctrl_c_is_no_signal_of_a_scheduler():
-    assert set(STOP_SIGNALS) == {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+    assert set(STOP_SIGNALS) == {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def test_a_stop_is_an_exit_that_says_what_asked_what_is_saved_and_how_to_go_on():
     stopped = Stopped(signal.SIGTERM, "The training is finished and saved.")
     assert stopped.code == EXIT_STOPPED == 75
-    assert str(stopped) == (
-        "Stopped by SIGTERM. The training is finished and saved. Run the same command again to resume, with "
-        "resume=true for a single training."
-    )
+    said = "Stopped by SIGTERM. The training is finished and saved."
+    assert str(stopped) == f"{said} Nothing was begun that could be resumed; run the same command again."
+    try:
+        note_run(Path("runs/a"))
+        note_run(Path("runs/a/leg"))  # the whole is resumed, not a part
+        assert (
+            str(stopped) == f"{said} The run is in runs/a; the same command with run_dir=runs/a resume=true resumes it."
+        )
+        assert interrupted().endswith(how_to_resume())
+    finally:
+        forget_run()
+    assert "runs/a" not in str(stopped)
+
+
+def test_a_stop_is_said_once_where_one_listener_is_inside_another():
+    with pytest.raises(Stopped, match="inner"), stoppable("outer"), stoppable("inner"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("handler", "goes_on"), [(signal.SIG_IGN, True), (signal.SIG_DFL, False)])
+def test_a_command_under_nohup_outlives_its_terminal(handler, goes_on):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with nullcontext() if goes_on else pytest.raises(Stopped, match="SIGHUP"), stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)

@@ -1,11 +1,14 @@
 import os
 import signal
 import threading
+import time
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from afr_clip.processes import stopping
 from afr_clip.processes.signals import STOP_SIGNALS, Stopped
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.training.checkpoint import RESUME, CheckpointWriter
@@ -109,7 +112,7 @@ def test_scoring_stops_after_a_batch(make_trainer, make_module):
     stop.on_test_start(trainer, make_module())
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Stopped, match=r"by SIGUSR1.*the targets scored before are saved"):
+    with pytest.raises(Stopped, match=r"by SIGUSR1.*What was scored before is saved"):
         stop.on_test_batch_end(trainer)
 
 
@@ -119,8 +122,44 @@ def test_who_is_asked_while_metrics_are_computed_stops_before_the_next_target(ma
     stop.on_test_start(trainer, module)
     stop.on_test_batch_end(trainer)  # the last one
     os.kill(os.getpid(), signal.SIGUSR1)
-    with pytest.raises(Stopped, match="the targets scored before are saved"):
+    with pytest.raises(Stopped, match="What was scored before is saved"):
         stop.on_test_start(trainer, module)
+
+
+@pytest.mark.usefixtures("given_back")
+def test_a_scoring_whose_batch_never_ends_is_stopped_all_the_same(make_trainer, make_module, monkeypatch):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.05)
+    stop, trainer = StopWhenAsked(), make_trainer()
+    stop.on_predict_start(trainer, make_module())
+    os.kill(os.getpid(), signal.SIGHUP)
+    with pytest.raises(Stopped, match=r"by SIGHUP\. What was scored before"):
+        time.sleep(10)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+class Stuck(Dataset):
+    """The third image never arrives."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int):
+        if index == 2:
+            time.sleep(600)
+        return index
+
+
+@pytest.mark.usefixtures("given_back")
+def test_a_training_that_waits_for_an_image_is_saved_and_stopped(
+    make_module, make_trainer, four_batches, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.05)
+    loader = DataLoader(Stuck(), batch_size=None, num_workers=1, collate_fn=lambda index: four_batches[index])
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    callbacks = [StopWhenAsked(CheckpointWriter(tmp_path, {}).save_progress)]
+    with pytest.raises(Stopped, match="by SIGTERM"):
+        make_trainer(callbacks=callbacks).fit(make_module(), loader)
+    assert torch.load(tmp_path / RESUME, weights_only=True)["global_step"] == 2
 
 
 def test_outside_the_main_thread_nobody_listens(make_trainer, make_module):

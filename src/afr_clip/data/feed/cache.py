@@ -97,6 +97,11 @@ class FeatureCache:
 
     store: Store
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one sample's tensors, at most."""
+        return 2 * self.store.record_bytes  # float16 on disk becomes float32
+
     def read(self, index: int) -> TappedSample:
         """Read one sample."""
         mask, *tapped = self.store.read(index).values()

@@ -1,7 +1,7 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import Mosaic, build_augmentation
 from afr_clip.data.feed.cache import FeatureCache, open_cache
-from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, collate
+from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, PhotographDataset, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.feed.workers import LoadingProcesses, explain_loss
 from afr_clip.data.records import AnomalyBatch
@@ -171,6 +171,19 @@ class AnomalyDataModule(LightningDataModule):
             return self._loader(dataset, batch_size=batch_size)
         batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
         return self._loader(dataset, batch_sampler=batches)
+
+    def photograph_dataloader(self, name: str, done: Collection[int] = ()) -> DataLoader[AnomalyItem]:
+        """Load the batches of a target that hold a photograph to be scored; one that cannot be read is no error.
+
+        Args:
+            done: Indices of photographs that need not be read.
+        """
+        loaded, settings = self._target(name), self.settings
+        dataset = PhotographDataset(loaded.samples, self.reader(loaded), settings.mean, settings.std, done)
+        size = settings.eval_batch_size or settings.batch_size
+        batches = (range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size))
+        wanted = [index for batch in batches if not set(batch) <= set(done) for index in batch]
+        return self._loader(dataset, batch_size=size, sampler=wanted)
 
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""

@@ -1,6 +1,6 @@
 """A map-style dataset of decoded, resized and normalised images, and how they become a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from afr_clip.data.disk.pixels import Pixels, SampleReader
+from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import Augmentation, Mosaic, collage
 from afr_clip.data.feed.cache import FeatureCache, PixelCache
 from afr_clip.data.feed.sampler import Draw
@@ -26,6 +27,7 @@ class AnomalyItem:
     sample: AnomalySample
     tapped: tuple[Tensor, ...] = ()
     share: Share | None = None
+    fault: str | None = None
 
 
 class AnomalyDataset(Dataset[AnomalyItem]):
@@ -108,12 +110,54 @@ class AnomalyDataset(Dataset[AnomalyItem]):
             share=share,
         )
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one item's tensors."""
+        height, width = self._reader.size
+        return self._features.num_bytes if self._features is not None else height * width * (3 * 4 + 1)
+
     def _read(self, index: int) -> Pixels:
         self.on_read(index)
         return self._reader.read(self.samples[index]) if self._cache is None else self._cache.read(index)
 
     def _is_truth_known(self, sample: AnomalySample) -> bool:
         return sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known)
+
+
+class PhotographDataset(AnomalyDataset):
+    """Photographs, of which one that cannot be read, or need not be, is a black picture.
+
+    So it keeps its place, and all others are scored in batches of the same shape, to the last bit.
+
+    Args:
+        unread: Indices that are not read.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[AnomalySample],
+        reader: SampleReader,
+        mean: Sequence[float],
+        std: Sequence[float],
+        unread: Collection[int],
+    ) -> None:
+        super().__init__(samples, reader, mean, std)
+        image, mask = torch.zeros(3, *reader.size, dtype=torch.uint8), torch.zeros(reader.size, dtype=torch.bool)
+        self._black = Pixels(image, mask)
+        self._unread = frozenset(unread)
+
+    def __getitem__(self, key: int | tuple[int, int] | Draw) -> AnomalyItem:
+        """Read one photograph; the item says why it could not be read."""
+        assert isinstance(key, int), "photographs are neither augmented nor shared out"
+        try:
+            return super().__getitem__(key)
+        except (DataError, OSError, MemoryError) as error:
+            fault = str(error) or type(error).__name__
+        image = normalise(self._black.image, self._mean, self._std)
+        return AnomalyItem(image, self._black.mask, False, key, self.samples[key], fault=fault)
+
+    def _read(self, index: int) -> Pixels:
+        return self._black if index in self._unread else super()._read(index)
 
 
 def _ignore(index: int) -> None:
@@ -146,4 +190,5 @@ def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
         samples=tuple(item.sample for item in items),
         tapped=tuple(torch.stack(tensors) for tensors in zip(*(item.tapped for item in items), strict=True)),
         share=items[0].share,
+        faults={item.index: item.fault for item in items if item.fault is not None},
     )

@@ -77,6 +77,11 @@ class Store:
     def _checksums(self) -> NDArray[np.uint32]:
         return np.fromfile(self.folder / CHECKSUMS, dtype="<u4")
 
+    @property
+    def record_bytes(self) -> int:
+        """Size of one record."""
+        return int(self._records.dtype.itemsize)
+
     def read(self, index: int) -> dict[str, NDArray[Any]]:
         """Read a copy of one record.
 

@@ -4,6 +4,7 @@ import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from afr_clip.files import shown, written_whole
+from afr_clip.files import shown, write_encoded
 from afr_clip.metrics.log_keys import LOSS_EPOCH
 from afr_clip.reports.compare.ablation import AblationTable, Block
 from afr_clip.reports.compare.paper import ABLATED
@@ -50,8 +51,7 @@ def drawn_label(name: str) -> str:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically."""
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=DPI)
+    write_encoded(path, partial(figure.savefig, format="png", dpi=DPI))
 
 
 def draw_bars(path: Path, table: AblationTable) -> None:

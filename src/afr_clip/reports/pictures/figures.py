@@ -5,6 +5,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
-from afr_clip.files import shown, written_whole
+from afr_clip.files import shown, write_encoded
 from afr_clip.metrics.log_keys import SHEETS
 from afr_clip.reports.pictures.drawing import drawing_names
 
@@ -195,8 +196,7 @@ def draw_sheet(path: Path, panels: Sequence[Panel], scale: Scale | None = None) 
     of = "sheet" if scale is None else "dataset"
     label = f"anomaly score, not a calibrated probability; from the lowest to the highest of this {of}"
     figure.colorbar(colours, ax=rows, location="bottom", shrink=0.4, aspect=40).set_label(label, fontsize=8)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100)
+    write_encoded(path, partial(figure.savefig, format="png", dpi=100))
 
 
 def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours: ScalarMappable) -> NDArray[np.uint8]:
@@ -235,6 +235,5 @@ def draw_curves(path: Path, metrics_csv: Path) -> bool:
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(handles=list(losses.lines), loc="outside lower center", ncols=5, fontsize=8)
-    with written_whole(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100)
+    write_encoded(path, partial(figure.savefig, format="png", dpi=100))
     return True

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from afr_clip.files import written_whole
+from afr_clip.files import write_encoded
 from afr_clip.reports.pictures.figures import Panel, Scale, place_of
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import HeatMaps, read_record, require
@@ -46,8 +47,8 @@ def write_heat_maps(folder: Path, sheets: Mapping[str, Sequence[Panel]], scale: 
             for part, pixels in pictures.items():
                 entry[part] = None if pixels is None else f"{sheet}_{i}_{part}.png"
                 if pixels is not None:
-                    with written_whole(folder / f"{sheet}_{i}_{part}.png") as unfinished:
-                        Image.fromarray(pixels).save(unfinished, format="PNG")
+                    save = partial(Image.fromarray(pixels).save, format="PNG")
+                    write_encoded(folder / f"{sheet}_{i}_{part}.png", save)
             index["sheets"][sheet].append(entry)
     write_json(folder / INDEX, index)
 

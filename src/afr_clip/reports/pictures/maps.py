@@ -1,5 +1,11 @@
 """Anomaly maps on disk: 16-bit PNG, value / 65535 = anomaly score, or TIFF with float32 values."""
 
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
-from afr_clip.files import written_whole
+from afr_clip.files import LONGEST_NAME, fitted, shown, write_encoded
 from afr_clip.settings import MapFormat
 
 FULL_SCALE = 65535
@@ -20,11 +26,17 @@ class MapWriter:
 
     ``maps/DATASET/CATEGORY/TYPE/STEM.png`` or ``.tiff`` holds the map, ``masks/...`` the resized ground truth (0 or
     255), so that every pixel metric can be computed again from the run folder alone.
+
+    Args:
+        samples: All images of the dataset.
     """
 
-    def __init__(self, folder: Path, map_format: MapFormat) -> None:
+    def __init__(self, folder: Path, samples: Sequence[AnomalySample], map_format: MapFormat) -> None:
         self._folder = folder
         self._format = map_format
+        wanted = [Path(sample.dataset, sample.category, sample.defect_type, sample.name) for sample in samples]
+        images = [sample.image_path for sample in samples]
+        self._places = dict(zip(images, output_places(wanted, wanted), strict=True))
 
     def __call__(
         self,
@@ -34,15 +46,81 @@ class MapWriter:
     ) -> None:
         """Write the maps of one batch."""
         for i, sample in enumerate(batch.samples):
-            place = map_path(sample)
-            save_map(self._folder / "maps" / place.with_name(place.stem), anomaly_map[i], self._format)
+            place = self._places[sample.image_path]
+            save_map(self._folder / "maps" / place, anomaly_map[i], self._format)
             if batch.has_mask[i]:
-                save_mask(self._folder / "masks" / place, batch.mask[i])
+                save_mask(self._folder / "masks" / with_suffix(place, ".png"), batch.mask[i])
 
 
-def map_path(sample: AnomalySample) -> Path:
-    """Return where an image's map lies below ``maps/``."""
-    return Path(sample.dataset, sample.category, sample.defect_type, f"{sample.name}.png")
+SUFFIXES = (".png", ".tiff", ".jpg")
+"""Of the files that are written for an image."""
+
+LONGEST_STEM = LONGEST_NAME - 15
+"""Bytes of a file name without its suffix."""
+
+
+def output_places(wanted: Sequence[Path], fuller: Sequence[Path], taken: Sequence[Path] = ()) -> list[Path]:
+    """Return where the files of each image go: no two get the same place, on any file system.
+
+    Some tell neither "A" from "a" nor a composed from a decomposed umlaut, drop dots and spaces at the end, and allow
+    255 bytes in a name. Control characters, and bytes that are not UTF-8, do not get into the names of new files.
+
+    Args:
+        wanted: Relative paths without suffix.
+        fuller: Paths that say more, for images whose wanted paths are the same.
+        taken: Places of other images.
+
+    Example:
+        >>> names = [Path("a.jpg"), Path("a.png"), Path("b.png")]
+        >>> [place.name for place in output_places([name.with_suffix("") for name in names], names)]
+        ['a.jpg', 'a.png', 'b']
+    """
+    num_wanted, num_fuller = Counter(map(_folded, wanted)), Counter(map(_folded, fuller))
+    folders = {_folded(folder) for path in (*fuller, *taken) for folder in path.parents}
+    occupied = set(map(_folded, taken))
+
+    def is_free(path: Path, key: str) -> bool:
+        # A folder may be called as a map would be.
+        return bool(path.name.strip(". ")) and key not in occupied and folders.isdisjoint(key + s for s in SUFFIXES)
+
+    places = []
+    for short, full in zip(wanted, fuller, strict=True):
+        key, full_key = _folded(short), _folded(full)
+        others = num_fuller[key] - (key == full_key)
+        if num_wanted[key] == 1 and not others and is_free(short, key):
+            place = _safe(short)
+        elif num_fuller[full_key] == 1 and is_free(full, full_key):
+            place = _safe(full)
+        else:
+            place = _safe(full, always_hashed=True)
+        places.append(place)
+    return places
+
+
+def with_suffix(place: Path, suffix: str) -> Path:
+    """Append a suffix to a place, whose own dots stay."""
+    return place.with_name(f"{place.name}{suffix}")
+
+
+def _folded(path: Path) -> str:
+    parts = (part.rstrip(". ") for part in path.parts)
+    return unicodedata.normalize("NFC", "/".join(parts).casefold())
+
+
+def _safe(path: Path, *, always_hashed: bool = False) -> Path:
+    parts = []
+    for part in path.parts:
+        safe = shown(part).replace("\\", "_")
+        ending = f"~{_hash(part)}" if safe != part else ""
+        parts.append(fitted(safe, LONGEST_STEM - len(ending)) + ending)
+    if always_hashed:
+        ending = f"~{_hash(path)}"
+        parts[-1] = fitted(parts[-1], LONGEST_STEM - len(ending)) + ending
+    return Path(*parts)
+
+
+def _hash(name: str | Path) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
 
 
 def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_format: MapFormat) -> None:
@@ -53,10 +131,10 @@ def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_forma
     """
     pixels = anomaly_map.cpu().numpy()
     if map_format is MapFormat.png:
-        _save_png(path.with_name(f"{path.name}.png"), np.rint(pixels * np.float32(FULL_SCALE)).astype(np.uint16))
+        _save_png(with_suffix(path, ".png"), np.rint(pixels * np.float32(FULL_SCALE)).astype(np.uint16))
         return
-    with written_whole(path.with_name(f"{path.name}.tiff")) as unfinished:
-        Image.fromarray(pixels).save(unfinished, format="TIFF", compression="tiff_adobe_deflate")
+    save = partial(Image.fromarray(pixels).save, format="TIFF", compression="tiff_adobe_deflate")
+    write_encoded(with_suffix(path, ".tiff"), save)
 
 
 def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
@@ -71,5 +149,4 @@ def load_map(path: Path) -> NDArray[np.float64]:
 
 
 def _save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    with written_whole(path) as unfinished:
-        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=1)
+    write_encoded(path, partial(Image.fromarray(pixels).save, format="PNG", compress_level=1))

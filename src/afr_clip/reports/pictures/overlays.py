@@ -1,6 +1,6 @@
 """A photograph next to its overlay with the anomaly map, as predict writes it."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-from afr_clip.files import written_whole
+from afr_clip.files import write_encoded
 
 COLOURS = "turbo"
 OPACITY = 0.5
@@ -51,8 +51,7 @@ def draw_overlay(
     page.paste(image, (MARGIN, LINE + MARGIN))
     page.paste(Image.fromarray(laid_over(np.asarray(image), values)), (column + 2 * MARGIN, LINE + MARGIN))
     _write_words(page, title, f"image score {image_score:.3f}", column)
-    with written_whole(path) as unfinished:
-        page.save(unfinished, format="JPEG", quality=QUALITY, subsampling=0)
+    write_encoded(path, partial(page.save, format="JPEG", quality=QUALITY, subsampling=0))
 
 
 def laid_over(

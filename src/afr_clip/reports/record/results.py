@@ -1,9 +1,12 @@
 """What a run measured, written and read back: ``results.json``, ``results.csv`` and ``scores.csv``."""
 
 import csv
+import io
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ from rich.table import Table
 from afr_clip.files import from_cell
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.metrics.thresholds import PIXEL_MAX_F1, Threshold, all_thresholds
-from afr_clip.reports.record.run_folder import write_csv, write_json
+from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
 from afr_clip.reports.record.schema import Results, Scored, read_record, require
 
 RESULTS = "results.json"
+SCORES = "scores.csv"
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
 THRESHOLDS_HEADER = ("dataset", *(one.name for one in fields(Threshold)))
 SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
@@ -50,7 +54,8 @@ class ImageRow:
     """One row of ``scores.csv``.
 
     Attributes:
-        image: Its path, as it was read.
+        image: Its path below the root of its dataset, in natural order, as `shown` gives it. Version 0.1 wrote whole
+            paths.
         is_anomalous: ``None`` if the truth is unknown.
         image_score: From 0 to 1; not a calibrated probability.
     """
@@ -225,24 +230,54 @@ def _incomplete(values: pd.DataFrame) -> Iterator[str]:
 
 def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
     """Write ``scores.csv``: one image per row, its score with all digits."""
-    table = (
-        asdict(row)
-        | {
-            "is_anomalous": "" if row.is_anomalous is None else int(row.is_anomalous),
-            "image_score": repr(row.image_score),
-        }
-        for row in rows
-    )
-    write_csv(folder / "scores.csv", SCORES_HEADER, (list(row.values()) for row in table))
+    write_csv(folder / SCORES, SCORES_HEADER, map(_cells, rows))
+
+
+class GrowingScores:
+    """``scores.csv`` while photographs are scored: a file of whole rows that only grows, in the order of scoring.
+
+    Args:
+        rows: What it begins with.
+    """
+
+    def __init__(self, folder: Path, rows: Iterable[ImageRow] = ()) -> None:
+        write_scores(folder, rows)
+        self._file = (folder / SCORES).open("ab", buffering=0)
+
+    def append(self, rows: Iterable[ImageRow]) -> None:
+        """Add rows, which survive whatever ends this process from here on.
+
+        Raises:
+            OSError: If they cannot be written; then none of them is.
+        """
+        before = self._file.seek(0, os.SEEK_END)
+        content = csv_text(map(_cells, rows)).encode("utf-8")
+        try:
+            while content:
+                content = content[self._file.write(content) or 0 :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(before)
+            error.filename = self._file.name
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _cells(row: ImageRow) -> list[object]:
+    truth = "" if row.is_anomalous is None else int(row.is_anomalous)
+    return [row.dataset, row.category, row.image, truth, repr(row.image_score)]
 
 
 def read_scores(folder: Path) -> list[ImageRow]:
-    """Read ``scores.csv``, digit for digit; empty if there is no file."""
-    path = folder / "scores.csv"
+    """Read ``scores.csv``, digit for digit; empty if there is no file. Half a row at its end is left out."""
+    path = folder / SCORES
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        _, *table = csv.reader(file)
+    content = path.read_bytes()
+    _, *table = csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode("utf-8"), newline=""))
     return [
         ImageRow(
             from_cell(dataset), from_cell(category), from_cell(image), bool(int(truth)) if truth else None, float(score)

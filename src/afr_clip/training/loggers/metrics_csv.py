@@ -1,7 +1,7 @@
 """metrics.csv, the record of a training: a file that only grows."""
 
 import csv
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class MetricsCSV(Logger):
     def __init__(self, path: Path, drop_from_step: int | None = None, kept_targets: Collection[str] = ()) -> None:
         super().__init__()
         self._path = path
+        self._ahead: set[tuple[str, ...]] = set()
         self._kept = tuple(f"target/{name}/" for name in kept_targets)
         if drop_from_step is not None or not path.exists():
             self._restart(drop_from_step or 0)
@@ -68,6 +69,16 @@ class MetricsCSV(Logger):
         """Append one row per value."""
         epoch = str(metrics.get(EPOCH, ""))
         rows = [(epoch, str(step or 0), key, repr(float(value))) for key, value in metrics.items() if key != EPOCH]
+        rows, self._ahead = [row for row in rows if row[:-1] not in self._ahead], set()
+        self._append(rows)
+
+    @rank_zero_only
+    def log_ahead(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append what will be logged next, before something that must not be on disk without it."""
+        self.log_metrics(metrics, step)
+        self._ahead = {(str(metrics[EPOCH]), str(step), key) for key in metrics}
+
+    def _append(self, rows: Iterable[Sequence[str]]) -> None:
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerows(rows)
 

@@ -1,12 +1,13 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from afr_clip.reports.pictures.maps import MapWriter, load_map, map_path, save_map, save_mask
+from afr_clip.files import written_whole
+from afr_clip.reports.pictures.maps import MapWriter, load_map, output_places, save_map, save_mask, with_suffix
 from afr_clip.settings import MapFormat
 
 HALF_A_CODE = 0.5 / 65535
@@ -53,7 +54,7 @@ def test_a_tiff_holds_every_value_as_it_is(tmp_path, scored):
     save_map(tmp_path / "a.b", values, MapFormat.tiff)
     assert np.array_equal(load_map(tmp_path / "a.b.tiff"), values.double().numpy())
     batch, maps, scores = scored([0.1, 0.9], [False, True])
-    MapWriter(tmp_path, MapFormat.tiff)(batch, maps, scores)
+    MapWriter(tmp_path, batch.samples, MapFormat.tiff)(batch, maps, scores)
     for place, anomaly_map in zip(["good/0.tiff", "bad/1.tiff"], maps, strict=True):
         assert np.array_equal(load_map(tmp_path / "maps/noise/metal_nut" / place), anomaly_map.double().numpy())
 
@@ -67,7 +68,7 @@ def test_a_mask_is_0_and_255(tmp_path):
 def test_a_batch_is_written_by_dataset_category_type_and_stem(tmp_path, scored):
     batch, maps, scores = scored([0.1, 0.9, 0.5], [False, True, False])
     batch = replace(batch, has_mask=torch.tensor([True, True, False]))
-    MapWriter(tmp_path, MapFormat.png)(batch, maps, scores)
+    MapWriter(tmp_path, batch.samples, MapFormat.png)(batch, maps, scores)
     places = ["noise/metal_nut/good/0.png", "noise/metal_nut/bad/1.png", "noise/metal_nut/good/2.png"]
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {*(f"maps/{place}" for place in places), *(f"masks/{place}" for place in places[:2])}
@@ -78,7 +79,47 @@ def test_a_batch_is_written_by_dataset_category_type_and_stem(tmp_path, scored):
             assert np.array_equal(np.asarray(image) == 255, mask.numpy())
 
 
-@pytest.mark.parametrize(("name", "expected"), [("000.png", "000.png"), ("a.b.JPG", "a.b.png"), ("x.jpeg", "x.png")])
-def test_the_stem_keeps_its_dots(scored, name, expected):
-    sample = replace(scored([0.5], [False])[0].samples[0], image_path=Path("/data/anywhere") / name, name="")
-    assert map_path(sample) == Path("noise", "metal_nut", "good", expected)
+NASTY = [
+    *("a.jpg", "a.png", "a.jpg.png", "A.JPG", "a.jpeg", "b/a.jpg", "B/A.JPG", "b.png/a.jpg", "b.png"),
+    *(
+        "c.jpg",
+        "c .jpg",
+        "c..jpg",
+        "..jpg",
+        "d\ne.png",
+        "d\\ne.png",
+        os.fsdecode(b"f\xff.png"),
+        os.fsdecode(b"f\xfe.png"),
+    ),
+    *(
+        "u\u0308.png",
+        "\u00fc.png",
+        "g" * 250 + ".png",
+        "g" * 250 + ".jpg",
+        "\u00e4" * 120 + ".png",
+        "x" * 300 + "/h.png",
+    ),
+]
+
+
+def test_every_photograph_gets_a_place_of_its_own_on_any_file_system(tmp_path):
+    images = [Path(name) for name in NASTY]
+    places = output_places([image.with_suffix("") if image.stem.strip(".") else image for image in images], images)
+    files = [with_suffix(place, suffix) for place in places for suffix in (".png", ".tiff", ".jpg")]
+    assert len({str(file).casefold() for file in files}) == 3 * len(NASTY)
+    parts = {part for file in files for part in file.parts}
+    assert max(len(os.fsencode(part)) for part in parts) <= 255
+    assert all(part.isprintable() and "\\" not in part for part in parts)
+    for file in files:
+        with written_whole(tmp_path / file) as unfinished:
+            unfinished.write_text("x")
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 3 * len(NASTY)
+
+
+def test_places_are_plain_where_they_can_be_and_kept_where_they_were(tmp_path):
+    images = [Path("000.png"), Path("a.b.JPG"), Path("deep/x y.jpeg"), Path("two.png"), Path("two.jpg")]
+    short = [image.with_suffix("") for image in images]
+    expected = ["000", "a.b", "deep/x y", "two.png", "two.jpg"]
+    assert [str(place) for place in output_places(short, images)] == expected
+    # A photograph that came later gives way to one that has its place already.
+    assert output_places([Path("000")], [Path("000.jpg")], [Path("000")]) == [Path("000.jpg")]

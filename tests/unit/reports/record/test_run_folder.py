@@ -1,11 +1,25 @@
 import json
+import logging
 import math
 import platform
+import subprocess
+import sys
+from contextlib import nullcontext
 
 import pytest
 
-from afr_clip.files import written_whole
-from afr_clip.reports.record.run_folder import RunFolderError, holds_run, open_run, write_json, write_text
+from afr_clip.files import LogFile, written_whole
+from afr_clip.reports.record.run_folder import (
+    HOLDER,
+    LOCK,
+    RunFolderError,
+    hold,
+    holds_run,
+    open_run,
+    require_held,
+    write_json,
+    write_text,
+)
 
 CONFIG = {
     "seed": 0,
@@ -24,7 +38,7 @@ CONFIG = {
 
 
 def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, HOLDER))
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
@@ -94,14 +108,15 @@ def changed(key: str, value: object) -> dict:
 def test_a_new_folder_may_be_written_into(tmp_path, resume):
     open_run(tmp_path / "absent", resume=resume, config=CONFIG)
     open_run(tmp_path, resume=resume, config=CONFIG)
-    assert names(tmp_path) == []
+    assert names(tmp_path) == ["absent"]
+    assert names(tmp_path / "absent") == []
 
 
 @pytest.mark.parametrize("held", ["checkpoints", "results.csv", "scores.csv"])
 def test_what_a_run_has_made_is_never_written_over(tmp_path, held):
     (tmp_path / held).touch()
     sentence = rf"run_dir must be new, but {tmp_path} contains {held} of a run\. Choose another run_dir"
-    with pytest.raises(RunFolderError, match=rf"{sentence}, or continue a training with resume=true\.$"):
+    with pytest.raises(RunFolderError, match=rf"{sentence}, or continue that run with resume=true\.$"):
         open_run(tmp_path, resume=False, config=CONFIG)
     with pytest.raises(RunFolderError, match=rf"{sentence}\.$"):
         open_run(tmp_path, resume=False, config={key: value for key, value in CONFIG.items() if key != "resume"})
@@ -207,6 +222,64 @@ def test_a_run_tidies_up_after_one_that_was_killed_in_its_folder(tmp_path):
     assert abandoned.exists()  # a folder that is refused is left as it is
     open_run(tmp_path, resume=True, config=CONFIG)
     assert names(abandoned.parent) == []
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from afr_clip.reports.record.run_folder import hold
+hold(Path(sys.argv[1]), "predict")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_writer_and_is_free_once_that_is_killed(tmp_path):
+    log = LogFile(tmp_path / "train.log", delay=True)
+    logging.getLogger().addHandler(log)
+    line = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    other = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            RunFolderError, match=rf"^{tmp_path} is in use by predict \(process {other.pid} on .*run_dir=DIR"
+        ):
+            open_run(tmp_path, resume=True, config=CONFIG)
+        assert log not in logging.getLogger().handlers  # the log there is the other's
+    finally:
+        other.kill()
+        other.communicate()
+        logging.getLogger().removeHandler(log)
+    open_run(tmp_path, resume=True, config=CONFIG)
+    hold(tmp_path, "train")  # again, by the same process
+    require_held(tmp_path)
+    (tmp_path / LOCK).unlink()
+    with pytest.raises(RunFolderError, match="was removed while a run wrote into it"):
+        require_held(tmp_path)
+
+
+def test_a_folder_that_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match=rf"^Nothing can be written to {tmp_path}/file/run: Not a directory\."):
+        hold(tmp_path / "file" / "run", "train")
+
+
+@pytest.mark.parametrize(("facts", "is_refused"), [
+    ({"command": "evaluate", "finished": None}, False),
+    ({"command": "evaluate", "finished": "2026-01-01"}, True),
+    ({"command": "evaluate"}, True),  # version 0.1
+    ({"command": "predict", "finished": None}, True),
+    ({"command": "train", "finished": None}, True),
+])  # fmt: skip
+def test_an_evaluation_that_was_not_finished_begins_again_and_nothing_of_it_stays(tmp_path, facts, is_refused):
+    write_json(tmp_path / "manifest.json", {"config": CONFIG} | facts)
+    for name in ("scores.csv", "metrics.csv", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(RunFolderError, match=r"contains scores\.csv") if is_refused else nullcontext():
+        open_run(tmp_path, resume=False, config=CONFIG)
+    kept = ["maps", "metrics.csv", "scores.csv"] if is_refused else []
+    assert names(tmp_path) == sorted(["manifest.json", "notes.txt", *kept])
 
 
 def test_a_requeued_run_may_be_continued_by_hand(tmp_path):

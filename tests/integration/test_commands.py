@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from afr_clip.training.module import AnomalyDetectionModule
 from helpers.trees import write_mvtec_tree, write_visa_tree
 
 pytestmark = pytest.mark.integration
@@ -120,24 +121,68 @@ def test_predict_writes_map_overlay_and_score_of_every_photograph(run, small, tm
         written = {str(path.relative_to(predicted / kind)) for path in (predicted / kind).rglob("*.*")}
         assert written == {f"a.png.{suffix}", f"a.jpg.{suffix}", f"deep/b c.{suffix}"}
     scores = rows(predicted / "scores.csv")
-    assert [row["image"] for row in scores] == [str(photographs / name) for name in ("a.jpg", "a.png", "deep/b c.bmp")]
+    assert [row["image"] for row in scores] == ["a.jpg", "a.png", "deep/b c.bmp"]
     assert all(row["is_anomalous"] == "" and 0 <= float(row["image_score"]) <= 1 for row in scores)
 
 
-def test_what_was_predicted_before_a_broken_photograph_is_kept(run, tmp_path, capsys):
-    photographs, predicted = tmp_path / "photographs", tmp_path / "predicted"
-    photographs.mkdir()
-    for name in ("a.png", "b.png"):
-        Image.fromarray(np.full((40, 40, 3), 120, dtype=np.uint8)).save(photographs / name)
-    (photographs / "c.png").write_bytes((photographs / "b.png").read_bytes()[:60])
-    assert run("predict", f"images={photographs}", "category=bolt", f"run_dir={predicted}", "data.num_workers=0",
-               "data.eval_batch_size=1") == 1  # fmt: skip
-    assert f"{photographs / 'c.png'} is not a valid image file" in capsys.readouterr().err
-    assert [row["image"] for row in rows(predicted / "scores.csv")] == [
-        str(photographs / n) for n in ("a.png", "b.png")
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a prediction left that does not tell when it was made."""
+    files = [
+        path
+        for name in ("maps", "overlays", "*.csv")
+        for path in folder.glob(name)
+        for path in (path, *path.rglob("*"))
     ]
-    assert sorted(path.name for path in (predicted / "overlays").iterdir()) == ["a.jpg", "b.jpg"]
-    assert sorted(path.name for path in (predicted / "maps").iterdir()) == ["a.png", "b.png"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(run, tmp_path, capsys, monkeypatch):
+    photographs, whole, predicted = tmp_path / "photographs", tmp_path / "whole", tmp_path / "predicted"
+    photographs.mkdir()
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photographs / f"{i + 1}.png")
+    predict = ["predict", f"images={photographs}", "category=bolt", "data.num_workers=0", "data.eval_batch_size=4"]
+    assert run(*predict, f"run_dir={whole}") == 0
+    assert [row["image"] for row in rows(whole / "scores.csv")] == [f"{i}.png" for i in range(1, 11)]  # 10 after 9
+    capsys.readouterr()
+
+    broken = photographs / "3.png"
+    sound = broken.read_bytes()
+    broken.write_bytes(sound[:60])
+    assert run(*predict, f"run_dir={predicted}") == 1
+    said = capsys.readouterr().err
+    assert f"error: 1 of 10 photographs could not be scored: 3.png ({broken} " in said
+    assert f"The 9 others are in scores.csv. The same command with run_dir={predicted} resume=true scores only" in said
+    assert [row["image"] for row in rows(predicted / "failed.csv")] == ["3.png"]
+    others = {
+        name: content for name, content in contents(whole).items() if not name.endswith((".csv", "/3.png", "/3.jpg"))
+    }
+    assert {name: content for name, content in contents(predicted).items() if not name.endswith(".csv")} == others
+    assert run(*predict, f"run_dir={predicted}") == 1
+    assert "continue that run with resume=true" in capsys.readouterr().err
+    assert run(*predict, f"run_dir={predicted}", "resume=true", "category=nut") == 1
+    assert "category was bolt and is nut" in capsys.readouterr().err
+
+    broken.write_bytes(sound)
+    (photographs / "4.png").rename(tmp_path / "4.png")
+    assert run(*predict, f"run_dir={predicted}", "resume=true") == 1
+    assert "1 photographs were changed or removed since they were scored: 4.png." in capsys.readouterr().err
+    (tmp_path / "4.png").rename(photographs / "4.png")
+    (predicted / "overlays" / "9.jpg").unlink()  # as a kill between map and overlay leaves it
+    with (predicted / "scores.csv").open("a") as scores:
+        scores.write("photographs,bolt,10")  # half a row
+    scored = []
+    monkeypatch.setattr(
+        AnomalyDetectionModule,
+        "predict_step",
+        lambda self, batch, i: scored.append(batch.index.tolist()) or self(batch),
+    )
+    assert run(*predict, f"run_dir={predicted}", "resume=true") == 0
+    assert scored == [[0, 1, 2, 3], [8, 9]]  # batches as they were, without the one that is done
+    assert contents(predicted) == contents(whole)
+    manifest = json.loads((predicted / "manifest.json").read_text())
+    assert (manifest["photographs"], bool(manifest["finished"])) == ({"root": str(photographs), "number": 10}, True)
 
 
 def test_scoring_can_be_read_another_way_without_training_again(run, small, unseen, tmp_path):

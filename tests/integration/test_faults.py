@@ -103,18 +103,6 @@ def test_a_truncated_image_is_named_wherever_it_is_read(sentence, small, tmp_pat
     assert str(image) in said
 
 
-def test_a_photograph_that_cannot_be_read_keeps_the_scores_before_it(sentence, trained, tmp_path):
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        Image.new("RGB", (64, 64), 100).save(photographs / name)
-    (photographs / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    said = sentence(1, "predict", f"checkpoint={trained}", f"images={photographs}", "category=bolt",
-                    "data.eval_batch_size=1", "data.num_workers=0", f"run_dir={tmp_path / 'p'}")  # fmt: skip
-    assert str(photographs / "c.png") in said
-    assert len((tmp_path / "p" / "scores.csv").read_text().splitlines()) == 3
-
-
 def test_a_checkpoint_of_another_backbone_is_refused(sentence, trained, unseen, tmp_path):
     target = ["dataset=folder", f"dataset.root={unseen}", f"run_dir={tmp_path / 'e'}"]
     said = sentence(1, "evaluate", f"checkpoint={trained}", "backbone=vit_b_32", *target)
@@ -205,13 +193,10 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, small, tmp_pa
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "afr_clip.train", *overrides, f"run_dir={killed}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first, metrics = killed / "checkpoints" / "last.ckpt", killed / "metrics.csv"
+    first = killed / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
-    # Lightning logs an epoch after its checkpoint is written: a kill between the two would lose the epoch's rows.
-    while time.monotonic() < deadline:
-        if first.exists() and metrics.exists() and "train/loss_epoch" in metrics.read_text():
-            break
-        time.sleep(0.05)
+    while time.monotonic() < deadline and not (killed / "checkpoints" / "resume.ckpt").exists():
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     stopped_after = torch.load(first, weights_only=True)["manifest"]["epochs"]

@@ -150,7 +150,7 @@ def test_scoring_stops_after_a_batch_and_keeps_the_targets_before(run, small, un
     with monkeypatch.context() as patch:
         patch.setattr(AnomalyDetectionModule, "test_step", asked)
         assert run("train", *overrides, f"run_dir={stopped}") == EXIT_STOPPED
-    assert "the targets scored before are saved" in capsys.readouterr().err
+    assert "What was scored before is saved" in capsys.readouterr().err
     assert {row.split(",")[0] for row in (stopped / "results.csv").read_text().splitlines()} == {"dataset", "parts"}
     assert run("train", *overrides, f"run_dir={stopped}", "resume=true") == 0
     for name in ("results.csv", "scores.csv", "metrics.csv"):
@@ -167,11 +167,35 @@ def test_a_training_is_stopped_while_it_loads(run, small, tmp_path, capsys, monk
     assert "error: Stopped by SIGUSR1. Files written so far are complete" in capsys.readouterr().err
 
 
-def test_an_evaluation_that_is_stopped_is_interrupted(run, whole, unseen, tmp_path, capsys, monkeypatch):
-    data = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0", f"checkpoint={whole()}"]
-    monkeypatch.setattr("afr_clip.run.evaluate.load_dataset", send_when_loading)
-    assert run("evaluate", *data, f"run_dir={tmp_path / 'r'}") == 1
-    assert "error: Interrupted. Files written so far are complete" in capsys.readouterr().err
+def test_an_evaluation_that_is_stopped_is_repeated_by_the_same_command(
+    run, whole, unseen, tmp_path, capsys, monkeypatch
+):
+    data = ["dataset=folder", f"dataset.root={unseen}", "data.num_workers=0", f"checkpoint={whole()}", "save_maps=true"]
+    stopped, step = tmp_path / "stopped", AnomalyDetectionModule.test_step
+
+    def asked(self, batch, batch_idx):
+        if batch_idx == 1:
+            send(signal.SIGHUP)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnomalyDetectionModule, "test_step", asked)
+        assert run("evaluate", *data, f"run_dir={stopped}") == EXIT_STOPPED
+    said = capsys.readouterr().err
+    assert "Stopped by SIGHUP. What was scored before is saved; a dataset that was not finished" in said
+    assert f"The run is in {stopped}; the same command with run_dir={stopped} resume=true resumes it." in said
+    (stopped / "metrics.csv").write_text("epoch,step,metric,value\n,0,target/old,1.0\n")
+    (stopped / "maps" / "old.png").touch()
+    assert run("evaluate", *data, f"run_dir={stopped}") == 0
+    assert run("evaluate", *data, f"run_dir={tmp_path / 'undisturbed'}") == 0
+    for name in ("metrics.csv", "results.csv", "scores.csv"):
+        assert (stopped / name).read_text() == (tmp_path / "undisturbed" / name).read_text(), name
+    assert not (stopped / "maps" / "old.png").exists()
+    assert run("evaluate", *data, f"run_dir={stopped}") == 1  # it is finished now
+    before = (stopped / "results.csv").stat().st_mtime_ns, (stopped / "scores.csv").read_text()
+    monkeypatch.setattr(AnomalyDetectionModule, "test_step", None)
+    assert run("evaluate", *data, f"run_dir={stopped}", "resume=true") == 0
+    assert (stopped / "scores.csv").read_text() == before[1]
 
 
 def test_a_signal_to_the_whole_group_does_not_kill_the_loading_processes(small, tmp_path):

@@ -25,7 +25,12 @@ TARGETS = (
 )
 """All that ``_target_`` may name, in any node."""
 
-LOGGING_CLASSES = ("logging.FileHandler", "logging.Formatter", "logging.StreamHandler")
+LOGGING_CLASSES = (
+    "afr_clip.files.LogFile",
+    "logging.FileHandler",
+    "logging.Formatter",
+    "logging.StreamHandler",
+)
 
 _STREAMS = ("ext://sys.stderr", "ext://sys.stdout")
 

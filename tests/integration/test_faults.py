@@ -162,7 +162,8 @@ def test_a_full_disk_keeps_the_checkpoint_of_the_epoch_before(sentence, small, t
     write, calls = Path.write_bytes, []
 
     def full_from_the_second_epoch_on(path: Path, content: bytes) -> int:
-        calls.append(path)
+        if "last.ckpt" in path.name:
+            calls.append(path)
         if len(calls) > 1:
             write(path, content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

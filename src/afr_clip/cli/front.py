@@ -26,6 +26,7 @@ from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, 
 from afr_clip.files import shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import SpokenExit
+from afr_clip.reports.record.run_folder import HOLDER, LOCK
 
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
@@ -187,11 +188,11 @@ def _leaving_no_trace_of_a_refusal(folder: Path | None) -> Iterator[None]:
         yield
     except SpokenExit as end:
         if folder is not None and is_new and isinstance(end.__context__, ValueError | OSError):
-            logs = list(folder.glob("*.log"))
-            if len(logs) == len(list(folder.glob("*"))):
+            inside = list(folder.iterdir())
+            if all(path.suffix == ".log" or path.name in (LOCK, HOLDER) for path in inside):
                 _close_logs()
-                for log in logs:
-                    log.unlink()
+                for path in inside:
+                    path.unlink()
         raise
     finally:
         if made and not any(made[0].glob("*")):

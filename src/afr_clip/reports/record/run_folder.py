@@ -229,7 +229,16 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 _WRITTEN_BY_RUNS = (
-    *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html", "photographs.csv", "failed.csv"),
+    *(
+        "results.json",
+        "results.csv",
+        "thresholds.csv",
+        "scores.csv",
+        "metrics.csv",
+        "report.html",
+        "photographs.csv",
+        "failed.csv",
+    ),
     *("maps", "masks", "overlays", "figures", "heat_maps"),
 )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from afr_clip.config.axes import Axes, keys_of_file, quoted, read_axes, typed_values
 from afr_clip.config.plan import training_job
 from afr_clip.config.validate import ConfigError
+from afr_clip.files import shown
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.run_folder import MANIFEST
 from afr_clip.reports.record.schema import Setup, read_record
 from afr_clip.run.job import Record
 from afr_clip.settings import SearchSettings
-from afr_clip.sweep.job import Cell, SweepJob
+from afr_clip.sweep.job import Cell, SweepJob, describe_faults
 
 OWN_KEYS = ("seeds", "sweep_dir", "jobs", "leave_out", "dry_run", "num_trials", "search")
 """Keys of the sweep that its cells do not get."""
@@ -32,6 +34,11 @@ _DECIDED = (WITHOUT_INFLUENCE - {"dataset.root"}) | {"task_name", "logger"}
 """What two trainings may differ in and still be the same; other folders may hold other images."""
 
 _DIGITS = 12
+
+LONGEST_NAME = 150
+"""Letters of a cell's folder before its digest."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,19 @@ def _experiment(sweep: _Sweep, seeds: Sequence[int], leave_out: Sequence[str]) -
             msg = f"leave_out must name settings of {sweep.experiment} ({', '.join(settings)}), got {name}."
             raise ConfigError(msg)
     chosen = {name: overrides for name, overrides in settings.items() if name not in leave_out}
-    return [cell for name, overrides in chosen.items() for cell in _cells(sweep, name, overrides, seeds)]
+    logger.info("Composing %d cells of %s.", len(chosen) * len(seeds), shown(sweep.experiment))
+    cells: list[Cell] = []
+    faults: dict[str, list[str]] = {}
+    kinds: list[type[ConfigError]] = []
+    for name, overrides in chosen.items():
+        try:
+            cells += _cells(sweep, name, overrides, seeds)
+        except ConfigError as error:
+            faults.setdefault(str(error), []).append(name)
+            kinds.append(type(error))
+    if faults:
+        raise kinds[0](describe_faults(faults))
+    return cells
 
 
 def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequence[int]) -> list[Cell]:
@@ -181,11 +200,7 @@ def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequenc
         digest = digest_of(_plain(config))
         folder = _folder_of(sweep.folder, f"{setting}-seed{seed}", digest)
         own_overrides = (*common, f"seed={seed}")
-        try:
-            job = training_job(config, folder, Record("train", own_overrides, {}, {}))
-        except ConfigError as error:
-            msg = f"{setting} cannot run: {error}"
-            raise type(error)(msg) from error
+        job = training_job(config, folder, Record("train", own_overrides, {}, {}))
         cells.append(Cell(setting, seed, own_overrides, digest, folder, job))
     return cells
 
@@ -203,7 +218,7 @@ def _folder_of(sweep: Path, name: str, digest: str) -> Path:
             manifest.is_file() and digest_of(read_record(manifest, Setup)["config"]) == digest
         ):
             return folder
-    return cells / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', name)}-{digest}"
+    return cells / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', name)[:LONGEST_NAME]}-{digest}"
 
 
 def digest_of(config: Mapping[str, Any]) -> str:

@@ -71,6 +71,7 @@ class CellProcess:
         self.folder, self.environment = folder, environment
         self._plan = read_record(folder / PLAN, CellPlan)
         (folder / FAILED).unlink(missing_ok=True)
+        self._started = time.monotonic()
         with (folder / LOG).open("ab") as output:
             self._log_start = output.seek(0, 2)
             self._process = start_child(
@@ -104,7 +105,8 @@ class CellProcess:
         missing = [name for name in self._plan["results"] if not (self.folder / name).exists()]
         if code == 0 and not missing:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            write_json(self.folder / DONE, {"digest": self._plan["digest"], "when": when})
+            seconds = round(time.monotonic() - self._started, 1)
+            write_json(self.folder / DONE, {"digest": self._plan["digest"], "when": when, "seconds": seconds})
         elif code != EXIT_STOPPED:
             sentence = f"The cell ended without {missing[0]}." if code == 0 else self._last_words(code)
             write_json(self.folder / FAILED, {"error": sentence})
@@ -159,7 +161,9 @@ def run_here(
     waiting, free = deque(folders), deque(environments)
     running: list[CellProcess] = []
     busy: set[Path] = set()
-    saved = "The running cells were stopped too, and what they had trained is saved."
+    saved = (
+        "The running cells were stopped too, and what they had trained is saved. The same command continues the sweep."
+    )
     with stoppable(saved, signums=(*STOP_SIGNALS, signal.SIGINT)):
         try:
             while waiting or running:

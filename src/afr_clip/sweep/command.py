@@ -2,21 +2,22 @@
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from afr_clip.files import shown
 from afr_clip.reports.compare.report import write_ablations
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import SweepHead
 from afr_clip.reports.record.schema import read_record as read_checked
-from afr_clip.run.build import check_model
 from afr_clip.sweep.cells import state_of
-from afr_clip.sweep.cost import check_datasets, print_cost
-from afr_clip.sweep.job import SweepJob
+from afr_clip.sweep.cost import duration, find_faults, print_cost
+from afr_clip.sweep.job import SweepJob, describe_faults
 from afr_clip.sweep.launch import HERE, run_cells
 from afr_clip.sweep.search import check_search, run_search
 
@@ -37,15 +38,21 @@ def sweep(job: SweepJob) -> None:
     Raises:
         SweepFolderError: If the folder holds another sweep, or another process is at work there.
         UnfinishedSweepError: If a cell failed twice, or was stopped.
-        ValueError: If a cell's model cannot be built, or the search or its launcher is not as it must be.
+        ValueError: If cells cannot run, all of which are named, or the search or its launcher is not as it must be.
     """
-    for cell in job.cells:
-        try:
-            for training in cell.trainings:
-                check_model(training)
-        except ValueError as error:
-            msg = f"{cell.setting} cannot run: {error}"
-            raise ValueError(msg) from error
+    folders = {cell.folder for cell in job.cells}  # two settings may be the same training
+    done = sum(state_of(folder).name == "done" for folder in folders)
+    if not job.space:
+        settings, seeds = (len({getattr(cell, key) for cell in job.cells}) for key in ("setting", "seed"))
+        logger.info(
+            "%d cells of %s in %s (settings: %d, seeds: %d), %d of them done.",
+            *(len(folders), shown(job.experiment), shown(job.folder), settings, seeds, done),
+        )
+    read_record(job)
+    # A launcher's jobs may see other disks than this machine.
+    faults = find_faults(job.cells, with_data=job.launcher == HERE)
+    if faults:
+        raise ValueError(describe_faults(faults))
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(job.folder / ".lock", timeout=0).acquire()
@@ -62,8 +69,6 @@ def sweep(job: SweepJob) -> None:
         if job.dry_run:
             print_cost(job)
             return
-        if job.launcher == HERE:  # a launcher's jobs may see other disks than this machine
-            check_datasets(job.cells)
         if job.space:
             cells = {f"trial {number}": cell for number, cell in run_search(job).items()}
             again = "The same command resumes stopped trials, and does not repeat one that failed twice"
@@ -71,9 +76,30 @@ def sweep(job: SweepJob) -> None:
             cells = {f"{cell.setting} with seed {cell.seed}": cell for cell in job.cells}
             again = "The same command runs only these cells again"
             write_record(job)
-            run_cells(job, job.cells, lambda: write_record(job))
+            run_cells(job, job.cells, _Progress(job))
             write_record(job)
         _report(job.folder, {name: cell.folder for name, cell in cells.items()}, again)
+
+
+class _Progress:
+    """Writes the record after each cell, and logs how many are done and how long the others may take."""
+
+    def __init__(self, job: SweepJob) -> None:
+        self._job = job
+        self._started = time.monotonic()
+        self._before = self._num_done()
+
+    def __call__(self) -> None:
+        write_record(self._job)
+        num, folders = self._num_done(), {cell.folder for cell in self._job.cells}
+        left = ""
+        if num > self._before:  # the time that cells take, with their starts, however many run at once
+            seconds = (time.monotonic() - self._started) / (num - self._before) * (len(folders) - num)
+            left = f", about {duration(seconds)} left" if num < len(folders) else ""
+        logger.info("%d of %d cells are done%s.", num, len(folders), left)
+
+    def _num_done(self) -> int:
+        return sum(state_of(folder).name == "done" for folder in {cell.folder for cell in self._job.cells})
 
 
 def _report(folder: Path, cells: Mapping[str, Path], again: str) -> None:

@@ -2,10 +2,12 @@
 
 import functools
 import logging
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -13,14 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from afr_clip.clip.load import load_towers
-from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
+from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
+from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.losses.total import AnomalyLoss
-from afr_clip.reports.record.schema import Durations, read_record
-from afr_clip.run.build import build_module, data_settings, dataset_spec
+from afr_clip.reports.record.schema import CellEnd, Durations, read_record
+from afr_clip.run.build import build_module, check_model, data_settings, dataset_spec
 from afr_clip.run.job import ProtocolJob, TrainingJob
-from afr_clip.sweep.cells import state_of
+from afr_clip.sweep.cells import DONE, state_of
 from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.training.schedule import optimizer_factory
 
@@ -35,15 +39,16 @@ class Images(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Seconds per image and epoch of training, seconds per scored image, and how they are known."""
+    """Seconds per image and epoch of training, per scored image and per start of a cell, and how they are known."""
 
     training: float
     scoring: float
     source: str
+    starting: float = 0.0
 
-    def seconds(self, images: Images) -> float:
-        """Return how long some images take."""
-        return self.training * images.trained + self.scoring * images.scored
+    def seconds(self, images: Images, num_cells: int = 1) -> float:
+        """Return how long some cells with these images take."""
+        return self.starting * num_cells + self.training * images.trained + self.scoring * images.scored
 
 
 @functools.cache
@@ -56,15 +61,47 @@ def count(dataset: DatasetSpec) -> int:
     return len(read_samples(dataset))
 
 
-def check_datasets(cells: Sequence[Cell]) -> None:
-    """Look for every dataset of some cells. A protocol with legs may lack some.
+@functools.cache
+def _loaded(dataset: DatasetSpec) -> LoadedDataset | str:
+    try:
+        return load_dataset(dataset)
+    except DataError as error:
+        return str(error)
 
-    Raises:
-        DataError: If one is missing or damaged.
+
+def find_faults(cells: Sequence[Cell], *, with_data: bool) -> dict[str, list[str]]:
+    """Find out before any cell starts which cannot run: their models and, in addition, their datasets.
+
+    A protocol with legs may lack datasets.
+
+    Returns:
+        The settings that share a fault, by the fault.
     """
+    faults: dict[str, list[str]] = {}
     for cell in cells:
-        if not isinstance(cell.job, ProtocolJob):
-            images_of(cell)
+        for job in cell.trainings:
+            try:
+                check_model(job)
+            except ValueError as error:
+                faults.setdefault(str(error), []).append(cell.setting)
+        if with_data and not isinstance(cell.job, ProtocolJob):
+            for fault in _faults_of_data(cell.job):
+                faults.setdefault(fault, []).append(cell.setting)
+    return faults
+
+
+def _faults_of_data(job: TrainingJob) -> Iterator[str]:
+    auxiliary = _loaded(dataset_spec(job.auxiliary, job))
+    if isinstance(auxiliary, str):
+        yield auxiliary
+    for target in (_loaded(dataset_spec(target, job)) for target in job.targets):
+        if isinstance(target, str):
+            yield target
+        elif isinstance(auxiliary, LoadedDataset):
+            try:
+                refuse_overlap(TrainedOn.of(auxiliary), target)
+            except DataError as error:
+                yield str(error)
 
 
 def images_of(cell: Cell) -> Images:
@@ -102,32 +139,38 @@ def print_cost(job: SweepJob) -> None:
     )
     if todo:
         pace = measured_pace(list(cells.values())) or probe(job.cells[0].trainings[0])
-        each = ", ".join(sorted({_duration(pace.seconds(one)) for one in todo}))
-        sys.stdout.write(
-            f"Estimate: {each} a cell, {_duration(pace.seconds(total))} one after the other, from {pace.source}.\n"
-        )
+        each = ", ".join(sorted({duration(pace.seconds(one)) for one in todo}))
+        whole = duration(pace.seconds(total, len(todo) * times))
+        sys.stdout.write(f"Estimate: {each} a cell, {whole} one after the other, from {pace.source}.\n")
 
 
 def measured_pace(cells: Sequence[Cell]) -> Pace | None:
     """Return the mean pace of finished cells; ``None`` if no manifest says how long one took."""
     seen: list[Images] = []
+    starts: list[float] = []
     training = scoring = 0.0
     for cell in cells:
         manifest = cell.folder / "manifest.json"
         facts = read_record(manifest, Durations) if manifest.exists() else {}
         if state_of(cell.folder).name == "done" and facts.get("seconds_training") is not None:
             seen.append(images_of(cell))
-            training += facts["seconds_training"]
-            scoring += sum((facts.get("seconds_scoring") or {}).values())
+            of_training, of_scoring = facts["seconds_training"], sum((facts.get("seconds_scoring") or {}).values())
+            training, scoring = training + of_training, scoring + of_scoring
+            whole = read_record(cell.folder / DONE, CellEnd).get("seconds")
+            if whole is not None and "resumed_from" not in facts:  # not of a cell that was run in pieces
+                starts.append(max(0.0, whole - of_training - of_scoring))
     if not seen:
         return None
     trained, scored = (max(1, sum(images)) for images in zip(*seen, strict=True))
-    return Pace(training / trained, scoring / scored, f"{len(seen)} finished cells of this sweep, without starting up")
+    source = f"{len(seen)} finished cells of this sweep{'' if starts else ', without starting up'}"
+    return Pace(training / trained, scoring / scored, source, fmean(starts) if starts else 0.0)
 
 
 def probe(job: TrainingJob) -> Pace:
-    """Time one training step and one scored batch on this machine; loading is included, starting up is not."""
-    logger.info("No cell is finished yet, so one training step and one batch are timed.")
+    """Time the start of a cell, one training step and one scored batch on this machine."""
+    logger.info("No cell is finished yet, so a start, one training step and one batch are timed.")
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import afr_clip.run.train"], check=False, capture_output=True)
     if job.num_threads is not None:
         torch.set_num_threads(job.num_threads)
     torch.manual_seed(job.seed)
@@ -139,6 +182,7 @@ def probe(job: TrainingJob) -> Pace:
     optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
 
     started = time.perf_counter()
+    starting = started - begun
     batch = next(iter(data.train_dataloader())).to(device)
     prediction = module(batch)
     loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
@@ -150,10 +194,12 @@ def probe(job: TrainingJob) -> Pace:
             batch = next(iter(data.target_dataloader(name))).to(device)
             float(module(batch).anomaly_map.sum())  # waits for the GPU
         scored = (time.perf_counter() - started) / len(batch.samples)
-    return Pace(step, scored, "one training step and one scored batch on this machine, the first, so rather too long")
+    source = "a start, one training step and one scored batch on this machine, the first, so rather too long"
+    return Pace(step, scored, source, starting)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write seconds in the unit that reads best."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

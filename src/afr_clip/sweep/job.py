@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from afr_clip.files import clean_name
 from afr_clip.run.job import ProtocolJob, TrainingJob
 from afr_clip.settings import SearchSettings
+
+NUM_NAMED = 3
+"""Settings with the same fault that are named."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,22 @@ class Cell:
         return ["results.json"]
 
 
+def describe_faults(faults: Mapping[str, Sequence[str]]) -> str:
+    """Say in one line for each fault which settings cannot run because of it, by what is wrong.
+
+    Example:
+        >>> print(describe_faults({"No data.": ["a", "b", "c", "d", "e"], "No stem.": ["f"]}))
+        a, b, c and 2 more cannot run: No data.
+        f cannot run: No stem.
+    """
+    lines = []
+    for fault, settings in faults.items():
+        names = list(dict.fromkeys(settings))
+        more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+        lines.append(f"{', '.join(names[:NUM_NAMED])}{more} cannot run: {fault}")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class SweepJob:
     """A sweep over the settings of an experiment, or a search over its intervals.
@@ -88,7 +108,8 @@ class SweepJob:
     @property
     def record_path(self) -> Path:
         """The file that names the cells of an experiment; that of a search has a fixed name."""
-        return self.folder / f"{'search' if self.space else self.experiment}.json"
+        name = "search" if self.space else clean_name(self.experiment, {"search", "results", "manifest"})
+        return self.folder / f"{name}.json"
 
     @property
     def record_head(self) -> dict[str, Any]:

@@ -56,8 +56,7 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
         write_json(cells[0].folder / DONE, {})
         write_json(cells[1].folder / FAILED, {"error": "It must hold."})
 
-    monkeypatch.setattr(command, "check_model", lambda _training: None)
-    monkeypatch.setattr(command, "check_datasets", lambda _cells: None)
+    monkeypatch.setattr(command, "find_faults", lambda _cells, *, with_data: {})
     monkeypatch.setattr(command, "run_cells", run)
     monkeypatch.setattr(command, "write_ablations", lambda _folder, report: report / "index.html")
     job = sweep_of(*cells)
@@ -65,3 +64,38 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
         sweep(job)
     assert "table6_3 with seed 0: It must hold." in str(unfinished.value)
     assert capsys.readouterr().out.splitlines()[-1] == f"sweep: {job.folder}"
+
+
+def test_faults_of_cells_are_said_together_and_nothing_is_started(sweep_of, cell, monkeypatch, tmp_path):
+    faults = {"No data.": ["table6_1", "table6_3"], "No stem.": ["table6_5"]}
+    monkeypatch.setattr(command, "find_faults", lambda _cells, *, with_data: faults)
+    with pytest.raises(ValueError, match="cannot run") as refused:
+        sweep(sweep_of(cell()))
+    assert str(refused.value) == "table6_1, table6_3 cannot run: No data.\ntable6_5 cannot run: No stem."
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_progress_counts_cells_and_the_time_they_took_with_their_starts(sweep_of, cell, monkeypatch, caplog):
+    cells = [cell(f"s{i}", digest=f"{i:04}") for i in range(4)]
+    now = [100.0]
+    monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
+    write_json(cells[0].folder / DONE, {})
+    caplog.set_level("INFO")
+    progress = command._Progress(sweep_of(*cells))
+    for made, seconds in zip(cells[1:], (60.0, 80.0, 100.0), strict=True):
+        now[0] = 100 + seconds
+        write_json(made.folder / DONE, {})
+        progress()
+    assert [record.message for record in caplog.records] == [
+        "2 of 4 cells are done, about 2 min left.",
+        "3 of 4 cells are done, about 40 s left.",
+        "4 of 4 cells are done.",
+    ]
+    assert [entry["state"] for entry in json.loads((progress._job.record_path).read_text())["cells"]] == ["done"] * 4
+
+
+def test_an_experiment_of_any_name_keeps_its_record_in_the_folder(sweep_of, tmp_path):
+    names = [sweep_of(experiment=name).record_path for name in ("../../x", "mine/table3", "a" * 300, "search", "")]
+    assert {path.parent for path in names} == {tmp_path}
+    assert len(set(names)) == 5
+    assert all(len(path.name) < 100 and path.name != "search.json" for path in names)

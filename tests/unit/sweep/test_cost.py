@@ -4,11 +4,13 @@ from unittest.mock import Mock
 
 import pytest
 
+from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.run.job import TrainingJob
 from afr_clip.sweep import cost
 from afr_clip.sweep.cells import DONE
-from afr_clip.sweep.cost import Images, Pace, images_of, measured_pace
+from afr_clip.sweep.cost import Images, Pace, find_faults, images_of, measured_pace
+from helpers.trees import write_mvtec_tree
 
 
 @pytest.mark.parametrize(("limit", "trained"), [(1.0, 30), (2, 24), (0.5, 15)])
@@ -37,5 +39,58 @@ def test_the_pace_is_the_mean_of_what_is_done(cell, monkeypatch):
 
 
 def test_long_times_are_said_in_hours():
-    assert [cost._duration(seconds) for seconds in (5.0, 600.0, 7260.0)] == ["5 s", "10 min", "2 h 01 min"]
+    assert [cost.duration(seconds) for seconds in (5.0, 600.0, 7260.0)] == ["5 s", "10 min", "2 h 01 min"]
     assert Pace(1.0, 2.0, "").seconds(Images(1, 1)) == 3.0
+
+
+def spec(name, folder):
+    return DatasetSpec(name, "folder", root=folder)
+
+
+def test_every_fault_of_every_cell_is_found_before_the_first_starts(cell, monkeypatch, tmp_path):
+    """Two cells score what they train on, one lacks its target and cannot be built, one is right."""
+    tree = write_mvtec_tree(tmp_path / "tree", ("bolt",), num_normal=2, num_anomalous=2, size=(16, 16))
+    other = write_mvtec_tree(tmp_path / "other", ("bolt",), num_normal=2, num_anomalous=2, size=(16, 16), seed=1)
+    targets = {
+        "a": spec("same", tree),
+        "b": spec("same", tree),
+        "c": spec("gone", tmp_path / "no"),
+        "d": spec("x", other),
+    }
+    cells = [
+        replace(cell(name), job=Mock(spec=TrainingJob, auxiliary=spec("own", tree), targets=(target,)))
+        for name, target in targets.items()
+    ]
+    broken = cells[2].job
+
+    def check(job):
+        if job is broken:
+            msg = "The backbone has no stem."
+            raise ValueError(msg)
+
+    monkeypatch.setattr(cost, "check_model", check)
+    monkeypatch.setattr(cost, "dataset_spec", lambda dataset, _job: dataset)
+    faults = find_faults(cells, with_data=True)
+    (shared,) = (fault for fault, names in faults.items() if names == ["a", "b"])
+    assert "share the folder" in shared
+    missing, stem = sorted(fault for fault, names in faults.items() if names == ["c"])
+    assert missing.startswith("Dataset 'gone' needs a folder")
+    assert stem == "The backbone has no stem."
+    assert len(faults) == 3
+    assert find_faults(cells, with_data=False) == {"The backbone has no stem.": ["c"]}
+
+
+def test_the_estimate_has_a_start_for_each_cell(cell, monkeypatch):
+    monkeypatch.setattr(cost, "images_of", lambda _cell: Images(100, 50))
+    made = [cell("whole"), cell("in pieces")]
+    facts = {"seconds_training": 20.0, "seconds_scoring": {"one": 5.0}}
+    write_json(made[0].folder / "manifest.json", facts)
+    write_json(made[1].folder / "manifest.json", facts | {"resumed_from": [{}]})
+    for one in made:
+        write_json(one.folder / DONE, {"seconds": 40.0})
+    pace = measured_pace(made)
+    assert pace is not None
+    assert pace.starting == 15.0
+    assert pace.seconds(Images(100, 50), 1) == pytest.approx(40.0)
+    assert pace.seconds(Images(200, 100), 2) == pytest.approx(80.0)
+    assert "without starting up" not in pace.source

@@ -271,6 +271,13 @@ class CellPlan:
 
 
 @dataclass
+class CellEnd:
+    """The mark of a cell that is done."""
+
+    seconds: float | None = None
+
+
+@dataclass
 class CellFailure:
     """The mark of a cell that failed."""
 

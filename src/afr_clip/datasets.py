@@ -13,6 +13,7 @@ def main() -> None:
     chosen = parser.parse_args()
     # Loading torch takes seconds, and --help should not wait for it.
     from afr_clip.cli import datasets  # noqa: PLC0415
+    from afr_clip.data.disk.decode import MAX_PIXELS  # noqa: PLC0415
     from afr_clip.data.disk.layouts import DATASETS  # noqa: PLC0415
     from afr_clip.data.disk.reading import DatasetSpec  # noqa: PLC0415
 
@@ -31,7 +32,7 @@ def main() -> None:
         spec = DatasetSpec(chosen.name, chosen.name, chosen.root, categories, data_dir=chosen.data_dir)
         if chosen.verb == "convert":
             datasets.convert(spec, chosen.to)
-        elif not datasets.check(spec, is_part=chosen.part):
+        elif not datasets.check(spec, is_part=chosen.part, max_pixels=chosen.max_pixels or MAX_PIXELS):
             sys.exit(1)
 
 
@@ -49,6 +50,7 @@ def build_parser(folder: str | None) -> CommandLine:
     verbs.add_parser("show", parents=[named], help="show layout, source, licence, citation, and how to get it")
     check = verbs.add_parser("check", parents=[named, below, one], help="check every file; exit code 1 on a fault")
     check.add_argument("--part", action="store_true", help="accept fewer images than published")
+    check.add_argument("--max-pixels", type=int, metavar="N", help="refuse larger images (default: 200 million)")
     convert = verbs.add_parser("convert", parents=[named, below, one], help="convert a dataset to the meta.json format")
     convert.add_argument("--to", type=Path, required=True, help="a new folder for the converted dataset")
     unpack = verbs.add_parser("unpack", parents=[named], help="safely unpack downloaded archives into the data folder")

@@ -1,10 +1,12 @@
 """The commands of `python -m afr_clip.datasets`: list, show, check, convert and unpack datasets."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from afr_clip.data.disk.layouts import DATASETS, dataset_row
@@ -14,6 +16,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.tools.archives import unpack_archives
 from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
 from afr_clip.data.tools.convert import write_meta_json
+from afr_clip.files import shown
 
 NO_TERMINAL_WIDTH = 160
 """Columns of a table that is written to a file or a pipe."""
@@ -62,20 +65,23 @@ def show_dataset(name: str) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def check(spec: DatasetSpec, *, is_part: bool) -> bool:
+def check(spec: DatasetSpec, *, is_part: bool, max_pixels: int) -> bool:
     """Check a dataset and print what was found; return whether there is no fault.
 
     Args:
         is_part: Whether it is all right to have fewer images than published.
+        max_pixels: Most pixels of a file.
     """
-    found = check_dataset(spec, is_part=is_part)
-    table = Table(title=f"{spec.name} in {found.root}")
+    found = check_dataset(spec, is_part=is_part, max_pixels=max_pixels)
+    table = Table(title=escape(f"{spec.name} in {shown(found.root)}"))
     table.add_column("category")
     for heading in ("normal", "anomalous", "published"):
         table.add_column(heading, justify="right")
     for category in sorted(found.counts.keys() | found.published.keys()):
         count = found.counts.get(category, Count(0, 0))
-        table.add_row(category, str(count.normal), str(count.anomalous), _count(found.published.get(category)))
+        table.add_row(
+            escape(shown(category)), str(count.normal), str(count.anomalous), _count(found.published.get(category))
+        )
     total = sum_counts(found.counts)
     table.add_section()
     table.add_row("all", str(total.normal), str(total.anomalous), _count(dataset_row(spec.layout).total))
@@ -128,7 +134,7 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
         _, entries = list_entries(spec, root)
     except DataError:
         return "?", f"{root} (cannot be listed; run check)"
-    there = [entry for entry in entries if entry.image.is_file()]
+    there = [entry for entry in entries if os.path.isfile(entry.image)]  # noqa: PTH113 - Path.is_file may raise
     missing = f" ({len(entries) - len(there)} images missing)" if len(there) < len(entries) else ""
     return _count(sum_counts(count_entries(there))), f"{root}{missing}"
 

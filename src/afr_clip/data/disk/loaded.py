@@ -11,6 +11,7 @@ from random import Random
 
 from afr_clip.data.disk.decode import decode_picture, has_16_bits
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
+from afr_clip.data.disk.listing import image_of_mask
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
@@ -132,6 +133,7 @@ class LeftOut:
         unreadable: Folders that cannot be listed.
         broken: Links that lead nowhere.
         outputs: Folders and pictures that an earlier run wrote.
+        masks: Pictures that look like masks of photographs next to them.
     """
 
     root: Path
@@ -139,6 +141,7 @@ class LeftOut:
     unreadable: tuple[Path, ...]
     broken: tuple[Path, ...]
     outputs: tuple[Path, ...]
+    masks: tuple[Path, ...]
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -163,6 +166,9 @@ class LeftOut:
             )
         if self.outputs:
             notes.append(f"Pictures that an earlier run wrote are not scored: {self._named(self.outputs)}.")
+        if self.masks:
+            text = f"{len(self.masks)} pictures look like masks of photographs next to them and are not scored"
+            notes.append(f"{text}: {self._named(self.masks)}. Name one itself in images= if it is a photograph.")
         return tuple(notes)
 
     def _named(self, paths: Sequence[Path]) -> str:
@@ -216,10 +222,17 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
         elif path in given or _is_picture(path):
             kinds[suffix or "files without a suffix"].append(path)
     root = Path(os.path.commonpath([place if place.is_dir() else place.parent for place in places]))
+    # Masks that lie beside their images; whoever names one means it.
+    names = {path.with_suffix("") for path in paths}
+    masks = tuple(path for path in paths if path not in given and image_of_mask(path) in names)
+    paths = [path for path in paths if path not in masks]
     left_out = LeftOut(
         root,
         {kind: tuple(kinds[kind]) for kind in sorted(kinds)},
-        *(tuple(sorted(some, key=natural_order)) for some in (found.unreadable, found.broken, found.outputs)),
+        unreadable=tuple(sorted(found.unreadable, key=natural_order)),
+        broken=tuple(sorted(found.broken, key=natural_order)),
+        outputs=tuple(sorted(found.outputs, key=natural_order)),
+        masks=masks,
     )
     if not paths:
         where = ", ".join(map(shown, images[:NUM_SHOWN])) + (", ..." if len(images) > NUM_SHOWN else "")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from afr_clip.data.disk.decode import decode_image, decode_mask
+from afr_clip.data.disk.decode import FORMATS, Picture, decode_picture
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.listing import META_JSON
+from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_samples
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
@@ -24,7 +25,8 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
     """Copy a dataset, with its train split if it has one, into MVTec AD's folder structure and add a ``meta.json``.
 
     Other implementations treat every mask value above 0 as a defect, so masks are written as PNG files of 0 and 255.
-    Images are copied byte for byte; only those that Pillow cannot open become PNG files.
+    Images are copied byte for byte; only those that Pillow cannot open, and those of 16 bits or with an EXIF
+    orientation, which others read otherwise, become PNG files of 8 bits.
 
     Args:
         target: A new folder; it appears only when it is complete.
@@ -65,10 +67,12 @@ def _train_samples(spec: DatasetSpec) -> Sequence[AnomalySample]:
 def _write_sample(sample: AnomalySample, split: str, folder: Path, threshold: int | None) -> dict[str, Any]:
     """Write one image with its mask, and return its entry in the ``meta.json``."""
     place = Path(sample.category)
-    image = _write_image(sample, folder, place / split / sample.defect_type)
+    picture = decode_picture(sample.image_path)
+    image = _write_image(sample, picture, folder, place / split / sample.defect_type)
     mask = ""
     if sample.mask_path is not None:
-        pixels = decode_mask(sample.mask_path, threshold).numpy().astype(np.uint8) * np.uint8(255)
+        truth = SampleReader((1, 1), threshold).decode_truth(sample.image_path, picture, sample.mask_path)
+        pixels = truth.numpy().astype(np.uint8) * np.uint8(255)
         mask = (place / "ground_truth" / sample.defect_type / f"{sample.name}.png").as_posix()
         (folder / mask).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / mask)
@@ -81,13 +85,23 @@ def _write_sample(sample: AnomalySample, split: str, folder: Path, threshold: in
     }
 
 
-def _write_image(sample: AnomalySample, folder: Path, place: Path) -> str:
+def _write_image(sample: AnomalySample, picture: Picture, folder: Path, place: Path) -> str:
     (folder / place).mkdir(parents=True, exist_ok=True)
-    try:
-        with Image.open(sample.image_path):
-            name = (place / f"{sample.name}{sample.image_path.suffix}").as_posix()
+    if _is_plain(sample.image_path, picture):
+        name = (place / f"{sample.name}{sample.image_path.suffix}").as_posix()
         shutil.copyfile(sample.image_path, folder / name)
-    except UnidentifiedImageError:
+    else:
         name = (place / f"{sample.name}.png").as_posix()
-        Image.fromarray(decode_image(sample.image_path).permute(1, 2, 0).numpy()).save(folder / name)
+        Image.fromarray(picture.rgb.permute(1, 2, 0).numpy()).save(folder / name)
     return name
+
+
+def _is_plain(path: Path, picture: Picture) -> bool:
+    """Tell whether Pillow, without any care, reads the same pixels from a file as this project."""
+    if picture.orientation != 1 or picture.is_deep:
+        return False
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return False

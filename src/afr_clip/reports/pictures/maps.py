@@ -144,7 +144,7 @@ def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
 
 def load_map(path: Path) -> NDArray[np.float64]:
     """Read a map back as scores ``(H, W)``."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG", "TIFF"]) as image:
         return np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else FULL_SCALE)
 
 

@@ -39,7 +39,7 @@ class TensorBoard(Backend, TensorBoardLogger):
     def log_pictures(self, key: str, pictures: Sequence[Picture]) -> None:
         """Log pictures without overlays."""
         for picture in pictures:
-            with Image.open(picture.path) as image:
+            with Image.open(picture.path, formats=["PNG", "JPEG"]) as image:
                 self.experiment.add_image(key, np.asarray(image.convert("RGB")), 0, dataformats="HWC")
 
     def publish(self, published: Published) -> None:

@@ -195,5 +195,5 @@ def masks_of(picture: Picture) -> dict[str, dict[str, Any]] | None:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=["PNG", "JPEG"]) as picture:
         return np.asarray(picture.convert("L"))

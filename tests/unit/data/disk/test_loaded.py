@@ -122,6 +122,27 @@ def run_folder(folder, name="overlays"):
     return folder
 
 
+def test_masks_beside_photographs_are_named_not_scored(tmp_path):
+    photograph, mask = picture(tmp_path / "000.jpg"), picture(tmp_path / "000_mask.png")
+    picture(tmp_path / "face_mask.png")
+    assert listed(tmp_path) == ["000.jpg", "face_mask.png"]
+    (note,) = list_photographs([tmp_path], "bolt").left_out.notes
+    assert note.startswith("1 pictures look like masks of photographs next to them and are not scored: 000_mask.png.")
+    assert listed(photograph, mask) == ["000.jpg", "000_mask.png"]
+
+
+def test_16_bit_photographs_of_few_bits_are_named_once(tmp_path, caplog):
+    for name, top in (("a.png", 4095), ("b.png", 4095)):
+        Image.fromarray(np.full((4, 6), top, np.uint16)).save(tmp_path / name)
+    list_photographs([tmp_path], "bolt")
+    (record,) = caplog.records
+    assert "a.png has 16 bits per pixel and uses 12 of them" in record.getMessage()
+    caplog.clear()
+    Image.fromarray(np.full((4, 6), 65535, np.uint16)).save(tmp_path / "a.png")
+    list_photographs([tmp_path], "bolt")
+    assert not caplog.records
+
+
 def test_what_a_run_wrote_is_not_read(tmp_path):
     picture(tmp_path / "p.png"), picture(tmp_path / "overlays/mine.png")
     run = run_folder(tmp_path / "outputs/now")

@@ -362,8 +362,8 @@ def collect(
 
     experiments = [experiment for sweep in sweeps for experiment in sweep.experiments] + list(others)
     searches = [sweep.search for sweep in sweeps if sweep.search is not None]
-    names = [experiment.name for experiment in experiments] + ["search"] * len(searches)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = [experiment.name for experiment in experiments]
+    twice = sorted({name for name in names if names.count(name) > 1}) + ["search"] * (len(searches) > 1)
     if twice:
         msg = f"Experiments of a report must have different names, got {', '.join(twice)} twice. Report them apart."
         raise ComparisonError(msg)

@@ -36,10 +36,11 @@ def content(network):
     weights = {name: p.detach().clone() for name, p in network.named_parameters() if name in names}
     config = {"seed": 0, "backbone": {"name": "tiny", "weights": None}, "module": {"name": "afr_clip"}}
     manifest = {"config": config, "epochs": 1, "commit": {"hash": "0" * 40, "dirty": False}}
+    trained_on = {"name": "demo", "root": "drawn", "categories": None, "images": ["0" * 16]}
     return {
         "format": FORMAT,
         "state_dict": weights,
-        "manifest": manifest | {"backbone": {"name": "tiny", "fingerprint": "f" * 64}},
+        "manifest": manifest | {"backbone": {"name": "tiny", "fingerprint": "f" * 64}, "trained_on": trained_on},
     }
 
 

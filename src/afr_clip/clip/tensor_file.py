@@ -1,8 +1,8 @@
 """Files of tensors, read without running what is in them: safetensors, ``torch.save``, TorchScript.
 
 The last two are zip archives. Their ``data.pkl`` says how tensors lie in storages, which are files of the archive. It
-is a pickle, so it is read with an unpickler that knows a handful of names and calls nothing else. Neither
-``torch.load`` nor ``torch.jit.load`` would do: one does not compare checksums, the other runs the file's operators.
+is a pickle, so it is read with an unpickler that knows a handful of names and calls nothing else. PyTorch's own readers
+would not do: one does not compare checksums, and that of TorchScript runs the operators in the file.
 """
 
 import io
@@ -48,8 +48,8 @@ _STORAGES = {
 }
 
 _TENSORS_OF_CLASS = re.compile(
-    r"^class (?P<name>\w+)\(Module\):\n"
-    r"\s+__parameters__ = \[(?P<parameters>.*)\]\n"
+    r"^class (?P<name>\w+)(?:\(\w+\))?:\n"
+    r"(?:\s+__parameters__ = \[(?P<parameters>.*)\]\n)?"
     r"(?:\s+__buffers__ = \[(?P<buffers>.*)\])?",
     re.MULTILINE,
 )
@@ -223,13 +223,13 @@ class _Archive:
         return self._zip.read(self._root + name)
 
     def _state_dict(self, module: _Scripted) -> dict[str, object]:
-        """Collect parameters and buffers as ``torch.jit.load(...).state_dict()`` would name them."""
+        """Collect parameters and buffers under the names that the state dict of the running module would have."""
         tensors: dict[str, set[str]] = {}
         for path in self._zip.namelist():
             if path.startswith(f"{self._root}code/") and path.endswith(".py"):
                 package = path.removeprefix(f"{self._root}code/").removesuffix(".py").replace("/", ".")
                 for found in _TENSORS_OF_CLASS.finditer(self._bytes(path.removeprefix(self._root)).decode()):
-                    listed = found["parameters"] + (found["buffers"] or "")
+                    listed = (found["parameters"] or "") + (found["buffers"] or "")
                     tensors[f"{package}.{found['name']}"] = set(re.findall(r'"([^"]+)"', listed))
         state: dict[str, object] = {}
         left = [("", module, 0)]
@@ -238,10 +238,13 @@ class _Archive:
             if depth > MAX_DEPTH or len(state) > MAX_VALUES:
                 msg = "its modules contain each other"
                 raise _NotReadableError(msg)
+            if type(owner).__name__ not in tensors:
+                msg = "its code does not say which of its tensors are weights"
+                raise _NotReadableError(msg)
             for name, value in owner.attributes.items():
                 if isinstance(value, _Scripted):
                     left.append((f"{prefix}{name}.", value, depth + 1))
-                elif isinstance(value, _Stored) and name in tensors.get(type(owner).__name__, ()):
+                elif isinstance(value, _Stored) and name in tensors[type(owner).__name__]:
                     state[f"{prefix}{name}"] = value
         return state
 

@@ -229,3 +229,14 @@ def test_a_folder_and_a_missing_file_are_named(tmp_path):
         read_tensor_file(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_tensor_file(tmp_path / "a.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_archive_whose_code_is_missing_is_not_half_a_model(tmp_path):
+    torch.jit.script(Model().eval()).save(str(tmp_path / "a.pt"))
+    with zipfile.ZipFile(tmp_path / "a.pt") as before, zipfile.ZipFile(tmp_path / "b.pt", "w") as after:
+        for entry in before.infolist():
+            if not entry.filename.endswith("batchnorm.py"):
+                after.writestr(entry.filename, before.read(entry))
+    with pytest.raises(TensorFileError, match="its code does not say which of its tensors are weights"):
+        read_tensor_file(tmp_path / "b.pt")

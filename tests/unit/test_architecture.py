@@ -240,7 +240,7 @@ def test_nothing_that_is_read_is_run(path):
     assert (not loads) or name_of(path) in {"afr_clip.clip.tensor_file", "afr_clip.data.feed.store"}
 
 
-def run_python(sourcedef run_python(source: str) -> str:
+def run_python(source: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONWARNINGS", "COV"))}
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True, env=environment)
     return done.stdout.strip()

@@ -3,6 +3,7 @@
 Sizes are ``(height, width)`` everywhere.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,13 @@ from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import shown
 
+logger = logging.getLogger(__name__)
+
 SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that exchange height and width."""
+
+THINNEST = 100
+"""How many times longer than the other one side may be before a word is due."""
 
 NEARLY_FULL = 0.9
 """Share of a picture above which its mask may be inverted."""
@@ -102,6 +108,12 @@ class SampleReader:
     def read(self, sample: AnomalySample) -> Pixels:
         """Decode a sample and resize it to ``size``; raises as ``decode`` does."""
         pixels = self.decode(sample)
+        height, width = pixels.mask.shape
+        if max(height, width) > THINNEST * min(height, width):
+            message = (
+                "%s has %d x %d pixels (height x width) and is squeezed to %d x %d. Cut it into pieces."
+            )
+            logger.warning(message, shown(sample.image_path), height, width, *self.size)
         return Pixels(resize_image(pixels.image, self.size), resize_mask(pixels.mask, self.size))
 
 

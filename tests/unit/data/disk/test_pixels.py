@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,12 @@ def test_masks_lie_where_they_were_drawn_on_a_turned_photograph(samples, orienta
             without_tag = Image.fromarray(np.array(stored))
         without_tag.save(bad.mask_path)
         assert torch.equal(SampleReader((32, 32)).decode(bad).mask, upright.mask)  # drawn on the stored pixels
+
+
+def test_a_photograph_that_is_squeezed_to_nothing_is_named(samples, caplog):
+    Image.new("RGB", (3, 301)).save(samples[0].image_path)
+    SampleReader((32, 48)).read(replace(samples[0], mask_path=None))
+    assert "has 301 x 3 pixels (height x width) and is squeezed to 32 x 48" in caplog.text
 
 
 def test_overshoot_is_clamped_not_wrapped():

@@ -143,6 +143,24 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(sentence, run, 
     assert not list((run_dir / "checkpoints").glob("*unfinished*"))
 
 
+def test_progress_that_does_not_fit_is_not_resumed(sentence, small, trained):
+    path = trained / "checkpoints" / "resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    (trained / "results.json").unlink()
+    moments = content["optimizer_states"][0]["state"][0]
+    for damaged, words in (
+        (content | {"loops": {"fit_loop": {"epoch_progress": 3}}}, "resume.ckpt does not fit this training"),
+        (content | {"lr_schedulers": [{}]}, "resume.ckpt does not fit this training"),
+        (content | {"state_dict": {}}, "must hold exactly this network's weights"),
+        (content | {"optimizer_states": [content["optimizer_states"][0] | {"state": {0: moments | {
+            "exp_avg": torch.zeros(3)}}}]}, "must hold an optimizer's moments of the shape of"),
+    ):  # fmt: skip
+        torch.save(damaged, path)
+        said = sentence(1, "train", *small, "trainer.max_epochs=1", "resume=true", f"run_dir={trained}")
+        assert words in said
+        assert "train from the start" in said
+
+
 def test_a_training_without_a_finite_step_reports_nothing(sentence, small, unseen, tmp_path):
     target = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}", "trainer.max_epochs=1"]
     for number, (override, words) in enumerate(

@@ -18,6 +18,7 @@ from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.disk.separation import TrainedOn
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
+from afr_clip.files import shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first
@@ -39,7 +40,13 @@ from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
 from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
-from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
+from afr_clip.training.checkpoint import (
+    CheckpointError,
+    CheckpointWriter,
+    checkpoint_sha256,
+    read_progress,
+    resume_path,
+)
 from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 
@@ -148,8 +155,18 @@ def _fit(
         callbacks.append(ForFirstBatchOfEpoch(draw, job.figure_every_n_epochs))
     started = time.monotonic()
     engine = build_engine(job, run, loggers, callbacks)
-    with data.naming_lost_images():
-        engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        with data.naming_lost_images():
+            engine.trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if resume is None or writer.has_begun:
+            raise
+        why = " ".join([f"{type(error).__name__}:", *str(error).split()])[:200]
+        msg = (  # Lightning restores what it saved without checking it
+            f"{shown(resume)} does not fit this training, so it cannot be resumed ({why}). Choose another run_dir and "
+            f"train from the start."
+        )
+        raise CheckpointError(msg) from error
     if not engine.trainer.global_step:
         limits = f"{job.trainer.max_epochs} epochs and trainer.limit_train_batches={job.trainer.limit_train_batches}"
         msg = f"Nothing was trained: {limits} made no step, so there is nothing to score. Raise the limit."

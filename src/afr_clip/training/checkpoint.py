@@ -97,12 +97,20 @@ class CheckpointWriter(pl.Callback):
     Args:
         folder: The run's ``checkpoints/``.
         manifest: Kept in ``last.ckpt``.
+
+    Attributes:
+        has_begun: Whether the first step is about to be made, so that all was restored that was to be.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self._folder = folder
         self._manifest = manifest
         self._batch: AnomalyBatch | None = None
+        self.has_begun = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that training begins."""
+        self.has_begun = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: AnomalyBatch, batch_idx: int

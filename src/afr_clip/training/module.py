@@ -342,6 +342,15 @@ class AnomalyDetectionModule(pl.LightningModule):
             for optimizer in checkpoint["optimizer_states"]:
                 for index, moments in optimizer["state"].items():
                     moments |= {key: self.network.upgraded(names[index], value) for key, value in moments.items()}
+        shapes = [self.network.get_parameter(name).shape for name in names]
+        for optimizer in checkpoint["optimizer_states"]:
+            for index, moments in optimizer["state"].items():
+                if any(moment.ndim and moment.shape != shapes[index] for moment in moments.values()):
+                    msg = (
+                        f"The checkpoint to resume from must hold an optimizer's moments of the shape of "
+                        f"{names[index]}, got another. Choose another run_dir and train from the start."
+                    )
+                    raise ValueError(msg)
         if "means" in checkpoint:
             self._means.load_state_dict(checkpoint["means"], counts=self.trainer.is_global_zero)
 

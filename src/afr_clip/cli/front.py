@@ -19,14 +19,14 @@ from afr_clip.cli.help import help_of
 from afr_clip.cli.places import faults_of_output, faults_of_places
 from afr_clip.cli.words import Typed, as_text, read_words
 from afr_clip.config.keys import groups_of
-from afr_clip.config.nodes import COMMANDS, config_dir
+from afr_clip.config.nodes import COMMANDS, EvaluateConfig, PredictConfig, config_dir
 from afr_clip.config.plan import group_options
 from afr_clip.config.trusted import refuse_untrusted
 from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
 from afr_clip.files import shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import SpokenExit
-from afr_clip.reports.record.run_folder import HOLDER, LOCK
+from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError
 
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
@@ -59,20 +59,24 @@ def run_composed(command: str, main: Callable[[], None]) -> None:
     if not typed.is_run:
         main()
         return
-    folder, key = _checked(command, typed)
-    chosen = [f"{key}={as_text(str(folder))}"] if folder is not None else []
-    sys.argv[1:] += chosen
-    with _leaving_no_trace_of_a_refusal(folder):
+    place = _checked(command, typed)
+    if place is None:
         main()
-    if typed.is_multirun and folder is not None:
+        return
+    with _run_folder(*place) as folder:
+        key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
+        sys.argv.append(f"{key}={as_text(str(folder))}")
+        main()
+    if typed.is_multirun:
         sys.stdout.write(f"runs: {folder}\n")
 
 
-def _checked(command: str, typed: Typed) -> tuple[Path | None, str]:
+def _checked(command: str, typed: Typed) -> tuple[Path, bool] | None:
     """Compose and check the config of every run of a command line.
 
     Returns:
-        Where the run goes, or all runs of a multirun, and the key of Hydra that says so.
+        The folder of the run, or of all runs of a multirun, and whether it is named after the time and not by the user;
+        ``None`` where another process has chosen it.
     """
     searched = [f"hydra.searchpath=[{as_text(f'file://{typed.config_dir}')}]"] if typed.config_dir else []
     if searched and any(override.lstrip("+").startswith("hydra.searchpath=") for override in typed.overrides):
@@ -96,15 +100,30 @@ def _checked(command: str, typed: Typed) -> tuple[Path | None, str]:
             if command == "diagnose":
                 _complete_diagnosis(values)
             settings = read(values, COMMANDS[command])
+            if isinstance(settings, EvaluateConfig | PredictConfig):
+                _refuse_needless_checkpoint(settings, overrides)
             if is_first():
                 faults |= dict.fromkeys(faults_of_places(settings))
         if faults:
             raise ConfigError(sentences(list(faults)))
         assert config is not None, "there is at least one run"
+        if "RANK" in os.environ:
+            return None
         key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
-        if "RANK" in os.environ or (typed.is_multirun and command == "sweep"):
-            return None, key
-        return _folder(config, typed, key), key
+        named = ("run_dir=", "sweep_dir=", f"{key}=")
+        is_named = any(override.lstrip("+").startswith(named) for override in typed.overrides)
+        is_named = is_named or command == "sweep" or OmegaConf.select(config, "run_dir") is not None
+        return Path(str(OmegaConf.select(config, key))), not is_named
+
+
+def _refuse_needless_checkpoint(settings: EvaluateConfig | PredictConfig, overrides: Sequence[str]) -> None:
+    is_typed = any(override.lstrip("+").startswith("checkpoint=") for override in overrides)
+    if is_typed and not settings.module.network.needs_checkpoint:
+        msg = (
+            f"module={settings.module.name} takes no checkpoint, because it has nothing to train or has published "
+            f"weights, got {settings.checkpoint}. Leave out checkpoint= or module=."
+        )
+        raise ConfigError(msg)
 
 
 def _composed(command: str, searched: Sequence[str], overrides: Sequence[str]) -> DictConfig:
@@ -162,41 +181,36 @@ def _runs(command: str, typed: Typed, searched: Sequence[str]) -> Iterator[list[
     yield from ([*fixed, *values] for values in itertools.product(*axes))
 
 
-def _folder(config: DictConfig, typed: Typed, key: str) -> Path:
-    """Choose a folder; one that is named after the time is this command's alone, however many start in a second."""
-    folder = Path(str(OmegaConf.select(config, key)))
-    given = any(override.lstrip("+").startswith((f"{key}=", "run_dir=", "sweep_dir=")) for override in typed.overrides)
-    if given or OmegaConf.select(config, "run_dir") is not None or "sweep_dir" in config:
-        return folder
-    for number in itertools.count(1):
+@contextmanager
+def _run_folder(folder: Path, is_named_after_time: bool) -> Iterator[Path]:
+    """Choose a folder, and remove it again if the run is refused before anything but its log is written.
+
+    Yields:
+        The folder. One that is named after the time is this command's alone, however many start in a second.
+    """
+    missing = [above for above in folder.parents if not above.exists()]
+    made = [] if folder.exists() and not is_named_after_time else [folder, *missing]
+    for number in itertools.count(1) if is_named_after_time else ():
         own = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
         try:
             own.mkdir(parents=True)
         except FileExistsError:
             continue
+        folder, made = own, [own, *missing]
         break
-    return own
-
-
-@contextmanager
-def _leaving_no_trace_of_a_refusal(folder: Path | None) -> Iterator[None]:
-    """Remove a folder to which nothing was written but the log of a refusal, and those above that were made for it."""
-    # One that this command has just made is empty; one that the user filled stays as it is.
-    is_new = folder is not None and is_first() and not (folder.is_dir() and any(folder.iterdir()))
-    made = [folder, *(above for above in folder.parents if not above.exists())] if folder is not None and is_new else []
     try:
-        yield
+        yield folder
     except SpokenExit as end:
-        if folder is not None and is_new and isinstance(end.__context__, ValueError | OSError):
-            inside = list(folder.iterdir())
-            if all(path.suffix == ".log" or path.name in (LOCK, HOLDER) for path in inside):
+        # Of a bug, or after results, the log is worth keeping; a folder that another process took is not this one's.
+        refusal = end.__context__
+        if made and isinstance(refusal, ValueError | OSError) and not isinstance(refusal, RunFolderError):
+            written = list(folder.iterdir())
+            if all(path.suffix == ".log" or path.name in (LOCK, HOLDER) for path in written):
                 _close_logs()
-                for path in inside:
+                for path in written:
                     path.unlink()
         raise
     finally:
-        if made and not any(made[0].glob("*")):
-            _close_logs()
         for empty in made:
             try:
                 empty.rmdir()

@@ -121,17 +121,7 @@ def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
 
 
 def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
-    """Return what ``checkpoint=`` names, or ``None`` for a method that needs none.
-
-    Raises:
-        ConfigError: If one was typed all the same.
-    """
-    if typed.module.network.needs_checkpoint:
-        return None if typed.checkpoint is None else named_checkpoint(typed.checkpoint)
-    if any(override.lstrip("+").startswith("checkpoint=") for override in typed_overrides()):
-        msg = (
-            f"module={typed.module.name} takes no checkpoint, because it has nothing to train or has published "
-            f"weights, got {typed.checkpoint}. Leave out checkpoint= or module=."
-        )
-        raise ConfigError(msg)
+    """Return the place that ``checkpoint=`` names, or ``None`` for a method that needs none."""
+    if typed.module.network.needs_checkpoint and typed.checkpoint is not None:
+        return named_checkpoint(typed.checkpoint)
     return None

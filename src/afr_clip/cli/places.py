@@ -25,7 +25,10 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
             if not os.path.lexists(path):
                 yield f"images={shown(path)} does not exist.{_nearby(path)} Write images=FILE_OR_FOLDER."
     if isinstance(config, EvaluateConfig | PredictConfig) and config.module.network.needs_checkpoint:
-        yield from _faults_of_checkpoint(str(config.checkpoint))
+        if config.checkpoint is None:
+            yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."
+        else:
+            yield from _faults_of_checkpoint(config.checkpoint)
     dataset = getattr(config, "dataset", None)
     if isinstance(dataset, DatasetSettings):
         yield from _faults_of_dataset(dataset)
@@ -94,7 +97,7 @@ def _faults_of_dataset(dataset: DatasetSettings) -> Iterator[str]:
             near = get_close_matches(name, there, n=1)
             advice = f"Did you mean {shown(near[0])}? " if near else ""
             known = ", ".join(map(shown, there[:20])) + (", ..." if len(there) > 20 else "")
-            yield f"dataset.categories: {shown(name)} is not in {shown(root)}. {advice}There are {known}."
+            yield f"dataset.categories: {shown(name)} is not in {shown(root)}. {advice}It holds {known}."
 
 
 def faults_of_output(key: str, folder: Path) -> Iterator[str]:
@@ -105,7 +108,7 @@ def faults_of_output(key: str, folder: Path) -> Iterator[str]:
     if not above.is_dir():
         what = "is a file" if above == folder else f"lies below {shown(above)}, which is a file"
         yield f"{key}={shown(folder)} {what}. Choose a folder: {key}=DIR."
-    elif not os.access(above, os.W_OK | os.X_OK):
+    elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
         where = "" if above == folder else f" {shown(above)} is closed."
         yield (
             f"{key}={shown(folder)} cannot be written to.{where} Choose another {key}, or change the permissions of "
@@ -119,5 +122,5 @@ def _nearby(path: Path) -> str:
         names = [entry.name for entry in os.scandir(path.parent)]
     except OSError:
         return ""
-    near = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    near = get_close_matches(path.name, set(names) - {path.name}, n=1, cutoff=0.7)
     return f" Did you mean {shown(path.with_name(near[0]))}?" if near else ""

@@ -37,9 +37,8 @@ _REFUSED = {
     "-cp": "the configs of this package are used. Add yours with --config-dir DIR",
     "--experimental-rerun": "it would run a pickle. Repeat the command that manifest.json records",
 }
-_WITH_VALUE = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg", "-c": "cfg", "--package": "package",
-               "-p": "package"}  # fmt: skip
-_SWITCHES = {"--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc"}
+_WITH_VALUE = {"--config-dir": "config_dir", "-cd": "config_dir", "--cfg": "cfg", "-c": "cfg", "--package": "package"}
+_SWITCHES = {"--multirun", "-m", "--run", "--resolve", "--hydra-help", "--shell-completion", "-sc"}
 _FOLDERS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -116,7 +115,7 @@ def _read_option(command: str, word: str, rest: list[str], typed: Typed) -> None
         msg = f"{name} is not taken: {_REFUSED[name]}."
         raise CommandLineError(msg)
     if name in _SWITCHES:
-        long = {"-m": "--multirun", "-r": "--run", "-sc": "--shell-completion"}.get(name, name)
+        long = {"-m": "--multirun", "-sc": "--shell-completion"}.get(name, name)
         typed.options.append(long)
     elif name in _WITH_VALUE:
         if not equals:
@@ -134,7 +133,7 @@ def _read_option(command: str, word: str, rest: list[str], typed: Typed) -> None
                 msg = f"--cfg must be one of job, hydra, all, got {shown(value)}. Write --cfg job."
                 raise CommandLineError(msg)
             typed.options += [f"--{_WITH_VALUE[name]}", value]
-    elif name in ("--info", "-i"):
+    elif name == "--info":
         kind = value if equals else (rest.pop(0) if rest and rest[0] in _INFO else "all")
         typed.options += ["--info", kind]
     else:
@@ -277,6 +276,9 @@ def _read_override(command: str, word: str, is_multirun: bool, rest: list[str]) 
         raise CommandLineError(msg)
     if value.startswith("[") and not _is_balanced(value) and rest:
         _refuse_broken_list(name, value, rest)
+    if key.is_table and not value.startswith("{"):
+        msg = f"{name} takes one value for each dataset, got {shown(value) or 'nothing'}. Write {name}.NAME=VALUE."
+        raise CommandLineError(msg)
     if key.is_table:
         return _readable(name, value, word)  # the whole table, which the schema checks
     is_below_table = name not in keys_of(command)
@@ -317,11 +319,15 @@ def _require_known(command: str, name: str, value: str, word: str) -> Key | None
         advice = f"It is a key of {', '.join(others)}. Leave it out."
     elif len(near) == 1:
         known = key_of(command, near[0])
+        if near[0] == "trainer.accelerator" and value not in ("auto", "cpu", "gpu"):
+            value = "cpu" if value.lower() in ("false", "0", "-1") else "gpu"
         whole = f"[{value}]" if known and known.is_list and not value.startswith("[") else value
         replaced = f"{near[0]}={whole}" if "=" in word else f"~{near[0]}"
         advice = f"Did you mean {near[0]}? Write {_for_shell(replaced)}."
     elif near:
         advice = f"Did you mean one of {', '.join(near)}?"
+    elif name.rpartition(".")[2].startswith("_"):
+        advice = "A config cannot name code to run. Leave it out."
     else:
         advice = f"See afr-clip {command} --help."
     msg = f"{shown(name)} is not a key of {command}. {advice}"
@@ -448,9 +454,9 @@ def _kind_in_words(key: Key) -> str:
 
 
 def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # noqa: PLR0911
-    example = "0.001" if key.kind is float else "true" if bool in (key.kind, *key.union) else "1"
+    example = "true" if bool in (key.kind, *key.union) else key.choices[0] if key.choices else "NUMBER"
     if not value.strip():
-        return f"Write {name}={key.choices[0] if key.choices else example}, or leave {name}= out."
+        return f"Write {name}={example}, or leave {name}= out."
     if value in ("None", "none", "NULL", "nil"):
         return f"Write {name}=null." if key.may_be_null else f"Leave {name}= out for its default."
     if key.is_list:
@@ -473,7 +479,7 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
         return f"For a run with each of several values, write -m {name}={several}."
     if key.kind is bool:
         return f"Write {name}=true or {name}=false."
-    return f"Write {name}={example}, for example."
+    return f"Write {name}={example}."
 
 
 def _for_shell(value: str) -> str:

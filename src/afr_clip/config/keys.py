@@ -23,6 +23,7 @@ ALIASES = {
     "augmentation": "data.augment",
     "batch": "data.batch_size",
     "bs": "data.batch_size",
+    "categories": "dataset.categories",
     "category": "dataset.categories",
     "ckpt": "checkpoint",
     "ckpt_path": "checkpoint",
@@ -38,6 +39,7 @@ ALIASES = {
     "folder": "images",
     "gpu": "trainer.accelerator",
     "gpus": "trainer.devices",
+    "i": "images",
     "img_size": "backbone.image_size",
     "input": "images",
     "learning_rate": "optimizer.lr",
@@ -157,9 +159,10 @@ def nearest(command: str, name: str) -> list[str]:
     """Return the keys and groups that a wrong name may have meant, the likeliest first; at most three."""
     keys = [*keys_of(command), *groups_of(command)]
     wanted = name.lower().replace("-", "_")
-    alias = ALIASES.get(wanted)
-    if alias in keys:
-        return [alias]
+    if ALIASES.get(wanted) in keys:
+        return [ALIASES[wanted]]
+    if wanted.rpartition(".")[2].startswith("_"):
+        return []
     last = wanted.rpartition(".")[2]
     by_last = [key for key in keys if key.rpartition(".")[2] == last]
     if by_last:
@@ -167,6 +170,9 @@ def nearest(command: str, name: str) -> list[str]:
     close = get_close_matches(wanted, keys, n=1, cutoff=0.75)
     if close:
         return close
+    aliases = get_close_matches(wanted, [alias for alias, key in ALIASES.items() if key in keys], n=1, cutoff=0.8)
+    if aliases:
+        return [ALIASES[aliases[0]]]
     lasts: dict[str, list[str]] = {}
     for key in keys:
         lasts.setdefault(key.rpartition(".")[2], []).append(key)

@@ -198,7 +198,7 @@ def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> N
             f"{key_before}={_for_shell(both)}."
         )
         raise CommandLineError(msg)
-    if word.startswith(("=", "[", "{")) or command not in POSITIONAL:
+    if command not in POSITIONAL or (word.startswith(("=", "[", "{")) and not os.path.lexists(word)):
         msg = f"{shown(word)} is not KEY=VALUE. {_advice_on_word(command, word)}"
         raise CommandLineError(msg)
 
@@ -232,7 +232,14 @@ def as_text(text: str) -> str:
     """Write a text so that Hydra's parser reads back exactly it: bare where that is enough, quoted otherwise."""
     try:
         bare = _parsed(f"x={text}").value()
-        if text and not isinstance(bare, QuotedString | Sweep | list | dict) and bare is not None and str(bare) == text:
+        # A backslash would escape the comma that follows it in a list.
+        if (
+            text
+            and "\\" not in text
+            and not isinstance(bare, QuotedString | Sweep | list | dict)
+            and bare is not None
+            and str(bare) == text
+        ):
             return text
     except HydraException:
         pass

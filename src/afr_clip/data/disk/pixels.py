@@ -110,9 +110,7 @@ class SampleReader:
         pixels = self.decode(sample)
         height, width = pixels.mask.shape
         if max(height, width) > THINNEST * min(height, width):
-            message = (
-                "%s has %d x %d pixels (height x width) and is squeezed to %d x %d. Cut it into pieces."
-            )
+            message = "%s has %d x %d pixels (height x width) and is squeezed to %d x %d. Cut it into pieces."
             logger.warning(message, shown(sample.image_path), height, width, *self.size)
         return Pixels(resize_image(pixels.image, self.size), resize_mask(pixels.mask, self.size))
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -73,7 +73,8 @@ def drawn_dataset(settings: DrawnSettings, folder: Path) -> Path:
     root = folder / FOLDER / f"{settings.folder}_edition{EDITION}"
     if root.is_dir():
         return root
-    unfinished = root.with_name(f".{root.name}.unfinished-{uuid4().hex[:8]}")
+    _remove_abandoned(root)
+    unfinished = root.with_name(f".{root.name}.unfinished-{platform.node()}-{os.getpid()}")
     logger.info("Drawing the dataset %s.", root)
     try:
         _write(settings, unfinished)
@@ -85,6 +86,17 @@ def drawn_dataset(settings: DrawnSettings, folder: Path) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return root
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove what killed processes of this machine left of a dataset."""
+    for left in root.parent.glob(f".{root.name}.unfinished-{platform.node()}-*"):
+        try:
+            os.kill(int(left.name.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (OSError, ValueError, OverflowError):
+            continue  # another user's, and alive; or not one of these folders
 
 
 def pictures(settings: DrawnSettings) -> list[Picture]:

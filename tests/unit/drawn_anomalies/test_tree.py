@@ -1,4 +1,5 @@
 import hashlib
+import platform
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,15 @@ def test_where_another_process_was_faster_its_dataset_is_taken(two_categories, t
     root = drawn_dataset(SMALL, tmp_path)
     assert [path.name for path in root.iterdir()] == ["of_the_other"]
     assert list((tmp_path / tree.FOLDER).iterdir()) == [root]
+
+
+def test_what_a_killed_process_left_of_a_dataset_is_removed(tmp_path):
+    root = drawn_dataset(SMALL, tmp_path)
+    dead, alive = (root.with_name(f".{root.name}.unfinished-{platform.node()}-{pid}") for pid in (2**22 + 1, 1))
+    root.rename(dead)
+    alive.mkdir()
+    assert drawn_dataset(SMALL, tmp_path) == root
+    assert sorted(root.parent.iterdir()) == sorted([alive, root])
 
 
 def test_the_two_sets_share_no_category_and_held_out_defects_are_the_unseen_sets_alone():

@@ -21,7 +21,7 @@ from afr_clip.data.feed.augment import Mosaic, build_augmentation
 from afr_clip.data.feed.cache import FeatureCache, open_cache
 from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, PhotographDataset, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
-from afr_clip.data.feed.workers import LoadingProcesses, explain_loss
+from afr_clip.data.feed.workers import LoadingProcesses, copies_batches, explain_loss
 from afr_clip.data.records import AnomalyBatch
 
 logger = logging.getLogger(__name__)
@@ -262,7 +262,10 @@ class AnomalyDataModule(LightningDataModule):
         return AnomalyDataset(*parts, features=features)
 
     def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
-        loading = LoadingProcesses(self.settings.num_workers, dataset.samples)
+        settings = self.settings
+        largest = max(settings.batch_size // settings.num_processes, settings.eval_batch_size or 0, 1)
+        is_copying = copies_batches(settings.num_workers, largest * dataset.num_bytes)
+        loading = LoadingProcesses(settings.num_workers, dataset.samples, is_copying=is_copying)
         self._loading.append(loading)
         return DataLoader(
             dataset,

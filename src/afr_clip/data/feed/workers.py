@@ -1,22 +1,47 @@
-"""Loading processes: they ignore stop signals, and if one is lost, the image that it was reading is known."""
+"""Loading processes.
 
+They ignore stop signals, get by with little shared memory, and if one is lost, the image that it was reading is known.
+"""
+
+import logging
+import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, cast
+from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, cast
 
+import torch
 from torch.utils.data import get_worker_info
 
 from afr_clip.data.errors import DataError
 from afr_clip.data.records import AnomalySample
 from afr_clip.processes.signals import STOP_SIGNALS
 
+logger = logging.getLogger(__name__)
+
 _LOST = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) (?P<how>[^.]*)")
 """PyTorch's message for lost loading processes."""
+
+
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED = 2**20
+"""Bytes of it that any loading process needs; queues and OpenMP keep files of their own there."""
+
+PREFETCHED = 2
+"""Batches that PyTorch lets each loading process load ahead."""
+
+NOT_SENT = 47
+"""Exit code of a loading process that could not send a batch."""
+
+ADVICE = "Set data.num_workers=0, or give the container more (docker run --shm-size=1g)."
 
 
 class LostWorkerError(DataError):
@@ -36,9 +61,11 @@ class LoadingProcesses:
 
     Args:
         samples: The images of their dataset, which is ``Watched``.
+        is_copying: Whether batches go through pipes instead of shared memory.
     """
 
-    def __init__(self, num_workers: int, samples: Sequence[AnomalySample]) -> None:
+    def __init__(self, num_workers: int, samples: Sequence[AnomalySample], *, is_copying: bool = False) -> None:
+        self._is_copying = is_copying
         self._pids = multiprocessing.RawArray("q", num_workers)
         self._reading = multiprocessing.RawArray("q", [-1] * num_workers)
         self._samples = tuple(samples)
@@ -51,6 +78,10 @@ class LoadingProcesses:
         self._pids[worker] = os.getpid()
         dataset.on_read = partial(self._note, worker)
         _ignore_stop_signals()
+        if self._is_copying:
+            ForkingPickler.register(torch.Tensor, _by_value)
+        # Otherwise the process would print a traceback and live on, and the main process wait for ever.
+        Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
 
     def last_read_by(self, pid: int) -> AnomalySample | None:
         """Return the image that a process read last; ``None`` if it read none or belongs to another loader."""
@@ -61,6 +92,33 @@ class LoadingProcesses:
 
     def _note(self, worker: int, index: int) -> None:
         self._reading[worker] = index
+
+
+def copies_batches(num_workers: int, batch_bytes: int) -> bool:
+    """Decide whether batches go through pipes, because they do not fit into the shared memory that is free.
+
+    Raises:
+        DataError: If there is not enough of it even for that.
+    """
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free if num_workers else math.inf
+    except OSError:
+        return False  # another system, with other ways
+    if free < LEAST_SHARED:
+        msg = (
+            f"Loading processes need shared memory, but {SHARED_MEMORY} has only {free / 1e3:.0f} kB free for "
+            f"data.num_workers={num_workers}. {ADVICE}"
+        )
+        raise DataError(msg)
+    needed = num_workers * (PREFETCHED + 1) * batch_bytes
+    if needed <= free:
+        return False
+    logger.warning(
+        "%s has %.0f MB free, but loading processes share up to %.0f MB. Batches are copied through pipes instead, "
+        "which is slower. More can be given to a container with docker run --shm-size=1g.",
+        *(SHARED_MEMORY, free / 1e6, needed / 1e6),
+    )
+    return True
 
 
 def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> LostWorkerError | None:
@@ -79,12 +137,26 @@ def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> Lo
     pids = [int(pid) for pid in lost["pids"].split(",")]
     read = [loader.last_read_by(pid) for loader in reversed(loaders) for pid in pids]
     images = ", ".join(str(sample.image_path) for sample in read if sample is not None) or "none"
+    if f"exit code {NOT_SENT}" in lost["how"] or "Bus error" in lost["how"]:
+        msg = (
+            f"A loading process was lost: process {lost['pids']} found no room for a batch in shared memory "
+            f"({SHARED_MEMORY}). {ADVICE}"
+        )
+        return LostWorkerError(msg)
     msg = (
         f"A loading process was lost: process {lost['pids']} {lost['how'].strip()}. The last image it began to read: "
         f"{images}. If memory ran out, lower data.num_workers; if the image crashes its decoder, copy it again from "
         f"its source."
     )
     return LostWorkerError(msg)
+
+
+def _by_value(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
+    return torch.from_numpy, (tensor.numpy(),)
+
+
+def _end_without_batch(error: Exception, batch: object) -> NoReturn:
+    os._exit(NOT_SENT)
 
 
 def _ignore_stop_signals() -> None:

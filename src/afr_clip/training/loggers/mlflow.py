@@ -1,9 +1,11 @@
 """MLflow: one run for one run folder, in a local database unless a server is named."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
@@ -14,6 +16,10 @@ RUN_ID = "mlflow_run_id"
 """File of a run folder that holds the id of its MLflow run."""
 
 FOLDER = "mlflow"
+
+ODD = frozenset("?%#")
+OPEN_FOLDERS = Path("/proc/self/fd")
+"""Where Linux lists what a process has open."""
 
 
 class MLflow(Backend, MLFlowLogger):
@@ -33,7 +39,7 @@ class MLflow(Backend, MLFlowLogger):
             super().__init__(
                 experiment,
                 run_name=facts.folder.name,
-                tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
+                tracking_uri=tracking_uri or f"sqlite:///{_plain(folder) / 'mlflow.db'}",
                 tags=dict.fromkeys(facts.tags, "true") | {"job_type": facts.job_type},
                 artifact_location=None if tracking_uri else (folder / "artifacts").as_uri(),
                 run_id=before,
@@ -59,6 +65,13 @@ class MLflow(Backend, MLFlowLogger):
     def close(self, *, succeeded: bool) -> None:
         """Mark the run as finished or failed."""
         self.finalize("success" if succeeded else "failed")
+
+
+def _plain(folder: Path) -> Path:
+    """Return a path of a folder without characters that mean something in an address; MLflow does not quote them."""
+    if not ODD.intersection(str(folder)) or not OPEN_FOLDERS.is_dir():
+        return folder
+    return OPEN_FOLDERS / str(os.open(folder, os.O_RDONLY))  # open as long as MLflow may use it: to the end
 
 
 def _dotted(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

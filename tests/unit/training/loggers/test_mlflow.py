@@ -45,3 +45,18 @@ def test_a_resumed_run_goes_on_in_its_run(tmp_path, caplog):
                  for a in client.list_artifacts(run.info.run_id, folder)}  # fmt: skip
     assert artifacts == {"model/last.ckpt", "results/results.json", "figures/visa/results.json"}
     assert (tmp_path / "mlflow" / "artifacts").is_dir()
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.parametrize("name", ["a?b #%20ü"])
+def test_the_database_lies_in_the_run_folder_whatever_that_is_called(tmp_path, name, caplog):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "results.json").write_text("{}")
+    logged = mirror(folder)
+    logged.publish(Published(files=[folder / "results.json"]))
+    logged.close(succeeded=True)
+    assert caplog.records == []
+    assert (folder / "mlflow" / "mlflow.db").stat().st_size > 0
+    assert len(list((folder / "mlflow" / "artifacts").rglob("results.json"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -1,6 +1,9 @@
 """What comes with the package works without a download, and is as good as it was when it was made."""
 
 import csv
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +27,21 @@ def test_the_shipped_model_finds_defects_on_categories_it_never_saw(run, tmp_pat
     assert mean["pixel_ap"] > 0.5
     assert mean["pixel_auroc"] > 0.95
     assert "Random weights" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_evaluate_prints_the_thresholds_that_the_documents_show(run, tmp_path, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text()
+    section = text.split("## From score to decision")[1]
+    command = shlex.split(re.search(r"```sh\nafr-clip (.*)\n```", section)[1])
+    assert run(*command, "data.num_workers=0", "num_figures=0", "num_threads=1", f"drawn_dir={tmp_path}",
+               f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
+    documented = re.search(r"```text\n(.*?)```", section, re.DOTALL)[1].split()
+    printed = capsys.readouterr().out.split("(percent)")[1].split("Thresholds of")[1].split("page:")[0]
+    for said, shown in zip(["Thresholds", "of", *printed.split()], documented, strict=True):
+        if re.fullmatch(r"0\.\d+", shown):
+            assert float(said) == pytest.approx(float(shown), rel=0.01)  # another processor rounds differently
+        else:
+            assert said == shown
 
 
 def test_photographs_are_scored_without_naming_a_checkpoint(run, tmp_path):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from afr_clip.clip.load import load_towers
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
@@ -20,6 +21,7 @@ from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.files import shown
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
 from afr_clip.run.build import build_module, check_model, data_settings, dataset_spec
@@ -127,7 +129,7 @@ def print_cost(job: SweepJob) -> None:
         table.add_column(column, overflow="fold")
     for cell in job.cells:
         folder = str(cell.folder.relative_to(job.folder))
-        table.add_row(cell.setting, str(cell.seed), folder, state_of(cell.folder).name)
+        table.add_row(Text(shown(cell.setting)), str(cell.seed), Text(shown(folder)), state_of(cell.folder).name)
     console.print(table)
     times = job.num_trials if job.space else 1
     cells = {cell.folder: cell for cell in job.cells}  # two settings with the same folder run once

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from afr_clip.files import in_one_line
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.record.run_folder import write_csv
 
@@ -143,13 +144,13 @@ def _latex_groups(grid: Grid) -> list[str]:
 
 def to_rich(grids: Sequence[Grid], title: str) -> Table:
     """Lay grids with the same columns out for a terminal."""
-    table = Table(title=Text(title))
+    table = Table(title=Text(in_one_line(title)))
     for heading in grids[0].headings:
-        label = Text("\n".join(filter(None, (heading.group, heading.label))))
+        label = Text("\n".join(in_one_line(words) for words in (heading.group, heading.label) if words))
         table.add_column(label, justify="left" if heading.is_text else "right")
     for grid in grids:
         for rows in (grid.body, grid.foot):
             for row in rows:
-                table.add_row(*(Text(cell.shown, "bold" if cell.is_strong else "") for cell in row))
+                table.add_row(*(Text(in_one_line(cell.shown), "bold" if cell.is_strong else "") for cell in row))
             table.add_section()
     return table

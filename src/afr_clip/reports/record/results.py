@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
-from afr_clip.files import from_cell
+from afr_clip.files import from_cell, shown
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.metrics.thresholds import PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
@@ -343,7 +344,7 @@ def unchanged(scored: Mapping[str, ScoredDataset], facts: Mapping[str, Mapping[s
 
 def results_table(result: DatasetResult) -> Table:
     """Show a dataset's result in a terminal: categories, then the mean, in percent; undefined values are dashes."""
-    table = Table(title=f"{result.dataset} (percent)")
+    table = Table(title=escape(f"{shown(result.dataset)} (percent)"))
     table.add_column("category")
     for name in ("normal / anomalous", *METRICS):
         table.add_column(name, justify="right")
@@ -351,7 +352,7 @@ def results_table(result: DatasetResult) -> Table:
         if row.category == result.mean.category:
             table.add_section()
         values = ["-" if math.isnan(row.values[m]) else f"{100 * row.values[m]:.1f}" for m in METRICS]
-        table.add_row(row.category, f"{row.num_normal} / {row.num_anomalous}", *values)
+        table.add_row(escape(shown(row.category)), f"{row.num_normal} / {row.num_anomalous}", *values)
     partly = {m: n for m, n in result.mean.num_defined.items() if n < len(result.categories)}
     if partly:
         counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())

@@ -74,7 +74,17 @@ def test_markdown_is_one_table_with_a_column_for_the_blocks():
 def test_a_terminal_shows_words_as_they_are():
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(to_rich([grid(label="[bold]x")], "[red]title"))
+        console.print(to_rich([grid(label="[bold]x\x1b[31m")], "[red]title"))
     text = capture.get()
+    assert r"x\x1b[31m" in text
     assert "[bold]x" in text
     assert "[red]title" in text
+
+
+def test_markdown_shows_names_as_they_are():
+    name = "a_b _c_ *d* [e](https://f) `g` <h> |i| \\\\ $j$ &copy; ~~k~~ www.l.org\nm"
+    line = to_markdown([grid(label=name)]).splitlines()[2]
+    assert line.startswith(
+        r"| a_b \_c\_ \*d\* \[e\](https:&#47;&#47;f) \`g\` &lt;h> \|i\| \\\\ \$j\$ &amp;copy; \~\~k\~\~ "
+        "www&#46;l.org m | **50.0** |"
+    )

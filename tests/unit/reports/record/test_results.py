@@ -298,3 +298,12 @@ def test_a_hostile_name_in_the_scores_is_no_formula_and_comes_back(tmp_path):
     write_scores(tmp_path, rows)
     assert (tmp_path / "scores.csv").read_text().splitlines()[1] == "'=cmd,'-1+1,''@x.png,1,0.5"
     assert read_scores(tmp_path) == rows
+
+
+def test_names_from_data_are_shown_as_they_are_in_a_terminal():
+    result = DatasetResult("[red]mine", (category("[bold]a\x1b[31m", 0.5, 1, 1),), {})
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(results_table(result))
+    assert "[red]mine (percent)" in capture.get()
+    assert r"[bold]a\x1b[31m" in capture.get()

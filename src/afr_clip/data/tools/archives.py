@@ -17,7 +17,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -28,6 +27,7 @@ from typing import BinaryIO
 
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import progress_bar
+from afr_clip.data.tools.unfinished import unfinished_folder
 
 MOST_BYTES = 100 << 30
 """Most bytes that one archive may unpack to, far above any known dataset."""
@@ -111,9 +111,7 @@ def unpack_archives(
             if archive.name in sha256:
                 _check_sha256(archive, file, sha256[archive.name].lower())
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.unpacking-", dir=target.parent)
-            folder = Path(opened.enter_context(scratch)) / "content"
+            folder = opened.enter_context(unfinished_folder(target)) / "content"
             folder.mkdir()
             taken: dict[str, tuple[str, bool]] = {}
             for archive, file in zip(archives, files, strict=True):
@@ -267,6 +265,8 @@ def _unpack_zip(unpacking: _Unpacking, reached: Callable[[int], None]) -> None:
         # A member never gives more bytes than it declares, so their sum is a bound.
         unpacking.require(sum(info.file_size for info in reader.infolist()))
         for info in reader.infolist():
+            if _is_from_windows(info.filename):
+                info.filename = info.filename.replace("\\", "/")
             objections = {
                 "is a link or a device": stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR},
                 "is encrypted": bool(info.flag_bits & 1),
@@ -277,6 +277,11 @@ def _unpack_zip(unpacking: _Unpacking, reached: Callable[[int], None]) -> None:
                     msg = f"{info.filename!r} has {path.stat().st_size} bytes instead of {info.file_size}"
                     raise ValueError(msg)
             reached(unpacking.file.tell())
+
+
+def _is_from_windows(name: str) -> bool:
+    """Tell whether a name only has the backslashes that some packers on Windows write between its folders."""
+    return "/" not in name and all(part not in {"", ".", ".."} for part in name.rstrip("\\").split("\\"))
 
 
 def _unpack_tar(unpacking: _Unpacking, stream: _Metered, reached: Callable[[int], None]) -> None:

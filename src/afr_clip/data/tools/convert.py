@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_s
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
+from afr_clip.data.tools.unfinished import unfinished_folder
 
 
 def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
@@ -37,9 +37,8 @@ def write_meta_json(spec: DatasetSpec, target: Path) -> Path:
     samples = {"train": _train_samples(spec), "test": read_samples(spec)}
     threshold = dataset_row(spec.layout).mask_threshold
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{target.name}.unfinished-", dir=target.parent) as scratch:
-            unfinished = Path(scratch) / target.name
+        with unfinished_folder(target) as scratch:
+            unfinished = scratch / target.name
             content: dict[str, dict[str, list[dict[str, Any]]]] = {"train": {}, "test": {}}
             for split, listed in samples.items():
                 for sample in tracked(listed, f"Writing the {split} split"):

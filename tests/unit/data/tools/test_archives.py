@@ -44,6 +44,18 @@ def test_what_operating_systems_add_is_left_out(bench):
     assert tree_below(bench.unpack(bench.put(zip_of(*GOOD.items(), *((name, b"x") for name in junk))))) == WITHOUT_SET
 
 
+def test_a_zip_from_windows_may_have_backslashes_between_its_folders(bench):
+    members = [("set\\", b""), *((name.replace("/", "\\"), content) for name, content in GOOD.items())]
+    assert tree_below(bench.unpack(bench.put(zip_of(*members)))) == WITHOUT_SET
+
+
+def test_letters_in_parts_stay_as_they_are(bench):
+    members = {f"set/yes/{name}.png": b"1" for name in ("nu\u0308sse", "\xe4")}
+    assert set(tree_below(bench.unpack(bench.put(zip_of(*members.items()))))) == {
+        f"yes/{name}.png" for name in ("nu\u0308sse", "\xe4")
+    }
+
+
 def test_folders_may_be_named_before_and_after_their_files(bench):
     folders = [special(f"./{name}", tarfile.DIRTYPE) for name in ("", "set", "set/yes", "set/empty")]
     root = bench.unpack(bench.put(tar_of(*folders, *GOOD.items(), *folders)))
@@ -153,7 +165,7 @@ def test_an_interrupt_leaves_nothing_behind(bench, monkeypatch):
 
     def interrupted(source, target):
         copy(source, target)
-        assert len(list(bench.target.parent.glob(".BrainMRI.unpacking-*/content/set/yes/1.png"))) == 1
+        assert len(list(bench.target.parent.glob(".BrainMRI.unfinished-*/content/set/yes/1.png"))) == 1
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shutil, "copyfileobj", interrupted)

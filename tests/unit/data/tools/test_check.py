@@ -1,13 +1,19 @@
 """Every public layout passes the check, and every pitfall of public datasets is found in it and named."""
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageChops
 
 from afr_clip.data.disk.layouts import DATASETS, dataset_row
 from afr_clip.data.disk.listing import Truth
+from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, list_entries
 from afr_clip.data.disk.rows.row import Count
 from afr_clip.data.errors import DataError
@@ -212,3 +218,118 @@ def test_where_only_the_total_is_published_the_total_is_compared(tree, monkeypat
     row = dataset_row("dagm")
     monkeypatch.setitem(DATASETS, "dagm", replace(row, counts={}, total=Count(6, 11)))
     assert named(faults(spec), "The dataset 6 + 10 instead of 6 + 11")
+
+
+def own_tree(root: Path) -> Path:
+    """A small dataset of one's own, whose images are not square."""
+    noise = np.random.default_rng(0)
+    for name in ("good/0", "good/1", "crack/0", "crack/1"):
+        path = root / "nut/test" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (8, 12, 3), dtype=np.uint8)).save(path)
+    truth = np.zeros((8, 12), np.uint8)
+    truth[2:4, 3:6] = 255
+    for name in ("0", "1"):
+        path = root / f"nut/ground_truth/crack/{name}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(truth).save(path)
+    return root
+
+
+def rewritten(path: Path, change: Callable[[Image.Image], Image.Image], kind: str = "PNG", **how: object) -> None:
+    with Image.open(path) as image:
+        changed = change(image.copy())
+    changed.save(path, kind, **how)
+
+
+def with_orientation(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rewritten(root / CRACK, lambda image: image.transpose(Image.Transpose.ROTATE_90), exif=exif)
+
+
+CRACK, TRUTH = "nut/test/crack/0.png", "nut/ground_truth/crack/0_mask.png"
+PLANTS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda root: None,
+    "an empty image": lambda root: (root / CRACK).write_bytes(b""),
+    "a cut image": lambda root: (root / CRACK).write_bytes((root / CRACK).read_bytes()[:-40]),
+    "a cut mask": lambda root: (root / TRUTH).write_bytes((root / TRUTH).read_bytes()[:40]),
+    "a float image": lambda root: Image.new("F", (12, 8)).save(root / CRACK, "TIFF"),
+    "an animation": lambda root: rewritten(
+        root / CRACK, lambda image: image, save_all=True, append_images=[Image.new("RGB", (12, 8))]
+    ),
+    "a large image": lambda root: Image.new("RGB", (120, 80)).save(root / CRACK),
+    "a mask of another size": lambda root: rewritten(root / TRUTH, lambda image: image.resize((6, 4))),
+    "a mask on its side": lambda root: rewritten(
+        root / TRUTH, lambda image: image.transpose(Image.Transpose.ROTATE_90)
+    ),
+    "a contradicting alpha channel": lambda root: rewritten(
+        root / TRUTH, lambda image: Image.merge("LA", (image, ImageChops.invert(image)))
+    ),
+    "a mask in alpha": lambda root: rewritten(
+        root / TRUTH, lambda image: Image.merge("LA", (Image.new("L", image.size, 255), image))
+    ),
+    "an orientation": with_orientation,
+    "a missing mask": lambda root: (root / TRUTH).unlink(),
+    "no masks": lambda root: shutil.rmtree(root / "nut/ground_truth"),
+    "no masks and no normal images": lambda root: (
+        shutil.rmtree(root / "nut/ground_truth"),
+        (root / "nut/test/good").rename(root / "nut/test/non_defective"),
+    ),
+    "masks beside images": lambda root: (root / TRUTH).rename(root / "nut/test/crack/0_mask.png"),
+    "a broken link": lambda root: (root / "nut/test/good/gone.png").symlink_to("nowhere"),
+    "two images of a name": lambda root: shutil.copy(root / CRACK, (root / CRACK).with_suffix(".bmp")),
+    "a folder that is an image": lambda root: (root / "nut/test/good/2.png").mkdir(),
+    "a pipe": lambda root: os.mkfifo(root / "nut/test/good/2.png"),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_scoring_refuses_is_never_called_sound_and_the_rest_is(tmp_path, plant):
+    spec = DatasetSpec("own", "folder", root=own_tree(tmp_path / "own"))
+    PLANTS[plant](spec.root)
+    try:
+        reader = SampleReader((16, 16), max_pixels=5000)
+        for sample in load_dataset(spec).samples:
+            reader.read(sample)
+        is_scored = True
+    except DataError:
+        is_scored = False
+    try:
+        is_sound = not check_dataset(spec, max_pixels=5000).num_faults
+    except DataError:
+        is_sound = False
+    assert is_sound == is_scored
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (ImageChops.invert, "All 2 masks of nut mark more than 90% of the image; they may be inverted"),
+        (lambda image: Image.new("RGBA", image.size, "white"), "inverted, or drawn in an alpha channel"),
+    ],
+)
+def test_masks_that_mark_nearly_everything_are_a_fault(tmp_path, change, words):
+    spec = DatasetSpec("own", "folder", root=own_tree(tmp_path))
+    rewritten(tmp_path / TRUTH, change)
+    assert faults(spec) == []  # one such defect may be
+    rewritten(tmp_path / TRUTH.replace("0_", "1_"), change)
+    assert named(faults(spec), words)
+
+
+def test_how_pictures_are_read_is_noted(tmp_path):
+    spec = DatasetSpec("own", "folder", root=own_tree(tmp_path))
+    assert notes(spec) == []
+    with_orientation(tmp_path)
+    Image.fromarray(np.full((8, 12), 4000, np.uint16)).save(tmp_path / "nut/test/good/0.png")
+    assert named(notes(spec), "1 images carry an EXIF orientation", CRACK)
+    assert named(notes(spec), "1 images of 16 bits use only 12 bits", "nut/test/good/0.png")
+    assert faults(spec) == []
+
+
+def test_the_reason_of_a_refusal_is_told(tmp_path):
+    spec = DatasetSpec("own", "folder", root=own_tree(tmp_path))
+    PLANTS["a float image"](tmp_path)
+    (text,) = faults(spec)
+    assert text.startswith(f"1 files cannot be decoded: {CRACK}. ")
+    assert "its pixels are floating-point numbers of unknown range" in text

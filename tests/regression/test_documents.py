@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from afr_clip.cli.words import read_words
 from afr_clip.config.nodes import config_dir, register
 from afr_clip.dashboard import build_parser as dashboard_parser
 from afr_clip.data.disk.layouts import DATASETS
@@ -58,12 +59,11 @@ def schemas():
 @pytest.mark.parametrize("words", COMPOSED, ids=" ".join)
 def test_every_command_composes(words):
     command, *overrides = words
-    if "-m" in overrides:  # plain Hydra's multirun: the first job of it
+    if "-m" in overrides:  # a multirun: the first job of it
         overrides = [word.split(",")[0] for word in overrides if word != "-m"]
-    if command == "diagnose" and "=" not in overrides[0]:
-        overrides = overrides[1:]  # the folder of a run
+    typed = read_words(command, [word for word in overrides if word != "..."])
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        config = compose(command, overrides=[word for word in overrides if word != "..."])
+        config = compose(command, overrides=typed.overrides)
     assert config.task_name == command
 
 

@@ -122,7 +122,7 @@ class _Stored:
 
     def upright(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of the file as a viewer shows them."""
-        return np.ascontiguousarray(pixels if self.is_turned else turned(pixels, self.orientation))
+        return np.ascontiguousarray(pixels) if self.is_turned else turned(pixels, self.orientation)
 
 
 def decode_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:
@@ -218,7 +218,8 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return pixels
+    # A flipped row of one pixel counts as contiguous, and PyTorch refuses it all the same.
+    return np.ascontiguousarray(pixels) if orientation == 1 else np.array(pixels, order="C")
 
 
 def has_16_bits(path: Path) -> bool:

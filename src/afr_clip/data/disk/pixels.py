@@ -96,7 +96,7 @@ class SampleReader:
             return torch.zeros(size, dtype=torch.bool)
         mask = decode_mask(mask_path, self.mask_threshold, max_pixels=self.max_pixels)
         if mask.shape != size and mask.shape == size[::-1] and picture.orientation in SIDEWAYS:
-            mask = torch.from_numpy(np.ascontiguousarray(turned(mask.numpy(), picture.orientation)))
+            mask = torch.from_numpy(turned(mask.numpy(), picture.orientation))
         if mask.shape != size:
             msg = (
                 f"An image and its mask must have the same size, but {shown(path)} is {size[0]} x {size[1]} and "

@@ -362,6 +362,17 @@ def test_pictures_are_turned_as_viewers_turn_them(tmp_path, kind, orientation):
     assert_close(decode_mask(path), torch.from_numpy((upright > 0).any(axis=2)))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_smallest_pictures_are_turned_too(tmp_path, shape, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.full(shape, 7, np.uint8)).save(tmp_path / "x.png", exif=exif)
+    height, width = shape if orientation < 5 else shape[::-1]
+    assert decode_image(tmp_path / "x.png").shape == (3, height, width)
+    assert decode_mask(tmp_path / "x.png").all()
+
+
 def with_exif(image: Image.Image, exif: Image.Exif) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", exif=exif)

@@ -113,6 +113,12 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
 
     try:
         network = from_cache_or_hub(build)
+    except (AssertionError, IndexError, TypeError) as error:  # what timm does about stages that it does not have
+        msg = (
+            f"backbone.cnn.stages must count stages of {settings.architecture}, got {settings.stages}. "
+            f"Use [-1] for the last."
+        )
+        raise ValueError(msg) from error
     except (OSError, RuntimeError) as error:
         if not settings.downloads:
             raise

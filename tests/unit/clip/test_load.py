@@ -272,6 +272,7 @@ def test_input_size_must_be_a_multiple_of_the_patch_size():
         ({"architecture": "local-dir:/etc"}, "must be a model of open_clip, got 'local-dir:/etc'"),
         ({"cnn": replace(CNN, architecture="hf-hub:someone/x")}, "must be a timm model, got 'hf-hub:someone/x'"),
         ({"cnn": replace(CNN, architecture="resnet_x")}, "must be a timm model, got 'resnet_x'"),
+        ({"cnn": replace(CNN, stages=[99])}, r"stages must count stages of test_resnet, got \[99\]"),
     ],
 )
 def test_unknown_architectures_are_refused(changes, message):

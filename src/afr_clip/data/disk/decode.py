@@ -1,6 +1,7 @@
 """Image files of any common kind to RGB tensors and boolean masks."""
 
 import io
+import logging
 import math
 import struct
 import threading
@@ -72,6 +73,9 @@ COMPRESSIONS = (
 
 PIECE = 1 << 22
 """Samples that are scaled at a time."""
+
+# What is wrong with a file is in the error; tifffile's own log lines do not even name it.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 _ONE_AT_A_TIME = threading.Lock()
 """Warning filters and Pillow's limit are global to the process. Pixels are decoded outside the lock."""

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from afr_clip.reports.compare.ablation import AblationTable, Block
 from afr_clip.reports.compare.paper import ABLATED
 from afr_clip.reports.compare.tables import Record, as_dicts
 from afr_clip.reports.layout.grid import PARTLY
+from afr_clip.reports.record.schema import LARGEST_NUMBER
 
 CHANCE = 50.0
 """AUROC of a score that knows nothing, in percent; there the bars begin."""
@@ -193,7 +193,7 @@ def read_curves(table: AblationTable, setting: str) -> dict[str, list[Curve]]:
         except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
             logger.warning("%s is left out of the losses, because it cannot be read: %s", shown(path), error)
             continue
-        curve = {epoch: loss for epoch, loss in curve.items() if math.isfinite(loss)}
+        curve = {epoch: loss for epoch, loss in curve.items() if abs(loss) < LARGEST_NUMBER}  # not NaN either
         if curve:
             found.setdefault(trained_on, []).append(curve)
     return found

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ ORIENTATION = 0x0112
 
 HELPERS = 0b101
 """Bits of a TIFF page's type: a thumbnail, or a mask of transparency."""
+
+MOST_PAGES = 100
+"""Pages of a TIFF that are counted; damaged tags may form an endless chain."""
 
 COMPRESSIONS = (
     tifffile.COMPRESSION.NONE,
@@ -309,6 +313,10 @@ def _pillow(content: bytes, max_pixels: int, exif: bytes = b"") -> _Stored:
     if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
         msg = f"it is an animation of {image.n_frames} frames"  # type: ignore[attr-defined]
         raise UnsupportedError(msg, "Save each as a file of its own.")
+    if image.format == "TIFF":  # Pillow reads its tags again here, and warns of them
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
     image.load()
     if image.mode == "F":
         msg = "its pixels are floating-point numbers of unknown range"
@@ -346,9 +354,10 @@ def _tiff(content: bytes, max_pixels: int) -> _Stored:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages.first
             _require_few_pixels(page.imagewidth, page.imagelength, max_pixels)
-            num_pages = sum(not int(other.subfiletype) & HELPERS for other in file.pages)
+            num_pages = sum(not int(other.subfiletype) & HELPERS for other in islice(file.pages, MOST_PAGES))
             if num_pages > 1:
-                msg = f"it has {num_pages} pages, and one file must hold one image"
+                more = " or more" if num_pages == MOST_PAGES else ""
+                msg = f"it has {num_pages}{more} pages, and one file must hold one image"
                 raise UnsupportedError(msg, "Save each page as a file of its own.")
             kind = f"{page.samplesperpixel} x {page.bitspersample} bits, {page.photometric.name}"
             tag = page.tags.get("Orientation")

@@ -259,6 +259,16 @@ def test_tiffs_that_are_not_read_are_not_called_damaged(tmp_path, pixels, tags, 
         decode(tmp_path / "x.tif")
 
 
+def test_an_endless_chain_of_pages_ends(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", PAGES[0], photometric="rgb", metadata=None)
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    (num_tags,) = struct.unpack_from("<H", content, 8)
+    struct.pack_into("<I", content, 8 + 2 + 12 * num_tags, 8)  # the next page is the first again
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(DataError, match="it has 100 or more pages"):
+        decode_image(tmp_path / "x.tif")
+
+
 def test_a_thumbnail_is_no_page(tmp_path):
     pixels = np.array(colours())
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:

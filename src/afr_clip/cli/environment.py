@@ -31,7 +31,9 @@ def _cache_folder(environment: MutableMapping[str, str]) -> Path | None:
     """Return our folder below the user's cache; ``None`` if there is no such place, as in some containers."""
     try:
         cache = Path(environment.get("XDG_CACHE_HOME", ""))
-        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "afr_clip" / "matplotlib"
+        if not cache.is_absolute():
+            cache = Path.home().resolve(strict=True) / ".cache"  # a home that is not there is not made
+        folder = cache / "afr_clip" / "matplotlib"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home directory
         return None

@@ -22,6 +22,7 @@ def test_matplotlib_keeps_its_files_in_the_users_cache(tmp_path, monkeypatch):
     settle(given)
     assert given["MPLCONFIGDIR"] == str(tmp_path / "cache" / "afr_clip" / "matplotlib")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
     for relative in ({}, {"XDG_CACHE_HOME": "relative"}, {"XDG_CACHE_HOME": ""}):
         settle(relative)
         assert relative["MPLCONFIGDIR"] == str(tmp_path / "home" / ".cache" / "afr_clip" / "matplotlib")
@@ -32,7 +33,7 @@ def no_home() -> Path:
     raise RuntimeError
 
 
-@pytest.mark.parametrize("home", ["a file", "not writable", "none"])
+@pytest.mark.parametrize("home", ["a file", "not writable", "none", "not there"])
 def test_without_a_home_a_private_folder_does(tmp_path, monkeypatch, home):
     (tmp_path / "file").touch()
     monkeypatch.setattr(environment.tempfile, "tempdir", str(tmp_path))
@@ -43,9 +44,13 @@ def test_without_a_home_a_private_folder_does(tmp_path, monkeypatch, home):
     elif home == "none":
         given = {}
         monkeypatch.setattr(environment.Path, "home", no_home)
+    elif home == "not there":
+        given = {}
+        monkeypatch.setenv("HOME", str(tmp_path / "gone"))
     settle(given)
     folder = Path(given["MPLCONFIGDIR"])
     assert folder.parent == tmp_path
+    assert not (tmp_path / "gone").exists()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 

@@ -3,6 +3,7 @@
 from functools import cache, partial
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
@@ -26,6 +27,10 @@ LINE, MARGIN, BAR = 18, 8, 10
 
 NARROWEST = 160
 """A photograph narrower than this leaves no room for words; its column is this wide."""
+
+
+FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+"""Pillow's own font has no size before version 10.1, and fewer letters."""
 
 
 def draw_overlay(
@@ -69,7 +74,7 @@ def _palette() -> UInt8[ndarray, "256 3"]:
 
 def _write_words(page: Image.Image, title: str, score: str, column: int) -> None:
     draw = ImageDraw.Draw(page)
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.truetype(FONT, 12)
     for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
         draw.text((left, MARGIN // 2), _shortened(draw, words, font, column), fill="black", font=font)
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
@@ -79,9 +84,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int) -> None
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
 
 
-def _shortened(
-    draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Shorten text in the middle until it fits."""
     kept = len(words)
     short = words

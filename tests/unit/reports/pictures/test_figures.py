@@ -235,7 +235,7 @@ def test_curves_are_the_means_of_the_epochs(tmp_path, monkeypatch):
 def test_an_only_epoch_is_the_only_tick(tmp_path, monkeypatch):
     (tmp_path / "metrics.csv").write_text("epoch,step,metric,value\n0,0,train/loss_epoch,1\n0,0,train/lr,0.1\n")
     drawn = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.touch()))
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, path, **_: (drawn.append(self), path.write(b"png")))
     assert draw_curves(tmp_path / "curves.png", tmp_path / "metrics.csv")
     for axis in drawn[0].axes:
         low, high = axis.get_xlim()

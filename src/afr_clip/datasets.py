@@ -2,9 +2,11 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from afr_clip.cli.command import CommandLine, CommandLineError, run_command
+from afr_clip.files import shown
 
 
 def main() -> None:
@@ -21,7 +23,9 @@ def main() -> None:
         datasets.list_datasets(chosen.data_dir)
         return
     if chosen.name not in DATASETS:
-        msg = f"NAME must be one of {', '.join(DATASETS)}, got {chosen.name}. Run `list` for details."
+        near = get_close_matches(chosen.name, DATASETS, n=1)
+        advice = f"Did you mean {near[0]}?" if near else "Run `list` for details."
+        msg = f"NAME must be one of {', '.join(DATASETS)}, got {shown(chosen.name)}. {advice}"
         raise CommandLineError(msg)
     if chosen.verb == "show":
         datasets.show_dataset(chosen.name)

@@ -54,7 +54,7 @@ from afr_clip.reports.layout.text import to_rich
 from afr_clip.reports.page import write_page
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.reports.record.results import RESULTS, read_results
-from afr_clip.reports.record.run_folder import RunFolderError, write_json
+from afr_clip.reports.record.run_folder import RunFolderError, hold, write_json
 from afr_clip.run.build import build_engine, check_model, data_settings, dataset_spec, describe
 from afr_clip.run.evaluate import build_scoring, provenance
 from afr_clip.run.job import DiagnosisJob
@@ -102,6 +102,7 @@ def diagnose(job: DiagnosisJob) -> None:
                 "Copy the run, or change the folder's permissions."
             )
             raise RunFolderError(msg)
+        hold(job.folder, "diagnose")
         content = measure_text(job)
         write_json(job.folder / diagnosis_file(untrained=job.untrained), content)
         console = Console(width=None if Console().is_terminal else NO_TERMINAL_WIDTH)

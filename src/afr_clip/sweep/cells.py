@@ -17,14 +17,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from afr_clip.processes.signals import EXIT_STOPPED, STOP_SIGNALS, start_child, stoppable, watch_parent
-from afr_clip.reports.record.run_folder import holds_run, write_json
+from afr_clip.reports.record.run_folder import LOCK, hold, holds_run, write_json
 from afr_clip.reports.record.schema import CellFailure, CellPlan, read_record
 from afr_clip.sweep.job import Cell
 
 logger = logging.getLogger(__name__)
 
-PLAN, LOG, DONE, FAILED, LOCK = "cell.json", "cell.log", "DONE", "FAILED", ".lock"
-"""Files of a cell: what to run, its log, how it ended, and a lock held by its training."""
+PLAN, LOG, DONE, FAILED = "cell.json", "cell.log", "DONE", "FAILED"
+"""Files of a cell: what to run, its log, and how it ended. Its training holds the lock of its run folder."""
 
 PATIENCE = 120.0
 """Seconds that a cell has to save its state after it was told to stop."""
@@ -200,6 +200,6 @@ def run_here(
 if __name__ == "__main__":
     # The training itself holds the lock, so one that outlives its sweep keeps others out until it has saved and ended.
     watch_parent()
-    with FileLock(Path(sys.argv[1]) / LOCK):
-        del sys.argv[1]
-        runpy.run_module("afr_clip.train", run_name="__main__", alter_sys=True)
+    hold(Path(sys.argv[1]), "a cell of a sweep")
+    del sys.argv[1]
+    runpy.run_module("afr_clip.train", run_name="__main__", alter_sys=True)

@@ -52,8 +52,8 @@ def test_without_runs_the_papers_tables_are_written_where_reports_go(run, tmp_pa
     ("arguments", "code", "sentence"),
     [
         (["nowhere"], 1, "nowhere is not a directory."),
-        (["--ot", "x"], 2, "wrong: unrecognized arguments: --ot. The usage is "),
-        (["--out"], 2, "wrong: argument --out: expected one argument. The usage is "),
+        (["--ot", "x"], 2, "--ot is not known to afr-clip report. Write --out. The usage is "),
+        (["--out"], 2, "--out needs a value, got nothing after it. The usage is "),
     ],
 )
 def test_a_mistake_is_one_sentence(run, arguments, code, sentence, tmp_path, monkeypatch, capsys):

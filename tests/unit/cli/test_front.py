@@ -1,0 +1,72 @@
+"""The folder of a run: its own, and gone again if the run is refused."""
+
+import sys
+
+import pytest
+
+from afr_clip.cli import front
+from afr_clip.cli.help import TEXTS, help_of
+from afr_clip.cli.main import never_fail_to_print
+from afr_clip.config.keys import groups_of, key_of
+from afr_clip.processes.signals import SpokenExit
+
+
+def refuse(folder, error: Exception, *files: str) -> None:
+    """Write files to a folder and end with an error, as a command does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        (folder / name).touch()
+    try:
+        raise error
+    except Exception:
+        raise SpokenExit(1)  # noqa: B904 - the cause is found in the context, as in a command
+
+
+def test_commands_of_the_same_second_get_folders_of_their_own(tmp_path):
+    folder = tmp_path / "outputs" / "predict" / "now"
+    with front._run_folder(folder, True) as first, front._run_folder(folder, True) as second:
+        (first / "a").touch()
+        (second / "a").touch()
+    assert (first.name, second.name) == ("now", "now_2")
+
+
+@pytest.mark.parametrize("is_named_after_time", [True, False])
+def test_a_refused_run_leaves_no_folder(tmp_path, is_named_after_time):
+    folder = tmp_path / "outputs" / "predict" / "now"
+    with pytest.raises(SpokenExit), front._run_folder(folder, is_named_after_time) as own:
+        refuse(own, ValueError("no"), "predict.log")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "files"), [(RuntimeError("a bug"), ["predict.log"]), (ValueError("late"), ["predict.log", "scores.csv"])]
+)
+def test_the_log_of_a_bug_and_results_are_kept(tmp_path, error, files):
+    with pytest.raises(SpokenExit), front._run_folder(tmp_path / "run", False) as own:
+        refuse(own, error, *files)
+    assert sorted(path.name for path in own.iterdir()) == files
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "old.log").touch()
+    with pytest.raises(SpokenExit), front._run_folder(tmp_path / "mine", False) as own:
+        refuse(own, ValueError("no"))
+    assert (tmp_path / "mine" / "old.log").exists()
+
+
+@pytest.mark.parametrize("command", TEXTS)
+def test_help_fits_on_one_screen_and_names_keys_that_exist(command):
+    lines = help_of(command).splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 110
+    for key, _ in TEXTS[command][2]:
+        assert key_of(command, key) or key in groups_of(command), key
+
+
+def test_what_a_stream_cannot_show_is_escaped(tmp_path, monkeypatch):
+    with (tmp_path / "out").open("w", encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        never_fail_to_print()
+        stream.write("nö")
+    assert (tmp_path / "out").read_text(encoding="ascii") == "n\\xf6"

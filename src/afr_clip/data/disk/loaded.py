@@ -147,10 +147,15 @@ class LeftOut:
     def faults(self) -> tuple[str, ...]:
         """Sentences about photographs that may be missing."""
         return tuple(
-            f"{len(paths)} {what}: {self._named(paths)}. {cure}"
-            for paths, what, cure in (
-                (self.unreadable, "folders could not be listed", "Check their permissions."),
-                (self.broken, "links lead nowhere", "Restore what they point to, or remove them."),
+            f"{len(paths)} {one if len(paths) == 1 else several}: {self._named(paths)}. {cure}"
+            for paths, one, several, cure in (
+                (
+                    self.unreadable,
+                    "folder could not be listed",
+                    "folders could not be listed",
+                    "Check the permissions.",
+                ),
+                (self.broken, "link leads nowhere", "links lead nowhere", "Restore or remove what is broken."),
             )
             if paths
         )
@@ -167,7 +172,8 @@ class LeftOut:
         if self.outputs:
             notes.append(f"Pictures that an earlier run wrote are not scored: {self._named(self.outputs)}.")
         if self.masks:
-            text = f"{len(self.masks)} pictures look like masks of photographs next to them and are not scored"
+            what = "picture looks like a mask" if len(self.masks) == 1 else "pictures look like masks"
+            text = f"{len(self.masks)} {what} of photographs in the same folder, and will not be scored"
             notes.append(f"{text}: {self._named(self.masks)}. Name one itself in images= if it is a photograph.")
         return tuple(notes)
 

@@ -91,7 +91,7 @@ def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
         (tmp_path / "photos" / name).symlink_to(target)
     assert listed(tmp_path / "photos") == ["a.png", "again/b.png"]
     faults = list_photographs([tmp_path / "photos"], "bolt").left_out.faults
-    assert faults == ("2 links lead nowhere: gone.png, loop. Restore what they point to, or remove them.",)
+    assert faults == ("2 links lead nowhere: gone.png, loop. Restore or remove what is broken.",)
 
 
 def test_other_kinds_of_pictures_are_counted_and_named(tmp_path):
@@ -127,7 +127,9 @@ def test_masks_beside_photographs_are_named_not_scored(tmp_path):
     picture(tmp_path / "face_mask.png")
     assert listed(tmp_path) == ["000.jpg", "face_mask.png"]
     (note,) = list_photographs([tmp_path], "bolt").left_out.notes
-    assert note.startswith("1 pictures look like masks of photographs next to them and are not scored: 000_mask.png.")
+    assert note.startswith(
+        "1 picture looks like a mask of photographs in the same folder, and will not be scored: 000_m"
+    )
     assert listed(photograph, mask) == ["000.jpg", "000_mask.png"]
 
 
@@ -176,8 +178,8 @@ def test_a_folder_that_cannot_be_listed_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     assert listed(tmp_path) == ["a.png"]
     faults = list_photographs([tmp_path], "bolt").left_out.faults
-    assert faults == ("1 folders could not be listed: closed. Check their permissions.",)
-    with pytest.raises(MissingDataError, match=r"contains none\. 1 folders could not be listed: .*closed"):
+    assert faults == ("1 folder could not be listed: closed. Check the permissions.",)
+    with pytest.raises(MissingDataError, match=r"contains none\. 1 folder could not be listed: .*closed"):
         list_photographs([tmp_path / "closed"], "bolt")
 
 

@@ -10,7 +10,7 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
             ("images", "a photograph, a folder, a pattern such as 'photos/*.jpg', or a list [a,b]"),
             ("category", "what the photographs show, in words"),
             ("checkpoint", "a run folder or its checkpoints/last.ckpt; default: pocket, shipped with the package"),
-            ("run_dir", "the folder for scores.csv, maps/ and overlays/; default: a new one below outputs/predict"),
+            ("run_dir", "for scores.csv, maps/ and overlays/; default: a new folder below outputs/predict"),
             ("resume", "true: go on with the stopped run in run_dir"),
             ("map_format", "png (16 bits) or tiff (float32)"),
             ("backbone.image_size", "side of the square that the model sees, in pixels"),

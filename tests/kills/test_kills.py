@@ -109,7 +109,7 @@ def works(data: Path) -> list[Work]:
         Work("predict", command("predict", *shown, "data.eval_batch_size=3", resumes=True)),
         Work("protocol", command("train", *legs, f"data_dir={data / 'all'}", *QUICK)),
         Work("pixel cache", command("train", *target, "data.cache=true", resumes=True)),
-        Work("feature cache", command("train", *target, "data.feature_cache=true", resumes=True)),
+        Work("feature cache", command("train", *target, "ablation=no_sp", "data.feature_cache=true", resumes=True)),
         Work("sweep", sweep),
         Work("drawing", draw),
     ]

@@ -248,9 +248,7 @@ def run_python(source: str) -> str:
 
 def test_composing_a_config_does_not_wait_for_torch():
     heavy = "{'torch', 'lightning', 'open_clip', 'timm', 'numpy', 'cv2', 'afr_clip.data.records', 'afr_clip.run.build'}"
-    source = (
-        f"import sys, afr_clip.cli.front, afr_clip.cli.hydra_commands\nprint(sorted({heavy} & sys.modules.keys()))"
-    )
+    source = f"import sys, afr_clip.cli.front, afr_clip.cli.hydra_commands\nprint(sorted({heavy} & sys.modules.keys()))"
     assert run_python(source) == "[]"
 
 

@@ -78,7 +78,7 @@ def find_offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:
         msg = (
             f"{folders[0]} contains no runs that were logged offline (RUN/wandb/offline-run-*). "
             f"Train with logger=wandb, or create the W&B runs from the folders: "
-            f"python -m afr_clip.dashboard rebuild RUN."
+            f"afr-clip dashboard rebuild RUN."
         )
         raise DashboardError(msg)
     return [
@@ -169,7 +169,7 @@ def rebuild(folders: Sequence[Path], changed: Mapping[str, str | None]) -> None:
 
 
 def _rebuild(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, str | None]) -> str:
-    own = manifest["config"]["logger"].get("wandb")
+    own = (manifest["config"].get("logger") or {}).get("wandb")
     node: Any = own or OmegaConf.load(Path(config_dir()) / "logger" / "wandb.yaml").wandb
     chosen = dict(node) | {key: value for key, value in changed.items() if value is not None}
     tags = chosen.pop("tags")
@@ -177,7 +177,8 @@ def _rebuild(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, st
     run_id = write_id(folder / RUN_ID, secrets.token_hex(4))  # W&B never accepts the id of a deleted run again
     mirror = Mirror(Wandb, facts_of(folder, manifest, tags), list(read_metrics(folder / "metrics.csv")), **chosen)
     for path in sorted((folder / "figures").glob("*/*.png")):
-        mirror.log_pictures(figure_key(path.parent.name, path.stem), [Picture(path)])
+        if path.resolve().is_relative_to(folder):  # a link may lead to a file that is nobody's business
+            mirror.log_pictures(figure_key(path.parent.name, path.stem), [Picture(path)])
     mirror.publish(read_published(folder))
     mirror.close(succeeded=True)
     if mirror.is_lost:

@@ -170,7 +170,7 @@ def test_a_page_shows_how_images_scored_and_what_a_threshold_decides(make_run):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n", "h\nmine,a,a.png,1,nan\n", "h\nmine,a,a.png,x,0.5\n", "h\nmine,a\n", "h\n\0"]
+    "text", ["", "a,b\n", "h\nmine,a,a.png,1,nan\n", "h\nmine,a,a.png,x,0.5\n", "h\nmine,a\n", "h\n\0\n"]
 )
 def test_scores_that_cannot_be_read_are_left_out_with_a_warning(make_run, caplog, text):
     run = make_run()

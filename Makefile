@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types docs test test-unit test-integration test-regression test-lowest fuzz fuzz-decoders check smoke demo bench dist clean
+.PHONY: help install format lint types docs test test-unit test-integration test-regression test-lowest fuzz fuzz-decoders kills check smoke demo bench dist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-regression: $(STAMP)  ## Run the tests that need real data, published weigh
 
 fuzz: $(STAMP)  ## Feed damaged and odd pictures, overrides, checkpoints, run folders and archives to the code; half an hour
 	AFR_CLIP_FUZZ=1 $(PYTEST) tests/fuzz
+
+kills: $(STAMP)  ## Kill every command at random moments, run it again, and compare it with an undisturbed run; half an hour
+	AFR_CLIP_KILLS=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/kills
 
 fuzz-decoders: $(STAMP)  ## Let atheris search for pictures and masks that break the decoders, two minutes each
 	$(BIN)/pip install --quiet atheris

@@ -81,7 +81,7 @@ class CommandLine(argparse.ArgumentParser):
         raise CommandLineError(msg)
 
     def _in_plain_words(self, message: str) -> str:
-        """Say what argparse says, with the nearest word that would do."""
+        """Reword argparse's message, with the nearest word that would be right."""
         if choice := re.match(r"argument (.+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
             names = re.findall(r"[\w-]+", choice[3])
             near = get_close_matches(choice[2], names, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What libraries may do on their own: report to nobody, and keep their files in a folder of the user's."""
+"""Environment variables for libraries: no telemetry, and their files in a private folder of the user."""
 
 import atexit
 import os
@@ -24,23 +24,23 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     for variable, value in SILENT.items():
         environment.setdefault(variable, value)
     if MATPLOTLIB not in environment:
-        environment[MATPLOTLIB] = str(_cache_folder(environment) or _passing_folder())
+        environment[MATPLOTLIB] = _cache_folder(environment) or _temporary_folder()
 
 
-def _cache_folder(environment: MutableMapping[str, str]) -> Path | None:
+def _cache_folder(environment: MutableMapping[str, str]) -> str | None:
     """Return our folder below the user's cache; ``None`` if there is no such place, as in some containers."""
     try:
         cache = Path(environment.get("XDG_CACHE_HOME", ""))
         if not cache.is_absolute():
-            cache = Path.home().resolve(strict=True) / ".cache"  # a home that is not there is not made
+            cache = Path.home().resolve(strict=True) / ".cache"  # do not create a missing home directory
         folder = cache / "afr_clip" / "matplotlib"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home directory
         return None
-    return folder if os.access(folder, os.W_OK) else None
+    return str(folder) if os.access(folder, os.W_OK) else None
 
 
-def _passing_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="afr_clip-"))  # nobody else can open it, or guess its name
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="afr_clip-")  # private, under a name that cannot be guessed
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,4 +1,4 @@
-"""The front of the commands that take keys: words, config and places are checked before Hydra makes a folder."""
+"""What happens before Hydra makes a folder: command line, config, files and folders are checked."""
 
 import itertools
 import logging
@@ -32,11 +32,11 @@ _HELP = ("-h", "--help", "-help", "-?", "help")
 
 
 def run_composed(command: str, main: Callable[[], None]) -> None:
-    """Run a command under Hydra with the words in ``sys.argv``, once they are known to be good.
+    """Check the words in ``sys.argv``, then run a command under Hydra.
 
     Raises:
         CommandLineError: If the words do not fit the command.
-        ConfigError: If the config is wrong, or what it names is not there.
+        ConfigError: If the config is wrong, or names a file that does not exist.
     """
     _close_logs()  # of a command that this process ran before
     words = sys.argv[1:]
@@ -75,8 +75,8 @@ def _checked(command: str, typed: Typed) -> tuple[Path, bool] | None:
     """Compose and check the config of every run of a command line.
 
     Returns:
-        The folder of the run, or of all runs of a multirun, and whether it is named after the time and not by the user;
-        ``None`` where another process has chosen it.
+        The folder of the run, or of all runs of a multirun, and whether it is named after the time instead of by the
+        user; ``None`` if another process has chosen it.
     """
     searched = [f"hydra.searchpath=[{as_text(f'file://{typed.config_dir}')}]"] if typed.config_dir else []
     if searched and any(override.lstrip("+").startswith("hydra.searchpath=") for override in typed.overrides):
@@ -144,7 +144,7 @@ def _composed(command: str, searched: Sequence[str], overrides: Sequence[str]) -
 
 
 def _complete_diagnosis(config: DictConfig) -> None:
-    """Take the datasets of the run for those of the diagnosis, if there is a run."""
+    """Leave ``dataset`` to the run that is diagnosed, unless it was typed."""
     if config.run_dir is None and not config.untrained:
         msg = "diagnose needs the folder of a run or untrained=true, got neither. Write afr-clip diagnose RUN."
         raise MissingKeyError(msg)
@@ -164,7 +164,7 @@ def _runs(command: str, typed: Typed, searched: Sequence[str]) -> Iterator[list[
         yield typed.overrides
         return
     parsed = OverridesParser.create().parse_overrides(typed.overrides)
-    # The mode is this function's own business.
+    # The mode is on the command line already.
     fixed = [str(one.input_line) for one in parsed if one.key_or_group != "hydra.mode" and not one.is_sweep_override()]
     swept = [one for one in parsed if one.is_sweep_override()]
     config = compose(command, [*searched, *fixed], return_hydra_config=True)
@@ -186,7 +186,7 @@ def _run_folder(folder: Path, is_named_after_time: bool) -> Iterator[Path]:
     """Choose a folder, and remove it again if the run is refused before anything but its log is written.
 
     Yields:
-        The folder. One that is named after the time is this command's alone, however many start in a second.
+        The folder. One that is named after the time gets a number if another command started in the same second.
     """
     missing = [above for above in folder.parents if not above.exists()]
     made = [] if folder.exists() and not is_named_after_time else [folder, *missing]
@@ -201,7 +201,7 @@ def _run_folder(folder: Path, is_named_after_time: bool) -> Iterator[Path]:
     try:
         yield folder
     except SpokenExit as end:
-        # Of a bug, or after results, the log is worth keeping; a folder that another process took is not this one's.
+        # Keep the log of a bug, or one next to results. A folder that another process holds is not ours to clear.
         refusal = end.__context__
         if made and isinstance(refusal, ValueError | OSError) and not isinstance(refusal, RunFolderError):
             written = list(folder.iterdir())
@@ -215,7 +215,7 @@ def _run_folder(folder: Path, is_named_after_time: bool) -> Iterator[Path]:
             try:
                 empty.rmdir()
             except OSError:
-                break  # it holds something, or was never made
+                break  # it is not empty, or was never made
 
 
 def _close_logs() -> None:

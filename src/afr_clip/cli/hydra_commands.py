@@ -109,7 +109,7 @@ def sweep(config: DictConfig) -> None:
 
 @contextmanager
 def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
-    """Name the checkpoint in what is wrong with a config, because the typed one was found to be right before."""
+    """Name the checkpoint in config errors: the typed config was checked before, so the fault is the checkpoint's."""
     try:
         yield
     except (ConfigError, OmegaConfBaseException) as error:
@@ -121,7 +121,7 @@ def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
 
 
 def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
-    """Return the place that ``checkpoint=`` names, or ``None`` for a method that needs none."""
+    """Return where the checkpoint is, or ``None`` for a method that needs none."""
     if typed.module.network.needs_checkpoint and typed.checkpoint is not None:
         return named_checkpoint(typed.checkpoint)
     return None

@@ -81,7 +81,7 @@ def main(typed: Sequence[str] | None = None) -> None:
 
 
 def _unknown_command(word: str, rest: Sequence[str]) -> str:
-    """Say what to write instead of a word that is no command."""
+    """Suggest a command for a word that is not one."""
     later = next((other for other in rest if other in COMMANDS), None)
     near = get_close_matches(word.lower().lstrip("-"), [*COMMANDS, *SYNONYMS], n=1)
     if later is not None:
@@ -115,7 +115,7 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def never_fail_to_print() -> None:
-    """Let names that a terminal or pipe cannot show be escaped, instead of ending a run that took hours."""
+    """Escape what a terminal or pipe cannot encode, instead of ending a run that took hours."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Look at the files and folders that a command names, before torch is loaded and before anything is written."""
+"""Check the files and folders that a command names, before torch is loaded and before anything is written."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from afr_clip.settings import DatasetSettings
 
 
 def faults_of_places(config: CommandConfig) -> Iterator[str]:
-    """Yield what is wrong with the places that a command reads from and writes to; one sentence each."""
+    """Yield one sentence for each thing that is wrong with the files and folders that a command reads and writes."""
     if isinstance(config, PredictConfig):
         for path in expanded_images(config.images):
             if not os.path.lexists(path):
@@ -37,9 +37,9 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
         yield f"data_dir={shown(path)} is not a directory.{_nearby(path)} It is the folder that holds the datasets."
     if config.run_dir is not None:
         yield from faults_of_output("run_dir", Path(config.run_dir))
-        is_kept = not isinstance(config, DiagnoseConfig) and not getattr(config, "resume", False)
+        must_be_new = not isinstance(config, DiagnoseConfig) and not getattr(config, "resume", False)
         has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
-        if is_kept and not has_legs and _is_run(Path(config.run_dir)):
+        if must_be_new and not has_legs and _holds_run(Path(config.run_dir)):
             yield (
                 f"run_dir must be new, but {shown(Path(config.run_dir))} holds the results of a run. Choose another "
                 f"run_dir, or continue that run with resume=true."
@@ -51,11 +51,11 @@ def _reads_data_dir(config: CommandConfig) -> bool:
     return isinstance(dataset, DatasetSettings) and dataset.root is None and dataset.drawn is None
 
 
-def _is_run(folder: Path) -> bool:
+def _holds_run(folder: Path) -> bool:
     try:
         return folder.is_dir() and holds_run(folder)
     except OSError:
-        return False
+        return False  # the other checks name what cannot be read
 
 
 def _faults_of_checkpoint(name: str) -> Iterator[str]:
@@ -101,7 +101,7 @@ def _faults_of_dataset(dataset: DatasetSettings) -> Iterator[str]:
 
 
 def faults_of_output(key: str, folder: Path) -> Iterator[str]:
-    """Yield why nothing can be written to a folder, if so."""
+    """Yield why a folder cannot be written to."""
     above = folder
     while not os.path.lexists(above) and above != above.parent:
         above = above.parent
@@ -109,7 +109,7 @@ def faults_of_output(key: str, folder: Path) -> Iterator[str]:
         what = "is a file" if above == folder else f"lies below {shown(above)}, which is a file"
         yield f"{key}={shown(folder)} {what}. Choose a folder: {key}=DIR."
     elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-        where = "" if above == folder else f" {shown(above)} is closed."
+        where = "" if above == folder else f" {shown(above)} is not writable."
         yield (
             f"{key}={shown(folder)} cannot be written to.{where} Choose another {key}, or change the permissions of "
             f"that folder."
@@ -117,7 +117,7 @@ def faults_of_output(key: str, folder: Path) -> Iterator[str]:
 
 
 def _nearby(path: Path) -> str:
-    """Name what lies there under a similar name."""
+    """Suggest a file or folder with a similar name in the same place."""
     try:
         names = [entry.name for entry in os.scandir(path.parent)]
     except OSError:

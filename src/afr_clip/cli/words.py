@@ -1,8 +1,8 @@
-"""From the words of a command line to Hydra's overrides: text stays as it was typed, and every typo gets its cure.
+"""From the words of a command line to Hydra's overrides: text stays as it was typed, and every typo gets advice.
 
-The schema decides how a value is read. A key of text takes what was typed, whatever Hydra's grammar would make of it:
-spaces, brackets, quotes, ``2026_11_28``. All other keys, and lists, ``${...}``, ``~key``, ``+key`` and sweeps, keep
-that grammar.
+The schema decides how a value is read. A key that holds text takes exactly what was typed (spaces, brackets, quotes,
+``2026_11_28``), even where Hydra's grammar would read something else. All other keys, and lists, ``${...}``, ``~key``,
+``+key`` and sweeps, keep that grammar.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, Sweep
@@ -53,13 +53,7 @@ _OPEN, _CLOSED = "([{", ")]}"
 
 @dataclass
 class Typed:
-    """A command line that was read.
-
-    Attributes:
-        overrides: For Hydra's parser.
-        options: Hydra's own switches, for its own parser.
-        config_dir: A folder with more config files.
-    """
+    """A parsed command line: overrides for Hydra's parser, and options for its own command line."""
 
     overrides: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
@@ -68,7 +62,7 @@ class Typed:
 
     @property
     def is_run(self) -> bool:
-        """Whether something is run, and not only shown."""
+        """Whether the command runs, instead of only showing its config."""
         return not {"--cfg", "--info", "--hydra-help", "--shell-completion"} & set(self.options)
 
 
@@ -76,7 +70,7 @@ def read_words(command: str, words: Sequence[str]) -> Typed:
     """Read the words that were typed after a command.
 
     Raises:
-        CommandLineError: If a word does not fit; the sentence says what to write instead.
+        CommandLineError: If a word does not fit; the message says what to write instead.
     """
     typed = Typed(is_multirun=bool({"-m", "--multirun"} & set(words)) or "hydra.mode=MULTIRUN" in words)
     loose: list[str] = []
@@ -112,11 +106,10 @@ def _is_override(command: str, word: str) -> bool:
 def _read_option(command: str, word: str, rest: list[str], typed: Typed) -> None:
     name, equals, value = word.partition("=")
     if name in _REFUSED:
-        msg = f"{name} is not taken: {_REFUSED[name]}."
+        msg = f"{name} is not supported: {_REFUSED[name]}."
         raise CommandLineError(msg)
     if name in _SWITCHES:
-        long = {"-m": "--multirun", "-sc": "--shell-completion"}.get(name, name)
-        typed.options.append(long)
+        typed.options.append({"-m": "--multirun", "-sc": "--shell-completion"}.get(name, name))
     elif name in _WITH_VALUE:
         if not equals:
             if not rest:
@@ -168,7 +161,7 @@ def _option_as_override(command: str, word: str, rest: list[str], is_multirun: b
 
 
 def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> None:
-    """Refuse a word without ``=`` that is a slip of the keyboard, with the cure."""
+    """Refuse a word without ``=`` that looks like a typing mistake, and say how to correct it."""
     key_before, equals_before, value_before = before.partition("=")
     name = word.strip().rstrip("=").rstrip()
     is_key = bool(key_of(command, name)) or name in groups_of(command)
@@ -194,8 +187,8 @@ def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> N
     if named is not None and named.kind is str and not os.path.lexists(word):
         both = f"{value_before} {word}"
         msg = (
-            f"{shown(word)} stands alone after {key_before}={shown(value_before)}. If it belongs to it, quote both: "
-            f"{key_before}={_for_shell(both)}."
+            f"{shown(word)} stands alone after {key_before}={shown(value_before)}. If they belong together, quote "
+            f"them: {key_before}={_for_shell(both)}."
         )
         raise CommandLineError(msg)
     if command not in POSITIONAL or (word.startswith(("=", "[", "{")) and not os.path.lexists(word)):
@@ -214,8 +207,8 @@ def _positional(command: str, loose: Sequence[str], overrides: Sequence[str]) ->
     key = POSITIONAL[command]
     if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
         msg = (
-            f"{shown(loose[0])} stands alone, and {key}= was given too. Leave one of them out, or quote a value with "
-            f"spaces."
+            f"{shown(loose[0])} stands alone, but {key}= was given too. Leave one of them out, or quote a value that "
+            f"contains spaces."
         )
         raise CommandLineError(msg)
     if key == "images":
@@ -229,7 +222,7 @@ def _positional(command: str, loose: Sequence[str], overrides: Sequence[str]) ->
 
 
 def as_text(text: str) -> str:
-    """Write a text so that Hydra's parser reads back exactly it: bare where that is enough, quoted otherwise."""
+    """Write text so that Hydra's parser reads it back unchanged: bare where that is enough, quoted otherwise."""
     try:
         bare = _parsed(f"x={text}").value()
         # A backslash would escape the comma that follows it in a list.
@@ -247,7 +240,7 @@ def as_text(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep OmegaConf from seeing an interpolation in a text that only looks like one."""
+    """Keep OmegaConf from seeing an interpolation in text that only looks like one."""
     if "${" not in text:
         return text
     try:
@@ -273,7 +266,7 @@ def _read_override(command: str, word: str, is_multirun: bool, rest: list[str]) 
     if name.startswith("hydra") or "@" in name or sign == "~":
         if sign == "~":
             _require_known(command, name, value, word)
-        return _readable(name, value, _refuse_searchpath(word))
+        return _readable(name, value, word)
     key = _require_known(command, name, value, word)
     if key is None:
         return _readable(name, value, word)
@@ -291,25 +284,21 @@ def _read_override(command: str, word: str, is_multirun: bool, rest: list[str]) 
     is_below_table = name not in keys_of(command)
     head = f"{'++' if is_below_table and not sign else sign}{name}="
     if name == "images" and value.startswith("[") and value.endswith("]") and not os.path.lexists(value):
-        return f"{head}[{','.join(_element(part) for part in _split(value[1:-1]))}]"
+        return head + _list_of_text(value)
     parts = _split(value) if is_multirun and not _SWEEP.fullmatch(value) else [value]
     return head + ",".join(_checked(name, key, part, is_multirun, command) for part in parts)
 
 
 def _readable(name: str, value: str, word: str) -> str:
+    if name == "hydra.searchpath" and "pkg://" in word:
+        msg = "hydra.searchpath takes folders (file://DIR); pkg:// would import a package. Write --config-dir DIR."
+        raise CommandLineError(msg)
     try:
         _parsed(word)
     except HydraException:
         quoted = _for_shell(f"{name}={as_text(value)}")
         msg = f"The value of {name} cannot be read, got {shown(value)}. Put it in quotes: {quoted}."
         raise CommandLineError(msg) from None
-    return word
-
-
-def _refuse_searchpath(word: str) -> str:
-    if word.lstrip("+").startswith("hydra.searchpath") and "pkg://" in word:
-        msg = "hydra.searchpath takes folders (file://DIR); pkg:// would import a package. Write --config-dir DIR."
-        raise CommandLineError(msg)
     return word
 
 
@@ -376,26 +365,26 @@ def _split(text: str) -> list[str]:
     return [*parts, last] if parts or last else []
 
 
-def _checked(name: str, key: Key, value: str, is_multirun: bool, command: str) -> str:  # noqa: PLR0911
+def _checked(name: str, key: Key, value: str, is_multirun: bool, command: str) -> str:
     """Return one value in Hydra's grammar."""
     if key.kind is str and not key.is_list:
         return _text_value(name, key, value, is_multirun)
     if key.is_list and key.kind is str:
         if value.startswith("[") and value.endswith("]"):
-            return f"[{','.join(_element(part) for part in _split(value[1:-1]))}]"
+            return _list_of_text(value)
         if (value.lower() == "null" and key.may_be_null) or _SWEEP.fullmatch(value) or value.startswith("${"):
             return value
-        return _refuse_value(name, key, value, is_multirun, command)
+        _refuse_value(name, key, value, command)
     try:
         parsed = _parsed(f"x={value}")
         values = list(parsed.sweep_iterator()) if parsed.is_discrete_sweep() else [parsed.value()]
         is_sweep = parsed.is_sweep_override()
     except (HydraException, ValueError):
-        return _refuse_value(name, key, value, is_multirun, command)
+        _refuse_value(name, key, value, command)
     if is_sweep and not parsed.is_discrete_sweep():
         return value
     if (is_sweep and not is_multirun) or not all(_fits(key, one) for one in values):
-        return _refuse_value(name, key, value, is_multirun, command)
+        _refuse_value(name, key, value, command)
     return value
 
 
@@ -410,8 +399,12 @@ def _text_value(name: str, key: Key, value: str, is_multirun: bool) -> str:
     return _element(value)
 
 
+def _list_of_text(value: str) -> str:
+    return f"[{','.join(_element(part) for part in _split(value[1:-1]))}]"
+
+
 def _element(value: str) -> str:
-    """Return a text in Hydra's grammar; one that is quoted already stays."""
+    """Return text in Hydra's grammar; what is quoted already stays."""
     try:
         if isinstance(_parsed(f"x={value}")._value, QuotedString):
             return value
@@ -420,7 +413,7 @@ def _element(value: str) -> str:
     return as_text(value)
 
 
-def _fits(key: Key, value: Any) -> bool:  # noqa: ANN401, PLR0911 - whatever Hydra's parser gives
+def _fits(key: Key, value: Any) -> bool:  # noqa: ANN401, PLR0911 - what Hydra's parser returns
     if isinstance(value, QuotedString):
         value = value.text
     if isinstance(value, str) and "${" in value:
@@ -438,7 +431,7 @@ def _fits(key: Key, value: Any) -> bool:  # noqa: ANN401, PLR0911 - whatever Hyd
     return _is_number(value, key.kind)
 
 
-def _is_number(value: Any, kind: type) -> bool:  # noqa: ANN401 - whatever Hydra's parser gives
+def _is_number(value: Any, kind: type) -> bool:  # noqa: ANN401 - what Hydra's parser returns
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
         return False
     try:
@@ -448,16 +441,11 @@ def _is_number(value: Any, kind: type) -> bool:  # noqa: ANN401 - whatever Hydra
     return True
 
 
-def _refuse_value(name: str, key: Key, value: str, is_multirun: bool, command: str) -> str:
+def _refuse_value(name: str, key: Key, value: str, command: str) -> NoReturn:
+    kind = "a list" if key.is_list else key.words + (" or null" if key.may_be_null and not key.choices else "")
     got = shown(value) or "nothing"
-    msg = f"{name} must be {_kind_in_words(key)}, got {got}. {_advice_on_value(name, key, value, command)}"
+    msg = f"{name} must be {kind}, got {got}. {_advice_on_value(name, key, value, command)}"
     raise CommandLineError(msg)
-
-
-def _kind_in_words(key: Key) -> str:
-    if key.is_list:
-        return "a list"
-    return key.words + (" or null" if key.may_be_null and not key.choices else "")
 
 
 def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # noqa: PLR0911
@@ -483,14 +471,14 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
             )
         if name == "seed" and command == "sweep":
             return f"Write seeds=[{several}]."
-        return f"For a run with each of several values, write -m {name}={several}."
+        return f"To run once with each of several values, write -m {name}={several}."
     if key.kind is bool:
         return f"Write {name}=true or {name}=false."
     return f"Write {name}={example}."
 
 
 def _for_shell(value: str) -> str:
-    """Write a word so that a shell hands it on unchanged, in characters that a terminal shows."""
+    """Quote a word for the shell, in characters that a terminal can show."""
     name, equals, rest = value.partition("=")
     if equals and re.fullmatch(r"[\w.]+", name):
         return f"{name}={_for_shell(rest)}"

@@ -1,4 +1,4 @@
-"""The keys of each command, with the kind of value that each takes, read from the schema; and the nearest to a typo."""
+"""The keys of each command and the kind of value each takes, read from the schema; and the key nearest to a typo."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -74,9 +74,8 @@ class Key:
     """What a key takes.
 
     Attributes:
-        kind: ``str``, ``int``, ``float``, ``bool`` or an enum; ``None`` if it is one of several.
-        is_list: Whether it takes a list of them.
-        is_table: Whether it takes one for each name below it, for example ``protocol.roots.NAME``.
+        kind: ``str``, ``int``, ``float``, ``bool`` or an enum; ``None`` if several are allowed, see ``union``.
+        is_table: Whether it takes one value for each name below it, for example ``protocol.roots.NAME``.
     """
 
     kind: type | None
@@ -100,20 +99,16 @@ class Key:
         return [str(member.value) for member in self.kind] if self.kind and issubclass(self.kind, Enum) else []
 
 
-IMAGES = Key(str)
-"""``images`` also takes a list, which is seen from its brackets."""
-
-
 @cache
 def keys_of(command: str) -> Mapping[str, Key]:
-    """Return the keys of a command by their dotted names; those of all methods are there."""
+    """Return the keys of a command, with those of all methods, by their dotted names."""
     keys = dict(_keys(COMMANDS[command], ""))
     for method in method_names():
         keys |= dict(_keys(module_schema(method), "module."))
     if "schedule.name" in keys:
         keys |= dict(_keys(CosineScheduleSettings, "schedule."))
     if "images" in keys:
-        keys["images"] = IMAGES
+        keys["images"] = Key(str)  # or a list, which is told by its brackets
     return keys
 
 
@@ -156,7 +151,7 @@ def is_node(command: str, name: str) -> bool:
 
 
 def nearest(command: str, name: str) -> list[str]:
-    """Return the keys and groups that a wrong name may have meant, the likeliest first; at most three."""
+    """Return at most three keys or groups that a wrong name may have meant, the likeliest first."""
     keys = [*keys_of(command), *groups_of(command)]
     wanted = name.lower().replace("-", "_")
     if ALIASES.get(wanted) in keys:

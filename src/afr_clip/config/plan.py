@@ -36,7 +36,7 @@ PACKAGED_CHECKPOINT = "package:afr_clip/pocket/demo.ckpt"
 _MODEL_GROUPS = ("backbone", "module")
 
 _FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
-"""Keys that name files. What a checkpoint names is not read, unless this version's own configs name it too."""
+"""Keys that name files. A file that only a checkpoint names is not read: it may come from a stranger."""
 
 _MAY_CHANGE = (
     "module.network.scoring.temperature",
@@ -105,7 +105,7 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
 
 
 def expanded_images(images: str | Sequence[str]) -> Iterator[Path]:
-    """Yield the files and folders that ``images`` names; a name that is on disk is no pattern.
+    """Yield the files and folders that ``images`` names; the name of an existing file is not taken for a pattern.
 
     Raises:
         ConfigError: If a pattern matches nothing.
@@ -341,10 +341,10 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
 
 
 def _plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
-    """Return recorded values without Hydra's own keys; they were resolved, so none refers to another or to the machine.
+    """Return recorded values without Hydra's own keys.
 
     Raises:
-        ConfigError: If one does.
+        ConfigError: If a value is an interpolation, which could read the environment. Records hold resolved values.
     """
     if isinstance(node, Mapping):
         return {key: _plain_values(value) for key, value in node.items() if not str(key).startswith("_")}

@@ -1,8 +1,8 @@
-"""What a composed config may run: nothing but what is listed here, whoever wrote its files.
+"""What a composed config may run: only what is listed here, because config files may come from strangers.
 
-Our own nodes call nothing that a file names; their values are checked words. Hydra's node does: it builds callbacks,
-launcher and sweeper from ``_target_``, and loggers from ``class`` and ``()``. A launcher's settings hold commands for
-the shell of a cluster, and a log file with a name and a format of one's own can become a script.
+Our own nodes call nothing that a file names; their values are checked. Hydra's node does: it builds callbacks, launcher
+and sweeper from ``_target_``, and loggers from ``class`` and ``()``. A launcher's settings hold shell commands for a
+cluster, and a log file whose name and format can be chosen could become a script.
 """
 
 import re
@@ -23,7 +23,7 @@ TARGETS = (
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
 )
-"""All that ``_target_`` may name, in any node."""
+"""The only values of ``_target_``, in any node."""
 
 LOGGING_CLASSES = (
     "afr_clip.files.LogFile",
@@ -44,18 +44,18 @@ _ONLY_TYPED = (
     *("job.env_set", "job.env_copy"),
     *(f"launcher.{key}" for key in ("setup", "additional_parameters", "python", "srun_args", "ray.init.runtime_env")),
 )
-"""Keys below ``hydra`` that reach the environment or the shell of a job. A file must leave them empty."""
+"""Keys below ``hydra`` that reach the environment or the shell of a job. They may be typed, but not set in a file."""
 
 
 def refuse_untrusted(config: DictConfig, typed: Sequence[str]) -> None:
     """Refuse a composed config that names code, a shell command or a log file that is not on the list.
 
     Args:
-        config: With Hydra's node.
-        typed: The overrides of this command line, which may set more than a file may.
+        config: The config, including Hydra's node.
+        typed: The overrides on the command line, which may set more than a file may.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If the config names something else.
     """
     faults = [*_targets(config, ""), *_faults_of_hydra(config.hydra, typed)]
     if faults:

@@ -79,7 +79,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         (
             "predict photos category=cap seed=0,1",
             2,
-            "seed must be a whole number, got 0,1. For a run with each of several values,",
+            "seed must be a whole number, got 0,1. To run once with each of several values,",
         ),
         (
             "predict photos category=cap backbone=vit_l14",
@@ -100,7 +100,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ("train optimizer.lr=1e38", 1, "must be at most 1e+30, got 1e+38. The paper's is 0.001."),
         ("train optimizer.lr=-1", 1, "must be positive, got -1.0. Change optimizer.lr=VALUE."),
         ("train optimizer=sgd", 2, "It can be adam, adamw."),
-        ("train seed=0,1,2", 2, "seed must be a whole number, got 0,1,2. For a run with each of several value"),
+        ("train seed=0,1,2", 2, "seed must be a whole number, got 0,1,2. To run once with each of several value"),
         ("train seed=1.5", 2, "must be a whole number, got 1.5. Write seed=NUMBER."),
         ("train seed=", 2, "must be a whole number, got nothing. Write seed=NUMBER, or leave seed= out."),
         ("train --batch-size=8", 2, "is not an option of train. Write data.batch_size=8."),
@@ -126,7 +126,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ("train dataset.layout", 2, "needs a value, got nothing. Write dataset.layout=VALUE."),
         ("train --multi-run seed=0,1", 2, "is not an option of train. Did you mean --multirun?"),
         ("train --config-dir nowhere", 2, "must be a folder with config files, but nowhere is not a directory."),
-        ("train --config-name mine", 2, "is not taken: the command decides which config is used."),
+        ("train --config-name mine", 2, "is not supported: the command decides which config is used."),
         ("train requeue=true", 1, "Add run_dir=DIR."),
         ("train qqq=1", 2, "is not a key of train. See afr-clip train --help."),
         ("train module.network.scoring.temperature=0", 1, "must be positive, got 0.0. AFR-CLIP's is 1.0, CLIP's 0.07."),
@@ -153,7 +153,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ("predict photos category=cap run_dir=notes.txt/run", 1, "Choose a folder: run_dir=DIR."),
         ("predict photos category=cap trainer.accelerator=gpu0", 1, "Write trainer.accelerator=gpu or cpu."),
         ("predict photos category=' '", 1, "must say what the photographs show, got ' '. Write category='metal nut'."),
-        ("predict photos category=cap 'images=[a, b'", 2, "Leave one of them out, or quote a value with spaces."),
+        ("predict photos category=cap 'images=[a, b'", 2, "Leave one of them out, or quote a value that contains spaces."),
         ("evaluate done dataset=folder dataset.root=notes.txt", 1, "Write dataset.root=DIR."),
         ("evaluate one two", 2, "Write KEY=VALUE for the others."),
         (
@@ -192,7 +192,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         (
             "train --experimental-rerun=config.pickle",
             2,
-            "--experimental-rerun is not taken: it would run a pickle. Repeat the command",
+            "--experimental-rerun is not supported: it would run a pickle. Repeat the command",
         ),
         ("train '~datset'", 2, "is not a key of train. Did you mean dataset? Write '~dataset'."),
         ("photos", 2, "See afr-clip --help."),

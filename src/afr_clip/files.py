@@ -17,7 +17,7 @@ ABANDONED_AFTER = 24 * 60 * 60.0
 """Seconds after which another machine's unfinished file counts as abandoned: its writer cannot be checked."""
 
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that let a terminal or page show a name in another order than it is stored."""
+"""Characters that reverse the text after them, so that a name can look like another."""
 
 LONGEST_NAME = 255
 """Bytes in a file name that every common file system allows."""
@@ -80,7 +80,7 @@ def fitted(name: str, most: int) -> str:
 
 
 class LogFile(logging.FileHandler):
-    """The log in a run folder. Where it cannot be written, the run goes on; if it cannot, it reports that itself."""
+    """The log in a run folder. A run does not fail because its log cannot be written."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, if that is possible."""
@@ -90,7 +90,7 @@ class LogFile(logging.FileHandler):
             self.handleError(record)  # the file could not be opened
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing; the traceback that logging prints would follow every later line of the log too."""
+        """Do nothing; logging would print a traceback for every further record."""
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -111,13 +111,18 @@ def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
             return time.time() - path.stat().st_mtime > ABANDONED_AFTER
         except FileNotFoundError:
             return False  # its writer has just finished it
+    return not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether this machine runs a process, of this user or another."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # another user's, and alive
-    return False
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def natural_order(path: Path) -> tuple[tuple[str | int, ...], ...]:
@@ -164,9 +169,9 @@ def _escaped(character: str) -> str:
 
 
 def clean_name(name: str, taken: Collection[str] = ()) -> str:
-    """Return a name for files, anchors and labels made of letters, digits and ``_ . + -``, at most 60 of them.
+    """Return a name for files, anchors and labels: at most 60 ASCII letters, digits and ``_ . + -``.
 
-    A name that is not clean, or is taken, ends in digits of its own hash, so that different names stay different.
+    A name that has to be changed, or is taken, ends in digits of its hash, so that different names stay different.
 
     Example:
         >>> clean_name("table3"), clean_name("../../x")

@@ -39,7 +39,7 @@ SETTINGS = (
 )
 """The modules outside `prompts` that say what can be chosen, and need no torch to say it."""
 
-SHARED = ("files", "settings", "processes.place", "processes.signals", "__version__")
+SHARED = ("files", "kinds", "settings", "processes.place", "processes.signals", "__version__")
 """What lies beside the rooms for all of them, and itself needs nothing but the standard library."""
 
 BELOW_THE_DOOR = (

@@ -105,6 +105,11 @@ def read_tensor_file(path: Path) -> Any:  # noqa: ANN401 - a file holds what it 
             raise TensorFileError(msg) from error
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that hold NaN or infinity."""
+    return [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
 def _is_safetensors(head: bytes, path: Path) -> bool:
     return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") <= path.stat().st_size
 

@@ -20,7 +20,7 @@ from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
 from afr_clip.clip.settings import PositionEmbeddings
-from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
+from afr_clip.clip.tensor_file import TensorFileError, not_finite, read_tensor_file
 from afr_clip.files import shown
 
 PACKAGED = "package:"
@@ -165,11 +165,6 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
         msg = f"{shown(path)} holds NaN or infinity, for example in {shown(broken[0])}. Download or train it again."
         raise ValueError(msg)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that hold NaN or infinity."""
-    return [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
 
 
 def _require_shipped(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from afr_clip.config.nodes import COMMANDS, GROUPS, method_names, module_schema
 from afr_clip.settings import CosineScheduleSettings
 
-KINDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+KINDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 _UNIONS = {
     frozenset((int, float)): "a number",

@@ -96,8 +96,6 @@ def all_thresholds(
 class Histogram(NamedTuple):
     """How many normal and anomalous images score within each of `NUM_BINS` equal parts of an interval."""
 
-    low: float
-    high: float
     normal: list[int]
     anomalous: list[int]
 
@@ -106,4 +104,4 @@ def score_histogram(scores: NDArray[np.float64], is_anomalous: NDArray[np.bool_]
     """Count image scores, all of which lie in an interval; the highest belongs to the last part."""
     edges = np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
     normal, anomalous = (np.histogram(scores[chosen], edges)[0].tolist() for chosen in (~is_anomalous, is_anomalous))
-    return Histogram(low, high, normal, anomalous)
+    return Histogram(normal, anomalous)

@@ -2,18 +2,19 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
+from afr_clip.clip.tensor_file import TensorFileError, not_finite, read_tensor_file
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import shown, written_whole
+from afr_clip.kinds import faults_of
 from afr_clip.training.module import (
     DIVERGED,
     AnomalyDetectionModule,
@@ -22,53 +23,99 @@ from afr_clip.training.module import (
     UpgradingNetwork,
 )
 
-FORMAT = "afr-clip-adapters-1"
+FORMAT: Literal["afr-clip-adapters-1"] = "afr-clip-adapters-1"
 LAST = "last.ckpt"
 RESUME = "resume.ckpt"
 
-_DATASET = {"name": str, "categories": [str], "num_normal": int, "num_anomalous": int, "sha256": str}
 
-_LAST = {
-    "format": FORMAT,
-    "state_dict": {str: Tensor},
-    "manifest": {
-        "config": {"backbone": {"name": str}, "module": {"name": str}},
-        "backbone": {"name": str, "fingerprint": str},
-        "trained_on": {"name": str, "root": str, "categories": ([str], None), "images": [str]},
-        "epochs": int,
-        "seed": int,
-        "auxiliary": _DATASET,
-        "commit": ({"hash": str, "dirty": bool}, None),
-        "started": str,
-        "precision": ({"chosen": str}, None),
-    },
-}
-"""What ``last.ckpt`` holds, as far as it is read again: kinds by name, ``[kind]`` for lists, alternatives in brackets.
+@dataclass
+class _Dataset:
+    name: str
+    categories: list[str]
+    num_normal: int
+    num_anomalous: int
+    sha256: str
 
-The manifest's last ones need not be there.
-"""
 
-_OPTIONAL = {"seed", "auxiliary", "commit", "started", "precision"}
+@dataclass
+class _Named:
+    name: str
 
-_RESUME = {
-    "epoch": int,
-    "global_step": int,
-    "state_dict": {str: Tensor},
-    "optimizer_states": [{"state": {int: {str: Tensor}}, "param_groups": [{str: object}]}],
-    "lr_schedulers": [{str: object}],
-    "loops": {"fit_loop": {str: object}},
-}
-"""The same of ``resume.ckpt``, most of which only Lightning understands."""
 
-_IN_WORDS = {
-    str: "text",
-    int: "a whole number",
-    bool: "true or false",
-    Tensor: "a tensor",
-    list: "a list",
-    dict: "a table",
-    type(None): "nothing",
-}
+@dataclass
+class _Config:
+    backbone: _Named
+    module: _Named
+
+
+@dataclass
+class _Backbone(_Named):
+    fingerprint: str
+
+
+@dataclass
+class _TrainedOn(_Named):
+    root: str
+    images: list[str]
+    categories: list[str] | None
+
+
+@dataclass
+class _Commit:
+    hash: str
+    dirty: bool
+
+
+@dataclass
+class _Precision:
+    chosen: str
+
+
+@dataclass
+class _Manifest:
+    """The manifest in ``last.ckpt``, as far as it is read again. Records of older versions lack the last values."""
+
+    config: _Config
+    backbone: _Backbone
+    trained_on: _TrainedOn
+    epochs: int
+    seed: int = 0
+    started: str = ""
+    auxiliary: _Dataset = None  # type: ignore[assignment]  # may be absent, but not null
+    commit: _Commit | None = None
+    precision: _Precision | None = None
+
+
+@dataclass
+class _Last:
+    """What ``last.ckpt`` holds."""
+
+    format: Literal["afr-clip-adapters-1"]
+    state_dict: dict[str, Tensor]
+    manifest: _Manifest
+
+
+@dataclass
+class _Optimizer:
+    state: dict[int, dict[str, Tensor]]
+    param_groups: list[dict[str, Any]]
+
+
+@dataclass
+class _Loops:
+    fit_loop: dict[str, Any]
+
+
+@dataclass
+class _Resume:
+    """What ``resume.ckpt`` holds, most of which only Lightning understands."""
+
+    epoch: int
+    global_step: int
+    state_dict: dict[str, Tensor]
+    optimizer_states: list[_Optimizer]
+    lr_schedulers: list[dict[str, Any]]
+    loops: _Loops
 
 
 class CheckpointError(ValueError):
@@ -99,7 +146,7 @@ class CheckpointWriter(pl.Callback):
         manifest: Kept in ``last.ckpt``.
 
     Attributes:
-        has_begun: Whether the first step is about to be made, so that all was restored that was to be.
+        has_begun: Whether training has started, so that everything was restored.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -122,7 +169,7 @@ class CheckpointWriter(pl.Callback):
         """Write both files."""
         assert isinstance(pl_module, AnomalyDetectionModule)
         self._refuse_divergence(trainer)
-        self._batch = None  # checked; the next file is written without another look
+        self._batch = None  # checked, so the next file needs no second check
         if trainer.is_global_zero:
             network = pl_module.network
             names = network.trainable_parameter_names()
@@ -146,7 +193,7 @@ class CheckpointWriter(pl.Callback):
             trainer.save_checkpoint(unfinished)
 
     def _refuse_divergence(self, trainer: pl.Trainer) -> None:
-        """Raise in all processes, and write nothing, if the last step of one of them was one too far."""
+        """Raise in all processes, and write nothing, if the last step of one of them diverged."""
         module = trainer.lightning_module
         assert isinstance(module, AnomalyDetectionModule)
         if not trainer.strategy.reduce_boolean_decision(not module.is_sound(self._batch), all=False):
@@ -177,7 +224,7 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
     except TensorFileError as error:
         msg = f"{error}. A checkpoint is the {LAST} of a run; pass the run folder, or copy the file again."
         raise CheckpointError(msg) from error
-    fault = next(_faults(content, _LAST), None)
+    fault = next(faults_of(content, _Last), None)
     if fault is None and content["manifest"]["epochs"] < 1:
         fault = "nothing was trained, because manifest.epochs is 0"
     if fault is not None:
@@ -189,55 +236,10 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
     return Checkpoint(path, content["state_dict"], content["manifest"])
 
 
-def _faults(value: object, kind: Any, place: str = "") -> Iterator[str]:
-    """Yield what does not fit a kind or a table of kinds."""
-    if isinstance(kind, tuple):
-        if all(any(_faults(value, other, place)) for other in kind):
-            yield from _faults(value, kind[0], place)
-    elif isinstance(kind, dict | list) and isinstance(value, type(kind)):
-        for entry, inner, where in _parts(value, kind, place):
-            yield from _faults(entry, inner, where)
-    elif not _is_a(value, kind):
-        wanted = kind if isinstance(kind, str) else _IN_WORDS[kind if isinstance(kind, type) else type(kind)]
-        yield f"{place or 'it'} must be {wanted}, got {_in_short(value)}"
-
-
-def _parts(value: Any, kind: Any, place: str) -> Iterator[tuple[object, Any, str]]:
-    """Yield the entries of a list or table, the kind that each must have, and where it is."""
-    if isinstance(kind, list):
-        yield from ((entry, kind[0], _within(place, number)) for number, entry in enumerate(value))
-        return
-    for name, inner in kind.items():
-        if isinstance(name, type):
-            yield from ((key, name, f"a name in {place}") for key in value)
-            yield from ((entry, inner, _within(place, key)) for key, entry in value.items())
-        elif name in value or name not in _OPTIONAL:
-            yield value.get(name), inner, _within(place, name)
-
-
-def _is_a(value: object, kind: Any) -> bool:
-    if isinstance(kind, type):
-        return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    return bool(value == kind) if isinstance(kind, str) or kind is None else False
-
-
-def _within(place: str, name: object) -> str:
-    return f"{place}.{shown(str(name))}".lstrip(".")
-
-
-def _in_short(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return (
-        shown(repr(value)[:40]) if isinstance(value, str | int | float) else _IN_WORDS.get(type(value), "another kind")
-    )
-
-
 def _require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            msg = f"{shown(path)} holds NaN or infinity in {shown(name)}: that training diverged. {advice}."
-            raise CheckpointError(msg)
+    if broken := not_finite(tensors):
+        msg = f"{shown(path)} holds NaN or infinity in {shown(broken[0])}: that training diverged. {advice}."
+        raise CheckpointError(msg)
 
 
 def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -283,7 +285,7 @@ def read_progress(resume: Path) -> int:
     advice = "Choose another run_dir and train from the start"
     try:
         content = read_tensor_file(resume)
-        fault = next(_faults(content, _RESUME), None)
+        fault = next(faults_of(content, _Resume), None)
     except TensorFileError as error:
         fault = str(error)
     if fault is not None:

@@ -153,7 +153,11 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ("predict photos category=cap run_dir=notes.txt/run", 1, "Choose a folder: run_dir=DIR."),
         ("predict photos category=cap trainer.accelerator=gpu0", 1, "Write trainer.accelerator=gpu or cpu."),
         ("predict photos category=' '", 1, "must say what the photographs show, got ' '. Write category='metal nut'."),
-        ("predict photos category=cap 'images=[a, b'", 2, "Leave one of them out, or quote a value that contains spaces."),
+        (
+            "predict photos category=cap 'images=[a, b'",
+            2,
+            "Leave one of them out, or quote a value that contains spaces.",
+        ),
         ("evaluate done dataset=folder dataset.root=notes.txt", 1, "Write dataset.root=DIR."),
         ("evaluate one two", 2, "Write KEY=VALUE for the others."),
         (

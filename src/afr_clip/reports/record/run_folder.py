@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from afr_clip.files import LogFile, as_cell, remove_abandoned, written_whole
+from afr_clip.files import LogFile, as_cell, is_running, remove_abandoned, written_whole
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys, flat
 from afr_clip.reports.record.schema import Setup, read_record
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 LOCK, HOLDER = ".lock", ".lock.json"
-"""The lock of a folder, and who took it last."""
+"""The lock of a folder, and the process that took it last."""
 
 ORPHANS_END_WITHIN = 10.0
 """Seconds for which the loading processes of a killed run may keep its lock."""
@@ -52,7 +52,7 @@ def hold(folder: Path, command: str) -> None:
     """Make this process the only one that writes into a folder until it ends; the folder is made if it is absent.
 
     Args:
-        command: What this process does, in a word; for the sentence that another process gets.
+        command: What this process does, in a word, for the error of a second process.
 
     Raises:
         RunFolderError: If another process holds the folder, or nothing can be written there.
@@ -64,7 +64,9 @@ def hold(folder: Path, command: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         holder = _read_json(folder / HOLDER)
-        lock.acquire(timeout=ORPHANS_END_WITHIN if _has_ended(holder) else 0)
+        process = holder.get("process")
+        has_ended = holder.get("machine") == platform.node() and isinstance(process, int) and not is_running(process)
+        lock.acquire(timeout=ORPHANS_END_WITHIN if has_ended else 0)
         me = {"command": command, "process": os.getpid(), "machine": platform.node(), "since": time.strftime("%c")}
         write_json(folder / HOLDER, me)
     except Timeout:
@@ -100,24 +102,12 @@ def require_held(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a file that may be missing or damaged, for what it can tell."""
+    """Read a JSON object, or nothing from a file that is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _has_ended(holder: Mapping[str, Any]) -> bool:
-    if holder.get("machine") != platform.node():
-        return False
-    try:
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, LookupError, TypeError, ValueError, OverflowError):
-        return False
-    return False
 
 
 def _leave_log_alone(folder: Path) -> None:
@@ -202,23 +192,23 @@ def holds_run(folder: Path) -> bool:
 
 
 def is_finished(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is that of a run that wrote everything; those of older versions do not tell."""
+    """Whether a run wrote everything. Manifests of older versions do not tell and count as finished."""
     return manifest.get("finished", "unknown") is not None
 
 
 def _kept(folder: Path) -> list[str]:
-    """Name what a run cannot lose; a folder in which a run failed before that may be used again."""
+    """Name the files that must not be lost. A folder without any may be used for another run."""
     kept = [name for name in ("checkpoints", "results.csv", "scores.csv") if (folder / name).exists()]
     manifest = _read_json(folder / MANIFEST)
     if manifest.get("command") == "evaluate" and not is_finished(manifest):
-        return []  # it scored one dataset, and scores it again
+        return []  # an evaluation has one dataset, which is scored again
     return kept
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what an unfinished run wrote, lest it be taken for part of the next one."""
+    """Remove what an unfinished run wrote, so that it is not taken for part of the next one."""
     if is_finished(_read_json(folder / MANIFEST)):
-        return  # the files of a folder that is not known to be a run are not ours
+        return  # not known to be a run: these files may be the user's own
     for name in _WRITTEN_BY_RUNS:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
@@ -229,17 +219,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 _WRITTEN_BY_RUNS = (
-    *(
-        "results.json",
-        "results.csv",
-        "thresholds.csv",
-        "scores.csv",
-        "metrics.csv",
-        "report.html",
-        "photographs.csv",
-        "failed.csv",
-    ),
-    *("maps", "masks", "overlays", "figures", "heat_maps"),
+    *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
+    *("photographs.csv", "failed.csv", "maps", "masks", "overlays", "figures", "heat_maps"),
 )
 
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")

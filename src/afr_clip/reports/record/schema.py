@@ -5,13 +5,13 @@ from a file, and one that no class names may hold anything.
 """
 
 import json
-import types
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from afr_clip.files import in_one_line, shown
+from afr_clip.kinds import faults_of
 
 LARGEST = 64 * 2**20
 """Bytes of the largest file that is read; a record of a hundred categories has half a megabyte."""
@@ -421,7 +421,7 @@ def read_record(path: Path, kind: type, *, for_display: bool = False) -> dict[st
         OSError: If it cannot be read.
     """
     content = read_json(path)
-    require(path, kind, faults_of(content, kind, ""))
+    require(path, kind, faults_of(content, kind))
     return dict(_displayed(content) if for_display else content)
 
 
@@ -431,54 +431,6 @@ def require(path: Path, kind: type, faults: Iterator[str]) -> None:
     if found:
         more = [f"{len(found) - NUM_NAMED} more"] if len(found) > NUM_NAMED else []
         raise RecordError(_unusable(path, kind.__doc__ or "", "; ".join([*found[:NUM_NAMED], *more])))
-
-
-def faults_of(value: object, kind: Any, key: str) -> Iterator[str]:  # noqa: ANN401 - a type with its arguments
-    """Name every place where a value is not of a kind.
-
-    Args:
-        kind: A class of this module, a plain type, a list or dictionary of these, or a union.
-        key: Where the value stands.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return
-        (kind,) = (other for other in arguments if other is not type(None))
-        origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return
-    if isinstance(value, list) and origin is list:
-        inside = [(item, arguments[0], f"{key}[{place}]") for place, item in enumerate(value)]
-    elif isinstance(value, dict) and origin is dict:
-        inside = [(item, arguments[1], f"{key}.{name}".lstrip(".")) for name, item in value.items()]
-    elif isinstance(value, dict) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        inside = [(value[name], hints[name], f"{key}.{name}".lstrip(".")) for name in hints if name in value]
-        missing = [one.name for one in fields(kind) if one.default is MISSING and one.name not in value]
-        yield from (f"{key}.{name} is missing".lstrip(".") for name in missing)
-    else:
-        inside = []
-        if not _is_plain(value, kind):
-            yield f"{key or 'the content'} must be {_word(kind)}, got {_short(value)}"
-    for item, item_kind, place in inside:
-        yield from faults_of(item, item_kind, place)
-
-
-def _is_plain(value: object, kind: Any) -> bool:  # noqa: ANN401
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
-
-
-def _word(kind: Any) -> str:  # noqa: ANN401
-    return _WORDS.get(get_origin(kind) or kind, "an object")
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _TOO_DEEP = f"it nests more than {DEEPEST} lists and objects"

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from afr_clip.cli.command import CommandLine, run_command
+from afr_clip.reports.layout.text import terminal
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,7 +31,7 @@ def main() -> None:
 
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]
-    console = Console(width=None if Console().is_terminal else 200)
+    console = terminal(200)
     for table in (table for report in reports for table in report.printed()):
         console.print(table)
     for page in pages:

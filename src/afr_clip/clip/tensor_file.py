@@ -23,13 +23,13 @@ from torch import Tensor
 from afr_clip.files import shown
 
 MAX_VALUES = 2_000_000
-"""Values that a file may hold next to its tensors; lists that contain each other can claim more than any memory has."""
+"""Most values next to tensors. Lists that contain each other could expand beyond any memory."""
 
 MAX_DEPTH = 100
-"""How deep they may be nested."""
+"""Deepest nesting of these values."""
 
 MAX_SIDE = 2**40
-"""Of a tensor; a larger one could only be empty along another side, and overflow there."""
+"""Longest side of a tensor. A longer one must be empty along another side, and could overflow there."""
 
 MAX_PICKLE = 2**28
 """Bytes of ``data.pkl`` and of the code of a TorchScript archive, of which the largest known have 2 MB."""
@@ -64,7 +64,7 @@ _STARTS = {
     rb"\x80[\x02-\x05]": "a pickle that is damaged, incomplete or holds more than tensors and plain values",
     rb"[\t\n\r -~\xc2-\xf4\x80-\xbf]+$": "a text file",
 }
-"""What a file is that holds no tensors, by how it starts."""
+"""What a file without tensors is, by its first bytes."""
 
 
 class TensorFileError(ValueError):
@@ -153,7 +153,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in the base class
         """Return the stand-in of a known name.
 
-        They are made here and now, because a pickle can set attributes of what it gets.
+        Stand-ins are made anew for each call, because a pickle can set attributes of what it gets.
         """
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
@@ -312,7 +312,7 @@ class _Plain:
         if not isinstance(value, dict | list | tuple):
             msg = f"it holds a {type(value).__name__}, which is neither a tensor nor a plain value"
             raise _NotReadableError(msg)
-        if id(value) not in self._done:  # counts again what is there again, without going through it again
+        if id(value) not in self._done:  # a repeated value is counted again, but not walked again
             before, inside = self._num_values, depth + 1
             made: Any
             if isinstance(value, dict):

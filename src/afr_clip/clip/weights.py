@@ -27,7 +27,7 @@ PACKAGED = "package:"
 """Prefix of a weight file inside an installed Python package."""
 
 HUB = "https://huggingface.co"
-"""Where published weights are fetched by hand."""
+"""Where published weights can be downloaded by hand."""
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that describe the model instead of being weights."""
@@ -56,8 +56,8 @@ Built = TypeVar("Built")
 def from_cache_or_hub(build: Callable[[], Built]) -> Built:
     """Let open_clip and timm build a model: with what their caches hold, or else with what they download.
 
-    Nothing asks the network if all is there, and only a few seconds are waited for a hub that does not answer. Silences
-    the libraries' own error logs, because the caller raises one error that says what is missing.
+    The network is not used if everything is cached, and a hub that does not answer costs only seconds. The libraries'
+    own error logs are silenced, because the caller raises one error that says what is missing.
 
     Args:
         build: Called once, or twice if something must be downloaded.
@@ -86,7 +86,7 @@ def from_cache_or_hub(build: Callable[[], Built]) -> Built:
 
 
 def _hub_answers() -> bool:
-    if getproxies():  # a proxy looks names up itself
+    if getproxies():  # the hub may be reachable only through the proxy
         return True
     hub = urlparse(constants.ENDPOINT)
     answered = Event()
@@ -96,7 +96,7 @@ def _hub_answers() -> bool:
             create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443))).close()
             answered.set()
 
-    asking = Thread(target=ask, daemon=True)  # looking a name up knows no time limit
+    asking = Thread(target=ask, daemon=True)  # a DNS lookup has no time limit
     asking.start()
     asking.join(ANSWER_SECONDS)
     return answered.is_set()

@@ -44,7 +44,7 @@ INTERRUPTED = "Interrupted."
 
 _NO_RUN = "Nothing was begun that could be resumed; run the same command again."
 _resuming = _NO_RUN
-"""How what this process does can be resumed."""
+"""How this process's run can be resumed, for its last message."""
 
 LOST = "Another process of the run has ended"
 """Start of the sentence of a process that failed only because another one did."""
@@ -92,7 +92,7 @@ def note_run(folder: Path, *, repeats: bool = False) -> None:
 
 
 def forget_run() -> None:
-    """Begin a command."""
+    """Forget the run of an earlier command in this process."""
     global _resuming  # noqa: PLW0603
     _resuming = _NO_RUN
 
@@ -126,7 +126,7 @@ def end_with(sentence: str, code: int) -> NoReturn:
 def listen(handler: Handler, signums: Sequence[int] = STOP_SIGNALS) -> dict[int, Any]:
     """Handle signals from now on; outside the main thread, where Python does not allow it, do nothing.
 
-    A command that was started with ``nohup`` goes on ignoring the end of its terminal.
+    A command that was started with ``nohup`` keeps ignoring SIGHUP.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -155,7 +155,7 @@ def hand_on(signum: int, before: Mapping[int, Any]) -> None:
 
 
 def _is_foreign(signum: int, before: Mapping[int, Any]) -> bool:
-    """Whether somebody else listened before; `stoppable` may be nested, and then the outer one has nothing to add."""
+    """Whether the earlier handler is not ours; `stoppable` may be nested, and then the outer one has nothing to add."""
     handler = before.get(signum)
     return signum in STOP_SIGNALS and callable(handler) and getattr(handler, "__module__", None) != __name__
 

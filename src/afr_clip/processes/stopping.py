@@ -20,7 +20,7 @@ def resumes(folder: Path, *, resume: bool, requeue: bool) -> bool:
 
 
 PATIENCE = 5.0
-"""Seconds after a signal in which a point must come at which nothing is lost."""
+"""Seconds to wait, after a signal, for a point at which nothing is lost."""
 
 SCORING_SAVED = "What was scored before is saved; a dataset that was not finished is scored again."
 
@@ -96,7 +96,7 @@ class StopWhenAsked(pl.Callback):
         self._stop_scoring()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Call off what `PATIENCE` would end."""
+        """Cancel the timer of `PATIENCE`."""
         self._watch(0.0)
 
     def _stop_scoring(self) -> None:

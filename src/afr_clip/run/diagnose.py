@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import nn
 
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
@@ -50,7 +49,7 @@ from afr_clip.reports.diagnosis import (
     diagnosis_file,
     diagnosis_parts,
 )
-from afr_clip.reports.layout.text import to_rich
+from afr_clip.reports.layout.text import terminal, to_rich
 from afr_clip.reports.page import write_page
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.reports.record.results import RESULTS, read_results
@@ -63,9 +62,6 @@ from afr_clip.training.checkpoint import read_checkpoint
 from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
 
 logger = logging.getLogger(__name__)
-
-NO_TERMINAL_WIDTH = 200
-"""Columns of a table that is written to a file or a pipe."""
 
 Intervention = Callable[[Any], AbstractContextManager[None]]
 """Opens a block in which the text of a network is changed."""
@@ -105,7 +101,7 @@ def diagnose(job: DiagnosisJob) -> None:
         hold(job.folder, "diagnose")
         content = measure_text(job)
         write_json(job.folder / diagnosis_file(untrained=job.untrained), content)
-        console = Console(width=None if Console().is_terminal else NO_TERMINAL_WIDTH)
+        console = terminal(200)
         for heading, grids, notes in diagnosis_parts(content):
             for grid in grids:
                 console.print(to_rich([grid], f"{heading}: {grid.name}"))

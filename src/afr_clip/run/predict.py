@@ -1,6 +1,6 @@
 """Score plain photographs with a trained checkpoint.
 
-A photograph is done when its score, its map and its overlay are on disk, written in this order.
+A photograph is done when its score, map and overlay, which are written in this order, are on disk.
 """
 
 import csv
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -25,6 +24,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import from_cell, natural_order, shown_below
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
+from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, read_scores, write_scores
@@ -99,7 +99,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be scored, and what an earlier run in the folder has done already.
+    """What is to be scored, and what an earlier run in the folder has done.
 
     Attributes:
         photographs: In the order of scoring, which a resumed run keeps.
@@ -115,7 +115,7 @@ class Plan:
 
 
 def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) -> Plan:
-    """Decide what is scored, and write it down.
+    """Decide what is scored, and record it in the run folder.
 
     Raises:
         RunFolderError: If photographs that are done have changed or gone, or maps had another format.
@@ -213,7 +213,7 @@ def _print_highest(rows: Sequence[ImageRow]) -> None:
     table.add_column("image score", justify="right")
     for row in sorted(rows, key=lambda row: -row.image_score)[:NUM_PRINTED]:
         table.add_row(Text(row.image), f"{row.image_score:.3f}")
-    Console(width=None if Console().is_terminal else 160).print(table)
+    terminal().print(table)
 
 
 class PhotographWriter:

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import natural_order, shown_below
@@ -15,7 +13,7 @@ from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import gathered
 from afr_clip.reports.decisions import OPTIMISTIC, threshold_grid
-from afr_clip.reports.layout.text import to_rich
+from afr_clip.reports.layout.text import terminal, to_rich
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import FigureCollector
 from afr_clip.reports.pictures.heat_maps import FOLDER, write_heat_maps
@@ -70,7 +68,7 @@ def score_targets(
         _write(run, scored)
         if not is_first():
             continue
-        console = Console(width=None if Console().is_terminal else 160)
+        console = terminal()
         console.print(results_table(scored[name].result))
         if scored[name].result.thresholds:
             grid = threshold_grid(name, scored[name].result.thresholds)

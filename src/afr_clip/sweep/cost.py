@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +22,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.files import shown
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
 from afr_clip.run.build import build_module, check_model, data_settings, dataset_spec
 from afr_clip.run.job import ProtocolJob, TrainingJob
@@ -123,7 +123,7 @@ def print_cost(job: SweepJob) -> None:
     Raises:
         DataError: If a dataset is missing; the cells are printed before.
     """
-    console = Console(width=None if Console().is_terminal else 160)
+    console = terminal()
     table = Table(title=f"{len(job.cells)} cells")
     for column in ("setting", "seed", "folder", "state"):
         table.add_column(column, overflow="fold")

@@ -31,10 +31,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """The only formats that Pillow may open; it knows others that start programs."""
 
 MAX_PIXELS = 200_000_000
-"""Most pixels of an image, unless told otherwise."""
+"""Default for the most pixels of an image."""
 
 MOST_BYTES_PER_PIXEL = 16
-"""Most bytes of a file per pixel that an image may have; a file beyond is not read."""
+"""Most bytes of a file for each pixel of ``max_pixels``; a larger file is not read into memory."""
 
 JPEG_THRESHOLD = 128
 """JPEG masks have compression noise around their edges, so only the upper half of the range is anomalous."""
@@ -56,7 +56,7 @@ FOREIGN = {
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
 }
-"""First bytes of what is often taken for an image, and is not read."""
+"""First bytes of files that are often taken for images but not read."""
 
 ORIENTATION = 0x0112
 """EXIF's tag."""
@@ -76,9 +76,9 @@ COMPRESSIONS = (
 """What tifffile decompresses by itself."""
 
 PIECE = 1 << 22
-"""Samples that are scaled at a time."""
+"""Samples scaled at a time."""
 
-# What is wrong with a file is in the error; tifffile's own log lines do not even name it.
+# The error says what is wrong with a file; tifffile's own log lines do not even name it.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -89,7 +89,7 @@ class UnsupportedError(ValueError):
     """An intact file of a kind that is not read; the text is the reason.
 
     Args:
-        cure: What to do about it.
+        cure: Advice, for the end of the error.
     """
 
     def __init__(self, reason: str, cure: str = "Save it as a PNG or TIFF of 8 or 16 bits.") -> None:
@@ -302,7 +302,7 @@ def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:
 
 def _pillow(content: bytes, max_pixels: int, exif: bytes = b"") -> _Stored:
     with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own words on metadata
+        warnings.simplefilter("ignore")  # about metadata
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -338,7 +338,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _deep_png(png: Png) -> _Stored:
-    """Read a PNG with several samples of 16 bits per pixel, of which Pillow keeps 8 bits."""
+    """Read a PNG with several samples of 16 bits per pixel; Pillow would keep only 8 bits of each."""
     png.require_every_row()
     values = cv2.imdecode(np.frombuffer(png.plain(with_transparency=False), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (png.height, png.width):
@@ -349,7 +349,7 @@ def _deep_png(png: Png) -> _Stored:
 
 
 def _tiff(content: bytes, max_pixels: int) -> _Stored:
-    """Read a TIFF by Pillow, or by tifffile if Pillow would refuse it or read other values."""
+    """Read a TIFF with Pillow, or with tifffile if Pillow would refuse it or read wrong values."""
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages.first
@@ -368,7 +368,7 @@ def _tiff(content: bytes, max_pixels: int) -> _Stored:
                 raise ValueError(msg)
             values = _tiff_samples(page, len(content))
     except (tifffile.TiffFileError, AttributeError, TypeError, AssertionError, KeyError) as error:
-        msg = "its TIFF tags are invalid"  # what tifffile raises on them
+        msg = "its TIFF tags are invalid"  # tifffile raises any of these
         raise ValueError(msg) from error
     if values is not None and values.dtype != np.uint8:
         return _Stored(None, values, orientation)
@@ -384,7 +384,7 @@ def _tiff(content: bytes, max_pixels: int) -> _Stored:
 
 
 def _tiff_samples(page: Any, num_bytes: int) -> NDArray[Any] | None:  # noqa: ANN401 - tifffile has no types
-    """Read the samples that Pillow refuses or reads wrong; ``None`` for what it reads right.
+    """Read the samples that Pillow refuses or reads wrong; ``None`` for what it reads correctly.
 
     Pillow knows no samples of 16 bits with 0 as white, keeps 8 bits of those in colour and mixes up their planes, and
     refuses colours that are tagged as grey, like CVC-ClinicDB's images.

@@ -1,4 +1,4 @@
-"""What lies below a folder: images, and whatever else a user may take for one of them."""
+"""Find the files below folders, and what cannot be read there."""
 
 import json
 import os
@@ -27,10 +27,10 @@ OUTPUT_FOLDERS = frozenset({"maps", "overlays", "figures", "heat_maps", "mlflow"
 
 @dataclass
 class Found:
-    """What a walk through folders met.
+    """What was found below some folders.
 
     Attributes:
-        files: Every file that is neither hidden nor junk; one that several links lead to is there once.
+        files: Every file that is neither hidden nor junk, once even if several links lead to it.
         unreadable: Folders that cannot be listed.
         broken: Links that lead nowhere.
         outputs: Folders that a run wrote pictures to; they are not entered.
@@ -45,14 +45,14 @@ class Found:
 def walk(places: list[Path]) -> Found:
     """Find the files below folders, following links, and among the given files.
 
-    Hidden files and folders are only met if they are themselves given.
+    Hidden files and folders are only found if they are given themselves.
     """
     found = Found()
     seen: set[str] = set()
     waiting, links = list(reversed(places)), list[Path]()
     around = {str(above) for place in places for above in Path(os.path.realpath(place)).parents}
     while waiting or links:
-        # Links come last: what they lead to may be met under its own name too.
+        # Links come last: what they lead to may also be found under its own name.
         is_link = not waiting
         place = links.pop() if is_link else waiting.pop()
         real = os.path.realpath(place)
@@ -71,14 +71,14 @@ def walk(places: list[Path]) -> Found:
             elif place.is_symlink():
                 found.broken.append(place)
         except OSError:
-            # A folder that can be listed may not be entered; then it is the one to name, not what lies in it.
+            # If a folder can be listed but not entered, name it instead of everything in it.
             closed = place if os.path.isdir(place) else place.parent  # noqa: PTH112 - Path.is_dir raises too
             found.unreadable += [closed] if closed not in found.unreadable else []
     return found
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of that name is none of the user's own."""
+    """Tell whether a name is hidden or that of an operating system's file."""
     return name.startswith(".") or name in JUNK
 
 

@@ -25,7 +25,7 @@ GOOD, DEFECT = "good", "defect"
 """Defect types in layouts where only the masks tell normal from anomalous images."""
 
 MASK_NAME = re.compile(r"(?P<image>.+?)[ _.-](mask|masks|gt|label|seg|segmentation|ground[_-]?truth)", re.IGNORECASE)
-"""How masks are called that lie beside their images."""
+"""Names of masks that lie next to their images."""
 
 META_JSON = "meta.json"
 META_JSON_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
@@ -364,7 +364,7 @@ def read_text(path: Path) -> str:
 def on_disk(root: Path, name: str) -> Path:
     """Return the path below a root that a table means by a name, as it is spelt on the disk.
 
-    Tables are also made on Windows, with backslashes, on macOS, with letters in parts, and with absolute paths.
+    Tables may come from Windows, with backslashes, or macOS, with decomposed letters, and may hold absolute paths.
 
     Raises:
         DataError: If the name cannot be a path here.
@@ -441,7 +441,7 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder by name, without hidden files; what is left out without a word would make numbers wrong."""
+    """List a folder by name, without hidden files. Skipping an unreadable one silently would make numbers wrong."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -454,13 +454,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _refuse_masks_among(images: Iterable[Path], root: Path) -> None:
-    """Refuse masks that lie beside their images, because they would count as images of their own."""
+    """Refuse masks that lie next to their images, because they would count as images themselves."""
     places = set(images)
     names = {path.with_suffix("") for path in places}
     masks = sorted(path for path in places if (image := image_of_mask(path)) is not None and image in names)
     if masks:
         msg = (
-            f"{len(masks)} files below {shown(root)} look like masks that lie beside their images, and would count as "
+            f"{len(masks)} files below {shown(root)} look like masks next to their images, and would count as "
             f"images: {', '.join(shown(path.relative_to(root)) for path in masks[:3])}{', ...' * (len(masks) > 3)}. "
             f"Move masks to a folder of their own (ground_truth/TYPE), or rename what is no mask."
         )

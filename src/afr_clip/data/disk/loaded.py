@@ -78,13 +78,13 @@ def load_dataset(spec: DatasetSpec) -> LoadedDataset:
 
 
 def _warn_of_few_bits(samples: Sequence[AnomalySample]) -> None:
-    """Warn once if 16-bit images use so few bits that they are read dark; the first one tells."""
+    """Warn once if the first 16-bit image uses so few bits that such images are read dark."""
     for sample in samples:
         if has_16_bits(sample.image_path):
             try:
                 picture = decode_picture(sample.image_path)
             except DataError:
-                return  # whoever reads it says so
+                return  # reported when the image is read
             if picture.is_deep and picture.num_bits <= FEW_BITS:
                 logger.warning(
                     "%s has 16 bits per pixel and uses %d of them, so it is read dark. Scale such images to 16 bits.",
@@ -126,7 +126,7 @@ def _sha256(path: Path, *, whole: bool = True) -> str:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was met on the way to photographs and is none.
+    """What was found next to photographs and is not scored.
 
     Attributes:
         kinds: Files of kinds that are not read, by kind.
@@ -162,7 +162,7 @@ class LeftOut:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what is rightly left out."""
+        """Sentences about what is left out on purpose."""
         notes = []
         if self.kinds:
             kinds = "; ".join(f"{len(paths)} {kind} ({self._named(paths)})" for kind, paths in self.kinds.items())
@@ -193,8 +193,8 @@ class Photographs:
 def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     """List photographs without ground truth, for prediction.
 
-    Links are followed. The same photograph is listed only once, whatever leads to it, and never one that an earlier
-    run wrote.
+    Links are followed. A photograph is listed only once, however many links lead to it; pictures that an earlier run
+    wrote are left out.
 
     Args:
         images: Files, and folders that are searched with all their subfolders.
@@ -207,7 +207,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     Raises:
         MissingDataError: If a path does not exist, or there is no photograph at all.
     """
-    # Names that lead upwards depend on where links lead; others are kept as they were typed.
+    # A path with ".." depends on where links lead, so it is resolved; others stay as they were typed.
     places = [path.resolve() if ".." in path.parts else path.absolute() for path in images]
     for place, path in zip(places, images, strict=True):
         if not os.path.lexists(place):
@@ -228,7 +228,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
         elif path in given or _is_picture(path):
             kinds[suffix or "files without a suffix"].append(path)
     root = Path(os.path.commonpath([place if place.is_dir() else place.parent for place in places]))
-    # Masks that lie beside their images; whoever names one means it.
+    # Masks next to their images are left out, unless they were named themselves.
     names = {path.with_suffix("") for path in paths}
     masks = tuple(path for path in paths if path not in given and image_of_mask(path) in names)
     paths = [path for path in paths if path not in masks]
@@ -279,11 +279,11 @@ OTHER_KINDS: Mapping[str, str] = {
     }.items()
     for suffix in suffixes.split()
 }
-"""Files that may hold photographs, and are not read."""
+"""Kinds of files that may hold photographs but are not read, by suffix."""
 
 
 def _is_picture(path: Path) -> bool:
-    """Tell whether a file starts as those do that are read, whatever its name."""
+    """Tell from its first bytes whether a file is of a kind that is read."""
     try:
         with path.open("rb") as file:
             start = file.read(12)

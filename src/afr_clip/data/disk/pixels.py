@@ -28,16 +28,16 @@ SIDEWAYS = (5, 6, 7, 8)
 """Values of the EXIF orientation that exchange height and width."""
 
 THINNEST = 100
-"""How many times longer than the other one side may be before a word is due."""
+"""How many times longer than the other one side may be without a warning."""
 
 NEARLY_FULL = 0.9
 """Share of a picture above which its mask may be inverted."""
 
 FEW_PIXELS, MOST_GROWTH = 1 << 24, 4
-"""An image on its way to another size may have so many pixels, or so many times those of the larger of both sizes."""
+"""Bounds for an intermediate image while resizing: pixels, and times those of the larger of both sizes."""
 
 LONGEST_SIDE, FINEST_FILTER = 1 << 17, 64
-"""Longest side that is filtered as it is, in pixels and in pixels per pixel of the result."""
+"""Longest side that is filtered directly, in pixels and in pixels per pixel of the result."""
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -146,7 +146,7 @@ def _steps(stored: tuple[int, int], size: tuple[int, int]) -> list[tuple[int, in
 
 
 def _without_excess(image: UInt8[Tensor, "3 _ _"], size: int, axis: int) -> UInt8[Tensor, "3 _ _"]:
-    """Average neighbours along an axis that is so long that the filter's weights would take more than the image."""
+    """Average neighbours along an axis so long that the filter's weights would need more memory than the image."""
     length, most = image.shape[axis], max(LONGEST_SIDE, FINEST_FILTER * size)
     if length <= most:
         return image

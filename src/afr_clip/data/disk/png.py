@@ -1,4 +1,4 @@
-"""The chunks of a PNG file: whether they are whole, and the same picture without what is not needed."""
+"""The chunks of a PNG file: check that they are complete, and leave out those that decoding does not need."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples per pixel of each colour type: grey, RGB, palette, grey with alpha, RGB with alpha."""
 
 NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
-"""The chunks that say what is to be seen. Text and colour profiles may be as large as they like."""
+"""The chunks with the picture. Others, such as text, are left out, so that their size does not matter."""
 
 END = b"\0\0\0\0IEND\xaeB`\x82"
 

@@ -1,6 +1,6 @@
 """Loading processes.
 
-They ignore stop signals, get by with little shared memory, and if one is lost, the image that it was reading is known.
+They ignore stop signals and work with little shared memory. If one is lost, the error names the image it was reading.
 """
 
 import logging
@@ -103,7 +103,7 @@ def copies_batches(num_workers: int, batch_bytes: int) -> bool:
     try:
         free = shutil.disk_usage(SHARED_MEMORY).free if num_workers else math.inf
     except OSError:
-        return False  # another system, with other ways
+        return False  # not Linux
     if free < LEAST_SHARED:
         msg = (
             f"Loading processes need shared memory, but {SHARED_MEMORY} has only {free / 1e3:.0f} kB free for "

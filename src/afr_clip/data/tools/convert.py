@@ -96,7 +96,7 @@ def _write_image(sample: AnomalySample, picture: Picture, folder: Path, place: P
 
 
 def _is_plain(path: Path, picture: Picture) -> bool:
-    """Tell whether Pillow, without any care, reads the same pixels from a file as this project."""
+    """Tell whether plain Pillow reads the same pixels from a file as this project."""
     if picture.orientation != 1 or picture.is_deep:
         return False
     try:

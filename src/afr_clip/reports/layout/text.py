@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -140,6 +141,12 @@ def _latex_groups(grid: Grid) -> list[str]:
         rules += [rf"\cmidrule(lr){{{column}-{column + num - 1}}}"] if name else []
         column += num
     return [_latex_row(cells), "".join(rules)] if rules else []
+
+
+def terminal(width: int = 160) -> Console:
+    """Return a console for standard output, of a fixed width where that is a file or pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 def to_rich(grids: Sequence[Grid], title: str) -> Table:

@@ -53,7 +53,7 @@ class MapWriter:
 
 
 SUFFIXES = (".png", ".tiff", ".jpg")
-"""Of the files that are written for an image."""
+"""Suffixes of the files that are written for an image."""
 
 LONGEST_STEM = LONGEST_NAME - 15
 """Bytes of a file name without its suffix."""

@@ -1,7 +1,8 @@
 """What the JSON files of runs and sweeps hold, and the one reader that checks it.
 
-The classes name the keys that a reader of ours looks up and the kind of each value. A key with a default may be missing
-from a file, and one that no class names may hold anything.
+The classes name the keys that our readers look up and the kind of each value. A key with a default may be missing from
+a file, and a key that no class names may hold anything. There are several views of a manifest and of results, because
+older versions and stopped runs lack keys that only some readers need.
 """
 
 import json
@@ -17,13 +18,13 @@ LARGEST = 64 * 2**20
 """Bytes of the largest file that is read; a record of a hundred categories has half a megabyte."""
 
 LARGEST_NUMBER = 1e100
-"""So that sums and products of what is read stay finite."""
+"""Bound for numbers, so that sums and products of them stay finite."""
 
 DEEPEST = 40
-"""Lists and dictionaries inside each other."""
+"""Deepest nesting of lists and objects."""
 
 NUM_NAMED = 3
-"""Faults of a file that are named; the others are counted."""
+"""Most faults that an error names; the others are counted."""
 
 
 class RecordError(ValueError):

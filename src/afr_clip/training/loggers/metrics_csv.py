@@ -74,7 +74,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_ahead(self, metrics: Mapping[str, float], step: int) -> None:
-        """Append what will be logged next, before something that must not be on disk without it."""
+        """Append values that Lightning logs next, ahead of a checkpoint that must not be on disk without them."""
         self.log_metrics(metrics, step)
         self._ahead = {(str(metrics[EPOCH]), str(step), key) for key in metrics}
 

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
@@ -153,6 +154,20 @@ def shown(name: str | Path) -> str:
 def shown_below(root: Path, path: Path) -> str:
     """Return the path below a root as `shown` gives it; the whole path if it lies elsewhere."""
     return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def for_shell(word: str) -> str:
+    """Write a word so that a shell hands it on unchanged, in characters that a terminal shows.
+
+    Example:
+        >>> print(for_shell("run_dir=Haselnüsse (Los 7)"), for_shell("run_dir=outputs/nuts"))
+        run_dir='Haselnüsse (Los 7)' run_dir=outputs/nuts
+    """
+    name, equals, rest = word.partition("=")
+    if equals and re.fullmatch(r"[\w.]+", name):
+        return f"{name}={for_shell(rest)}"
+    text = shown(word)
+    return text if re.fullmatch(r"[\w@%+:,./=\[\]-]*", text) else shlex.quote(text)
 
 
 def in_one_line(text: str) -> str:

@@ -137,7 +137,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(run, tmp_path, capsys, monkeypatch):
-    photographs, whole, predicted = tmp_path / "photographs", tmp_path / "whole", tmp_path / "predicted"
+    photographs, whole, predicted = tmp_path / "photographs", tmp_path / "whole", tmp_path / "predicted (2)"
     photographs.mkdir()
     for i in range(10):
         pixels = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
@@ -153,7 +153,9 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(r
     assert run(*predict, f"run_dir={predicted}") == 1
     said = capsys.readouterr().err
     assert f"error: 1 of 10 photographs could not be scored: 3.png ({broken} " in said
-    assert f"The 9 others are in scores.csv. The same command with run_dir={predicted} resume=true scores only" in said
+    assert (
+        f"The 9 others are in scores.csv. The same command with run_dir='{predicted}' resume=true scores only" in said
+    )
     assert [row["image"] for row in rows(predicted / "failed.csv")] == ["3.png"]
     others = {
         name: content for name, content in contents(whole).items() if not name.endswith((".csv", "/3.png", "/3.jpg"))

@@ -29,6 +29,7 @@ from afr_clip.processes.signals import (
     Stopped,
     end_with,
     forget_run,
+    how_to_resume,
     interrupted,
     stoppable,
 )
@@ -94,7 +95,7 @@ class CommandLine(argparse.ArgumentParser):
             advice = f" Write {near[0]}." if near else f" It takes {', '.join(known) or 'no options'}."
             return f"{unknown[1]} is not known to {self.prog}.{advice}"
         if missing := re.match(r"the following arguments are required: (.*)", message):
-            return f"{self.prog} needs {missing[1]}, got nothing for it."
+            return f"{self.prog} needs {missing[1]}, got nothing."
         if value := re.match(r"argument (.+): expected (.*)", message):
             return f"{value[1]} needs {'a value' if value[2] == 'one argument' else value[2]}, got nothing after it."
         return f"The command line is wrong: {message}."
@@ -195,7 +196,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"The disk is full: {error.filename or 'the results'} could not be written. "
-            "Free some space and run again; files already written are complete."
+            f"Files already written are complete. Free some space. {how_to_resume()}"
         )
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."

@@ -13,7 +13,7 @@ from afr_clip.config.nodes import (
     TrainConfig,
 )
 from afr_clip.config.plan import expanded_images, named_checkpoint
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 from afr_clip.reports.record.run_folder import holds_run
 from afr_clip.settings import DatasetSettings
 
@@ -67,7 +67,7 @@ def _faults_of_checkpoint(name: str) -> Iterator[str]:
             return
         inside = sorted(path.glob("*/checkpoints/last.ckpt"))
         advice = (
-            f"One of the runs in it has: write checkpoint={shown(inside[0].parents[1])}."
+            f"One of the runs in it has: write {for_shell(f'checkpoint={inside[0].parents[1]}')}."
             if inside
             else "Name the folder of a training, or checkpoint=pocket for the model that ships with the package."
         )

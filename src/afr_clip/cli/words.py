@@ -25,7 +25,7 @@ from afr_clip.cli.command import CommandLineError
 from afr_clip.config.axes import quoted
 from afr_clip.config.keys import ALIASES, Key, groups_of, is_node, key_of, keys_of, nearest
 from afr_clip.config.nodes import COMMANDS
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 
 POSITIONAL = {"predict": "images", "evaluate": "checkpoint", "diagnose": "run_dir"}
 """The key that a word without ``=`` stands for."""
@@ -167,17 +167,17 @@ def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> N
     is_key = bool(key_of(command, name)) or name in groups_of(command)
     if rest and (rest[0] == "=" or (is_key and rest[0].startswith("="))):
         value = " ".join(rest[1:2]) if rest[0] == "=" else rest[0][1:]
-        written = f"{shown(name)}={_for_shell(value)}"
+        written = f"{shown(name)}={for_shell(value)}"
         msg = f"There must be no space around =, got {shown(name)} = {shown(value)}. Write {written}."
         raise CommandLineError(msg)
     spaced = re.fullmatch(r"\s*([\w.]+)\s+=\s*(.*)|\s*([\w.]+)\s*=\s+(.*)", word, re.DOTALL)
     if spaced:
         name, value = (spaced[1], spaced[2]) if spaced[1] else (spaced[3], spaced[4])
-        msg = f"There must be no space around =, got {shown(word)}. Write {name}={_for_shell(value)}."
+        msg = f"There must be no space around =, got {shown(word)}. Write {name}={for_shell(value)}."
         raise CommandLineError(msg)
     colon = re.fullmatch(r"([\w.]+):\s*(.*)", word, re.DOTALL)
     if colon and (key_of(command, colon[1]) or colon[1] in groups_of(command)) and not os.path.lexists(word):
-        msg = f"A value follows =, not a colon, got {shown(word)}. Write {colon[1]}={_for_shell(colon[2] or 'VALUE')}."
+        msg = f"A value follows =, not a colon, got {shown(word)}. Write {colon[1]}={for_shell(colon[2] or 'VALUE')}."
         raise CommandLineError(msg)
     if is_key and not os.path.lexists(word):
         is_switch = (key_of(command, name) or Key(str)).kind is bool
@@ -188,7 +188,7 @@ def _refuse_slip(command: str, word: str, before: str, rest: Sequence[str]) -> N
         both = f"{value_before} {word}"
         msg = (
             f"{shown(word)} stands alone after {key_before}={shown(value_before)}. If they belong together, quote "
-            f"them: {key_before}={_for_shell(both)}."
+            f"them: {key_before}={for_shell(both)}."
         )
         raise CommandLineError(msg)
     if command not in POSITIONAL or (word.startswith(("=", "[", "{")) and not os.path.lexists(word)):
@@ -272,7 +272,7 @@ def _read_override(command: str, word: str, is_multirun: bool, rest: list[str]) 
         return _readable(name, value, word)
     follows = rest[0] if rest and "=" not in rest[0] and rest[0][:1] not in ("-", "+", "~", "") else None
     if not value and follows and (name == POSITIONAL.get(command) or not os.path.lexists(follows)):
-        msg = f"There must be no space after =, got {name}= {shown(rest[0])}. Write {name}={_for_shell(rest[0])}."
+        msg = f"There must be no space after =, got {name}= {shown(rest[0])}. Write {name}={for_shell(rest[0])}."
         raise CommandLineError(msg)
     if value.startswith("[") and not _is_balanced(value) and rest:
         _refuse_broken_list(name, value, rest)
@@ -296,7 +296,7 @@ def _readable(name: str, value: str, word: str) -> str:
     try:
         _parsed(word)
     except HydraException:
-        quoted = _for_shell(f"{name}={as_text(value)}")
+        quoted = for_shell(f"{name}={as_text(value)}")
         msg = f"The value of {name} cannot be read, got {shown(value)}. Put it in quotes: {quoted}."
         raise CommandLineError(msg) from None
     return word
@@ -319,7 +319,7 @@ def _require_known(command: str, name: str, value: str, word: str) -> Key | None
             value = "cpu" if value.lower() in ("false", "0", "-1") else "gpu"
         whole = f"[{value}]" if known and known.is_list and not value.startswith("[") else value
         replaced = f"{near[0]}={whole}" if "=" in word else f"~{near[0]}"
-        advice = f"Did you mean {near[0]}? Write {_for_shell(replaced)}."
+        advice = f"Did you mean {near[0]}? Write {for_shell(replaced)}."
     elif near:
         advice = f"Did you mean one of {', '.join(near)}?"
     elif name.rpartition(".")[2].startswith("_"):
@@ -475,12 +475,3 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
     if key.kind is bool:
         return f"Write {name}=true or {name}=false."
     return f"Write {name}={example}."
-
-
-def _for_shell(value: str) -> str:
-    """Quote a word for the shell, in characters that a terminal can show."""
-    name, equals, rest = value.partition("=")
-    if equals and re.fullmatch(r"[\w.]+", name):
-        return f"{name}={_for_shell(rest)}"
-    text = shown(value)
-    return text if re.fullmatch(r"[\w@%+:,./=\[\]-]*", text) else shlex.quote(text)

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from afr_clip.files import for_shell, shown
 from afr_clip.processes.place import is_first
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def note_run(folder: Path, *, repeats: bool = False) -> None:
     global _resuming  # noqa: PLW0603 - a process does one thing
     if _resuming is _NO_RUN:
         option = "" if repeats else " resume=true"
-        _resuming = f"The run is in {folder}; the same command with run_dir={folder}{option} resumes it."
+        _resuming = (
+            f"The run is in {shown(folder)}; the same command with {for_shell(f'run_dir={folder}')}{option} resumes it."
+        )
 
 
 def forget_run() -> None:

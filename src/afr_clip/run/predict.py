@@ -21,7 +21,7 @@ from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.files import from_cell, natural_order, shown_below
+from afr_clip.files import for_shell, from_cell, natural_order, shown_below
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.reports.layout.text import terminal
@@ -92,7 +92,9 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         finish_run(run.folder)
         faults = [*_describe(writer.failed, len(plan.images)), *listed.left_out.faults]
         if faults:
-            again = f"The same command with run_dir={run.folder} resume=true scores only what is missing."
+            again = (
+                f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
+            )
             msg = f"{' '.join(faults)} {again}"
             raise IncompletePredictionError(msg)
 
@@ -200,10 +202,8 @@ def _describe(failed: Mapping[str, str], number: int) -> list[str]:
     named = "; ".join(f"{image} ({reason.rstrip('.')})" for image, reason in list(failed.items())[:NUM_NAMED])
     more = f"; {FAILED} lists all" if len(failed) > NUM_NAMED else ""
     others = number - len(failed)
-    return [
-        f"{len(failed)} of {number} photographs could not be scored: {named}{more}. "
-        f"{'None' if not others else f'The {others} others'} {'is' if not others else 'are'} in scores.csv."
-    ]
+    rest = {0: "None is", 1: "The other one is"}.get(others, f"The {others} others are")
+    return [f"{len(failed)} of {number} photographs could not be scored: {named}{more}. {rest} in scores.csv."]
 
 
 def _print_highest(rows: Sequence[ImageRow]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
-from afr_clip.files import natural_order, shown_below
+from afr_clip.files import for_shell, natural_order, shown_below
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import gathered
@@ -57,7 +57,10 @@ def score_targets(
     if scored or not names:
         _write(run, scored)
     if not names:
-        logger.info("There is no target to score. Next: afr-clip evaluate checkpoint=%s dataset=NAME", run.folder)
+        logger.info(
+            "There is no target to score. Next: afr-clip evaluate %s dataset=NAME",
+            for_shell(f"checkpoint={run.folder}"),
+        )
     for name in names:
         if name in scored:
             logger.info("%s was already scored on the same images with the same weights; its results are kept.", name)

@@ -106,14 +106,14 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
         (
             OSError(errno.ENOSPC, "No space left on device", "results.csv"),
             1,
-            "The disk is full: results.csv could not be written. Free some space and run again; files already written "
-            "are complete.",
+            "The disk is full: results.csv could not be written. Files already written are complete. Free some space. "
+            "Nothing was begun that could be resumed; run the same command again.",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "The disk is full: the results could not be written. Free some space and run again; files already written "
-            "are complete.",
+            "The disk is full: the results could not be written. Files already written are complete. Free some space. "
+            "Nothing was begun that could be resumed; run the same command again.",
         ),
         (KeyError("a"), 1, "Unexpected KeyError: 'a'. Run again with --debug and report what it shows."),
         (ValueError(), 1, "Unexpected ValueError: . Run again with --debug and report what it shows."),

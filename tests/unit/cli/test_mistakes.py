@@ -136,7 +136,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ("diagnose nowhere", 2, "is not a directory. Write afr-clip diagnose RUN."),
         ("report --output here", 2, "Write --out. The usage is afr-clip report [-h] [--out DIR] [RUN ...]."),
         ("datasets chek visa", 2, "The word after afr-clip datasets must be one of list, show, check, convert, "),
-        ("dashboard", 2, "afr-clip dashboard needs sync | rebuild | build, got nothing for it. The usa"),
+        ("dashboard", 2, "afr-clip dashboard needs sync | rebuild | build, got nothing. The usa"),
         ("predict photos category=cap --hepl", 2, "is not an option of predict. Did you mean --help?"),
         (
             "predict photos category=cap ouput=here",

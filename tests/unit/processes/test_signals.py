@@ -51,6 +51,9 @@ def test_a_stop_is_an_exit_that_says_what_asked_what_is_saved_and_how_to_go_on()
             str(stopped) == f"{said} The run is in runs/a; the same command with run_dir=runs/a resume=true resumes it."
         )
         assert interrupted().endswith(how_to_resume())
+        forget_run()
+        note_run(Path("runs/Los (7)"))
+        assert "the same command with run_dir='runs/Los (7)' resume=true resumes it" in how_to_resume()
     finally:
         forget_run()
     assert "runs/a" not in str(stopped)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from afr_clip.cli.command import CommandLine, CommandLineError, run_command
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 
 
 def main() -> None:
@@ -18,13 +18,17 @@ def main() -> None:
     from afr_clip.data.disk.decode import MAX_PIXELS  # noqa: PLC0415
     from afr_clip.data.disk.layouts import DATASETS  # noqa: PLC0415
     from afr_clip.data.disk.reading import DatasetSpec  # noqa: PLC0415
+    from afr_clip.data.errors import MissingDataError  # noqa: PLC0415
 
     if chosen.verb == "list":
         datasets.list_datasets(chosen.data_dir)
         return
     if chosen.name not in DATASETS:
         near = get_close_matches(chosen.name, DATASETS, n=1)
-        advice = f"Did you mean {near[0]}?" if near else "Run `list` for details."
+        advice = f"Did you mean {near[0]}?" if near else "See afr-clip datasets list."
+        if Path(chosen.name).is_dir() and chosen.verb in ("check", "convert"):
+            own = f"afr-clip datasets {chosen.verb} folder --root {for_shell(chosen.name)}"
+            advice = f"For a folder of your own write {own}."
         msg = f"NAME must be one of {', '.join(DATASETS)}, got {shown(chosen.name)}. {advice}"
         raise CommandLineError(msg)
     if chosen.verb == "show":
@@ -34,10 +38,14 @@ def main() -> None:
     else:
         categories = None if chosen.categories is None else tuple(chosen.categories)
         spec = DatasetSpec(chosen.name, chosen.name, chosen.root, categories, data_dir=chosen.data_dir)
-        if chosen.verb == "convert":
-            datasets.convert(spec, chosen.to)
-        elif not datasets.check(spec, is_part=chosen.part, max_pixels=chosen.max_pixels or MAX_PIXELS):
-            sys.exit(1)
+        try:
+            if chosen.verb == "convert":
+                datasets.convert(spec, chosen.to)
+            elif not datasets.check(spec, is_part=chosen.part, max_pixels=chosen.max_pixels or MAX_PIXELS):
+                sys.exit(1)
+        except MissingDataError as error:  # it names the keys of the other commands
+            msg = str(error).replace("data_dir=DIR", "--data-dir DIR").replace("dataset.root=DIR", "--root DIR")
+            raise MissingDataError(msg) from error
 
 
 def build_parser(folder: str | None) -> CommandLine:

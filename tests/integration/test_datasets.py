@@ -47,6 +47,14 @@ def test_show_of_an_unknown_dataset_names_the_known_ones(run, capsys):
     assert capsys.readouterr().err.startswith("error: NAME must be one of mvtec_ad, visa, btad, mpdd, ksdd")
 
 
+def test_check_of_a_folder_of_ones_own_says_how_it_is_written(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my parts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run("datasets", "check", "my parts") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("For a folder of your own write afr-clip datasets check folder --root 'my parts'.\n")
+
+
 def test_check_ends_with_a_verdict_and_an_exit_code(run, tmp_path, capsys):
     root = OFFICIAL["btad"](tmp_path / "BTAD", PART)
     assert run("datasets", "check", "btad", "--data-dir", str(tmp_path)) == 1
@@ -127,17 +135,26 @@ def test_a_hostile_archive_writes_nothing_and_ends_in_one_sentence(run, tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["btad.zip", "data"]
 
 
-@pytest.mark.parametrize("words", [(), ("chekc",), ("check",), ("convert", "btad"), ("unpack", "btad")])
-def test_a_command_line_that_does_not_fit_ends_with_2(run, words, capsys):
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ((), "afr-clip datasets needs list | show | check | convert | unpack, got nothing."),
+        (("chekc",), "The word after afr-clip datasets must be one of list, show, check, convert, unpack, got chekc."),
+        (("check",), "afr-clip datasets check needs NAME, got nothing."),
+        (("convert", "btad"), "afr-clip datasets convert needs --to, got nothing."),
+        (("unpack", "btad", "--data-dir", "data"), "afr-clip datasets unpack needs ARCHIVE, got nothing."),
+    ],
+)
+def test_a_command_line_that_does_not_fit_ends_with_2(run, words, answer, capsys):
     assert run("datasets", *words) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: The command line is wrong: ")
+    assert said.startswith(f"error: {answer}")
     assert "The usage is afr-clip datasets" in said
 
 
 def test_without_a_data_folder_unpack_asks_for_one(run, tmp_path: Path, capsys):
     assert run("datasets", "unpack", "btad", str(tmp_path / "a.zip")) == 2
-    assert "required: --data-dir" in capsys.readouterr().err
+    assert "afr-clip datasets unpack needs --data-dir, got nothing." in capsys.readouterr().err
 
 
 def test_unpack_knows_no_folder_for_data_of_ones_own(run, tmp_path: Path, capsys):

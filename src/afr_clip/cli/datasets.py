@@ -16,7 +16,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.tools.archives import unpack_archives
 from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
 from afr_clip.data.tools.convert import write_meta_json
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 
 NO_TERMINAL_WIDTH = 160
 """Columns of a table that is written to a file or a pipe."""
@@ -84,7 +84,10 @@ def check(spec: DatasetSpec, *, is_part: bool, max_pixels: int) -> bool:
         )
     total = sum_counts(found.counts)
     table.add_section()
-    table.add_row("all", str(total.normal), str(total.anomalous), _count(dataset_row(spec.layout).total))
+    published = dataset_row(spec.layout).total
+    if spec.categories is not None:
+        published = sum_counts(found.published) if found.published else None
+    table.add_row("all", str(total.normal), str(total.anomalous), _count(published))
     _console().print(table)
     for finding in found.findings:
         sys.stdout.write(f"{'fault' if finding.is_fault else 'note '}  {finding.text}\n")
@@ -100,7 +103,7 @@ def convert(spec: DatasetSpec, target: Path) -> None:
         sys.stdout.write(
             "note: meta.json cannot store the words for prompts; they will be the names of the categories.\n"
         )
-    sys.stdout.write(f"converted: {target}  (dataset=meta_json dataset.root={target})\n")
+    sys.stdout.write(f"converted: {target}  (dataset=meta_json {for_shell(f'dataset.root={target}')})\n")
 
 
 def unpack(name: str, archives: Sequence[Path], data_dir: Path) -> None:

@@ -23,7 +23,7 @@ from afr_clip.config.nodes import COMMANDS, EvaluateConfig, PredictConfig, confi
 from afr_clip.config.plan import group_options
 from afr_clip.config.trusted import refuse_untrusted
 from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import SpokenExit
 from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError
@@ -243,6 +243,11 @@ def _unknown_choice(group: str, name: object, known: Sequence[str]) -> str:
     if name is None or name == "":
         got = "null" if name is None else "nothing"
         return f"{group} must name a choice, got {got}. Leave {group}= out, or write {group}={' or '.join(known[:2])}."
+    if group == "dataset" and ("/" in str(name) or Path(str(name)).is_dir()):
+        return (
+            f"There is no dataset={shown(str(name))}. For a folder of your own write dataset=folder "
+            f"{for_shell(f'dataset.root={name}')}."
+        )
     plain = str(name).replace("_", "").replace("-", "").lower()
     near = [one for one in known if one.replace("_", "") == plain] or get_close_matches(str(name), known, cutoff=0.5)
     advice = f"Did you mean {group}={near[0]}? " if near else ""

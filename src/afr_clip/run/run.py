@@ -112,7 +112,10 @@ def start_run(job: Job) -> Run:
     if isinstance(job, TrainingJob):
         run.manifest["effective_batch_size"] = job.data.batch_size * job.trainer.accumulate_grad_batches
     if resume and earlier is None:
-        logger.warning("resume=true found no run in %s. This one starts from the beginning.", job.folder)
+        logger.warning(
+            "resume=true found no run in %s, so this one starts afresh. Name the run to continue: run_dir=DIR.",
+            job.folder,
+        )
     if earlier is not None:
         history = [
             *earlier.get("resumed_from", []),

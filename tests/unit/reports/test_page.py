@@ -297,7 +297,7 @@ def test_every_header_and_row_has_its_scope_and_every_picture_its_text(make_run)
 def test_a_page_says_when_its_numbers_are_not_the_papers_models(make_run, changed, is_random, is_another):
     text = read(make_run(backbone=BACKBONE | changed))
     assert ("say nothing about the method" in text) is ('class="notice"' in text) is is_random
-    assert ("It is not that of the published ones" in text) is is_another
+    assert ("the published ones were measured with ViT-L-14-336" in text) is is_another
     assert ("vit_b_16 (ViT-B-16-quickgelu)" in text) is (changed.get("name") == "vit_b_16")
 
 

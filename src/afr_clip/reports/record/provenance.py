@@ -58,7 +58,7 @@ def backbone_notices(backbone: Mapping[str, Any], module: str) -> list[tuple[str
     if not is_published_backbone(backbone, module):
         published = PUBLISHED_ARCHITECTURES.get(module, PAPER_ARCHITECTURE)
         note = (
-            f"The backbone {name} produced these numbers. It is not that of the published ones, which is {published}."
+            f"These numbers were measured with the backbone {name}; the published ones were measured with {published}."
         )
         notices.append(("", note))
     return notices

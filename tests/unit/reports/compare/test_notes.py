@@ -28,7 +28,7 @@ def test_a_backbone_is_warned_of_once_for_all_settings_it_concerns(tmp_path):
     assert warning == "Random weights."
     label = "AFR-CLIP (tiny, random weights)"
     assert random.endswith(f"Concerns {label}: loss.image_weight=0.0; {label}: loss.image_weight=1.0.")
-    assert "It is not that of the published ones" in another
+    assert "the published ones were measured with ViT-L-14-336" in another
 
 
 def test_what_is_not_a_published_test_split_is_named_with_what_it_lacks(tmp_path):

@@ -68,7 +68,7 @@ def fitted(name: str, most: int) -> str:
 
     Example:
         >>> fitted("bolt.png", 255), fitted("b" * 300, 30)
-        ('bolt.png', 'bbbbbbbbbbbbbbbbb~98d7ef57f6d7')
+        ('bolt.png', 'bbbbbbbbbbbbbbbbb~dccc1450d6fc')
     """
     whole = os.fsencode(name)
     if len(whole) <= most:

@@ -183,6 +183,9 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
     return spoken
 
 
+_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+
+
 def describe(error: Exception) -> str:
     """Describe an error in plain words.
 
@@ -193,16 +196,26 @@ def describe(error: Exception) -> str:
         return _describe_config_error(error)
     if isinstance(error, AssertionError) and _is_bad_command_line(error):  # OmegaConf's, and it does not name the key
         return "A typed key belongs to a group that is null. Choose the group too, for example logger=wandb."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno is not None:
+        return _describe_os_error(error)
+    if isinstance(error, ValueError | FileNotFoundError) and str(error):
+        return str(error)
+    # PyTorch's own kind of error is a RuntimeError too, and a CPU has no kind of its own.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return (
+            "There is not enough memory. Choose a smaller data.batch_size (in training), data.eval_batch_size (in "
+            "scoring) or backbone.image_size."
+        )
+    return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
+
+
+def _describe_os_error(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
         return (
             f"The disk is full: {error.filename or 'the results'} could not be written. "
             f"Files already written are complete. Free some space. {how_to_resume()}"
         )
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
-    if isinstance(error, ValueError | FileNotFoundError) and str(error):
-        return str(error)
-    return f"Unexpected {type(error).__name__}: {error}. Run again with {DEBUG_SWITCH} and report what it shows."
+    return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
 
 
 def _sentence(error: Exception) -> str:

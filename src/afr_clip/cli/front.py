@@ -118,7 +118,7 @@ def _checked(command: str, typed: Typed) -> tuple[Path, bool] | None:
 
 def _refuse_needless_checkpoint(settings: EvaluateConfig | PredictConfig, overrides: Sequence[str]) -> None:
     is_typed = any(override.lstrip("+").startswith("checkpoint=") for override in overrides)
-    if is_typed and not settings.module.network.needs_checkpoint:
+    if is_typed and settings.checkpoint is not None and not settings.module.network.needs_checkpoint:
         msg = (
             f"module={settings.module.name} takes no checkpoint, because it has nothing to train or has published "
             f"weights, got {settings.checkpoint}. Leave out checkpoint= or module=."

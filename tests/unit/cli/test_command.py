@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra import errors
 
 from afr_clip.cli import command
@@ -114,6 +115,19 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
             1,
             "The disk is full: the results could not be written. Files already written are complete. Free some space. "
             "Nothing was begun that could be resumed; run the same command again.",
+        ),
+        *(
+            (
+                error,
+                1,
+                "There is not enough memory. Choose a smaller data.batch_size (in training), data.eval_batch_size (in "
+                "scoring) or backbone.image_size.",
+            )
+            for error in (
+                MemoryError(),
+                RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80000000512 bytes."),
+                torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            )
         ),
         (KeyError("a"), 1, "Unexpected KeyError: 'a'. Run again with --debug and report what it shows."),
         (ValueError(), 1, "Unexpected ValueError: . Run again with --debug and report what it shows."),

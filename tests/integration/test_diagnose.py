@@ -184,7 +184,7 @@ def test_what_cannot_be_diagnosed_is_one_sentence(run, own, trained, unseen, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda path, mode: False)
-        assert "is not writable" in said(run, capsys, str(own))[1]
+        assert "cannot be written to" in said(run, capsys, str(own))[1]
     with monkeypatch.context() as patch:
         patch.setattr("afr_clip.run.diagnose.has_text", lambda network: False)
         assert "module=afr_clip has no text to diagnose" in said(run, capsys, str(own), *LATER)[1]

@@ -94,7 +94,7 @@ def test_a_fault_in_one_process_ends_all_in_its_sentence(trees, run, tmp_path, c
     assert run("train", *typed) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert errors == [
-        f"error: {image} is not a valid image file (image file is truncated). Copy it again from its source."
+        f"error: {image} is not a valid image file (it ends too early). Copy it again from its source."
     ]
     assert time.monotonic() - started < 120
 

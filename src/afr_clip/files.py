@@ -9,7 +9,7 @@ import re
 import shlex
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -157,7 +157,7 @@ def shown_below(root: Path, path: Path) -> str:
 
 
 def for_shell(word: str) -> str:
-    """Write a word so that a shell hands it on unchanged, in characters that a terminal shows.
+    """Quote a word for the shell, in characters that a terminal can show.
 
     Example:
         >>> print(for_shell("run_dir=Haselnüsse (Los 7)"), for_shell("run_dir=outputs/nuts"))
@@ -168,6 +168,16 @@ def for_shell(word: str) -> str:
         return f"{name}={for_shell(rest)}"
     text = shown(word)
     return text if re.fullmatch(r"[\w@%+:,./=\[\]-]*", text) else shlex.quote(text)
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Write the first names for a sentence, and count the others.
+
+    Example:
+        >>> first_few(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def in_one_line(text: str) -> str:

@@ -177,7 +177,7 @@ def _rebuild(folder: Path, manifest: Mapping[str, Any], changed: Mapping[str, st
     run_id = write_id(folder / RUN_ID, secrets.token_hex(4))  # W&B never accepts the id of a deleted run again
     mirror = Mirror(Wandb, facts_of(folder, manifest, tags), list(read_metrics(folder / "metrics.csv")), **chosen)
     for path in sorted((folder / "figures").glob("*/*.png")):
-        if path.resolve().is_relative_to(folder):  # a link may lead to a file that is nobody's business
+        if path.resolve().is_relative_to(folder):  # a link could upload a file from elsewhere
             mirror.log_pictures(figure_key(path.parent.name, path.stem), [Picture(path)])
     mirror.publish(read_published(folder))
     mirror.close(succeeded=True)

@@ -153,7 +153,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in the base class
         """Return the stand-in of a known name.
 
-        Stand-ins are made anew for each call, because a pickle can set attributes of what it gets.
+        New stand-ins are made for each call, because a pickle can set attributes of what it gets.
         """
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]

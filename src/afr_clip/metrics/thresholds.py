@@ -19,7 +19,7 @@ NUM_BINS = 20
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and what it decides: whatever scores at least as high is reported as anomalous.
+    """A threshold, and what it decides: images that score at least as high are reported as anomalous.
 
     Attributes:
         category: ``None`` for all images of the dataset together.

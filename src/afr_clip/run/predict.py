@@ -21,7 +21,7 @@ from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.files import for_shell, from_cell, natural_order, shown_below
+from afr_clip.files import first_few, for_shell, from_cell, natural_order, shown_below
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.reports.layout.text import terminal
@@ -154,10 +154,9 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
     rows = {row.image: row for row in read_scores(run.folder) if is_done(row.image)} if before else {}
     changed = [name for name in rows if hashes.get(name) not in (before[name][1], "")]
     if changed:
-        gone = f"{', '.join(changed[:NUM_NAMED])}{', ...' if len(changed) > NUM_NAMED else ''}"
         msg = (
-            f"{len(changed)} photographs were changed or removed since they were scored: {gone}. Restore them, or "
-            f"choose another run_dir."
+            f"{len(changed)} photographs were changed or removed since they were scored: {first_few(changed)}. Restore "
+            f"them, or choose another run_dir."
         )
         raise RunFolderError(msg)
     write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), hashes[name]) for name in ordered))

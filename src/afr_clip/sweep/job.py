@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afr_clip.files import clean_name
+from afr_clip.files import clean_name, first_few
 from afr_clip.run.job import ProtocolJob, TrainingJob
 from afr_clip.settings import SearchSettings
-
-NUM_NAMED = 3
-"""Settings with the same fault that are named."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +54,16 @@ class Cell:
 
 
 def describe_faults(faults: Mapping[str, Sequence[str]]) -> str:
-    """Say in one line for each fault which settings cannot run because of it, by what is wrong.
+    """Describe each fault in one line, with the settings that cannot run because of it.
 
     Example:
         >>> print(describe_faults({"No data.": ["a", "b", "c", "d", "e"], "No stem.": ["f"]}))
         a, b, c and 2 more cannot run: No data.
         f cannot run: No stem.
     """
-    lines = []
-    for fault, settings in faults.items():
-        names = list(dict.fromkeys(settings))
-        more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-        lines.append(f"{', '.join(names[:NUM_NAMED])}{more} cannot run: {fault}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{first_few(list(dict.fromkeys(settings)))} cannot run: {fault}" for fault, settings in faults.items()
+    )
 
 
 @dataclass(frozen=True)

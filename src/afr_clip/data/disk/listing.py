@@ -19,7 +19,7 @@ from afr_clip.data.disk.decode import decode_mask
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
-from afr_clip.files import shown
+from afr_clip.files import first_few, shown
 
 GOOD, DEFECT = "good", "defect"
 """Defect types in layouts where only the masks tell normal from anomalous images."""
@@ -461,7 +461,7 @@ def _refuse_masks_among(images: Iterable[Path], root: Path) -> None:
     if masks:
         msg = (
             f"{len(masks)} files below {shown(root)} look like masks next to their images, and would count as "
-            f"images: {', '.join(shown(path.relative_to(root)) for path in masks[:3])}{', ...' * (len(masks) > 3)}. "
+            f"images: {first_few([shown(path.relative_to(root)) for path in masks])}. "
             f"Move masks to a folder of their own (ground_truth/TYPE), or rename what is no mask."
         )
         raise DataError(msg)

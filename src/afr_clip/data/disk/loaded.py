@@ -16,7 +16,7 @@ from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
-from afr_clip.files import natural_order, shown
+from afr_clip.files import first_few, natural_order, shown
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +178,9 @@ class LeftOut:
         return tuple(notes)
 
     def _named(self, paths: Sequence[Path]) -> str:
-        named = (path.relative_to(self.root) if path != self.root else path for path in paths[:NUM_SHOWN])
-        return ", ".join(map(shown, named)) + (", ..." if len(paths) > NUM_SHOWN else "")
+        return first_few(
+            [shown(path.relative_to(self.root) if path != self.root else path) for path in paths], NUM_SHOWN
+        )
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
         masks=masks,
     )
     if not paths:
-        where = ", ".join(map(shown, images[:NUM_SHOWN])) + (", ..." if len(images) > NUM_SHOWN else "")
+        where = first_few(list(map(shown, images)), NUM_SHOWN)
         msg = (
             f"images must name photographs or folders of them (png, jpg, bmp, tif, webp), but {where} contains none. "
             f"{' '.join((*left_out.faults, *left_out.notes)) or 'Check the path.'}"

@@ -26,13 +26,13 @@ from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_e
 from afr_clip.data.disk.rows.row import Count, DatasetRow
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
-from afr_clip.files import shown
+from afr_clip.files import first_few, shown
 
 INPUT_SIZE = 518
 """Side in pixels of the paper's input; defects that have no pixel left at this size are counted."""
 
 NUM_NAMED = 3
-"""Most files that a finding names."""
+"""Most reasons that a finding gives."""
 
 OTHER_NUMBERS = "Not the published numbers"
 """Start of the finding about an incomplete dataset."""
@@ -231,12 +231,12 @@ def _count_findings(counts: Mapping[str, Count], published: Mapping[str, Count],
             f.normal > n.normal or f.anomalous > n.anomalous
             for f, n in zip(found.values(), published.values(), strict=True)
         )
-        text = f"{OTHER_NUMBERS} of normal + anomalous images: {_some(differing)}."
+        text = f"{OTHER_NUMBERS} of normal + anomalous images: {first_few(differing)}."
         yield Finding(text, is_fault=has_more or not is_part)
     unknown = [shown(name) for name in sorted(counts.keys() - published.keys())] if published else []
     if unknown:
         yield Finding(
-            f"Categories that the published dataset does not have: {_some(unknown)}.",
+            f"Categories that the published dataset does not have: {first_few(unknown)}.",
             is_fault=True,
         )
 
@@ -265,7 +265,7 @@ def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterato
             if len(group) > 1 and (len({entry.is_anomalous for entry in group}) > 1) == is_fault
         ]
         if groups:
-            named = _some([" = ".join(shown(path.relative_to(root)) for path in group) for group in groups])
+            named = first_few([" = ".join(shown(path.relative_to(root)) for path in group) for group in groups])
             yield Finding(f"{sum(map(len, groups))} images {end}: {named}.", is_fault)
 
 
@@ -295,7 +295,7 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     if unread:
         names = {folder: "the top folder" if folder == root else shown(folder.relative_to(root)) for folder in unread}
         folders = [f"{names[folder]} ({number})" for folder, number in unread.most_common()]
-        yield Finding(f"Images that are not part of the dataset are skipped: {_some(folders)}.", is_fault=False)
+        yield Finding(f"Images that are not part of the dataset are skipped: {first_few(folders)}.", is_fault=False)
 
 
 def _left_out(root: Path, files: Sequence[Path], read: Collection[Path | None]) -> Iterator[Path]:
@@ -308,9 +308,4 @@ def _left_out(root: Path, files: Sequence[Path], read: Collection[Path | None]) 
 
 
 def _named(paths: Sequence[Path], root: Path) -> str:
-    return _some([shown(path.relative_to(root)) for path in paths])
-
-
-def _some(named: Sequence[str]) -> str:
-    rest = f" and {len(named) - NUM_NAMED} more" if len(named) > NUM_NAMED else ""
-    return ", ".join(named[:NUM_NAMED]) + rest
+    return first_few([shown(path.relative_to(root)) for path in paths])

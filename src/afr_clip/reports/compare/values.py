@@ -143,7 +143,7 @@ def find_json(folder: Path, faults: list[str] | None = None) -> list[Path]:
 
 
 def report_fault(path: Path, error: Exception, faults: list[str] | None) -> None:
-    """Keep what is wrong with a file as a sentence, or raise it where nobody keeps it."""
+    """Add what is wrong with a file to the faults, or raise it if they are not collected."""
     said = str(error)
     if isinstance(error, OSError):
         said = f"{shown(str(error.filename or path))} cannot be read: {error.strerror}. Check its permissions."

@@ -246,7 +246,7 @@ class GrowingScores:
         self._file = (folder / SCORES).open("ab", buffering=0)
 
     def append(self, rows: Iterable[ImageRow]) -> None:
-        """Add rows, which survive whatever ends this process from here on.
+        """Add rows, which survive a kill of this process from here on.
 
         Raises:
             OSError: If they cannot be written; then none of them is.

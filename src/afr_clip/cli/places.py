@@ -23,7 +23,9 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
     if isinstance(config, PredictConfig):
         for path in expanded_images(config.images):
             if not os.path.lexists(path):
-                yield f"images={shown(path)} does not exist.{_nearby(path)} Write images=FILE_OR_FOLDER."
+                several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
+                write = for_shell(f"images=[{path}]") if several else "images=FILE_OR_FOLDER"
+                yield f"images={shown(path)} does not exist.{_nearby(path)} Write {write}."
     if isinstance(config, EvaluateConfig | PredictConfig) and config.module.network.needs_checkpoint:
         if config.checkpoint is None:
             yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."

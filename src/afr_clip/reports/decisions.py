@@ -20,7 +20,7 @@ from afr_clip.reports.record.results import ImageRow
 
 OPTIMISTIC = (
     "These thresholds were found on the scored images themselves, so the counts are optimistic: on other images expect "
-    "more misses and more false alarms. Choose a threshold on some images of known condition, and count on others."
+    "more misses and more false alarms. Choose a threshold on images of known condition, and test it on others."
 )
 
 _HEADINGS = [

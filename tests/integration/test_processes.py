@@ -93,9 +93,7 @@ def test_a_fault_in_one_process_ends_all_in_its_sentence(trees, run, tmp_path, c
     typed = overrides(trees, tmp_path / "run", "trainer.devices=2", f"dataset.root={broken}")
     assert run("train", *typed) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-    assert errors == [
-        f"error: {image} is not a valid image file (it ends too early). Copy it again from its source."
-    ]
+    assert errors == [f"error: {image} is not a valid image file (it ends too early). Copy it again from its source."]
     assert time.monotonic() - started < 120
 
 

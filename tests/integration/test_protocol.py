@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 LEGS = ("protocol=cross_dataset", "protocol.legs.visa=[mvtec_ad,mpdd,colon_db]")
 """ColonDB is the one that is absent."""
 
-REWRITTEN = {"report", "report.html", "train.log"}
+REWRITTEN = {"report", "report.html", "train.log", ".lock", ".lock.json"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -25,6 +25,7 @@ from afr_clip.processes.together import from_first
 from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.reports.record.results import ScoredDataset, read_scored, unchanged
+from afr_clip.reports.record.run_folder import is_finished
 from afr_clip.run.build import (
     Engine,
     build_engine,
@@ -84,7 +85,9 @@ def train_and_score(job: TrainingJob, run: Run, datasets: RunData) -> None:
         logger.info("%s is finished: trained, and scored on %s.", run.folder, ", ".join(kept) or "no target")
         if kept and is_first():
             write_page(run.folder)  # it may be all that was missing
-        run.finish()
+        if run.earlier is not None and not is_finished(run.earlier):
+            run.manifest = dict(run.earlier)  # which holds more than this command found out
+            run.finish()
         return
     _require_a_batch(job, len(datasets.auxiliary.samples))
     run.note_unchanged("auxiliary", "sha256", describe(datasets.auxiliary))

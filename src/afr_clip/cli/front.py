@@ -204,11 +204,11 @@ def _run_folder(folder: Path, is_named_after_time: bool) -> Iterator[Path]:
         # Keep the log of a bug, or one next to results. A folder that another process holds is not ours to clear.
         refusal = end.__context__
         if made and isinstance(refusal, ValueError | OSError) and not isinstance(refusal, RunFolderError):
-            written = list(folder.iterdir())
-            if all(path.suffix == ".log" or path.name in (LOCK, HOLDER) for path in written):
+            written = sorted(folder.rglob("*"), reverse=True)  # what lies in a folder comes before it
+            if all(path.suffix == ".log" or path.name in (LOCK, HOLDER) or path.is_dir() for path in written):
                 _close_logs()
                 for path in written:
-                    path.unlink()
+                    path.rmdir() if path.is_dir() else path.unlink()
         raise
     finally:
         for empty in made:

@@ -97,6 +97,7 @@ class StopWhenAsked(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Cancel the timer of `PATIENCE`."""
+        self._trainer = None
         self._watch(0.0)
 
     def _stop_scoring(self) -> None:
@@ -110,8 +111,9 @@ class StopWhenAsked(pl.Callback):
 
     def _watch(self, seconds: float) -> None:
         if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGALRM, self._give_up)
             signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+            # A handler that stayed would keep the trainer and its network in memory.
+            signal.signal(signal.SIGALRM, self._give_up if seconds else signal.SIG_DFL)
 
     def _give_up(self, signum: int, frame: FrameType | None) -> None:
         """Stop here if the point at which nothing is lost may never come."""

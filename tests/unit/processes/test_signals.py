@@ -40,6 +40,7 @@ def test_ctrl_c_is_no_signal_of_a_scheduler():
 
 
 def test_a_stop_is_an_exit_that_says_what_asked_what_is_saved_and_how_to_go_on():
+    forget_run()  # of a command that another test ran in this process
     stopped = Stopped(signal.SIGTERM, "The training is finished and saved.")
     assert stopped.code == EXIT_STOPPED == 75
     said = "Stopped by SIGTERM. The training is finished and saved."

@@ -4,6 +4,7 @@ A photograph is done when its score, map and overlay, which are written in this 
 """
 
 import csv
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.files import first_few, for_shell, from_cell, natural_order, shown_below
+from afr_clip.files import first_few, for_shell, from_cell, natural_order, shown, shown_below
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.reports.layout.text import terminal
@@ -84,13 +85,15 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
             _score(job, run, checkpoint, writer)
         rows = sorted(writer.rows, key=lambda row: natural_order(Path(row.image)))
         write_scores(run.folder, rows)
-        write_csv(run.folder / FAILED, FAILED_HEADER, sorted(writer.failed.items()))
-        if not writer.failed:
+        above = f"{shown(listed.dataset.root)}/"
+        failed = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(writer.failed.items())}
+        write_csv(run.folder / FAILED, FAILED_HEADER, failed.items())
+        if not failed:
             (run.folder / FAILED).unlink()
         run.finish()
         _print_highest(rows)
         finish_run(run.folder)
-        faults = [*_describe(writer.failed, len(plan.images)), *listed.left_out.faults]
+        faults = [*_describe(failed, len(plan.images)), *listed.left_out.faults]
         if faults:
             again = (
                 f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
@@ -198,11 +201,14 @@ def _score(job: PredictionJob, run: Run, checkpoint: Checkpoint | None, writer: 
 def _describe(failed: Mapping[str, str], number: int) -> list[str]:
     if not failed:
         return []
-    named = "; ".join(f"{image} ({reason.rstrip('.')})" for image, reason in list(failed.items())[:NUM_NAMED])
-    more = f"; {FAILED} lists all" if len(failed) > NUM_NAMED else ""
+    # Every reason names its photograph; what to do about it is in the file.
+    shortened = (reason if ". " in image else reason.split(". ")[0].rstrip(".") for image, reason in failed.items())
+    named = "; ".join(itertools.islice(shortened, NUM_NAMED))
     others = number - len(failed)
     rest = {0: "None is", 1: "The other one is"}.get(others, f"The {others} others are")
-    return [f"{len(failed)} of {number} photographs could not be scored: {named}{more}. {rest} in scores.csv."]
+    return [
+        f"{len(failed)} of {number} photographs could not be scored: {named}. {FAILED} lists all. {rest} in scores.csv."
+    ]
 
 
 def _print_highest(rows: Sequence[ImageRow]) -> None:

@@ -35,6 +35,9 @@ _PATHS_OF = {
 }  # fmt: skip
 """Audit events that change files: positions of each path, and of the descriptor of the folder it is relative to."""
 
+_CACHE = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "afr_clip")
+"""The user's cache, where libraries keep what belongs to no run."""
+
 _NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.bind")
 
@@ -73,8 +76,8 @@ class _Guard:
             return  # a file descriptor, whose opening was checked
         base = f"/proc/self/fd/{folder}" if folder is not None and folder >= 0 else "."
         name = os.path.realpath(os.path.join(base, os.fsdecode(path)))  # noqa: PTH118 - pathlib knows no bytes
-        allowed = name.startswith(str(self.folder) + os.sep) or name == self.folder or name.startswith("/dev/")
-        if not (allowed or "__pycache__" in name):
+        allowed = any(name.startswith(f"{folder}/") or name == folder for folder in (self.folder, _CACHE, "/dev"))
+        if not (allowed or "__pycache__" in name or _CACHE.startswith(f"{name}/")):
             self._refuse(f"{event}: {name} is outside {self.folder}")
 
     def _refuse(self, what: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afr_clip.cli.command import CommandLine, run_command
-from afr_clip.reports.layout.text import terminal
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,6 +27,7 @@ def main() -> None:
     # These need pandas and matplotlib, --help does not.
     from afr_clip.reports.compare.report import report_on  # noqa: PLC0415
     from afr_clip.reports.compare.values import ComparisonError  # noqa: PLC0415
+    from afr_clip.reports.layout.text import terminal  # noqa: PLC0415
 
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]

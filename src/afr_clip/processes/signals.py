@@ -84,7 +84,7 @@ def note_run(folder: Path, *, repeats: bool = False) -> None:
     """Note where a run is that can be resumed. The first of a command counts: a protocol is resumed as a whole.
 
     Args:
-        repeats: Whether the same command resumes by itself.
+        repeats: Whether the same command resumes without ``resume=true``.
     """
     global _resuming  # noqa: PLW0603 - a process does one thing
     if _resuming is _NO_RUN:

@@ -121,7 +121,7 @@ class StopWhenAsked(pl.Callback):
         if trainer is None:
             self._stop(SCORING_SAVED)
         if not _waits_for_data(frame):
-            return  # a step, or saving, ends by itself
+            return  # a step or a save finishes on its own
         if trainer.world_size == 1 and trainer.fit_loop.epoch_loop.batch_progress.current.completed:
             self._save_between_steps(trainer)
         self._stop("What was trained before the loading processes stopped is saved.")

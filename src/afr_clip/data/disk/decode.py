@@ -73,7 +73,7 @@ COMPRESSIONS = (
     tifffile.COMPRESSION.DEFLATE,
     tifffile.COMPRESSION.PACKBITS,
 )
-"""What tifffile decompresses by itself."""
+"""Compressions that tifffile reads without extra packages."""
 
 PIECE = 1 << 22
 """Samples scaled at a time."""

@@ -92,7 +92,7 @@ def test_a_checkpoint_with_other_values_is_refused_or_finite(tmp_path, network, 
 
 
 class Attention(torch.nn.Module):
-    """The parts of OpenAI's archives: nested modules, half precision, integers that are no weights."""
+    """The parts of OpenAI's archives: nested modules, half precision, integers that are not weights."""
 
     def __init__(self) -> None:
         super().__init__()

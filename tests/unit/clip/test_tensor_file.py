@@ -72,7 +72,7 @@ class Block(torch.nn.Module):
 
 
 class Model(torch.nn.Module):
-    """Has what OpenAI's archives have: half precision, described sizes, and tensors that are no weights."""
+    """Has what OpenAI's archives have: half precision, described sizes, and tensors that are not weights."""
 
     def __init__(self) -> None:
         super().__init__()

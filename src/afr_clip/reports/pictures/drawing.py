@@ -9,7 +9,7 @@ from matplotlib import rc_context
 
 @contextmanager
 def drawing_names() -> Iterator[None]:
-    """Draw names as they are: dollar signs do not start formulas, and letters that the font lacks become boxes silently."""
+    """Draw names as they are: a dollar sign starts no formula, and letters that the font lacks become boxes."""
     with rc_context({"text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield

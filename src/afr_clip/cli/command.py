@@ -124,7 +124,10 @@ def run_command(main: Callable[[], None]) -> None:
     if not is_first():
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good; the first process speaks
     forget_run()
-    ends_in_a_sentence(stoppable()(main))()
+    try:
+        stoppable()(ends_in_a_sentence(main))()
+    except Stopped as stopped:
+        end_with(str(stopped), EXIT_STOPPED)
 
 
 _OF_THE_TYPED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
@@ -164,10 +167,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
             command(*args, **kwargs)
         except KeyboardInterrupt:
             end_with(interrupted(), EXIT_ERROR)
-        except SpokenExit:
+        except (SpokenExit, Stopped):  # `run_command` reports a stop, once earlier handlers have been called
             raise
-        except Stopped as stopped:
-            end_with(str(stopped), EXIT_STOPPED)
         except SystemExit as end:
             # Lightning turns an interrupt and SIGTERM into exits of its own, without a word.
             if isinstance(end.__context__, KeyboardInterrupt) or type(end) is not SystemExit:

@@ -14,6 +14,7 @@ from afr_clip.config.nodes import (
 )
 from afr_clip.config.plan import expanded_images, named_checkpoint
 from afr_clip.files import for_shell, shown
+from afr_clip.processes.signals import was_requeued
 from afr_clip.reports.record.run_folder import holds_run
 from afr_clip.settings import DatasetSettings
 
@@ -39,9 +40,10 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
         yield f"data_dir={shown(path)} is not a directory.{_nearby(path)} It is the folder that holds the datasets."
     if config.run_dir is not None:
         yield from faults_of_output("run_dir", Path(config.run_dir))
-        must_be_new = not isinstance(config, DiagnoseConfig) and not getattr(config, "resume", False)
+        is_requeued = getattr(config, "requeue", False) and was_requeued()
+        resumes = getattr(config, "resume", False) or is_requeued or isinstance(config, DiagnoseConfig)
         has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
-        if must_be_new and not has_legs and _holds_run(Path(config.run_dir)):
+        if not resumes and not has_legs and _holds_run(Path(config.run_dir)):
             yield (
                 f"run_dir must be new, but {shown(Path(config.run_dir))} holds the results of a run. Choose another "
                 f"run_dir, or continue that run with resume=true."

@@ -15,7 +15,7 @@ from afr_clip.cli.command import describe, ends_in_a_sentence, retyped, run_comm
 from afr_clip.config import nodes
 from afr_clip.config.nodes import config_dir
 from afr_clip.config.validate import ConfigError, MissingKeyError
-from afr_clip.processes.signals import Stopped, interrupted
+from afr_clip.processes.signals import Stopped, forget_run, interrupted
 from helpers.configs import validate
 
 
@@ -24,6 +24,7 @@ def environment(monkeypatch):
     """No debugging asked for, and whatever a command sets is undone."""
     monkeypatch.setenv("AFR_CLIP_DEBUG", "")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    forget_run()
 
 
 @pytest.fixture
@@ -232,9 +233,11 @@ def test_a_stopped_run_says_so_and_never_looks_finished(capsys, stopped):
     assert capsys.readouterr().err == f"error: {interrupted()}\n"
 
 
-def test_a_run_that_was_asked_to_stop_ends_with_a_code_of_its_own(end_of):
+def test_a_run_that_was_asked_to_stop_ends_with_a_code_of_its_own(capsys):
     stopped = Stopped(signal.SIGUSR1, "The training is finished and saved.")
-    assert end_of(raising(stopped)) == (75, f"error: {stopped}\n")
+    with pytest.raises(SystemExit) as caught:
+        run_command(raising(stopped))
+    assert (caught.value.code, capsys.readouterr().err) == (75, f"error: {stopped}\n")
 
 
 def test_a_sentence_is_said_once_however_deep_it_was_said(capsys):

@@ -1,0 +1,66 @@
+"""What is known of one photograph once it is inspected; every writer of a format takes a stream of these."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from afr_clip.inspection.regions import Region
+
+
+class Decision(str, Enum):
+    """What a calibrated detector says of a photograph."""
+
+    normal = "normal"
+    anomalous = "anomalous"
+    undecided = "undecided"
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One photograph and what was found on it.
+
+    Attributes:
+        image: Its path below the folder of photographs, as `shown` gives it.
+        width: In pixels, as a viewer shows the photograph: the EXIF orientation is applied.
+        image_score: From 0 to 1; not a calibrated probability.
+        threshold: From which image score a photograph is anomalous; ``None`` without calibration, as the next two.
+        calibrated: The image score on a scale where the threshold lies at 0.5.
+        regions: The highest peak first.
+    """
+
+    image: str
+    width: int
+    height: int
+    category: str
+    image_score: float
+    threshold: float | None
+    decision: Decision | None
+    calibrated: float | None
+    regions: tuple[Region, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "category": self.category,
+            "image_score": self.image_score,
+            "threshold": self.threshold,
+            "decision": None if self.decision is None else self.decision.value,
+            "calibrated": self.calibrated,
+            "regions": [region.to_dict() for region in self.regions],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Inspected":
+        """Read what `to_dict` returned."""
+        decision, regions = content["decision"], content["regions"]
+        return cls(
+            **{
+                **content,
+                "decision": None if decision is None else Decision(decision),
+                "regions": tuple(map(Region.from_dict, regions)),
+            }
+        )

@@ -4,9 +4,10 @@ import json
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", tuple: "a list"}
 
 
 def faults_of(value: object, kind: Any, place: str = "") -> Iterator[str]:  # noqa: ANN401 - a type with its arguments
@@ -15,7 +16,8 @@ def faults_of(value: object, kind: Any, place: str = "") -> Iterator[str]:  # no
     Keys that a dataclass does not name may hold anything; those with a default may be missing.
 
     Args:
-        kind: A dataclass, a plain class, a ``Literal``, a list or dictionary of these, or one of these or ``None``.
+        kind: A dataclass, a plain class, a ``Literal``, an ``Enum`` by its values, a list, ``tuple[X, ...]`` or
+            dictionary of these, or one of these or ``None``.
         place: Where the value stands in its file.
 
     Example:
@@ -30,7 +32,7 @@ def faults_of(value: object, kind: Any, place: str = "") -> Iterator[str]:  # no
         return
     origin, arguments = get_origin(kind), get_args(kind)
     inside: list[tuple[object, Any, str]] = []
-    if isinstance(value, list) and origin is list:
+    if isinstance(value, list) and origin in (list, tuple):
         inside = [(item, arguments[0], f"{place}[{number}]") for number, item in enumerate(value)]
     elif isinstance(value, dict) and origin is dict:
         inside = [(key, arguments[0], f"a name in {place or 'the content'}") for key in value]
@@ -49,12 +51,16 @@ def faults_of(value: object, kind: Any, place: str = "") -> Iterator[str]:  # no
 def _is_plain(value: object, kind: Any) -> bool:  # noqa: ANN401
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return value in [one.value for one in kind]
     return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _word(kind: Any) -> str:  # noqa: ANN401
     if get_origin(kind) is Literal:
         return str(get_args(kind)[0])
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " or ".join(str(one.value) for one in kind)
     kind = get_origin(kind) or kind
     is_object = kind is dict or is_dataclass(kind)
     return _WORDS.get(kind, "an object" if is_object else f"a {kind.__name__.lower()}")

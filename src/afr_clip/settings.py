@@ -33,6 +33,14 @@ class MapFormat(Enum):
     tiff = "tiff"
 
 
+class DecideBy(Enum):
+    """What decides about a part: its image score, the maximum of its map, or either of them."""
+
+    image = "image"
+    region = "region"
+    either = "either"
+
+
 @dataclass
 class DatasetSettings:
     """``dataset``: what is read from disk; ``drawn`` is for the few that are written there first."""

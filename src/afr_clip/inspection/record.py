@@ -2,18 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
+from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.regions import Region
-
-
-class Decision(str, Enum):
-    """What a calibrated detector says of a photograph."""
-
-    normal = "normal"
-    anomalous = "anomalous"
-    undecided = "undecided"
 
 
 @dataclass(frozen=True)
@@ -24,7 +16,7 @@ class Inspected:
         image: Its path below the folder of photographs, as `shown` gives it.
         width: In pixels, as a viewer shows the photograph: the EXIF orientation is applied.
         image_score: From 0 to 1; not a calibrated probability.
-        threshold: From which image score a photograph is anomalous; ``None`` without calibration, as the next two.
+        threshold: Above which image score a photograph is anomalous; ``None`` without calibration, as the next two.
         calibrated: The image score on a scale where the threshold lies at 0.5.
         regions: The highest peak first.
     """

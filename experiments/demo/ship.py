@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from afr_clip.files import written_whole
-from afr_clip.training.checkpoint import FORMAT, read_checkpoint
+from afr_clip.models.checkpoint import FORMAT, read_checkpoint
 
 KEPT = ("commit", "seed", "epochs", "started", "afr_clip", "python", "packages", "backbone", "auxiliary", "trained_on")
 """What a user of the checkpoint may want to know in addition to the model's config."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from afr_clip.clip.weights import read_state_dict
-from afr_clip.training.checkpoint import FORMAT, CheckpointError, load_adapters, read_checkpoint
+from afr_clip.models.checkpoint import FORMAT, CheckpointError, load_adapters, read_checkpoint
 from helpers.fuzzing import Refused, fuzzed, outcome
 from helpers.mutations import damaged, damaged_tree, odd_values
 from helpers.tiny import tiny_network, tiny_towers

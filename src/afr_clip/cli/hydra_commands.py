@@ -27,7 +27,7 @@ from afr_clip.files import shown
 from afr_clip.run.job import ProtocolJob
 
 if TYPE_CHECKING:
-    from afr_clip.training.checkpoint import Checkpoint
+    from afr_clip.models.checkpoint import Checkpoint
 
 Command = Callable[[DictConfig], None]
 

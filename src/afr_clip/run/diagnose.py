@@ -25,6 +25,8 @@ from afr_clip.metrics.average import METRICS, CategoryResult
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.afr_clip.terms import Terms, recorded_terms, without_text_term
+from afr_clip.models.checkpoint import read_checkpoint
+from afr_clip.models.interface import TappedNetwork
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.text_seam import (
     Text,
@@ -58,8 +60,7 @@ from afr_clip.run.build import build_engine, check_model, data_settings, dataset
 from afr_clip.run.evaluate import build_scoring, provenance
 from afr_clip.run.job import DiagnosisJob
 from afr_clip.run.run import Run, finish_run, prepare
-from afr_clip.training.checkpoint import read_checkpoint
-from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
+from afr_clip.training.module import AnomalyDetectionModule
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.models.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first, require_same
@@ -26,7 +27,6 @@ from afr_clip.run.build import (
 from afr_clip.run.job import EvaluationJob, Job
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.run.score import score_targets, scored_with
-from afr_clip.training.checkpoint import Checkpoint, load_adapters, read_checkpoint
 from afr_clip.training.loggers import closing_mirrors
 from afr_clip.training.module import AnomalyDetectionModule
 

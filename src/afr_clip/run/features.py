@@ -15,10 +15,11 @@ import torch
 from afr_clip.data.feed.cache import FeatureRequest, TappedSample, open_features
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.progress import progress_bar
+from afr_clip.models.interface import TappedNetwork
 from afr_clip.processes.together import in_turn
 from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
-from afr_clip.training.module import AnomalyDetectionModule, TappedNetwork
+from afr_clip.training.module import AnomalyDetectionModule
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from afr_clip.data.disk.separation import TrainedOn
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import shown
+from afr_clip.models.checkpoint import CheckpointError
 from afr_clip.processes.place import is_first
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first
@@ -41,13 +42,7 @@ from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
 from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch
-from afr_clip.training.checkpoint import (
-    CheckpointError,
-    CheckpointWriter,
-    checkpoint_sha256,
-    read_progress,
-    resume_path,
-)
+from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import closing_mirrors, log_figures
 from afr_clip.training.module import AnomalyDetectionModule
 

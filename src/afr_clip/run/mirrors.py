@@ -7,12 +7,12 @@ from typing import Any
 
 from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import heat_map_key, mean_key
+from afr_clip.models.checkpoint import LAST
 from afr_clip.reports.compare.paper import FULL
 from afr_clip.reports.pictures.heat_maps import FOLDER, read_heat_maps
 from afr_clip.reports.record.results import RESULTS, category_results, read_results, read_values
 from afr_clip.reports.record.run_folder import MANIFEST
 from afr_clip.reports.record.schema import Mirrored, read_record
-from afr_clip.training.checkpoint import LAST
 from afr_clip.training.loggers.metrics_csv import read_metrics
 from afr_clip.training.loggers.mirror import Mirror, Picture, Published, RunFacts, require_package
 from afr_clip.training.loggers.mlflow import MLflow

@@ -23,6 +23,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import first_few, for_shell, from_cell, natural_order, shown, shown_below
+from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.reports.layout.text import terminal
@@ -35,7 +36,6 @@ from afr_clip.run.evaluate import build_scoring, provenance
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.settings import MapFormat
-from afr_clip.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 

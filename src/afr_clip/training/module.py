@@ -1,7 +1,7 @@
 """The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,60 +16,13 @@ from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.models.interface import FewShotNetwork, UpgradingNetwork
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], LossTerms]
-
-
-@runtime_checkable
-class AnomalyNetwork(Protocol):
-    """The interface of a method for training; every network in ``models/`` has it."""
-
-    def __call__(self, image: Tensor, category: tuple[str, ...]) -> AnomalyPrediction:
-        """Score images of named categories."""
-
-    def trainable_parameter_names(self) -> set[str]:
-        """Return the names of the trainable parameters."""
-
-    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Return all parameters with their names."""
-
-
-@runtime_checkable
-class TappedNetwork(Protocol):
-    """The two halves of a forward pass whose image tower depends on no trainable weight."""
-
-    @property
-    def tapped_from(self) -> str:
-        """Name what is read out; the same name means the same numbers for the same weights and images."""
-
-    def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Run the image tower; every tensor has one row per image."""
-
-    def score(self, tapped: tuple[Tensor, ...], category: tuple[str, ...]) -> AnomalyPrediction:
-        """Score what the image tower gave."""
-
-
-@runtime_checkable
-class FewShotNetwork(Protocol):
-    """A method that looks at normal images of a category before it scores others."""
-
-    shots: int
-    """How many of each category; 0 for none."""
-
-    def observe(self, image: Tensor, category: str) -> None:
-        """Look at the normal images of a category, replacing any seen earlier."""
-
-
-@runtime_checkable
-class UpgradingNetwork(Protocol):
-    """A method whose trained weights had other shapes in an older version."""
-
-    def upgraded(self, name: str, value: Tensor) -> Tensor:
-        """Give a weight of an old checkpoint, or a moment of its optimiser, the shape that the weight has here."""
 
 
 DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."

@@ -19,17 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from afr_clip.data.disk.separation import TrainedOn
+from afr_clip.models.checkpoint import Checkpoint, CheckpointError, load_adapters, read_checkpoint
 from afr_clip.training import checkpoint as checkpoint_module
-from afr_clip.training.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    CheckpointWriter,
-    checkpoint_sha256,
-    load_adapters,
-    read_checkpoint,
-    read_progress,
-    resume_path,
-)
+from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import MetricsCSV
 from afr_clip.training.module import TrainingDivergedError
 from helpers.tiny import tiny_network

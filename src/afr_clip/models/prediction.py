@@ -30,3 +30,20 @@ def require_one_name_each(image: Float[Tensor, "batch 3 height width"], category
     if len(category) != image.shape[0]:
         msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
         raise ValueError(msg)
+
+
+class ScoreError(ValueError):
+    """A score or map is NaN or infinite."""
+
+
+def require_finite_scores(prediction: AnomalyPrediction, images: Sequence[str]) -> None:
+    """Raise a `ScoreError` that names the first image whose score or map is NaN or infinite."""
+    finite = prediction.anomaly_map.isfinite().all(dim=(1, 2)) & prediction.image_score.isfinite()
+    for image, is_finite in zip(images, finite.tolist(), strict=True):
+        if not is_finite:
+            msg = (
+                f"{image} got a score of NaN or infinity, so the weights cannot be used as they are. Train again with "
+                f"a lower optimizer.lr, or try a larger module.network.scoring.temperature or "
+                f"trainer.precision=32-true."
+            )
+            raise ScoreError(msg)

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 
 from afr_clip.processes.launch import RENDEZVOUS
@@ -26,13 +25,6 @@ class DisagreementError(ValueError):
 
 class AcceleratorError(ValueError):
     """A run asks for a GPU that is not there."""
-
-
-class StartedProcesses(LightningEnvironment):
-    """Processes that Lightning did not start, in an environment shared by all trainers of a command."""
-
-    def teardown(self) -> None:
-        """Keep the environment; Lightning would remove the number of processes from it."""
 
 
 def meet(accelerator: str) -> None:

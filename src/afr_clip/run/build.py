@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.layouts import title_of
 from afr_clip.data.disk.loaded import LoadedDataset
@@ -19,10 +21,9 @@ from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.data.feed.datamodule import DataSettings
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.processes.place import is_first, place
-from afr_clip.processes.together import StartedProcesses, from_first, in_turn, require_same
+from afr_clip.processes.together import from_first, in_turn, require_same
 from afr_clip.run.job import Job, TrainingJob
 from afr_clip.run.mirrors import build_mirrors
-from afr_clip.run.precision import choose_precision
 from afr_clip.run.run import Run
 from afr_clip.settings import DatasetSettings
 from afr_clip.training.callbacks import EpochInRecord, ForEachPrediction, show_progress
@@ -32,6 +33,13 @@ from afr_clip.training.schedule import optimizer_factory, schedule_factory
 from drawn_anomalies.tree import drawn_dataset
 
 logger = logging.getLogger(__name__)
+
+
+class StartedProcesses(LightningEnvironment):
+    """Processes that Lightning did not start, in an environment shared by all trainers of a command."""
+
+    def teardown(self) -> None:
+        """Keep the environment; Lightning would remove the number of processes from it."""
 
 
 def check_model(job: Job) -> None:

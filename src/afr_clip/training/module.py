@@ -18,7 +18,7 @@ from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.interface import FewShotNetwork, UpgradingNetwork
 from afr_clip.models.method_settings import CategoryNames
-from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.models.prediction import AnomalyPrediction, require_finite_scores
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -31,10 +31,6 @@ DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint 
 
 class TrainingDivergedError(ValueError):
     """The loss, the weights or what they predict became NaN or infinite."""
-
-
-class ScoreError(ValueError):
-    """A score or map is NaN or infinite."""
 
 
 class EpochMeans:
@@ -159,15 +155,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         else:
             prediction = self.network(batch.pictures, self._names(batch))
         if not self.training:
-            whole = prediction.anomaly_map.isfinite().all(dim=(1, 2)) & prediction.image_score.isfinite()
-            for sample, is_whole in zip(batch.samples, whole.tolist(), strict=True):
-                if not is_whole:
-                    msg = (
-                        f"{shown(sample.image_path)} got a score of NaN or infinity, so the weights cannot be used as "
-                        f"they are. Train again with a lower optimizer.lr, or try a larger "
-                        f"module.network.scoring.temperature or trainer.precision=32-true."
-                    )
-                    raise ScoreError(msg)
+            require_finite_scores(prediction, [shown(sample.image_path) for sample in batch.samples])
         return prediction
 
     def is_sound(self, batch: AnomalyBatch | None) -> bool:

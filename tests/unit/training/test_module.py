@@ -12,8 +12,8 @@ from afr_clip.data.records import AnomalyBatch, Share
 from afr_clip.losses.total import AnomalyLoss, LossTerms
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.method_settings import CategoryNames
-from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.training.module import AnomalyDetectionModule, EpochMeans, ScoreError, TrainingDivergedError
+from afr_clip.models.prediction import AnomalyPrediction, ScoreError
+from afr_clip.training.module import AnomalyDetectionModule, EpochMeans, TrainingDivergedError
 from afr_clip.training.schedule import constant
 from helpers.tiny import random_batch, tiny_network
 

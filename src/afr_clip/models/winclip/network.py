@@ -10,6 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.references import Features, ReferenceBank
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
@@ -18,7 +19,6 @@ from afr_clip.models.scoring import (
     upsample_map,
 )
 from afr_clip.models.scoring_settings import ScoringSettings
-from afr_clip.models.winclip.references import Features, ReferenceBank
 from afr_clip.models.winclip.settings import ReferenceTokens, check_window_sizes
 from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, harmonic_mean, window_positions
 from afr_clip.prompts.ensemble import PromptSettings

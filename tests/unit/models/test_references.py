@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.models.winclip.references import ReferenceBank, association_score
+from afr_clip.models.references import ReferenceBank, association_score
 from helpers.naive_methods import naive_association
 
 

@@ -1,4 +1,4 @@
-"""The normal images that few-shot WinCLIP remembers, and how unlike them an image is."""
+"""Normal images that a few-shot method remembers, and how unlike them another image is."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from afr_clip.run import precision
-from afr_clip.run.precision import FULL, HALF, MARGIN, choose_precision
+from afr_clip.clip import precision
+from afr_clip.clip.precision import FULL, HALF, MARGIN, choose_precision
 
 
 @pytest.mark.parametrize("asked", ["32-true", "16-mixed", "bf16-mixed"])

@@ -9,7 +9,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from afr_clip.clip.settings import BackboneSettings
@@ -252,6 +251,8 @@ def config_dir() -> str:
 
 def register() -> None:
     """Make the schemas known to Hydra; each YAML file of a group starts from its schema."""
+    from hydra.core.config_store import ConfigStore  # noqa: PLC0415 - the Python API needs the schemas, but not Hydra
+
     store = ConfigStore.instance()
     for name, node in COMMANDS.items():
         store.store(name=f"{name}_schema", node=node)

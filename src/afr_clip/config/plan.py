@@ -23,6 +23,7 @@ from afr_clip.config.nodes import (
     config_dir,
     register,
 )
+from afr_clip.config.restore import plain_values, refuse_foreign_files
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
 from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
@@ -34,9 +35,6 @@ OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 PACKAGED_CHECKPOINT = "package:afr_clip/pocket/demo.ckpt"
 
 _MODEL_GROUPS = ("backbone", "module")
-
-_FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
-"""Keys that name files. A file that only a checkpoint names is not read: it may come from a stranger."""
 
 _MAY_CHANGE = (
     "module.network.scoring.temperature",
@@ -172,7 +170,7 @@ def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[Dic
         has_moved: Whether another place was typed, so that recorded roots do not count.
     """
     own = compose_group("dataset", "folder")
-    own.merge_with(_plain_values(run["config"]["dataset"]))
+    own.merge_with(plain_values(run["config"]["dataset"]))
     for name, facts in run["targets"].items():
         is_own = run["command"] == "evaluate"
         node = own.copy() if is_own else compose_target(name, OmegaConf.create(run["config"]["protocol"]), own)
@@ -314,19 +312,12 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
             raise ConfigError(msg)
         known = compose_group(group, own)
         try:
-            restored[group] = OmegaConf.merge(known, _plain_values(trained_with[group]))
+            restored[group] = OmegaConf.merge(known, plain_values(trained_with[group]))
         except OmegaConfBaseException as error:
             fault = str(error).splitlines()[0]
             msg = f"The checkpoint was trained with a {group} that this version cannot build: {fault}."
             raise ConfigError(msg) from error
-        for key in (key for key in _FILES if key.startswith(f"{group}.") and key not in keys):
-            named = OmegaConf.select(restored, key, default=None)
-            if named not in (None, OmegaConf.select(known, key.removeprefix(f"{group}."), default=None)):
-                msg = (
-                    f"The checkpoint was trained with {key}={shown(named)}. A file that a checkpoint names is not "
-                    f"read: if you trust it, add {key}={shown(named)}, or where it lies here."
-                )
-                raise ConfigError(msg)
+        refuse_foreign_files(group, restored[group], known, keys)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):
@@ -338,19 +329,3 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
             raise ConfigError(msg)
         OmegaConf.update(restored, key, OmegaConf.select(config, key))
     return restored
-
-
-def _plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
-    """Return recorded values without Hydra's own keys.
-
-    Raises:
-        ConfigError: If a value is an interpolation, which could read the environment. Records hold resolved values.
-    """
-    if isinstance(node, Mapping):
-        return {key: _plain_values(value) for key, value in node.items() if not str(key).startswith("_")}
-    if isinstance(node, list | tuple):
-        return [_plain_values(value) for value in node]
-    if isinstance(node, str) and ("${" in node or node == "???"):
-        msg = f"A recorded value is {shown(node)}, which stands for something else. Use a record that holds values."
-        raise ConfigError(msg)
-    return node

@@ -1,1 +1,1 @@
-"""From a scored map to a decision: regions, masks of what counts, and calibration."""
+"""From photographs to decisions: scored maps, tiles, references, calibration, regions."""

@@ -1,0 +1,103 @@
+"""The model that a checkpoint was trained with, from its recorded config; needs OmegaConf but not Hydra."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afr_clip.clip.settings import BackboneSettings
+from afr_clip.config.nodes import config_dir, method_names, module_schema
+from afr_clip.config.validate import ConfigError
+from afr_clip.files import shown
+from afr_clip.models.method_settings import ModuleSettings
+
+FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
+"""Keys that name files. A file that only a checkpoint names is not read: it may come from a stranger."""
+
+
+def recorded_model(
+    recorded: Mapping[str, Any], files: Mapping[str, str] | None = None
+) -> tuple[BackboneSettings, ModuleSettings]:
+    """Restore the settings of a trained model; a key that is newer than the record has today's default.
+
+    Args:
+        recorded: The config in a checkpoint.
+        files: What the caller says of `FILES`.
+
+    Raises:
+        ConfigError: If this version cannot build the model, or the record names a file that the caller did not.
+    """
+    files = files or {}
+    restored = []
+    for group in ("backbone", "module"):
+        name = recorded[group]["name"]
+        if group == "module" and name not in method_names():
+            msg = f"The checkpoint was trained with module={shown(name)}, which this version does not have."
+            raise ConfigError(msg)
+        schema = BackboneSettings if group == "backbone" else module_schema(name)
+        known = OmegaConf.merge(OmegaConf.structured(schema), _defaults(group, name))
+        try:
+            node = OmegaConf.merge(known, plain_values(recorded[group]))
+            for key, value in files.items():
+                if key.startswith(f"{group}."):
+                    OmegaConf.update(node, key.removeprefix(f"{group}."), value)
+            refuse_foreign_files(group, node, known, files)
+            restored.append(OmegaConf.to_object(node))
+        except (OmegaConfBaseException, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            fault = str(error).splitlines()[0]
+            msg = f"The checkpoint was trained with a {group} that this version cannot build: {fault}."
+            raise ConfigError(msg) from error
+    backbone, module = restored
+    assert isinstance(backbone, BackboneSettings), "as its schema is"
+    assert isinstance(module, ModuleSettings), "as its schema is"
+    return backbone, module
+
+
+def refuse_foreign_files(group: str, restored: Any, known: Any, named: Any) -> None:  # noqa: ANN401 - config nodes
+    """Refuse a file that a checkpoint names and nobody else does.
+
+    Args:
+        known: The group as the package ships it.
+        named: The keys that were typed or passed.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for key in (key for key in FILES if key.startswith(f"{group}.") and key not in named):
+        inside = key.removeprefix(f"{group}.")
+        value = OmegaConf.select(restored, inside, default=None)
+        if value not in (None, OmegaConf.select(known, inside, default=None)):
+            msg = (
+                f"The checkpoint was trained with {key}={shown(value)}. A file that a checkpoint names is not read: if "
+                f"you trust it, add {key}={shown(value)}, or where it lies here."
+            )
+            raise ConfigError(msg)
+
+
+def _defaults(group: str, name: str) -> DictConfig:
+    """Read ``conf/GROUP/NAME.yaml``, which starts from its schema; nothing for a file of the user's own."""
+    path = Path(config_dir()) / group / f"{Path(name).name}.yaml"
+    own = OmegaConf.load(path) if path.is_file() else OmegaConf.create({})
+    assert isinstance(own, DictConfig), "config files hold keys"
+    own.pop("defaults", None)
+    return own
+
+
+def plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
+    """Return recorded values without Hydra's own keys.
+
+    Raises:
+        ConfigError: If a value is an interpolation, which could read the environment. Records hold resolved values.
+    """
+    if isinstance(node, Mapping):
+        return {key: plain_values(value) for key, value in node.items() if not str(key).startswith("_")}
+    if isinstance(node, list | tuple):
+        return [plain_values(value) for value in node]
+    if isinstance(node, str) and ("${" in node or node == "???"):
+        msg = f"A recorded value is {shown(node)}, which stands for something else. Use a record that holds values."
+        raise ConfigError(msg)
+    return node

@@ -14,13 +14,13 @@ from afr_clip.config.plan import (
     current_record,
     diagnosis_job,
     evaluation_job,
-    named_checkpoint,
     output_dir,
     prediction_job,
     restore_model,
     training_job,
     typed_overrides,
 )
+from afr_clip.config.restore import named_checkpoint
 from afr_clip.config.sweeps import sweep_job
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import shown

@@ -12,7 +12,8 @@ from afr_clip.config.nodes import (
     PredictConfig,
     TrainConfig,
 )
-from afr_clip.config.plan import expanded_images, named_checkpoint
+from afr_clip.config.plan import expanded_images
+from afr_clip.config.restore import named_checkpoint
 from afr_clip.files import for_shell, shown
 from afr_clip.processes.signals import was_requeued
 from afr_clip.reports.record.run_folder import holds_run

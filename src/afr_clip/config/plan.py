@@ -32,8 +32,6 @@ from afr_clip.settings import DatasetSettings
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 """Keys of every command that scores datasets: what it computes and writes in addition to its usual metrics."""
 
-PACKAGED_CHECKPOINT = "package:afr_clip/pocket/demo.ckpt"
-
 _MODEL_GROUPS = ("backbone", "module")
 
 _MAY_CHANGE = (
@@ -117,11 +115,6 @@ def expanded_images(images: str | Sequence[str]) -> Iterator[Path]:
             msg = f"images={shown(name)} matches no file. Check the pattern, or write images=FOLDER."
             raise ConfigError(msg)
         yield from found
-
-
-def named_checkpoint(name: str) -> str:
-    """Return the place that ``checkpoint=`` names: ``pocket`` is the one that ships with the package."""
-    return PACKAGED_CHECKPOINT if name == "pocket" and not os.path.lexists(name) else name
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:

@@ -1,5 +1,6 @@
 """The model that a checkpoint was trained with, from its recorded config; needs OmegaConf but not Hydra."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ from afr_clip.models.method_settings import ModuleSettings
 
 FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
 """Keys that name files. A file that only a checkpoint names is not read: it may come from a stranger."""
+
+
+PACKAGED_CHECKPOINTS = {"pocket": "package:afr_clip/pocket/demo.ckpt"}
+"""Checkpoints that ship with the package, by name."""
+
+
+def named_checkpoint(name: str) -> str:
+    """Return the place that ``checkpoint=`` names: a file, or one that ships with the package."""
+    return name if os.path.lexists(name) else PACKAGED_CHECKPOINTS.get(name, name)
 
 
 def recorded_model(

@@ -1,336 +1,245 @@
-"""A trained network that scores photographs of any size; the one forward pass of the API, predict and calibrate."""
+"""A detector as users see it: photographs in, inspections out."""
 
-import hashlib
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from afr_clip.clip.load import Towers, load_towers
-from afr_clip.clip.precision import HALF, choose_precision
-from afr_clip.clip.settings import BackboneSettings
-from afr_clip.data.disk.pixels import resize_image
-from afr_clip.data.feed.dataset import normalise
-from afr_clip.inspection.tiles import Blend, Tile, Tiling, choose_tiles
-from afr_clip.models.checkpoint import Checkpoint, load_adapters
-from afr_clip.models.interface import FewShotNetwork
-from afr_clip.models.method_settings import ModuleSettings
-from afr_clip.models.prediction import require_finite_scores
-from afr_clip.models.references import ReferenceBank
-from afr_clip.models.scoring import upsample_map
+from afr_clip.data.disk.decode import MAX_PIXELS, decode_image
+from afr_clip.files import shown
+from afr_clip.inspection.areas import read_area
+from afr_clip.inspection.calibration import Calibration, Decision
+from afr_clip.inspection.record import Inspected
+from afr_clip.inspection.regions import Region, find_regions
+from afr_clip.inspection.scanner import InspectionError, Scan, Scanner
+from afr_clip.inspection.settings import InspectionSettings
 
-WHOLE, PIECE = "whole", "piece"
-"""Views of a photograph, whose references are kept apart."""
+Photograph = str | Path | Image.Image | np.ndarray | Tensor
+"""A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
 
-MOST_REFERENCE_PATCHES = 500_000
-"""Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
-
-
-class DetectorError(ValueError):
-    """A detector cannot be built or used as asked."""
+OUTLINE = (255, 0, 255)
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What a network says of one photograph.
+class Inspection:
+    """What was found on one photograph.
 
     Attributes:
-        anomaly_map: At the network's input size, or, of a tiled photograph, at its own.
-        image_score: In [0, 1].
-        size: Height and width of the photograph in pixels.
-        is_tiled: Whether the map was blended from tiles.
+        inspected: Score, decision and regions, as they are written to disk.
+        photograph: RGB, upright.
     """
 
-    anomaly_map: Float32[np.ndarray, "rows columns"]
-    image_score: float
-    size: tuple[int, int]
-    is_tiled: bool = False
-
-    def enlarged(self) -> Float32[np.ndarray, "height width"]:
-        """Return the map at the photograph's own size."""
-        if self.anomaly_map.shape == self.size:
-            return self.anomaly_map
-        return upsample_map(torch.from_numpy(self.anomaly_map), self.size).numpy()
-
-    def within(self, area: Bool[np.ndarray, "height width"] | None) -> "Scan":
-        """Look at part of a photograph: the map is 0 elsewhere, and the image score is its maximum.
-
-        The network's own image score may come from what is outside, so it cannot be used.
-        """
-        if area is None:
-            return self
-        inside = np.where(area, self.enlarged(), np.float32(0))
-        return Scan(inside, float(inside.max()), self.size, self.is_tiled)
-
-
-@dataclass(frozen=True)
-class Scanning:
-    """How photographs are looked at.
-
-    Attributes:
-        accelerator: ``auto`` takes a GPU if there is one; or a device of PyTorch: ``cpu``, ``cuda:1``, ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``auto``; scores are always float32.
-        tile: See `Tile`.
-        overlap: Smallest share of a tile that the next one shows again.
-        batch_size: Views in one forward pass.
-    """
-
-    accelerator: str
-    precision: str
-    tile: Tile
-    overlap: float
-    batch_size: int
-
-
-class Detector:
-    """Scores photographs with a network that is ready; several threads may use it.
-
-    Args:
-        network: Any method's, with its trained weights.
-        towers: The frozen ones it is built on.
-        facts: What identifies the weights, for `identity`.
-
-    Raises:
-        DetectorError: If the device is not there.
-    """
-
-    def __init__(
-        self,
-        network: Any,  # noqa: ANN401 - an AnomalyNetwork that is an nn.Module
-        towers: Towers,
-        scanning: Scanning,
-        facts: Mapping[str, str],
-    ) -> None:
-        self.towers = towers
-        self.scanning = scanning
-        self._device = choose_device(scanning.accelerator)
-        self._precision = str(choose_precision(scanning.precision, scanning.accelerator)["chosen"])
-        self._network = network.to(self._device).eval()
-        self._facts = dict(facts)
-        self._bank = ReferenceBank()
-        self._references: tuple[str, ...] = ()
-        self._lock = threading.Lock()  # the text embeddings of a new category are computed once
+    inspected: Inspected
+    photograph: UInt8[np.ndarray, "height width 3"]
+    scan: Scan
+    calibration: Calibration | None
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the network's input in pixels."""
-        return (self.towers.backbone.image_size, self.towers.backbone.image_size)
+    def image_score(self) -> float:
+        """From 0 to 1; not a calibrated probability."""
+        return self.inspected.image_score
 
-    def identity(self, category: str) -> dict[str, Any]:
-        """Describe all that decides the scores of a photograph; a calibration holds for no other."""
-        tile = self.scanning.tile
-        return self._facts | {
-            "category": category,
-            "image_size": self.input_size[0],
-            "precision": self._precision,
-            "tile": tile,
-            "overlap": None if tile is None else self.scanning.overlap,
-            "references": list(self._references),
-        }
+    @property
+    def decision(self) -> Decision | None:
+        """Normal, anomalous or undecided; ``None`` without a calibration."""
+        return self.inspected.decision
 
-    def prepared(self, photograph: UInt8[Tensor, "3 height width"]) -> Float32[Tensor, "3 rows columns"]:
-        """Resize and normalise one view for the network."""
-        backbone = self.towers.backbone
-        return normalise(resize_image(photograph, self.input_size), backbone.mean, backbone.std)
+    @property
+    def is_anomalous(self) -> bool | None:
+        """Whether the photograph shows an anomaly; ``None`` without a calibration, or if it cannot be decided."""
+        decided = {Decision.anomalous: True, Decision.normal: False}
+        return None if self.decision is None else decided.get(self.decision)
 
-    def learn(self, photographs: Iterable[UInt8[Tensor, "3 height width"]], category: str) -> None:
-        """Keep the patches of good parts; photographs of the category are compared with them from now on.
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Where the anomalies are, the highest peak first; none without a calibration or ``region_threshold``."""
+        return self.inspected.regions
 
-        The features are those of the frozen towers, for every method. Their distance is joined with the zero-shot
-        scores as few-shot WinCLIP does it, see `ReferenceBank`. This is few-shot, and is to be reported as such.
+    @cached_property
+    def anomaly_map(self) -> Float32[np.ndarray, "height width"]:
+        """The anomaly score of each pixel at the photograph's own size, in [0, 1]."""
+        return self.scan.enlarged()
 
-        Raises:
-            DetectorError: If there are none, or too many to keep.
+    def overlay(self) -> Image.Image:
+        """Lay the map over the photograph, with the outlines of the regions.
+
+        With a calibration the colours mean the same on every picture: the middle of the scale is the threshold.
         """
-        kept: dict[str, list[Tensor]] = {WHOLE: [], PIECE: []}
-        hashes = []
-        for photograph in photographs:
-            hashes.append(hashlib.sha256(photograph.numpy().tobytes()).hexdigest())
-            kept[WHOLE].append(self._features(self.prepared(photograph)[None])[0])
-            for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
-                kept[PIECE] += list(self._features(torch.stack([view for _, view in batch])))
-            patches = sum(len(features) for views in kept.values() for features in views)
-            if patches > MOST_REFERENCE_PATCHES:
-                msg = (
-                    f"References may have at most {MOST_REFERENCE_PATCHES} patches, got {patches} from {len(hashes)} "
-                    f"photographs. Use fewer references, or larger tiles."
-                )
-                raise DetectorError(msg)
-        if not hashes:
-            msg = "references needs at least one photograph of a good part, got none. Name a folder that holds some."
-            raise DetectorError(msg)
-        for view, features in kept.items():
-            if features:
-                self._bank.remember(f"{view}:{category}", (torch.stack(features),))
-        self._references = tuple(sorted(hashes))
+        from afr_clip.inspection.colours import laid_over  # noqa: PLC0415 - matplotlib is for those who look
 
-    def score(
-        self, pictures: Float[Tensor, "batch 3 height width"], category: str, images: Sequence[str], view: str = WHOLE
-    ) -> tuple[Float32[Tensor, "batch height width"], Float32[Tensor, " batch"]]:
-        """Score prepared views of one category: the forward pass.
+        values = self.anomaly_map if self.calibration is None else self.calibration.calibrated_map(self.anomaly_map)
+        picture = Image.fromarray(laid_over(self.photograph, values))
+        draw = ImageDraw.Draw(picture)
+        for region in self.regions:
+            for polygon in region.polygons:
+                draw.line([*polygon, polygon[0]], fill=OUTLINE, width=max(1, round(min(picture.size) / 300)))
+        return picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: all but the map and the photograph."""
+        return self.inspected.to_dict()
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Inspects photographs; several threads may use it. Made by ``afr_clip.load``.
+
+    Attributes:
+        scanner: The network.
+        category: What photographs show, in words, unless `inspect` is told otherwise.
+        calibration: Where thresholds and decisions come from.
+        max_pixels: Most pixels of a file.
+    """
+
+    scanner: Scanner
+    settings: InspectionSettings
+    category: str | None = None
+    calibration: Calibration | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @overload
+    def inspect(  # type: ignore[overload-overlap] - a text is one path, not many
+        self, image: Photograph, category: str | None = None
+    ) -> Inspection: ...
+
+    @overload
+    def inspect(self, image: Iterable[Photograph], category: str | None = None) -> Iterator[Inspection]: ...
+
+    def inspect(
+        self, image: Photograph | Iterable[Photograph], category: str | None = None
+    ) -> Inspection | Iterator[Inspection]:
+        """Inspect one photograph, or any number of them in batches as the result is read.
 
         Args:
-            images: Names for errors.
-
-        Returns:
-            Anomaly maps at input size and image scores, on the CPU.
+            image: One `Photograph`, or an iterable of them.
+            category: What they show, in words: "metal nut".
 
         Raises:
+            DataError: If a file cannot be read.
+            InspectionError: If a picture has another form, or no category is known.
+            CalibrationError: If the calibration belongs to another category.
             ScoreError: If a score is NaN or infinite.
         """
-        pictures = pictures.to(self._device)
-        with self._lock, torch.inference_mode():
-            with self._cast():
-                prediction = self._network(pictures, (category,) * len(pictures))
-            require_finite_scores(prediction, images)
-            maps, scores = prediction.anomaly_map, prediction.image_score
-            if self._references:
-                with self._cast():
-                    features = self._tapped(pictures)
-                with torch.autocast(self._device.type, enabled=False):
-                    (distance,) = self._bank.association((features.float(),), (f"{view}:{category}",) * len(pictures))
-                grid = distance.unflatten(1, self.towers.backbone.grid_size)
-                maps = (maps + upsample_map(grid, (maps.shape[-2], maps.shape[-1]))) / 2
-                scores = (scores + distance.amax(dim=1)) / 2
-            return maps.float().cpu(), scores.float().cpu()
+        category = category or self.category
+        if category is None or not category.strip():
+            msg = "inspect() needs a category, got none. Say what the photograph shows: inspect(image, 'metal nut')."
+            raise InspectionError(msg)
+        if self.calibration is not None:
+            self.calibration.require(self.scanner.identity(category))
+        if isinstance(image, Photograph):
+            return next(self._stream([image], category))
+        return self._stream(image, category)
 
-    def scan(self, photographs: Iterable[tuple[str, UInt8[Tensor, "3 height width"]]], category: str) -> Iterator[Scan]:
-        """Score photographs of any size, in order and in batches.
+    def _stream(self, images: Iterable[Photograph], category: str) -> Iterator[Inspection]:
+        read: list[tuple[Path | None, str, UInt8[Tensor, "3 height width"]]] = []
 
-        Args:
-            photographs: With their names, upright.
+        def pixels() -> Iterator[tuple[str, UInt8[Tensor, "3 height width"]]]:
+            for number, image in zip(count(1), images, strict=False):
+                path = Path(image) if isinstance(image, str | Path) else None
+                name = f"image {number}" if path is None else shown(path)
+                read.append((path, name, as_rgb(image, self.max_pixels)))
+                yield read[-1][1:]
+
+        for whole in self.scanner.scan(pixels(), category):
+            path, name, rgb = read.pop(0)
+            scan, inspected = self.judge(name, whole, category, self.area(path, whole.size))
+            yield Inspection(inspected, rgb.permute(1, 2, 0).contiguous().numpy(), scan, self.calibration)
+
+    def area(
+        self, photograph: Path | None, size: tuple[int, int], root: Path | None = None
+    ) -> Bool[np.ndarray, "height width"] | None:
+        """Read which part of a photograph counts; ``None`` for all of it.
+
+        Raises:
+            DataError: If a mask is missing, unreadable or of another size.
+            InspectionError: If masks are a folder and the photograph has no name.
         """
-        for batch in _batches(photographs, self.scanning.batch_size):
-            views = torch.stack([self.prepared(pixels) for _, pixels in batch])
-            maps, scores = self.score(views, category, [name for name, _ in batch])
-            for (name, pixels), anomaly_map, score in zip(batch, maps, scores.tolist(), strict=True):
-                yield self.complete(name, pixels, anomaly_map, score, category)
-
-    def complete(
-        self,
-        name: str,
-        photograph: UInt8[Tensor, "3 height width"],
-        whole: Float32[Tensor, "rows columns"],
-        image_score: float,
-        category: str,
-    ) -> Scan:
-        """Add the tiles of a photograph to what it looks like as a whole.
-
-        The map is the mean of both views, and the image score its maximum: a class token that saw one tile says
-        nothing of the photograph.
-        """
-        size = (photograph.shape[1], photograph.shape[2])
-        tiling = self.tiling(size)
-        if tiling is None:
-            return Scan(whole.numpy(), image_score, size)
-        blend = Blend(tiling)
-        for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
-            maps, _ = self.score(torch.stack([view for _, view in batch]), category, [name] * len(batch), PIECE)
-            for (corner, _), tile_map in zip(batch, upsample_map(maps, (tiling.side, tiling.side)), strict=True):
-                blend.add(corner, tile_map.numpy())
-        joined = blend.blended()
-        joined += upsample_map(whole, size).numpy()
-        joined /= 2
-        return Scan(joined, float(joined.max()), size, is_tiled=True)
-
-    def tiling(self, size: tuple[int, int]) -> Tiling | None:
-        """Return the tiles of a photograph of ``(height, width)`` pixels; ``None`` if it is looked at as a whole."""
-        return choose_tiles(size, self.scanning.tile, self.scanning.overlap, self.input_size[0])
-
-    def _pieces(
-        self, photograph: UInt8[Tensor, "3 height width"]
-    ) -> Iterator[tuple[tuple[int, int], Float32[Tensor, "3 rows columns"]]]:
-        tiling = self.tiling((photograph.shape[1], photograph.shape[2]))
-        if tiling is None:
-            return
-        for top, left in tiling.corners:
-            yield (top, left), self.prepared(photograph[:, top : top + tiling.side, left : left + tiling.side])
-
-    def _features(self, pictures: Float32[Tensor, "batch 3 rows columns"]) -> Float32[Tensor, "batch patches dim"]:
-        with self._lock, torch.inference_mode(), self._cast():
-            return self._tapped(pictures.to(self._device)).float()
-
-    def _tapped(self, pictures: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch patches dim"]:
-        """Read the patches of the frozen tower at every tap, and of the stem; each of them counts as much."""
-        backbone = self.towers.backbone
-        embedded = backbone.embed(pictures)
-        seen = () if embedded.seen is None else (embedded.seen.tokens(),)
-        parts = (*backbone.tap(embedded), *seen)
-        return torch.cat([F.normalize(part[:, 1:].float(), dim=-1) for part in parts], dim=-1)
-
-    def _cast(self) -> AbstractContextManager[Any]:
-        half = self._precision == HALF
-        return torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext()
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def build_detector(
-    backbone: BackboneSettings, method: ModuleSettings, checkpoint: Checkpoint | None, scanning: Scanning
-) -> Detector:
-    """Build the network that a checkpoint was trained with, load its weights, and make it ready.
-
-    Args:
-        checkpoint: ``None`` for a method that needs none.
-
-    Raises:
-        CheckpointError: If the weights do not fit.
-        DetectorError: If the method needs references of its own, or the device is not there.
-    """
-    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn)
-    network = method.network.build(towers)
-    if isinstance(network, FewShotNetwork) and network.shots:
-        msg = (
-            f"module={method.name} with shots={network.shots} scores datasets that have a train split. For photographs "
-            f"set module.network.shots=0 and name good parts with references=DIR."
+        roi, ignore = (None if path is None else Path(path) for path in (self.settings.roi, self.settings.ignore))
+        if roi is None and ignore is None:
+            return None
+        if photograph is None and any(path is not None and path.is_dir() for path in (roi, ignore)):
+            msg = "A folder of roi or ignore masks needs photographs with names, got pixels. Pass one mask for all."
+            raise InspectionError(msg)
+        return read_area(
+            roi, photograph or Path("image"), size[::-1], ignore=ignore, root=root, max_pixels=self.max_pixels
         )
-        raise DetectorError(msg)
-    frozen = towers.fingerprint()
-    if checkpoint is not None:
-        load_adapters(network, checkpoint, frozen)
-    trained = {name: value for name, value in network.named_parameters() if name in network.trainable_parameter_names()}
-    weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
-    return Detector(network, towers, scanning, {"method": method.name, "weights": weights})
+
+    def judge(
+        self, name: str, scan: Scan, category: str, area: Bool[np.ndarray, "height width"] | None = None
+    ) -> tuple[Scan, Inspected]:
+        """Find the regions of a scored photograph and decide about it.
+
+        Returns:
+            The scan within the area, and what is known of the photograph.
+        """
+        scan, settings, calibration = scan.within(area), self.settings, self.calibration
+        regions: tuple[Region, ...] = ()
+        high = low = settings.region_threshold
+        if calibration is not None:
+            # A score that is equal to the threshold is not above it.
+            high, low = math.nextafter(calibration.map_high, math.inf), calibration.map_low
+        largest = float(scan.anomaly_map.max())
+        if high is not None and low is not None and largest >= high:
+            regions = find_regions(
+                scan.enlarged(), high, low, mm_per_pixel=settings.mm_per_pixel, min_area_mm2=settings.min_area_mm2
+            )
+            if settings.min_area_mm2 is not None:
+                largest = regions[0].peak if regions else 0.0
+        height, width = scan.size
+        decided: tuple[float | None, Decision | None, float | None] = (None, None, None)
+        if calibration is not None:
+            decided = (
+                calibration.image.threshold,
+                calibration.decide(scan.image_score, largest),
+                calibration.calibrated(scan.image_score),
+            )
+        return scan, Inspected(name, width, height, category, scan.image_score, *decided, regions)
 
 
-def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of named tensors, whatever file they came from."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        total.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\n".encode())
-        total.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """Return the device to score on.
+def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:
+    """Return the pixels of a photograph, upright.
 
     Raises:
-        DetectorError: If PyTorch cannot use it.
+        DataError: If a file cannot be read.
+        InspectionError: If pixels have another form than `Photograph` allows.
     """
-    if accelerator in ("auto", "gpu"):
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        if accelerator == "auto":
-            return torch.device("cpu")
-    try:
-        device = torch.device(accelerator)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        msg = f"The device must be one that PyTorch can use here, got {accelerator}. Write cpu, or check the GPU."
-        raise DetectorError(msg) from error
-    return device
+    if isinstance(image, str | Path):
+        if os.path.isdir(image):  # noqa: PTH112 - Path.is_dir raises below a folder that may not be entered
+            msg = f"{shown(image)} is a folder. Pass its photographs: detector.inspect(Path({str(image)!r}).glob('*'))."
+            raise InspectionError(msg)
+        return decode_image(Path(image), max_pixels=max_pixels)
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith(("I", "F")):
+            msg = f"A PIL image must have 8 bits per channel, got mode {upright.mode}. Pass the file's path instead."
+            raise InspectionError(msg)
+        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+    if isinstance(image, np.ndarray):
+        form = "an array of H x W or H x W x 3"
+        pixels = torch.from_numpy(np.ascontiguousarray(image)) if image.dtype.kind in "uif" else torch.empty(0)
+        pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
+    else:
+        form, pixels = "a tensor of H x W, 1 x H x W or 3 x H x W", image.detach().cpu()
+    channels = pixels[None] if pixels.ndim == 2 else pixels
+    if channels.ndim != 3 or channels.shape[0] not in (1, 3) or not channels.numel():
+        msg = f"Pixels must be {form}, got shape {tuple(image.shape)} of {image.dtype}. Convert to RGB first."
+        raise InspectionError(msg)
+    if channels.is_floating_point():
+        if not bool(((channels >= 0) & (channels <= 1)).all()):
+            msg = "Pixels that are floats must lie in [0, 1], got others. Divide by the largest possible value."
+            raise InspectionError(msg)
+        channels = (channels * 255).round().to(torch.uint8)
+    elif channels.dtype != torch.uint8:
+        msg = f"Pixels must be uint8 or floats in [0, 1], got {channels.dtype}. Convert them."
+        raise InspectionError(msg)
+    return channels.expand(3, -1, -1)

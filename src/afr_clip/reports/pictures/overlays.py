@@ -1,21 +1,18 @@
 """A photograph next to its overlay with the anomaly map, as predict writes it."""
 
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
-from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
 from afr_clip.files import write_encoded
+from afr_clip.inspection.colours import laid_over, palette
 
-COLOURS = "turbo"
-OPACITY = 0.5
 LARGEST_SIDE = 640
 """Photographs are drawn no larger than this many pixels a side."""
 
@@ -59,26 +56,13 @@ def draw_overlay(
     write_encoded(path, partial(page.save, format="JPEG", quality=QUALITY, subsampling=0))
 
 
-def laid_over(
-    image: UInt8[ndarray, "height width 3"], anomaly_map: Float[ndarray, "height width"]
-) -> UInt8[ndarray, "height width 3"]:
-    """Blend an RGB image with its coloured map of scores in [0, 1]."""
-    steps = np.rint(np.clip(anomaly_map, 0, 1) * 255).astype(np.uint8)
-    return np.rint((1 - OPACITY) * image + OPACITY * _palette()[steps]).astype(np.uint8)
-
-
-@cache
-def _palette() -> UInt8[ndarray, "256 3"]:
-    return (colormaps[COLOURS](np.arange(256), bytes=True)[:, :3]).astype(np.uint8)
-
-
 def _write_words(page: Image.Image, title: str, score: str, column: int) -> None:
     draw = ImageDraw.Draw(page)
     font = ImageFont.truetype(FONT, 12)
     for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
         draw.text((left, MARGIN // 2), _shortened(draw, words, font, column), fill="black", font=font)
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
-    scale = Image.fromarray(np.repeat(_palette()[None], BAR, axis=0)).resize((column, BAR))
+    scale = Image.fromarray(np.repeat(palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
     for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly score", "ma"), (1.0, "1", "ra")):
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)

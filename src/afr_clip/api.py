@@ -1,0 +1,96 @@
+"""The Python API: ``detector = afr_clip.load("pocket")``, then ``detector.inspect(photograph, "metal nut")``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from afr_clip.clip.weights import weight_path
+from afr_clip.config.restore import named_checkpoint, recorded_model
+from afr_clip.data.disk.decode import MAX_PIXELS
+from afr_clip.data.disk.loaded import list_photographs
+from afr_clip.inspection.calibration import CalibrationError, Decision, read_calibration
+from afr_clip.inspection.detector import Detector, Inspection, as_rgb
+from afr_clip.inspection.regions import Region
+from afr_clip.inspection.scanner import InspectionError, Scanning, build_scanner
+from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.inspection.tiles import Tile
+from afr_clip.models.checkpoint import read_checkpoint
+
+__all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "load"]
+
+
+def load(  # noqa: PLR0913 - every option is a keyword with a default
+    checkpoint: str | Path,
+    *,
+    category: str | None = None,
+    calibration: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    batch_size: int = 4,
+    tile: Tile = None,
+    overlap: float = 0.25,
+    references: str | Path | Sequence[Path] | None = None,
+    roi: str | Path | None = None,
+    ignore: str | Path | None = None,
+    region_threshold: float | None = None,
+    mm_per_pixel: float | None = None,
+    min_area_mm2: float | None = None,
+    files: Mapping[str, str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Detector:
+    """Load a trained detector.
+
+    Args:
+        checkpoint: ``pocket``, which ships with the package, a run folder, or a checkpoint file.
+        category: What photographs show, in words; needed with ``references``.
+        calibration: A ``calibration.json``; with it, inspections have a decision and regions.
+        device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
+        precision: ``32-true``, ``bf16-mixed`` or ``auto``, which is measured.
+        batch_size: Views in one forward pass.
+        tile: Side of tiles in pixels of the photograph, or ``auto``, for small defects on large photographs.
+        overlap: Smallest share of a tile that the next one shows again.
+        references: A folder of good parts, or files, to compare with: few-shot instead of zero-shot.
+        roi: A mask, or a folder of masks: only what is white in it counts.
+        ignore: Likewise; what is white in it does not count.
+        region_threshold: Map value from which a region begins, if there is no calibration.
+        mm_per_pixel: Side of a pixel on the part.
+        min_area_mm2: Smallest region.
+        files: Where weights lie that the checkpoint names: ``{"backbone.weights": PATH}``.
+        max_pixels: Most pixels of a photograph.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint, or weights are missing.
+        ValueError: If something else is wrong with what was passed or read; the sentence says what.
+
+    Example:
+        >>> import torch
+        >>> detector = load("pocket")
+        >>> black = detector.inspect(torch.zeros(40, 60, dtype=torch.uint8), "metal nut")
+        >>> black.anomaly_map.shape, black.is_anomalous
+        ((40, 60), None)
+    """
+    settings = InspectionSettings(
+        tile=tile,
+        overlap=overlap,
+        roi=None if roi is None else str(roi),
+        ignore=None if ignore is None else str(ignore),
+        references=None,
+        calibration=None if calibration is None else str(calibration),
+        region_threshold=region_threshold,
+        mm_per_pixel=mm_per_pixel,
+        min_area_mm2=min_area_mm2,
+        defects=None,
+    )
+    read = read_checkpoint(weight_path(named_checkpoint(str(checkpoint))))
+    backbone, method = recorded_model(read.manifest["config"], files)
+    scanner = build_scanner(backbone, method, read, Scanning(device, precision, tile, overlap, batch_size))
+    if references is not None:
+        if category is None:
+            msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
+            raise InspectionError(msg)
+        places = [references] if isinstance(references, str | Path) else references
+        good = list_photographs([Path(place) for place in places], category).dataset.samples
+        scanner.learn((as_rgb(sample.image_path, max_pixels) for sample in good), category)
+    thresholds = None if calibration is None else read_calibration(Path(calibration))
+    if thresholds is not None:
+        category = category or str(thresholds.identity.get("category", "")) or None
+    return Detector(scanner, settings, category, thresholds, max_pixels)

@@ -1,0 +1,336 @@
+"""A trained network that scores photographs of any size; the one forward pass of the API, predict and calibrate."""
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor
+
+from afr_clip.clip.load import Towers, load_towers
+from afr_clip.clip.precision import HALF, choose_precision
+from afr_clip.clip.settings import BackboneSettings
+from afr_clip.data.disk.pixels import resize_image
+from afr_clip.data.feed.dataset import normalise
+from afr_clip.inspection.tiles import Blend, Tile, Tiling, choose_tiles
+from afr_clip.models.checkpoint import Checkpoint, load_adapters
+from afr_clip.models.interface import FewShotNetwork
+from afr_clip.models.method_settings import ModuleSettings
+from afr_clip.models.prediction import require_finite_scores
+from afr_clip.models.references import ReferenceBank
+from afr_clip.models.scoring import upsample_map
+
+WHOLE, PIECE = "whole", "piece"
+"""Views of a photograph, whose references are kept apart."""
+
+MOST_REFERENCE_PATCHES = 500_000
+"""Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
+
+
+class InspectionError(ValueError):
+    """Photographs cannot be inspected as asked."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a network says of one photograph.
+
+    Attributes:
+        anomaly_map: At the network's input size, or, of a tiled photograph, at its own.
+        image_score: In [0, 1].
+        size: Height and width of the photograph in pixels.
+        is_tiled: Whether the map was blended from tiles.
+    """
+
+    anomaly_map: Float32[np.ndarray, "rows columns"]
+    image_score: float
+    size: tuple[int, int]
+    is_tiled: bool = False
+
+    def enlarged(self) -> Float32[np.ndarray, "height width"]:
+        """Return the map at the photograph's own size."""
+        if self.anomaly_map.shape == self.size:
+            return self.anomaly_map
+        return upsample_map(torch.from_numpy(self.anomaly_map), self.size).numpy()
+
+    def within(self, area: Bool[np.ndarray, "height width"] | None) -> "Scan":
+        """Look at part of a photograph: the map is 0 elsewhere, and the image score is its maximum.
+
+        The network's own image score may come from what is outside, so it cannot be used.
+        """
+        if area is None:
+            return self
+        inside = np.where(area, self.enlarged(), np.float32(0))
+        return Scan(inside, float(inside.max()), self.size, self.is_tiled)
+
+
+@dataclass(frozen=True)
+class Scanning:
+    """How photographs are looked at.
+
+    Attributes:
+        accelerator: ``auto`` takes a GPU if there is one; or a device of PyTorch: ``cpu``, ``cuda:1``, ``mps``.
+        precision: ``32-true``, ``bf16-mixed`` or ``auto``; scores are always float32.
+        tile: See `Tile`.
+        overlap: Smallest share of a tile that the next one shows again.
+        batch_size: Views in one forward pass.
+    """
+
+    accelerator: str
+    precision: str
+    tile: Tile
+    overlap: float
+    batch_size: int
+
+
+class Scanner:
+    """Scores photographs with a network that is ready; several threads may use it.
+
+    Args:
+        network: Any method's, with its trained weights.
+        towers: The frozen ones it is built on.
+        facts: What identifies the weights, for `identity`.
+
+    Raises:
+        InspectionError: If the device is not there.
+    """
+
+    def __init__(
+        self,
+        network: Any,  # noqa: ANN401 - an AnomalyNetwork that is an nn.Module
+        towers: Towers,
+        scanning: Scanning,
+        facts: Mapping[str, str],
+    ) -> None:
+        self.towers = towers
+        self.scanning = scanning
+        self._device = choose_device(scanning.accelerator)
+        self._precision = str(choose_precision(scanning.precision, scanning.accelerator)["chosen"])
+        self._network = network.to(self._device).eval()
+        self._facts = dict(facts)
+        self._bank = ReferenceBank()
+        self._references: tuple[str, ...] = ()
+        self._lock = threading.Lock()  # the text embeddings of a new category are computed once
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return (self.towers.backbone.image_size, self.towers.backbone.image_size)
+
+    def identity(self, category: str) -> dict[str, Any]:
+        """Describe all that decides the scores of a photograph; a calibration holds for no other."""
+        tile = self.scanning.tile
+        return self._facts | {
+            "category": category,
+            "image_size": self.input_size[0],
+            "precision": self._precision,
+            "tile": tile,
+            "overlap": None if tile is None else self.scanning.overlap,
+            "references": list(self._references),
+        }
+
+    def prepared(self, photograph: UInt8[Tensor, "3 height width"]) -> Float32[Tensor, "3 rows columns"]:
+        """Resize and normalise one view for the network."""
+        backbone = self.towers.backbone
+        return normalise(resize_image(photograph, self.input_size), backbone.mean, backbone.std)
+
+    def learn(self, photographs: Iterable[UInt8[Tensor, "3 height width"]], category: str) -> None:
+        """Keep the patches of good parts; photographs of the category are compared with them from now on.
+
+        The features are those of the frozen towers, for every method. Their distance is joined with the zero-shot
+        scores as few-shot WinCLIP does it, see `ReferenceBank`. This is few-shot, and is to be reported as such.
+
+        Raises:
+            InspectionError: If there are none, or too many to keep.
+        """
+        kept: dict[str, list[Tensor]] = {WHOLE: [], PIECE: []}
+        hashes = []
+        for photograph in photographs:
+            hashes.append(hashlib.sha256(photograph.numpy().tobytes()).hexdigest())
+            kept[WHOLE].append(self._features(self.prepared(photograph)[None])[0])
+            for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
+                kept[PIECE] += list(self._features(torch.stack([view for _, view in batch])))
+            patches = sum(len(features) for views in kept.values() for features in views)
+            if patches > MOST_REFERENCE_PATCHES:
+                msg = (
+                    f"References may have at most {MOST_REFERENCE_PATCHES} patches, got {patches} from {len(hashes)} "
+                    f"photographs. Use fewer references, or larger tiles."
+                )
+                raise InspectionError(msg)
+        if not hashes:
+            msg = "references needs at least one photograph of a good part, got none. Name a folder that holds some."
+            raise InspectionError(msg)
+        for view, features in kept.items():
+            if features:
+                self._bank.remember(f"{view}:{category}", (torch.stack(features),))
+        self._references = tuple(sorted(hashes))
+
+    def score(
+        self, pictures: Float[Tensor, "batch 3 height width"], category: str, images: Sequence[str], view: str = WHOLE
+    ) -> tuple[Float32[Tensor, "batch height width"], Float32[Tensor, " batch"]]:
+        """Score prepared views of one category: the forward pass.
+
+        Args:
+            images: Names for errors.
+
+        Returns:
+            Anomaly maps at input size and image scores, on the CPU.
+
+        Raises:
+            ScoreError: If a score is NaN or infinite.
+        """
+        pictures = pictures.to(self._device)
+        with self._lock, torch.inference_mode():
+            with self._cast():
+                prediction = self._network(pictures, (category,) * len(pictures))
+            require_finite_scores(prediction, images)
+            maps, scores = prediction.anomaly_map, prediction.image_score
+            if self._references:
+                with self._cast():
+                    features = self._tapped(pictures)
+                with torch.autocast(self._device.type, enabled=False):
+                    (distance,) = self._bank.association((features.float(),), (f"{view}:{category}",) * len(pictures))
+                grid = distance.unflatten(1, self.towers.backbone.grid_size)
+                maps = (maps + upsample_map(grid, (maps.shape[-2], maps.shape[-1]))) / 2
+                scores = (scores + distance.amax(dim=1)) / 2
+            return maps.float().cpu(), scores.float().cpu()
+
+    def scan(self, photographs: Iterable[tuple[str, UInt8[Tensor, "3 height width"]]], category: str) -> Iterator[Scan]:
+        """Score photographs of any size, in order and in batches.
+
+        Args:
+            photographs: With their names, upright.
+        """
+        for batch in _batches(photographs, self.scanning.batch_size):
+            views = torch.stack([self.prepared(pixels) for _, pixels in batch])
+            maps, scores = self.score(views, category, [name for name, _ in batch])
+            for (name, pixels), anomaly_map, score in zip(batch, maps, scores.tolist(), strict=True):
+                yield self.complete(name, pixels, anomaly_map, score, category)
+
+    def complete(
+        self,
+        name: str,
+        photograph: UInt8[Tensor, "3 height width"],
+        whole: Float32[Tensor, "rows columns"],
+        image_score: float,
+        category: str,
+    ) -> Scan:
+        """Add the tiles of a photograph to what it looks like as a whole.
+
+        The map is the mean of both views, and the image score its maximum: a class token that saw one tile says
+        nothing of the photograph.
+        """
+        size = (photograph.shape[1], photograph.shape[2])
+        tiling = self.tiling(size)
+        if tiling is None:
+            return Scan(whole.numpy(), image_score, size)
+        blend = Blend(tiling)
+        for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
+            maps, _ = self.score(torch.stack([view for _, view in batch]), category, [name] * len(batch), PIECE)
+            for (corner, _), tile_map in zip(batch, upsample_map(maps, (tiling.side, tiling.side)), strict=True):
+                blend.add(corner, tile_map.numpy())
+        joined = blend.blended()
+        joined += upsample_map(whole, size).numpy()
+        joined /= 2
+        return Scan(joined, float(joined.max()), size, is_tiled=True)
+
+    def tiling(self, size: tuple[int, int]) -> Tiling | None:
+        """Return the tiles of a photograph of ``(height, width)`` pixels; ``None`` if it is looked at as a whole."""
+        return choose_tiles(size, self.scanning.tile, self.scanning.overlap, self.input_size[0])
+
+    def _pieces(
+        self, photograph: UInt8[Tensor, "3 height width"]
+    ) -> Iterator[tuple[tuple[int, int], Float32[Tensor, "3 rows columns"]]]:
+        tiling = self.tiling((photograph.shape[1], photograph.shape[2]))
+        if tiling is None:
+            return
+        for top, left in tiling.corners:
+            yield (top, left), self.prepared(photograph[:, top : top + tiling.side, left : left + tiling.side])
+
+    def _features(self, pictures: Float32[Tensor, "batch 3 rows columns"]) -> Float32[Tensor, "batch patches dim"]:
+        with self._lock, torch.inference_mode(), self._cast():
+            return self._tapped(pictures.to(self._device)).float()
+
+    def _tapped(self, pictures: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch patches dim"]:
+        """Read the patches of the frozen tower at every tap, and of the stem; each of them counts as much."""
+        backbone = self.towers.backbone
+        embedded = backbone.embed(pictures)
+        seen = () if embedded.seen is None else (embedded.seen.tokens(),)
+        parts = (*backbone.tap(embedded), *seen)
+        return torch.cat([F.normalize(part[:, 1:].float(), dim=-1) for part in parts], dim=-1)
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        half = self._precision == HALF
+        return torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext()
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def build_scanner(
+    backbone: BackboneSettings, method: ModuleSettings, checkpoint: Checkpoint | None, scanning: Scanning
+) -> Scanner:
+    """Build the network that a checkpoint was trained with, load its weights, and make it ready.
+
+    Args:
+        checkpoint: ``None`` for a method that needs none.
+
+    Raises:
+        CheckpointError: If the weights do not fit.
+        InspectionError: If the method needs references of its own, or the device is not there.
+    """
+    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn)
+    network = method.network.build(towers)
+    if isinstance(network, FewShotNetwork) and network.shots:
+        msg = (
+            f"module={method.name} with shots={network.shots} scores datasets that have a train split. For photographs "
+            f"set module.network.shots=0 and name good parts with references=DIR."
+        )
+        raise InspectionError(msg)
+    frozen = towers.fingerprint()
+    if checkpoint is not None:
+        load_adapters(network, checkpoint, frozen)
+    trained = {name: value for name, value in network.named_parameters() if name in network.trainable_parameter_names()}
+    weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
+    return Scanner(network, towers, scanning, {"method": method.name, "weights": weights})
+
+
+def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors, whatever file they came from."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\n".encode())
+        total.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """Return the device to score on.
+
+    Raises:
+        InspectionError: If PyTorch cannot use it.
+    """
+    if accelerator in ("auto", "gpu"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        if accelerator == "auto":
+            return torch.device("cpu")
+    try:
+        device = torch.device(accelerator)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f"The device must be one that PyTorch can use here, got {accelerator}. Write cpu, or check the GPU."
+        raise InspectionError(msg) from error
+    return device

@@ -108,7 +108,7 @@ class Detector:
     max_pixels: int = MAX_PIXELS
 
     @overload
-    def inspect(  # type: ignore[overload-overlap] - a text is one path, not many
+    def inspect(  # type: ignore[overload-overlap]  # a text is one path
         self, image: Photograph, category: str | None = None
     ) -> Inspection: ...
 
@@ -226,7 +226,7 @@ def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 
         return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         form = "an array of H x W or H x W x 3"
-        pixels = torch.from_numpy(np.ascontiguousarray(image)) if image.dtype.kind in "uif" else torch.empty(0)
+        pixels = torch.from_numpy(image.copy()) if image.dtype.kind in "uif" else torch.empty(0)
         pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
     else:
         form, pixels = "a tensor of H x W, 1 x H x W or 3 x H x W", image.detach().cpu()

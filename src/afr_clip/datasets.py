@@ -13,24 +13,17 @@ def main() -> None:
     """Parse the command line and run one of the commands."""
     parser = build_parser(os.environ.get("AFR_CLIP_DATA_DIR"))
     chosen = parser.parse_args()
-    # Loading torch takes seconds, and --help should not wait for it.
+    if chosen.verb != "list":
+        _require_name(chosen.verb, chosen.name)
+    # Loading torch takes seconds, and neither --help nor a wrong name should wait for it.
     from afr_clip.cli import datasets  # noqa: PLC0415
     from afr_clip.data.disk.decode import MAX_PIXELS  # noqa: PLC0415
-    from afr_clip.data.disk.layouts import DATASETS  # noqa: PLC0415
     from afr_clip.data.disk.reading import DatasetSpec  # noqa: PLC0415
     from afr_clip.data.errors import MissingDataError  # noqa: PLC0415
 
     if chosen.verb == "list":
         datasets.list_datasets(chosen.data_dir)
         return
-    if chosen.name not in DATASETS:
-        near = get_close_matches(chosen.name, DATASETS, n=1)
-        advice = f"Did you mean {near[0]}?" if near else "See afr-clip datasets list."
-        if Path(chosen.name).is_dir() and chosen.verb in ("check", "convert"):
-            own = f"afr-clip datasets {chosen.verb} folder --root {for_shell(chosen.name)}"
-            advice = f"For a folder of your own write {own}."
-        msg = f"NAME must be one of {', '.join(DATASETS)}, got {shown(chosen.name)}. {advice}"
-        raise CommandLineError(msg)
     if chosen.verb == "show":
         datasets.show_dataset(chosen.name)
     elif chosen.verb == "unpack":
@@ -46,6 +39,19 @@ def main() -> None:
         except MissingDataError as error:  # it names the keys of the other commands
             msg = str(error).replace("data_dir=DIR", "--data-dir DIR").replace("dataset.root=DIR", "--root DIR")
             raise MissingDataError(msg) from error
+
+
+def _require_name(verb: str, name: str) -> None:
+    from afr_clip.data.disk.layouts import DATASETS  # noqa: PLC0415 - not for --help
+
+    if name not in DATASETS:
+        near = get_close_matches(name, DATASETS, n=1)
+        advice = f"Did you mean {near[0]}?" if near else "See afr-clip datasets list."
+        if Path(name).is_dir() and verb in ("check", "convert"):
+            own = f"afr-clip datasets {verb} folder --root {for_shell(name)}"
+            advice = f"For a folder of your own write {own}."
+        msg = f"NAME must be one of {', '.join(DATASETS)}, got {shown(name)}. {advice}"
+        raise CommandLineError(msg)
 
 
 def build_parser(folder: str | None) -> CommandLine:

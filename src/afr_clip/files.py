@@ -180,6 +180,16 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Write a number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "mask belongs", "masks belong"), counted(1200, "image")
+        ('1 image', '2 masks belong', '1,200 images')
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def in_one_line(text: str) -> str:
     """Escape what `shown` escapes, except the backslash: for text in which names are already as `shown` gives them."""
     return "".join(_escaped(character) for character in text)

@@ -168,7 +168,7 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(r
     broken.write_bytes(sound)
     (photographs / "4.png").rename(tmp_path / "4.png")
     assert run(*predict, f"run_dir={predicted}", "resume=true") == 1
-    assert "1 photographs were changed or removed since they were scored: 4.png." in capsys.readouterr().err
+    assert "Changed or removed since scored: 1 photograph, 4.png." in capsys.readouterr().err
     (tmp_path / "4.png").rename(photographs / "4.png")
     (predicted / "overlays" / "9.jpg").unlink()  # as a kill between map and overlay leaves it
     with (predicted / "scores.csv").open("a") as scores:

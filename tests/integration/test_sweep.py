@@ -77,7 +77,7 @@ def test_a_dry_run_says_what_it_would_cost_and_runs_nothing(run, two_cells, tmp_
     out = capsys.readouterr().out
     assert "table6_1" in out
     assert "table6_3" not in out
-    assert "2 cells are to run: 64 images to train on (counted once an epoch), 32 images to score." in out
+    assert "2 cells to run: 64 images to train on (counted once an epoch), 32 images to score." in out
     assert "one training step and one scored batch" in out
     assert not (tmp_path / "sweep" / "cells").exists()
 

@@ -216,7 +216,8 @@ def _describe_os_error(error: OSError) -> str:
             f"The disk is full: {error.filename or 'the results'} could not be written. "
             f"Files already written are complete. Free some space. {how_to_resume()}"
         )
-    return f"{error.filename or 'A file'} could not be used: {error.strerror}. Check the path and its permissions."
+    advice = "Choose another folder" if error.errno == errno.EROFS else "Check the path and its permissions"
+    return f"{error.filename or 'A file'} could not be used: {error.strerror}. {advice}."
 
 
 def _sentence(error: Exception) -> str:

@@ -16,7 +16,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.tools.archives import unpack_archives
 from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
 from afr_clip.data.tools.convert import write_meta_json
-from afr_clip.files import for_shell, shown
+from afr_clip.files import counted, for_shell, shown
 
 NO_TERMINAL_WIDTH = 160
 """Columns of a table that is written to a file or a pipe."""
@@ -138,7 +138,7 @@ def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
     except DataError:
         return "?", f"{root} (cannot be listed; run check)"
     there = [entry for entry in entries if os.path.isfile(entry.image)]  # noqa: PTH113 - Path.is_file may raise
-    missing = f" ({len(entries) - len(there)} images missing)" if len(there) < len(entries) else ""
+    missing = f" ({counted(len(entries) - len(there), 'image')} missing)" if len(there) < len(entries) else ""
     return _count(sum_counts(count_entries(there))), f"{root}{missing}"
 
 
@@ -146,7 +146,7 @@ def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
     if found.num_faults:
         is_short = any(finding.is_fault and finding.text.startswith(OTHER_NUMBERS) for finding in found.findings)
         hint = " If you only have a part of the dataset, use --part." if is_short and not is_part else ""
-        return f"verdict: {found.num_faults} fault{'s' if found.num_faults > 1 else ''}.{hint}"
+        return f"verdict: {counted(found.num_faults, 'fault')}.{hint}"
     if is_part:
         return "verdict: sound, for a part of the dataset."
     return f"verdict: {'complete and sound' if has_numbers else 'sound'}."

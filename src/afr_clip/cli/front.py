@@ -26,7 +26,7 @@ from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, 
 from afr_clip.files import for_shell, shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import SpokenExit
-from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError
+from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError, holds_run
 
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
@@ -104,16 +104,25 @@ def _checked(command: str, typed: Typed) -> tuple[Path, bool] | None:
                 _refuse_needless_checkpoint(settings, overrides)
             if is_first():
                 faults |= dict.fromkeys(faults_of_places(settings))
-        if faults:
-            raise ConfigError(sentences(list(faults)))
         assert config is not None, "there is at least one run"
-        if "RANK" in os.environ:
-            return None
         key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
         named = ("run_dir=", "sweep_dir=", f"{key}=")
         is_named = any(override.lstrip("+").startswith(named) for override in typed.overrides)
         is_named = is_named or command == "sweep" or OmegaConf.select(config, "run_dir") is not None
-        return Path(str(OmegaConf.select(config, key))), not is_named
+        folder = Path(str(OmegaConf.select(config, key)))
+        if not is_named and OmegaConf.select(config, "resume"):
+            faults |= dict.fromkeys([_nothing_to_resume(folder.parent)])
+        if faults:
+            raise ConfigError(sentences(list(faults)))
+        return None if "RANK" in os.environ else (folder, not is_named)
+
+
+def _nothing_to_resume(runs: Path) -> str:
+    """Ask for the run to resume. The folders below ``runs`` are named after their time."""
+    there = [path for path in runs.iterdir() if path.is_dir() and holds_run(path)] if runs.is_dir() else []
+    newest = max(there, default=None)
+    advice = f"The newest run is {for_shell(f'run_dir={newest}')}." if newest else f"There is none in {shown(runs)}."
+    return f"resume=true needs the run to resume, got no run_dir. Write run_dir=DIR. {advice}"
 
 
 def _refuse_needless_checkpoint(settings: EvaluateConfig | PredictConfig, overrides: Sequence[str]) -> None:

@@ -114,6 +114,9 @@ def faults_of_output(key: str, folder: Path) -> Iterator[str]:
         what = "is a file" if above == folder else f"lies below {shown(above)}, which is a file"
         yield f"{key}={shown(folder)} {what}. Choose a folder: {key}=DIR."
     elif not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+        if os.statvfs(above).f_flag & os.ST_RDONLY:
+            yield f"{key}={shown(folder)} lies on a read-only file system. Choose another {key}."
+            return
         where = "" if above == folder else f" {shown(above)} is not writable."
         yield (
             f"{key}={shown(folder)} cannot be written to.{where} Choose another {key}, or change the permissions of "

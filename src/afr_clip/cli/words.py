@@ -86,9 +86,21 @@ def read_words(command: str, words: Sequence[str]) -> Typed:
             _refuse_slip(command, word, before, rest)
             loose.append(word)
         before = word
+    _refuse_repeated(typed.overrides)
     if loose:
         typed.overrides.append(_positional(command, loose, typed.overrides))
     return typed
+
+
+def _refuse_repeated(overrides: Sequence[str]) -> None:
+    """Refuse a key that was typed twice: the second value would win without a word."""
+    values: dict[str, str] = {}
+    for override in overrides:
+        name, _, value = override.lstrip("+").partition("=")
+        if name in values and not name.startswith(("~", "hydra")):
+            msg = f"{name} was typed twice, got {shown(values[name])} and {shown(value)}. Leave one of them out."
+            raise CommandLineError(msg)
+        values[name] = value
 
 
 def _is_override(command: str, word: str) -> bool:

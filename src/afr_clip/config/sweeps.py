@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from afr_clip.config.axes import Axes, keys_of_file, quoted, read_axes, typed_values
 from afr_clip.config.plan import training_job
 from afr_clip.config.validate import ConfigError
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.run_folder import MANIFEST
 from afr_clip.reports.record.schema import Setup, read_record
@@ -169,7 +169,7 @@ def _experiment(sweep: _Sweep, seeds: Sequence[int], leave_out: Sequence[str]) -
             msg = f"leave_out must name settings of {sweep.experiment} ({', '.join(settings)}), got {name}."
             raise ConfigError(msg)
     chosen = {name: overrides for name, overrides in settings.items() if name not in leave_out}
-    logger.info("Composing %d cells of %s.", len(chosen) * len(seeds), shown(sweep.experiment))
+    logger.info("Composing %s of %s.", counted(len(chosen) * len(seeds), "cell"), shown(sweep.experiment))
     cells: list[Cell] = []
     faults: dict[str, list[str]] = {}
     kinds: list[type[ConfigError]] = []

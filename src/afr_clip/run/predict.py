@@ -22,11 +22,11 @@ from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.files import first_few, for_shell, from_cell, natural_order, shown, shown_below
+from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
-from afr_clip.reports.layout.text import terminal
+from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, read_scores, write_scores
@@ -158,15 +158,15 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
     changed = [name for name in rows if hashes.get(name) not in (before[name][1], "")]
     if changed:
         msg = (
-            f"{len(changed)} photographs were changed or removed since they were scored: {first_few(changed)}. Restore "
-            f"them, or choose another run_dir."
+            f"Changed or removed since scored: {counted(len(changed), 'photograph')}, {first_few(changed)}. Restore "
+            f"what is missing, or choose another run_dir."
         )
         raise RunFolderError(msg)
     write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), hashes[name]) for name in ordered))
     samples = tuple(photographs.samples[names[name]] for name in ordered)
     done = {i: rows[name] for i, name in enumerate(ordered) if name in rows}
     if done:
-        logger.info("%d of %d photographs are scored already.", len(done), len(ordered))
+        logger.info("Scored already: %d of %d photographs.", len(done), len(ordered))
     return Plan(replace(photographs, samples=samples), ordered, [place_of[name] for name in ordered], done)
 
 
@@ -207,7 +207,8 @@ def _describe(failed: Mapping[str, str], number: int) -> list[str]:
     others = number - len(failed)
     rest = {0: "None is", 1: "The other one is"}.get(others, f"The {others} others are")
     return [
-        f"{len(failed)} of {number} photographs could not be scored: {named}. {FAILED} lists all. {rest} in scores.csv."
+        f"{len(failed)} of {counted(number, 'photograph')} could not be scored: {named}. {FAILED} lists all. "
+        f"{rest} in scores.csv."
     ]
 
 
@@ -216,8 +217,9 @@ def _print_highest(rows: Sequence[ImageRow]) -> None:
     table = Table(title=f"Highest of {len(rows)} image scores; pictures are in overlays/")
     table.add_column("photograph", overflow="fold")
     table.add_column("image score", justify="right")
-    for row in sorted(rows, key=lambda row: -row.image_score)[:NUM_PRINTED]:
-        table.add_row(Text(row.image), f"{row.image_score:.3f}")
+    highest = sorted(rows, key=lambda row: -row.image_score)[:NUM_PRINTED]
+    for row, score in zip(highest, told_apart([row.image_score for row in highest]), strict=True):
+        table.add_row(Text(row.image), score)
     terminal().print(table)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 from afr_clip.reports.compare.report import write_ablations
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
@@ -45,8 +45,8 @@ def sweep(job: SweepJob) -> None:
     if not job.space:
         settings, seeds = (len({getattr(cell, key) for cell in job.cells}) for key in ("setting", "seed"))
         logger.info(
-            "%d cells of %s in %s (settings: %d, seeds: %d), %d of them done.",
-            *(len(folders), shown(job.experiment), shown(job.folder), settings, seeds, done),
+            "%s of %s in %s (settings: %d, seeds: %d; done: %d).",
+            *(counted(len(folders), "cell"), shown(job.experiment), shown(job.folder), settings, seeds, done),
         )
     read_record(job)
     # A launcher's jobs may see other disks than this machine.
@@ -96,7 +96,7 @@ class _Progress:
         if num > self._before:  # the time that cells take, with their starts, however many run at once
             seconds = (time.monotonic() - self._started) / (num - self._before) * (len(folders) - num)
             left = f", about {duration(seconds)} left" if num < len(folders) else ""
-        logger.info("%d of %d cells are done%s.", num, len(folders), left)
+        logger.info("%d of %d cells done%s.", num, len(folders), left)
 
     def _num_done(self) -> int:
         return sum(state_of(folder).name == "done" for folder in {cell.folder for cell in self._job.cells})
@@ -114,7 +114,7 @@ def _report(folder: Path, cells: Mapping[str, Path], again: str) -> None:
     failed = [f"{name}: {state.error}" for name, state in states.items() if state.name == "failed"]
     stopped = sum(state.name == "waiting" for state in states.values())
     if failed or stopped:
-        head = f"{len(failed)} of {len(states)} cells failed, {stopped} were stopped."
+        head = f"Of {counted(len(states), 'cell')}, {len(failed)} failed and {stopped} stopped."
         faults = [head, *failed, f"{again}. Each cell's log is its cell.log.", *faults]
     if faults:
         raise UnfinishedSweepError("\n".join(faults))

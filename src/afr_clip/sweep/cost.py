@@ -20,7 +20,7 @@ from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
@@ -124,7 +124,7 @@ def print_cost(job: SweepJob) -> None:
         DataError: If a dataset is missing; the cells are printed before.
     """
     console = terminal()
-    table = Table(title=f"{len(job.cells)} cells")
+    table = Table(title=counted(len(job.cells), "cell"))
     for column in ("setting", "seed", "folder", "state"):
         table.add_column(column, overflow="fold")
     for cell in job.cells:
@@ -136,8 +136,8 @@ def print_cost(job: SweepJob) -> None:
     todo = [images_of(cell) for folder, cell in cells.items() if state_of(folder).name != "done"]
     total = Images(sum(one.trained for one in todo) * times, sum(one.scored for one in todo) * times)
     sys.stdout.write(
-        f"{len(todo) * times} cells are to run: {total.trained:,} images to train on (counted once an epoch), "
-        f"{total.scored:,} images to score.\n"
+        f"{counted(len(todo) * times, 'cell')} to run: {counted(total.trained, 'image')} to train on (counted once "
+        f"an epoch), {counted(total.scored, 'image')} to score.\n"
     )
     if todo:
         pace = measured_pace(list(cells.values())) or probe(job.cells[0].trainings[0])
@@ -164,7 +164,7 @@ def measured_pace(cells: Sequence[Cell]) -> Pace | None:
     if not seen:
         return None
     trained, scored = (max(1, sum(images)) for images in zip(*seen, strict=True))
-    source = f"{len(seen)} finished cells of this sweep{'' if starts else ', without starting up'}"
+    source = f"{counted(len(seen), 'finished cell')} of this sweep{'' if starts else ', without starting up'}"
     return Pace(training / trained, scoring / scored, source, fmean(starts) if starts else 0.0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from afr_clip.files import counted
 from afr_clip.processes.signals import Stopped
 from afr_clip.sweep.cells import run_here, state_of, write_plan
 from afr_clip.sweep.job import Cell, SweepJob
@@ -38,7 +39,7 @@ def run_cells(job: SweepJob, cells: Sequence[Cell], on_end: Callable[[], None]) 
     wanted = list(unique)
     for attempt in (1, 2):
         if attempt == 2 and wanted:
-            logger.warning("%d cells failed. Trying them again.", len(wanted))
+            logger.warning("%s failed. Trying again.", counted(len(wanted), "cell"))
         if wanted and job.launcher == HERE:
             run_here(wanted, environments(job), lambda _folder: on_end())
         elif wanted:

@@ -106,6 +106,11 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
             "/data/a.png could not be used: Permission denied. Check the path and its permissions.",
         ),
         (
+            OSError(errno.EROFS, "Read-only file system", "/data/a.png"),
+            1,
+            "/data/a.png could not be used: Read-only file system. Choose another folder.",
+        ),
+        (
             OSError(errno.ENOSPC, "No space left on device", "results.csv"),
             1,
             "The disk is full: results.csv could not be written. Files already written are complete. Free some space. "

@@ -1,12 +1,15 @@
 """The folder of a run: its own, and gone again if the run is refused."""
 
+import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from afr_clip.cli import front
 from afr_clip.cli.help import TEXTS, help_of
 from afr_clip.cli.main import never_fail_to_print
+from afr_clip.cli.places import faults_of_output
 from afr_clip.config.keys import groups_of, key_of
 from afr_clip.processes.signals import SpokenExit
 
@@ -53,6 +56,24 @@ def test_a_folder_that_was_there_stays(tmp_path):
     with pytest.raises(SpokenExit), front._run_folder(tmp_path / "mine", False) as own:
         refuse(own, ValueError("no"))
     assert (tmp_path / "mine" / "old.log").exists()
+
+
+def test_resume_without_a_run_names_the_newest(tmp_path):
+    for name in ("2026-01-02_00-00-00", "2026-01-10_00-00-00", "2026-01-11_00-00-00"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "2026-01-02_00-00-00" / "scores.csv").touch()
+    (tmp_path / "2026-01-10_00-00-00" / "scores.csv").touch()  # the last one holds nothing to resume
+    assert front._nothing_to_resume(tmp_path).endswith(f"The newest run is run_dir={tmp_path}/2026-01-10_00-00-00.")
+
+
+def test_a_read_only_disk_is_not_answered_with_permissions(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (said,) = faults_of_output("run_dir", tmp_path / "new")
+    assert "change the permissions" in said
+    flags = SimpleNamespace(f_flag=os.ST_RDONLY | os.ST_NOSUID)
+    monkeypatch.setattr(os, "statvfs", lambda path: flags if path == tmp_path else pytest.fail("another folder"))
+    (said,) = faults_of_output("run_dir", tmp_path / "new")
+    assert said == f"run_dir={tmp_path}/new lies on a read-only file system. Choose another run_dir."
 
 
 @pytest.mark.parametrize("command", TEXTS)

@@ -42,3 +42,13 @@ def test_the_shell_completes_config_groups_and_keys_of_the_command_that_is_typed
     source = "from afr_clip.cli.main import main; main(['-sc', 'query=bash'])"
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True)
     assert words <= set(done.stdout.split())
+
+
+def test_a_wrong_name_of_a_dataset_is_refused_without_torch():
+    code = (
+        "import sys\nfrom afr_clip.cli.main import main\n"
+        "try:\n    main(['datasets', 'check', 'mvtek'])\nfinally:\n    print({'torch', 'cv2'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert "got mvtek." in done.stderr

@@ -60,7 +60,7 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
     monkeypatch.setattr(command, "run_cells", run)
     monkeypatch.setattr(command, "write_ablations", lambda _folder, report: report / "index.html")
     job = sweep_of(*cells)
-    with pytest.raises(UnfinishedSweepError, match="1 of 3 cells failed, 1 were stopped") as unfinished:
+    with pytest.raises(UnfinishedSweepError, match="Of 3 cells, 1 failed and 1 stopped") as unfinished:
         sweep(job)
     assert "table6_3 with seed 0: It must hold." in str(unfinished.value)
     assert capsys.readouterr().out.splitlines()[-1] == f"sweep: {job.folder}"
@@ -87,9 +87,9 @@ def test_progress_counts_cells_and_the_time_they_took_with_their_starts(sweep_of
         write_json(made.folder / DONE, {})
         progress()
     assert [record.message for record in caplog.records] == [
-        "2 of 4 cells are done, about 2 min left.",
-        "3 of 4 cells are done, about 40 s left.",
-        "4 of 4 cells are done.",
+        "2 of 4 cells done, about 2 min left.",
+        "3 of 4 cells done, about 40 s left.",
+        "4 of 4 cells done.",
     ]
     assert [entry["state"] for entry in json.loads((progress._job.record_path).read_text())["cells"]] == ["done"] * 4
 

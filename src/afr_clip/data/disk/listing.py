@@ -15,11 +15,10 @@ from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any
 
-from afr_clip.data.disk.decode import decode_mask
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
-from afr_clip.files import first_few, shown
+from afr_clip.files import counted, first_few, shown
 
 GOOD, DEFECT = "good", "defect"
 """Defect types in layouts where only the masks tell normal from anomalous images."""
@@ -143,6 +142,8 @@ class TreeLayout:
             defect_type = DEFECT if is_anomalous else GOOD
         else:
             # An image without its mask counts as anomalous, and is then refused because the mask is missing.
+            from afr_clip.data.disk.decode import decode_mask  # noqa: PLC0415 - the names of datasets need no torch
+
             is_anomalous = mask is None or bool(decode_mask(mask).any())
             defect_type = DEFECT if is_anomalous else GOOD
         return Entry(
@@ -460,8 +461,8 @@ def _refuse_masks_among(images: Iterable[Path], root: Path) -> None:
     masks = sorted(path for path in places if (image := image_of_mask(path)) is not None and image in names)
     if masks:
         msg = (
-            f"{len(masks)} files below {shown(root)} look like masks next to their images, and would count as "
-            f"images: {first_few([shown(path.relative_to(root)) for path in masks])}. "
+            f"Masks next to their images would count as images, and {shown(root)} seems to hold "
+            f"{counted(len(masks), 'such file')}: {first_few([shown(path.relative_to(root)) for path in masks])}. "
             f"Move masks to a folder of their own (ground_truth/TYPE), or rename what is no mask."
         )
         raise DataError(msg)

@@ -14,7 +14,7 @@ from afr_clip.data.disk.listing import Entry, Layout, Listing, composed
 from afr_clip.data.disk.rows.row import DatasetRow
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.records import AnomalySample
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,8 @@ def _check_masks(entries: Sequence[Entry], listing: Listing, root: Path) -> None
         raise MissingDataError(msg)
     stray = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if stray and anomalous:
-        logger.warning("%d masks below %s belong to no image; the first is %s.", len(stray), root, stray[0])
+        belong = counted(len(stray), "mask belongs", "masks belong")
+        logger.warning("%s to no image below %s; the first is %s.", belong, root, stray[0])
 
 
 def _refuse_escapes(entries: Sequence[Entry], spec: DatasetSpec, root: Path) -> None:

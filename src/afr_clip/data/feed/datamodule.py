@@ -23,6 +23,7 @@ from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, PhotographDa
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.feed.workers import LoadingProcesses, copies_batches, explain_loss
 from afr_clip.data.records import AnomalyBatch
+from afr_clip.files import counted
 
 logger = logging.getLogger(__name__)
 
@@ -206,10 +207,11 @@ class AnomalyDataModule(LightningDataModule):
         name = dataset.spec.name
         for category, count in counts.items():
             if count.num_empty:
-                logger.warning("%s/%s: %d masks of anomalous images mark no pixels.", name, category, count.num_empty)
+                empty = counted(count.num_empty, "mask marks", "masks mark")
+                logger.warning("%s/%s: %s no pixel of an anomalous image.", name, category, empty)
             elif count.num_full == count.num_masks:
                 logger.warning(
-                    "%s/%s: all %d masks mark nearly all of the image. Are they inverted?",
+                    "%s/%s: every mask (%d) marks nearly all of its image. Are they inverted?",
                     name,
                     category,
                     count.num_masks,
@@ -217,7 +219,7 @@ class AnomalyDataModule(LightningDataModule):
         vanished = {category: count.num_vanished for category, count in counts.items()}
         if total := sum(vanished.values()):
             categories = ", ".join(category for category, number in vanished.items() if number)
-            message = "%s: %d small defects have no pixel left at input size (%s); the manifest lists them by category."
+            message = "%s: small defects without a pixel at input size: %d (%s); the manifest lists them by category."
             logger.warning(message, name, total, categories)
         return vanished
 
@@ -283,7 +285,8 @@ def _require_masks(auxiliary: LoadedDataset) -> None:
     if bare or not auxiliary.digest.num_masks:
         msg = (
             f"An auxiliary dataset needs anomalous images with a mask each, but {auxiliary.root} has "
-            f"{auxiliary.digest.num_masks} masks for {auxiliary.digest.num_anomalous} anomalous images"
+            f"{counted(auxiliary.digest.num_masks, 'mask')} for "
+            f"{counted(auxiliary.digest.num_anomalous, 'anomalous image')}"
             f"{f'; {bare[0].image_path} has none' if bare else ''}. Train on another dataset or split."
         )
         raise DataError(msg)

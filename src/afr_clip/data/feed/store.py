@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from afr_clip.data.errors import DataError
+from afr_clip.files import counted
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def _layout_of(record: Record) -> np.dtype[Any]:
 def _require_space(request: StoreRequest, layout: np.dtype[Any]) -> None:
     where = request.folder.parent
     total, free = request.num_records * layout.itemsize, shutil.disk_usage(where).free
-    size = f"{request.num_records} images of {layout.itemsize / 1e6:.2f} MB, {total / 1e9:.2f} GB in total"
+    size = f"{counted(request.num_records, 'image')} of {layout.itemsize / 1e6:.2f} MB, {total / 1e9:.2f} GB in total"
     if total > free:
         msg = (
             f"The {request.what} does not fit in {where}: it needs {size}, but only {free / 1e9:.2f} GB are free. "

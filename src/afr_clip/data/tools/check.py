@@ -26,7 +26,7 @@ from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_e
 from afr_clip.data.disk.rows.row import Count, DatasetRow
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
-from afr_clip.files import first_few, shown
+from afr_clip.files import counted, first_few, shown
 
 INPUT_SIZE = 518
 """Side in pixels of the paper's input; defects that have no pixel left at this size are counted."""
@@ -69,14 +69,14 @@ class DatasetCheck:
 
 
 class Fault(Enum):
-    """What can be wrong with an image or its mask, as the end of a sentence that starts with a number."""
+    """What can be wrong with an image or its mask: what follows a one, what follows another number, and the rest."""
 
-    MISSING = "listed images are not on disk; unpack the archive again"
-    UNREADABLE = "files cannot be decoded"
-    BARE = "anomalous images have no mask; add the masks or remove the images"
-    OTHER_SIZE = "masks differ in size from their images; correct the pairing"
-    EMPTY = "masks of anomalous images mark no pixel; check their values or remove the images"
-    MARKED = "masks of normal images mark pixels; one of the two is wrong"
+    MISSING = ("listed image is", "listed images are", "not on disk; unpack the archive again")
+    UNREADABLE = ("file", "files", "cannot be decoded")
+    BARE = ("anomalous image has", "anomalous images have", "no mask; add the masks or remove the images")
+    OTHER_SIZE = ("mask differs", "masks differ", "in size from the image; correct the pairing")
+    EMPTY = ("mask marks", "masks mark", "no pixel of an anomalous image; check the values or remove the images")
+    MARKED = ("mask marks", "masks mark", "pixels of a normal image; one of the two is wrong")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,9 @@ def _file_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Fi
         paths = [inspection.faults[fault] for inspection in inspections if fault in inspection.faults]
         if paths:
             reasons = [i.reason for i in inspections if i.reason][:NUM_NAMED] if fault is Fault.UNREADABLE else []
-            yield Finding(" ".join((f"{len(paths)} {fault.value}: {_named(paths, root)}.", *reasons)), is_fault=True)
+            one, several, rest = fault.value
+            said = f"{counted(len(paths), one, several)} {rest}: {_named(paths, root)}."
+            yield Finding(" ".join((said, *reasons)), is_fault=True)
     full: dict[str, list[bool]] = defaultdict(list)
     for inspection in inspections:
         if inspection.entry.is_anomalous and inspection.entry.mask is not None:
@@ -195,8 +197,8 @@ def _file_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Fi
     for category, are_full in full.items():
         if all(are_full):
             text = (
-                f"All {len(are_full)} masks of {shown(category)} mark more than {NEARLY_FULL:.0%} of the image; they "
-                f"may be inverted, or drawn in an alpha channel."
+                f"Every mask of {shown(category)} ({len(are_full)}) marks more than {NEARLY_FULL:.0%} of its image. "
+                f"Are they inverted, or drawn in an alpha channel?"
             )
             yield Finding(text, is_fault=True)
 
@@ -206,16 +208,17 @@ def _picture_findings(inspections: Sequence[Inspection], root: Path) -> Iterator
     pictures = [(i.entry.image, i.picture) for i in inspections if i.picture is not None]
     turned = [path for path, picture in pictures if picture.orientation != 1]
     if turned:
+        carry = counted(len(turned), "image carries", "images carry")
         text = (
-            f"{len(turned)} images carry an EXIF orientation and are turned upright: {_named(turned, root)}. Their "
-            f"masks are taken to be drawn on the upright view, unless only the stored pixels fit their size."
+            f"{carry} an EXIF orientation, which turns the view upright: {_named(turned, root)}. Masks are taken to be "
+            f"drawn on the upright view, unless only the stored pixels fit their size."
         )
         yield Finding(text, is_fault=False)
     for num_bits in range(8, FEW_BITS + 1):
         dark = [path for path, picture in pictures if picture.is_deep and max(picture.num_bits, 8) == num_bits]
         if dark:
             at_most = "at most " if num_bits == 8 else ""
-            text = f"{len(dark)} images of 16 bits use only {at_most}{num_bits} bits, and are read dark: "
+            text = f"{counted(len(dark), 'image')} of 16 bits with only {at_most}{num_bits} bits in use: "
             yield Finding(f"{text}{_named(dark, root)}.", is_fault=False)
 
 
@@ -282,14 +285,16 @@ def _stray_findings(spec: DatasetSpec, root: Path, row: DatasetRow, listing: Lis
     """Report masks without an image, and folders whose images are not read."""
     masks = sorted(listing.masks - {entry.mask for entry in listing.entries})
     if masks:
-        yield Finding(f"{len(masks)} masks belong to no image: {_named(masks, root)}.", is_fault=False)
+        yield Finding(
+            f"{counted(len(masks), 'mask belongs', 'masks belong')} to no image: {_named(masks, root)}.", is_fault=False
+        )
     layout = layout_at(root, row)
     assert layout is not None, "the dataset was found by its layout"
     train = layout.listing(root, "train").entries if spec.split != "train" else ()
     read = {path for entry in (*listing.entries, *train) for path in (entry.image, entry.mask)} | listing.masks
     found = walk([root])
     if found.unreadable:
-        text = f"{len(found.unreadable)} folders cannot be listed: {_named(found.unreadable, root)}."
+        text = f"{counted(len(found.unreadable), 'folder')} cannot be listed: {_named(found.unreadable, root)}."
         yield Finding(text, is_fault=False)
     unread = Counter(_left_out(root, found.files, read))
     if unread:

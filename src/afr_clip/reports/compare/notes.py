@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from afr_clip.files import counted
 from afr_clip.reports.compare.ablation import AblationTable, Block
 from afr_clip.reports.compare.paired import NUM_RESAMPLES, Paired, same_images
 from afr_clip.reports.compare.paper import ABLATED, DATASETS
@@ -209,7 +210,8 @@ def _undefined(measured: Measured, number: int, metric: str) -> list[str]:
 def _counted(paired: Paired) -> str:
     seeds = "" if paired.seeds == (NO_SEED,) else f" with seed {', '.join(map(str, paired.seeds))}"
     num = paired.num_left_out + len(paired.seeds) * len(paired.categories)
-    return f"{paired.num_left_out} of {num}, which leaves {len(paired.categories)} categories{seeds}"
+    left = counted(len(paired.categories), "category", "categories")
+    return f"{paired.num_left_out} of {num}, which leaves {left}{seeds}"
 
 
 def _merged(table: AblationTable, facts: Iterable[tuple[str, Series, str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from afr_clip.files import shown
+from afr_clip.files import first_few, for_shell, shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
 from afr_clip.reports.compare.figures import draw_bars, draw_losses
@@ -25,7 +25,7 @@ from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
-from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, combine, read_runs
+from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
@@ -67,7 +67,17 @@ def report_on(folders: Sequence[Path]) -> list["Ablations | Comparison"]:
         reports.append(Comparison(found.runs, aggregate(found.runs), found.faults))
     if not reports:
         raise ComparisonError("\n".join(found.faults))
+    if isinstance(reports[0], Comparison) and not reports[0].measured.series:
+        raise ComparisonError("\n".join([_nothing_scored(found.runs), *found.faults]))
     return reports
+
+
+def _nothing_scored(runs: Sequence[RecordedRun]) -> str:
+    reasons = first_few([f"{title} ({shown(reason)})" for title, reason in absent_from(runs).items()])
+    return (
+        f"Nothing was scored in {first_few([shown(run.folder) for run in runs])}{f': {reasons}' if reasons else ''}. "
+        f"Score a dataset with afr-clip evaluate {for_shell(f'checkpoint={runs[0].folder}')} dataset=NAME."
+    )
 
 
 def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequence[str], printed: Sequence[str]) -> None:

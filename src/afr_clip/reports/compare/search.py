@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from afr_clip.files import counted
 from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawn_label, save_figure
 from afr_clip.reports.compare.sweeps import Search, Trial
 from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell
@@ -58,7 +59,7 @@ def search_note(search: Search) -> str:
         return f"{objective} No trial has a value yet."
     params = ", ".join(f"{name}={value}" for name, value in best.params.items())
     found = f"trial {best.number}, {best.value:.4f}, with {params}"
-    return f"{objective} Best of {len(search.finished)} trials with a value: {found}."
+    return f"{objective} Best of {counted(len(search.finished), 'trial')} with a value: {found}."
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _values(trials: Sequence[Trial]) -> list[float]:
 
 
 def _title(search: Search) -> str:
-    return f"{len(search.finished)} of {len(search.trials)} trials with a value" + (
+    return f"{len(search.finished)} of {counted(len(search.trials), 'trial')} with a value" + (
         f"; {search.aim[:200]}" if search.aim else ""
     )
 

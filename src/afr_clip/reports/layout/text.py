@@ -143,6 +143,20 @@ def _latex_groups(grid: Grid) -> list[str]:
     return [_latex_row(cells), "".join(rules)] if rules else []
 
 
+def told_apart(scores: Sequence[float]) -> list[str]:
+    """Write scores with three decimals, or with as many more, up to nine, as tell different ones apart.
+
+    Example:
+        >>> told_apart([0.75, 0.5]), told_apart([0.50013, 0.50009])
+        (['0.750', '0.500'], ['0.50013', '0.50009'])
+    """
+    for decimals in range(3, 10):
+        written = [f"{score:.{decimals}f}" for score in scores]
+        if len(set(written)) == len(set(scores)):
+            break
+    return written
+
+
 def terminal(width: int = 160) -> Console:
     """Return a console for standard output, of a fixed width where that is a file or pipe."""
     console = Console()

@@ -20,17 +20,18 @@ from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import shown, write_encoded
+from afr_clip.inspection.colours import COLOURS, laid_over
 from afr_clip.metrics.log_keys import SHEETS
 from afr_clip.reports.pictures.drawing import drawing_names
 
 Scale = tuple[float, float]
 """The map values of the lowest and the highest colour."""
 
+FLAT = 1e-6
+"""A smaller range of map values has no colours; all is drawn in the lowest."""
+
 LONGEST_TITLE = 60
 """In letters; the name of a longer path is cut at its beginning."""
-
-COLOURS = "turbo"
-OPACITY = 0.5
 
 KINDS = ("highest", "lowest", "false_alarm", "missed")
 """What a collector keeps images for."""
@@ -180,12 +181,12 @@ def draw_sheet(path: Path, panels: Sequence[Panel], scale: Scale | None = None) 
         scale: The map values of the lowest and the highest colour; by default those of the sheet.
     """
     low, high = scale_of(panels) if scale is None else scale
-    # A flat map has no range; it is drawn in the lowest colour.
-    colours = ScalarMappable(Normalize(low, max(high, low + 1e-6)), COLOURS)
+    colours = ScalarMappable(Normalize(low, max(high, low + FLAT)), COLOURS)
     figure = Figure(figsize=(9, 3.1 * len(panels)), layout="compressed")
     rows = figure.subplots(len(panels), 3, squeeze=False)
     for axes, panel in zip(rows, panels, strict=True):
-        pictures = (panel.image, _mask_picture(panel), overlay(panel.image, panel.anomaly_map, colours))
+        share = (panel.anomaly_map - low) / max(high - low, FLAT)
+        pictures = (panel.image, _mask_picture(panel), laid_over(panel.image, share))
         for axis, picture in zip(axes, pictures, strict=True):
             axis.imshow(picture)
             axis.set_axis_off()
@@ -197,12 +198,6 @@ def draw_sheet(path: Path, panels: Sequence[Panel], scale: Scale | None = None) 
     label = f"anomaly score, not a calibrated probability; from the lowest to the highest of this {of}"
     figure.colorbar(colours, ax=rows, location="bottom", shrink=0.4, aspect=40).set_label(label, fontsize=8)
     write_encoded(path, partial(figure.savefig, format="png", dpi=100))
-
-
-def overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], colours: ScalarMappable) -> NDArray[np.uint8]:
-    """Blend an image ``(H, W, 3)`` with its coloured map ``(H, W)``."""
-    coloured = colours.to_rgba(anomaly_map)[..., :3] * 255
-    return np.rint((1 - OPACITY) * image + OPACITY * coloured).astype(np.uint8)
 
 
 def _mask_picture(panel: Panel) -> NDArray[np.uint8]:

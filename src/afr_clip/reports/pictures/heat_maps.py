@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afr_clip.files import write_encoded
-from afr_clip.reports.pictures.figures import Panel, Scale, place_of
+from afr_clip.reports.pictures.figures import FLAT, Panel, Scale, place_of
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import HeatMaps, read_record, require
 
@@ -37,7 +37,7 @@ def write_heat_maps(folder: Path, sheets: Mapping[str, Sequence[Panel]], scale: 
     for sheet, panels in sheets.items():
         index["sheets"][sheet] = []
         for i, panel in enumerate(panels):
-            share = (panel.anomaly_map - lowest) / max(highest - lowest, 1e-6)
+            share = (panel.anomaly_map - lowest) / max(highest - lowest, FLAT)
             pictures: dict[str, NDArray[np.uint8] | None] = {
                 "image": panel.image,
                 "truth": None if panel.mask is None else panel.mask.astype(np.uint8) * np.uint8(255),

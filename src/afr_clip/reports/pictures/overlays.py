@@ -36,6 +36,7 @@ def draw_overlay(
     photograph: UInt8[Tensor, "3 rows columns"],
     anomaly_map: Float[Tensor, "height width"],
     image_score: float,
+    threshold: float | None = None,
 ) -> None:
     """Draw a photograph next to its overlay as JPEG, at its own proportions.
 
@@ -43,6 +44,7 @@ def draw_overlay(
 
     Args:
         image_score: In [0, 1].
+        threshold: The map value from which on a pixel is anomalous, marked on the colour scale.
     """
     image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
@@ -52,11 +54,11 @@ def draw_overlay(
     page = Image.new("RGB", (2 * column + 3 * MARGIN, image.height + 2 * LINE + BAR + 4 * MARGIN), "white")
     page.paste(image, (MARGIN, LINE + MARGIN))
     page.paste(Image.fromarray(laid_over(np.asarray(image), values)), (column + 2 * MARGIN, LINE + MARGIN))
-    _write_words(page, title, f"image score {image_score:.3f}", column)
+    _write_words(page, title, f"image score {image_score:.3f}", column, threshold)
     write_encoded(path, partial(page.save, format="JPEG", quality=QUALITY, subsampling=0))
 
 
-def _write_words(page: Image.Image, title: str, score: str, column: int) -> None:
+def _write_words(page: Image.Image, title: str, score: str, column: int, threshold: float | None) -> None:
     draw = ImageDraw.Draw(page)
     font = ImageFont.truetype(FONT, 12)
     for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
@@ -64,6 +66,9 @@ def _write_words(page: Image.Image, title: str, score: str, column: int) -> None
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
     scale = Image.fromarray(np.repeat(palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
+    if threshold is not None:
+        mark = left + round(threshold * (column - 1))
+        draw.line([(mark, top - 3), (mark, top + BAR + 2)], fill="black", width=2)
     for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly score", "ma"), (1.0, "1", "ra")):
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
 

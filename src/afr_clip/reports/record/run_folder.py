@@ -82,9 +82,10 @@ def hold(folder: Path, command: str) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
+        advice = "Choose" if error.errno == errno.EROFS else "Change its permissions, or choose"
         msg = (
-            f"Nothing can be written to {folder}: {error.strerror or error}. Change its permissions, or choose another "
-            f"folder, for example with run_dir=DIR."
+            f"Nothing can be written to {folder}: {error.strerror or error}. {advice} another folder, for example with "
+            f"run_dir=DIR."
         )
         raise RunFolderError(msg) from error
     _held[key] = lock

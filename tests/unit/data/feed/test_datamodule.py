@@ -144,11 +144,11 @@ def test_defects_that_vanish_are_counted_and_empty_masks_are_logged(roots, caplo
     pixels = np.zeros((96, 80), dtype=np.uint8)
     Image.fromarray(pixels).save(mask)
     assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 0, "tile": 0}
-    assert "mvtec_ad/bolt: 1 masks of anomalous images mark no pixel" in caplog.text
+    assert "mvtec_ad/bolt: 1 mask marks no pixel of an anomalous image" in caplog.text
     pixels[0, 0] = 255
     Image.fromarray(pixels).save(mask)
     assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 1, "tile": 0}
-    assert "mvtec_ad: 1 small defects have no pixel left at input size (bolt); the manifest" in caplog.text
+    assert "mvtec_ad: small defects without a pixel at input size: 1 (bolt); the manifest" in caplog.text
 
 
 def test_an_auxiliary_dataset_needs_anomalous_images_with_masks(roots, tmp_path):

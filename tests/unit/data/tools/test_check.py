@@ -122,9 +122,9 @@ def test_a_mask_that_cannot_be_decoded_is_named(tree, form):
 @pytest.mark.parametrize(
     ("plant", "truth", "words"),
     [
-        (plant_empty_mask, Truth.MASK_PIXELS, "mark no pixel"),
-        (plant_mask_of_another_size, None, "differ in size"),
-        (plant_renamed_mask, Truth.MASK_FILE, "have no mask;"),
+        (plant_empty_mask, Truth.MASK_PIXELS, "1 mask marks no pixel"),
+        (plant_mask_of_another_size, None, "1 mask differs in size"),
+        (plant_renamed_mask, Truth.MASK_FILE, "1 anomalous image has no mask;"),
     ],
 )
 def test_a_wrong_mask_is_named_or_makes_another_number_of_normal_images(tree, form, plant, truth, words):
@@ -157,7 +157,7 @@ def test_a_normal_image_whose_mask_marks_something_is_named(tree, form):
     if form in TOLD_BY_MASK:
         assert named(faults(spec), "Not the published numbers", "2 + 6 instead of 3 + 5")
     else:
-        assert named(faults(spec), "normal images mark pixels", mask.name)
+        assert named(faults(spec), "1 mask marks pixels of a normal image", mask.name)
 
 
 def _mask_name(anomalous: Pair, image: Path) -> str:
@@ -305,7 +305,7 @@ def test_what_scoring_refuses_is_never_called_sound_and_the_rest_is(tmp_path, pl
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (ImageChops.invert, "All 2 masks of nut mark more than 90% of the image; they may be inverted"),
+        (ImageChops.invert, "Every mask of nut (2) marks more than 90% of its image. Are they inverted"),
         (lambda image: Image.new("RGBA", image.size, "white"), "inverted, or drawn in an alpha channel"),
     ],
 )
@@ -322,8 +322,8 @@ def test_how_pictures_are_read_is_noted(tmp_path):
     assert notes(spec) == []
     with_orientation(tmp_path)
     Image.fromarray(np.full((8, 12), 4000, np.uint16)).save(tmp_path / "nut/test/good/0.png")
-    assert named(notes(spec), "1 images carry an EXIF orientation", CRACK)
-    assert named(notes(spec), "1 images of 16 bits use only 12 bits", "nut/test/good/0.png")
+    assert named(notes(spec), "1 image carries an EXIF orientation", CRACK)
+    assert named(notes(spec), "1 image of 16 bits with only 12 bits in use", "nut/test/good/0.png")
     assert faults(spec) == []
 
 
@@ -331,5 +331,5 @@ def test_the_reason_of_a_refusal_is_told(tmp_path):
     spec = DatasetSpec("own", "folder", root=own_tree(tmp_path))
     PLANTS["a float image"](tmp_path)
     (text,) = faults(spec)
-    assert text.startswith(f"1 files cannot be decoded: {CRACK}. ")
+    assert text.startswith(f"1 file cannot be decoded: {CRACK}. ")
     assert "its pixels are floating-point numbers of unknown range" in text

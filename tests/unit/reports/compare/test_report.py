@@ -42,6 +42,16 @@ def test_a_report_is_every_table_in_every_form_and_a_page(tmp_path):
     assert categories.index("## Datasets outside the paper") < categories.index("## MPDD: AFR-CLIP trained on VisA")
 
 
+def test_runs_that_scored_nothing_are_answered_with_a_sentence(tmp_path):
+    write_run(tmp_path / "run", {}, absent={"visa": {"title": "VisA", "reason": "no such folder"}})
+    with pytest.raises(ComparisonError) as refused:
+        report_on([tmp_path / "run"])
+    assert str(refused.value) == (
+        f"Nothing was scored in {tmp_path}/run: VisA (no such folder). Score a dataset with afr-clip evaluate "
+        f"checkpoint={tmp_path}/run dataset=NAME."
+    )
+
+
 def test_a_report_below_the_runs_it_reads_can_be_written_again(tmp_path):
     write_run(tmp_path / "run", {"MPDD": 0.5}, auxiliary=source("VisA"))
     out = tmp_path / "report"

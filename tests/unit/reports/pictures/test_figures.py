@@ -14,7 +14,6 @@ from afr_clip.reports.pictures.figures import (
     Panel,
     draw_curves,
     draw_sheet,
-    overlay,
     panels_of,
     place_of,
 )
@@ -131,15 +130,6 @@ def panel(anomaly_map: np.ndarray, mask: np.ndarray | None, scored) -> Panel:
     sample = scored([0.5], [True])[0].samples[0]
     image = np.full((*anomaly_map.shape, 3), 100, dtype=np.uint8)
     return Panel(sample, image, mask, anomaly_map.astype(np.float32), 0.5)
-
-
-def test_an_overlay_is_half_the_image_and_half_the_colours():
-    image = np.array([[[0, 100, 255], [7, 8, 9]]], dtype=np.uint8)
-    colours = ScalarMappable(Normalize(0.2, 0.6), "turbo")
-    low, high = (np.array(colours.cmap(end)[:3]) * 255 for end in (0.0, 1.0))
-    blend = overlay(image, np.array([[0.2, 0.6]], dtype=np.float32), colours)
-    assert blend.dtype == np.uint8
-    assert blend.tolist() == np.rint([[(image[0, 0] + low) / 2, (image[0, 1] + high) / 2]]).astype(int).tolist()
 
 
 @pytest.mark.parametrize("num", [1, 3])

@@ -36,6 +36,18 @@ def test_the_colour_of_a_probability_does_not_depend_on_the_photograph():
     assert np.abs(laid_over(grey, values)[0].astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(("threshold", "share"), [(None, None), (0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
+def test_the_colour_scale_is_marked_at_the_threshold(tmp_path, threshold, share):
+    draw_overlay(
+        tmp_path / "a.jpg", "", torch.zeros((3, 200, 400), dtype=torch.uint8), torch.ones(4, 4), 0.5, threshold
+    )
+    page = np.asarray(Image.open(tmp_path / "a.jpg").convert("L")).astype(int)
+    left = 400 + 2 * overlays.MARGIN
+    bar = page[page.shape[0] - overlays.LINE - overlays.BAR - overlays.MARGIN // 2 - 2, left : left + 400]
+    dark = np.flatnonzero(bar < 128)  # just above the scale, where all else is white
+    assert (dark.size == 0) if share is None else abs(dark.mean() - share * 399) <= 2
+
+
 def test_words_too_long_for_their_column_are_cut_in_the_middle(tmp_path):
     black = torch.zeros((3, 40, 40), dtype=torch.uint8)
     draw_overlay(tmp_path / "a.jpg", "x" * 300, black, torch.zeros(4, 4), 0.5)

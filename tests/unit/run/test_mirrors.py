@@ -17,6 +17,8 @@ def manifest(**changed) -> dict:
 
 
 def test_there_is_one_mirror_for_each_that_is_chosen(tmp_path):
+    for package in ("tensorboard", "mlflow"):
+        pytest.importorskip(package)
     chosen = {"wandb": WANDB, "tensorboard": {"flush_secs": 3}, "mlflow": MLFLOW}
     names = [mirror.name for mirror in build_mirrors(chosen, tmp_path, manifest())]
     assert names == ["Weights & Biases", "TensorBoard", "MLflow"]

@@ -194,14 +194,14 @@ def decode_mask(
         values, alpha = _mask_values(stored)
         if threshold is None and stored.is_jpeg:
             threshold = JPEG_THRESHOLD
-        scale = 1.0
+        unit = 1.0  # what one step of 255 is in the file
         if stored.deep is not None:
-            scale = 255 / 65535
+            unit = 65535 / 255
         elif stored.image is not None and stored.image.mode == "1":
-            scale = 255.0
+            unit = 1 / 255
 
         def marks(values: NDArray[Any]) -> NDArray[np.bool_]:
-            return np.asarray(values > 0 if threshold is None else values * np.float32(scale) >= threshold)
+            return np.asarray(values > 0 if threshold is None else values >= threshold * unit)
 
         marked = marks(values)
         if alpha is not None and alpha.min() != alpha.max():

@@ -1,5 +1,6 @@
 """Atomic file replacement, names of files, and a log that may fail."""
 
+import glob
 import hashlib
 import io
 import logging
@@ -7,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,8 +42,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         OSError: If it cannot be written; the error names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ending = f".unfinished-{platform.node()}-{os.getpid()}"
-    unfinished = path.with_name(f".{fitted(path.name, LONGEST_NAME - len(os.fsencode(ending)) - 1)}{ending}")
+    unfinished = _unfinished(path)
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -53,6 +54,26 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def unfinished_folder(target: Path) -> Iterator[Path]:
+    """Make a scratch folder next to a target, and remove it at the end; also remove those of killed processes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.unfinished-*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = _unfinished(target)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unfinished(path: Path) -> Path:
+    ending = f".unfinished-{platform.node()}-{os.getpid()}"
+    return path.with_name(f".{fitted(path.name, LONGEST_NAME - len(os.fsencode(ending)) - 1)}{ending}")
 
 
 def write_encoded(path: Path, encode: Callable[[BinaryIO], object]) -> None:
@@ -101,18 +122,20 @@ def remove_abandoned(folder: Path) -> None:
         folder: A run folder; it need not be there.
     """
     for path in folder.rglob(".*.unfinished-*"):
-        writer = _UNFINISHED.fullmatch(path.name)
-        if writer is not None and path.is_file() and _is_abandoned(path, writer["machine"], int(writer["pid"])):
+        if path.is_file() and _is_abandoned(path):
             path.unlink(missing_ok=True)
 
 
-def _is_abandoned(path: Path, machine: str, pid: int) -> bool:
-    if machine != platform.node():
+def _is_abandoned(path: Path) -> bool:
+    writer = _UNFINISHED.fullmatch(path.name)
+    if writer is None:
+        return False
+    if writer["machine"] != platform.node():
         try:
             return time.time() - path.stat().st_mtime > ABANDONED_AFTER
         except FileNotFoundError:
             return False  # its writer has just finished it
-    return not is_running(pid)
+    return not is_running(int(writer["pid"]))
 
 
 def is_running(pid: int) -> bool:

@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from afr_clip.files import ABANDONED_AFTER, as_cell, from_cell, in_one_line, remove_abandoned, shown, written_whole
+from afr_clip.files import (
+    ABANDONED_AFTER,
+    as_cell,
+    from_cell,
+    in_one_line,
+    remove_abandoned,
+    shown,
+    unfinished_folder,
+    written_whole,
+)
 
 
 def test_a_file_is_whole_or_the_one_before(tmp_path):
@@ -98,3 +107,28 @@ def test_a_formula_is_quoted_in_a_cell_and_read_back(text):
 @pytest.mark.parametrize("text", ["", "-0.5", "+5", "-1e-05", "0.25", "bottle", "a=b", "x'"])
 def test_numbers_and_plain_text_stay_as_they_are(text):
     assert as_cell(text) == from_cell(text) == text
+
+
+def test_a_scratch_folder_that_a_killed_process_left_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, kept, other = (
+        tmp_path / f".[set].unfinished-{platform.node()}-{pid}" for pid in (ended.pid, os.getppid(), "?")
+    )
+    for folder in (left, kept, other):
+        (folder / "content").mkdir(parents=True)
+    with unfinished_folder(tmp_path / "[set]") as mine:
+        assert mine.is_dir()
+        assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {kept.name, other.name}
+
+
+def test_no_scratch_folder_is_left_after_an_error(tmp_path):
+    def fail() -> None:
+        with unfinished_folder(tmp_path / "a/set") as folder:
+            (folder / "file").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list((tmp_path / "a").iterdir()) == []

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import progress_bar
-from afr_clip.data.tools.unfinished import unfinished_folder
+from afr_clip.files import unfinished_folder
 
 MOST_BYTES = 100 << 30
 """Most bytes that one archive may unpack to, far above any known dataset."""

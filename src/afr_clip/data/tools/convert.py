@@ -18,7 +18,7 @@ from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_s
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
-from afr_clip.data.tools.unfinished import unfinished_folder
+from afr_clip.files import unfinished_folder
 
 
 def write_meta_json(spec: DatasetSpec, target: Path) -> Path:

@@ -150,6 +150,7 @@ class EvaluateConfig(CommandConfig):
     save_maps: bool
     map_format: MapFormat
     published_pro: bool
+    pixel_threshold: float | None
     num_figures: int
     dataset: DatasetSettings = _unchosen(DatasetSettings)
 
@@ -157,6 +158,9 @@ class EvaluateConfig(CommandConfig):
         super().__post_init__()
         refuse(
             not_negative("num_figures", self.num_figures),
+            None
+            if self.pixel_threshold is None or 0 <= self.pixel_threshold <= 1
+            else f"pixel_threshold must be from 0 to 1, got {self.pixel_threshold}. Maps lie in [0, 1].",
             format_without_maps(self.map_format, save_maps=self.save_maps),
         )
 

@@ -88,7 +88,7 @@ def evaluation_job(config: DictConfig, folder: Path, record: Record) -> Evaluati
     """Make the job of ``afr-clip evaluate``; the config holds the checkpoint's own model already."""
     typed = read(config, EvaluateConfig)
     shared = _shared(typed, config, folder, record)
-    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "resume", *OUTPUT))
+    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "resume", "pixel_threshold", *OUTPUT))
 
 
 def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:

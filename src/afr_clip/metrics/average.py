@@ -24,6 +24,7 @@ class CategoryResult:
 
     Attributes:
         pixel_threshold: The lowest pixel score that ``pixel_f1_max`` counts as anomalous; NaN where it is unknown.
+        pixel_f1_given: A threshold that was asked for, and the F1 of the pixels above it.
     """
 
     category: str
@@ -31,6 +32,7 @@ class CategoryResult:
     num_normal: int
     num_anomalous: int
     pixel_threshold: float = field(default=math.nan, kw_only=True)
+    pixel_f1_given: tuple[float, float] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

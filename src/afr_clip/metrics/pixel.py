@@ -39,10 +39,12 @@ class PixelMetrics(AdditiveMetric):
 
     Args:
         published_pro: Whether to compute ``pixel_aupro_published`` as well, see `published_aupro`.
+        threshold: Where to compute an F1 as well.
 
     Attributes:
         f1_threshold: Once computed, the lowest score of the pixels that the best F1 counts as anomalous; NaN where F1
             is undefined.
+        f1_given: Once computed, the F1 of the pixels above ``threshold``; NaN without one.
 
     Example:
         >>> metrics = PixelMetrics()
@@ -55,11 +57,13 @@ class PixelMetrics(AdditiveMetric):
     counts: Tensor
     num_regions: Tensor
 
-    def __init__(self, *, published_pro: bool = False) -> None:
+    def __init__(self, *, published_pro: bool = False, threshold: float | None = None) -> None:
         super().__init__()
         self.published_pro = published_pro
+        self.threshold = threshold
         self.bins = ScoreBins()
         self.f1_threshold = math.nan
+        self.f1_given = math.nan
         self.add_sum("counts", (3, NUM_BINS))
         self.add_sum("num_regions", ())
 
@@ -111,6 +115,8 @@ class PixelMetrics(AdditiveMetric):
         negatives = pixels - positives
         f1, place = best_f1(negatives, positives)
         self.f1_threshold = math.nan if place is None else score_of_rank(self.bins.lowest_rank()[place]).item()
+        if self.threshold is not None:
+            self.f1_given = self._f1_above(pixels, positives, self.threshold)
         values = {
             "pixel_auroc": auroc(negatives, positives),
             "pixel_f1_max": f1,
@@ -120,6 +126,13 @@ class PixelMetrics(AdditiveMetric):
         if self.published_pro:
             values[PUBLISHED_PRO] = self._published_aupro(negatives, region_weight)
         return values
+
+    def _f1_above(self, pixels: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"], threshold: float) -> float:
+        if not positives.any() or torch.equal(pixels, positives):
+            return math.nan
+        at = torch.tensor([threshold], dtype=torch.float64, device=pixels.device)
+        found, reported = (self.bins.share_above(weight, at) * weight.sum() for weight in (positives, pixels))
+        return float(2 * found / (positives.sum() + reported))
 
     def _published_aupro(self, negatives: Tensor, region_weight: Tensor) -> Float64[Tensor, ""]:
         if not (negatives.any() and region_weight.any()):

@@ -20,6 +20,7 @@ class DatasetMetrics(nn.Module):
     Args:
         categories: The category of every image of the dataset.
         published_pro: Whether to compute `PUBLISHED_PRO` as well.
+        pixel_threshold: Where to compute a pixel F1 as well.
 
     Raises:
         ValueError: If there is no image, or if the two differ in length.
@@ -35,7 +36,14 @@ class DatasetMetrics(nn.Module):
         ('grid', 1.0, 1.0)
     """
 
-    def __init__(self, categories: Sequence[str], is_anomalous: Sequence[bool], *, published_pro: bool = False) -> None:
+    def __init__(
+        self,
+        categories: Sequence[str],
+        is_anomalous: Sequence[bool],
+        *,
+        published_pro: bool = False,
+        pixel_threshold: float | None = None,
+    ) -> None:
         super().__init__()
         if not categories or len(categories) != len(is_anomalous):
             msg = (
@@ -53,7 +61,9 @@ class DatasetMetrics(nn.Module):
         self._number = torch.tensor([self.categories.index(category) for category in categories])
         self._is_anomalous = torch.tensor([bool(truth) for truth in is_anomalous])
         self.image = nn.ModuleList(ImageScores(len(positions)) for positions in self._members)
-        self.pixel = nn.ModuleList(PixelMetrics(published_pro=published_pro) for _ in self._members)
+        self.pixel = nn.ModuleList(
+            PixelMetrics(published_pro=published_pro, threshold=pixel_threshold) for _ in self._members
+        )
 
     def update(
         self,
@@ -97,8 +107,11 @@ class DatasetMetrics(nn.Module):
             num_anomalous = int(is_anomalous.sum())
             values = {name: value.item() for name, value in computed.items()}
             num_normal = len(is_anomalous) - num_anomalous
-            threshold = pixel.f1_threshold
-            results.append(CategoryResult(category, values, num_normal, num_anomalous, pixel_threshold=threshold))
+            given = None if pixel.threshold is None else (pixel.threshold, pixel.f1_given)
+            counts = (num_normal, num_anomalous)
+            results.append(
+                CategoryResult(category, values, *counts, pixel_threshold=pixel.f1_threshold, pixel_f1_given=given)
+            )
         return tuple(results)
 
     def image_scores(self) -> Float64[Tensor, " images"]:

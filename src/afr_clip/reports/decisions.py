@@ -10,6 +10,7 @@ from afr_clip.metrics.thresholds import (
     MAX_F1,
     NO_MISS,
     NUM_BINS,
+    PIXEL_GIVEN,
     PIXEL_MAX_F1,
     Histogram,
     Threshold,
@@ -36,6 +37,11 @@ _HEADINGS = [
     Heading("at", "A pixel that scores at least this much is counted as anomalous", "Pixel max F1"),
 ]
 
+_GIVEN = [
+    Heading("at", "A pixel that scores above this is counted as anomalous", "Pixel given"),
+    Heading("F1", "F1 of the pixels above the threshold that was given", "Pixel given"),
+]
+
 
 def threshold_grid(dataset: str, thresholds: Sequence[Threshold]) -> Grid:
     """Lay out the thresholds of a dataset: a row for each category, and all images together in the foot."""
@@ -43,13 +49,16 @@ def threshold_grid(dataset: str, thresholds: Sequence[Threshold]) -> Grid:
     for one in thresholds:
         by_category.setdefault(one.category, {})[one.rule] = one
     together = by_category.pop(None, {})
-    rows = [[TableCell(str(category)), *_cells(found)] for category, found in by_category.items()]
-    foot = [[TableCell("all images"), *_cells(together)]] if together else []
-    return Grid(f"Thresholds of {dataset}", [*text_headings("Category"), *_HEADINGS], rows, foot)
+    is_given = any(one.rule == PIXEL_GIVEN for one in thresholds)
+    rows = [[TableCell(str(category)), *_cells(found, is_given)] for category, found in by_category.items()]
+    foot = [[TableCell("all images"), *_cells(together, is_given)]] if together else []
+    headings = [*text_headings("Category"), *_HEADINGS, *(_GIVEN if is_given else ())]
+    return Grid(f"Thresholds of {dataset}", headings, rows, foot)
 
 
-def _cells(found: Mapping[str, Threshold]) -> list[TableCell]:
-    best, none, few, pixels = (found.get(rule) for rule in (MAX_F1, NO_MISS, FEW_FALSE_ALARMS, PIXEL_MAX_F1))
+def _cells(found: Mapping[str, Threshold], is_given: bool) -> list[TableCell]:
+    rules = (MAX_F1, NO_MISS, FEW_FALSE_ALARMS, PIXEL_MAX_F1, PIXEL_GIVEN)
+    best, none, few, pixels, given = (found.get(rule) for rule in rules)
     counts = (None,) * 4 if best is None else (best.found, best.missed, best.false_alarms, best.passed)
     return [
         _at(best),
@@ -57,7 +66,12 @@ def _cells(found: Mapping[str, Threshold]) -> list[TableCell]:
         *(_at(none), TableCell(UNDEFINED) if none is None else _share(none.false_alarms, none.passed)),
         *(_at(few), TableCell(UNDEFINED) if few is None else _share(few.missed, few.found)),
         _at(pixels),
+        *((_at(given), _f1(given)) if is_given else ()),
     ]
+
+
+def _f1(given: Threshold | None) -> TableCell:
+    return TableCell(UNDEFINED) if given is None or given.f1 is None else TableCell(f"{100 * given.f1:.1f}", given.f1)
 
 
 def _at(found: Threshold | None) -> TableCell:

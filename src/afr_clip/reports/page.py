@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 
 from afr_clip.files import in_one_line, shown
 from afr_clip.metrics.average import PUBLISHED_PRO
-from afr_clip.metrics.thresholds import PIXEL_MAX_F1
+from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1
 from afr_clip.reports.decisions import OPTIMISTIC, Chart, score_charts, threshold_grid
 from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
@@ -22,7 +21,6 @@ from afr_clip.reports.record.provenance import backbone_notices, list_facts, met
 from afr_clip.reports.record.results import (
     RESULTS,
     ImageRow,
-    category_results,
     published_pro_note,
     read_results,
     read_scores,
@@ -55,7 +53,7 @@ def write_page(run_folder: Path) -> Path:
     manifest = content["manifest"]
     names = list(values.dataset.unique())
     scores = _scores_by_dataset(run_folder)
-    decisions = {name: _decisions(name, values, content, scores.get(name, [])) for name in names}
+    decisions = {name: _decisions(name, content, scores.get(name, [])) for name in names}
     pictures = collect_pictures(run_folder, names)
     trained, links = training_of(manifest), []
     if len(names) > 1:
@@ -107,16 +105,10 @@ def _scores_by_dataset(run_folder: Path) -> dict[str, list[ImageRow]]:
     return scores
 
 
-def _decisions(
-    name: str, values: pd.DataFrame, content: Mapping[str, Any], rows: Sequence[ImageRow]
-) -> tuple[Grid, list[Chart]]:
+def _decisions(name: str, content: Mapping[str, Any], rows: Sequence[ImageRow]) -> tuple[Grid, list[Chart]]:
     """Find the thresholds again, which a run of an earlier version did not record; those of pixels are recorded."""
-    of_pixels = {one.category: one.threshold for one in read_thresholds(content, name) if one.rule == PIXEL_MAX_F1}
-    categories = [
-        replace(category, pixel_threshold=of_pixels.get(category.category, math.nan))
-        for category in category_results(values[values.dataset == name])[:-1]
-    ]
-    thresholds = thresholds_of(rows, categories)
+    of_pixels = (one for one in read_thresholds(content, name) if one.rule in (PIXEL_MAX_F1, PIXEL_GIVEN))
+    thresholds = (*thresholds_of(rows, ()), *of_pixels)
     return threshold_grid(name, thresholds), score_charts(rows, thresholds)
 
 

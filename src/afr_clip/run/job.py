@@ -66,6 +66,7 @@ class ScoringJob(Job):
 
     Attributes:
         num_figures: Images on each sheet of figures.
+        pixel_threshold: Where to compute a pixel F1 in addition to the highest.
     """
 
     targets: tuple[DatasetSettings, ...]
@@ -73,6 +74,7 @@ class ScoringJob(Job):
     map_format: MapFormat
     published_pro: bool
     num_figures: int
+    pixel_threshold: float | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,10 @@ def _score(
 ) -> ScoredDataset:
     samples = data.targets[name].samples
     metrics = DatasetMetrics(
-        [s.category for s in samples], [s.is_anomalous for s in samples], published_pro=job.published_pro
+        [s.category for s in samples],
+        [s.is_anomalous for s in samples],
+        published_pro=job.published_pro,
+        pixel_threshold=job.pixel_threshold,
     )
     figures = FigureCollector(data.normalisation, job.num_figures)
     maps = (MapWriter(run.folder, samples, job.map_format),) if job.save_maps else ()
@@ -131,6 +134,7 @@ def scored_with(job: ScoringJob, checkpoint_sha256: str | None) -> dict[str, Any
         # Only if they are chosen, so that results from before these keys existed still count.
         **({"map_format": job.map_format.value} if job.map_format is not MapFormat.png else {}),
         **({"published_pro": True} if job.published_pro else {}),
+        **({} if job.pixel_threshold is None else {"pixel_threshold": job.pixel_threshold}),
     }
 
 

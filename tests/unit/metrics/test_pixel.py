@@ -281,3 +281,26 @@ def test_without_defects_there_is_no_threshold():
     metrics.update(torch.rand(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
     metrics.compute()
     assert math.isnan(metrics.f1_threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.61803, 1.0])
+@pytest.mark.parametrize("kind", ["tied", "saturated", SCORE_KINDS[0]])
+def test_the_f1_above_a_given_threshold_is_that_of_counting_pixels(kind: str, threshold: float):
+    rng = np.random.default_rng(4)
+    masks = make_masks(rng)
+    maps = make_scores(kind, masks, rng)
+    metrics = PixelMetrics(threshold=threshold)
+    for one, mask in zip(torch.from_numpy(maps), torch.from_numpy(masks), strict=True):
+        metrics.update(one[None], mask[None])
+    metrics.compute()
+    reported = maps.astype(np.float64) > threshold
+    expected = 2 * (reported & masks).sum() / (reported.sum() + masks.sum())
+    assert metrics.f1_given == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_f1_above_a_threshold_needs_both_kinds_of_pixels():
+    for truth in (False, True):
+        metrics = PixelMetrics(threshold=0.5)
+        metrics.update(torch.full((1, 2, 2), 0.75), torch.full((1, 2, 2), truth))
+        metrics.compute()
+        assert math.isnan(metrics.f1_given)

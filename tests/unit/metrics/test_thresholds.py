@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from afr_clip.metrics.thresholds import (
+    FEW_ESCAPES,
     FEW_FALSE_ALARMS,
     MAX_F1,
     NO_MISS,
     NUM_BINS,
+    SOME_ESCAPES,
     Threshold,
     all_thresholds,
+    escape_at_overkill,
     image_thresholds,
+    overkill_at_escape,
     score_histogram,
 )
 
@@ -30,6 +34,8 @@ def test_images_that_are_apart_need_no_compromise():
     assert {rule: (one.threshold, counts(one)) for rule, one in found.items()} == {
         MAX_F1: (0.6, (2, 0, 0, 2)),
         NO_MISS: (0.6, (2, 0, 0, 2)),
+        FEW_ESCAPES: (0.6, (2, 0, 0, 2)),
+        SOME_ESCAPES: (0.6, (2, 0, 0, 2)),
         FEW_FALSE_ALARMS: (0.6, (2, 0, 0, 2)),
     }
 
@@ -79,10 +85,37 @@ def test_equal_to_trying_every_threshold(seed):
     expected = {
         MAX_F1: [one for one in tried if one[2] == best][-1],
         NO_MISS: [one for one in tried if one[1][1] == 0][-1],
+        FEW_ESCAPES: [one for one in tried if 50 * one[1][1] <= truth.sum()][-1],
+        SOME_ESCAPES: [one for one in tried if 20 * one[1][1] <= truth.sum()][-1],
         FEW_FALSE_ALARMS: next(one for one in tried if one[1][2] <= 0.05 * (~truth).sum()),
     }
     found = {one.rule: (one.threshold, counts(one)) for one in image_thresholds(None, scores, truth)}
     assert found == {rule: one[:2] for rule, one in expected.items()}
+    of_rule = {one.rule: one for one in image_thresholds(None, scores, truth)}
+    for rule, escape in ((NO_MISS, 0.0), (FEW_ESCAPES, 0.02), (SOME_ESCAPES, 0.05)):
+        assert overkill_at_escape(scores[~truth], scores[truth], escape) == of_rule[rule].overkill
+    assert escape_at_overkill(scores[~truth], scores[truth], 0.05) == of_rule[FEW_FALSE_ALARMS].escape
+
+
+def test_one_of_fifty_anomalous_images_may_escape():
+    normal, anomalous = np.arange(100) / 100, np.array([0.25, *np.arange(95, 144) / 100])
+    assert overkill_at_escape(normal, anomalous, 0.02) == 0.05  # 0.95 to 0.99
+    assert overkill_at_escape(normal, anomalous, 0.019) == 0.75  # 0.25 to 0.99
+    assert escape_at_overkill(normal, anomalous, 0.05) == 0.02
+    assert escape_at_overkill(normal, anomalous, 0.04) == 0.04  # 0.95 ties with a normal image that must pass
+    assert overkill_at_escape(normal, anomalous, 1.0) == 0
+    assert escape_at_overkill(normal, anomalous, 1.0) == 0
+
+
+def test_equal_scores_are_all_reported_or_all_missed():
+    same = np.full(10, 0.5)
+    assert (overkill_at_escape(same, same), escape_at_overkill(same, same)) == (1, 1)
+
+
+def test_the_shares_of_one_class_are_undefined():
+    none, some = np.array([]), np.array([0.5])
+    assert all(math.isnan(share(*pair)) for share in (overkill_at_escape, escape_at_overkill)
+               for pair in ((none, some), (some, none)))  # fmt: skip
 
 
 def test_categories_come_before_all_images_together():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from afr_clip.metrics.average import METRICS, CategoryResult
@@ -15,17 +17,23 @@ def rows():
     return [*rows_of("[red]bolt", [0.1, 0.2], [0.15, 0.5]), *rows_of("nut", [0.31], [])]
 
 
-def test_each_category_has_a_row_and_all_images_the_foot(rows):
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(None, ()), ((0.5, 0.25), ("0.5", "25.0")), ((0.5, math.nan), ("0.5", "-"))],
+    ids=["none", "defined", "undefined"],
+)
+def test_each_category_has_a_row_and_all_images_the_foot(rows, given, shown):
     values = dict.fromkeys(METRICS, 0.5)
     results = [
         CategoryResult("[red]bolt", values, 2, 2, pixel_threshold=0.25),
-        CategoryResult("nut", values, 1, 0, pixel_threshold=0.75),
+        CategoryResult("nut", values, 1, 0, pixel_threshold=0.75, pixel_f1_given=given),
     ]
+    without = ["-" for _ in shown]
     grid = threshold_grid("mine", thresholds_of(rows, results))
     assert [[cell.shown for cell in row] for row in (*grid.body, *grid.foot)] == [
-        ["[red]bolt", "0.15", "2", "0", "1", "1", "0.15", "1 (50 %)", "0.5", "1 (50 %)", "0.25"],
-        ["nut", "-", "-", "-", "-", "-", "-", "-", "-", "-", "0.75"],
-        ["all images", "0.5", "1", "1", "0", "3", "0.15", "2 (67 %)", "0.5", "1 (50 %)", "-"],
+        ["[red]bolt", "0.15", *"2011", "0.15", "1 (50 %)", "0.5", "1 (50 %)", "0.25", *without],
+        ["nut", *"---------", "0.75", *shown],
+        ["all images", "0.5", *"1103", "0.15", "2 (67 %)", "0.5", "1 (50 %)", "-", *without],
     ]
 
 

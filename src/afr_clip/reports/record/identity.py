@@ -14,6 +14,7 @@ WITHOUT_INFLUENCE = {
     "save_maps",
     "map_format",
     "published_pro",
+    "pixel_threshold",
     "num_figures",
     "figure_every_n_epochs",
     "activation_checkpointing",

@@ -16,14 +16,15 @@ from rich.table import Table
 
 from afr_clip.files import from_cell, shown
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
-from afr_clip.metrics.thresholds import PIXEL_MAX_F1, Threshold, all_thresholds
+from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
 from afr_clip.reports.record.schema import Results, Scored, read_record, require
 
 RESULTS = "results.json"
 SCORES = "scores.csv"
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
-THRESHOLDS_HEADER = ("dataset", *(one.name for one in fields(Threshold)))
+_OF_THRESHOLD = tuple(one.name for one in fields(Threshold))
+THRESHOLDS_HEADER = ("dataset", *_OF_THRESHOLD, "overkill", "escape")
 SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
 
 MEAN_ROW = -1
@@ -121,7 +122,11 @@ def _rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
 
 
 def _threshold_rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
-    return [{"dataset": result.dataset, **asdict(one)} for result in results for one in result.thresholds]
+    return [
+        {"dataset": result.dataset, **asdict(one), "overkill": one.overkill, "escape": one.escape}
+        for result in results
+        for one in result.thresholds
+    ]
 
 
 def thresholds_of(rows: Sequence[ImageRow], categories: Iterable[CategoryResult]) -> tuple[Threshold, ...]:
@@ -137,18 +142,20 @@ def thresholds_of(rows: Sequence[ImageRow], categories: Iterable[CategoryResult]
         [row.image_score for row in known],
         [bool(row.is_anomalous) for row in known],
     )
-    of_pixels = [
-        Threshold(category.category, PIXEL_MAX_F1, category.pixel_threshold)
-        for category in categories
-        if not math.isnan(category.pixel_threshold)
-    ]
+    of_pixels = []
+    for one in categories:
+        if not math.isnan(one.pixel_threshold):
+            of_pixels.append(Threshold(one.category, PIXEL_MAX_F1, one.pixel_threshold))
+        if one.pixel_f1_given is not None:
+            threshold, f1 = one.pixel_f1_given
+            of_pixels.append(Threshold(one.category, PIXEL_GIVEN, threshold, f1=None if math.isnan(f1) else f1))
     return (*of_images, *of_pixels)
 
 
 def read_thresholds(content: Mapping[str, Any], dataset: str) -> tuple[Threshold, ...]:
     """Return the thresholds of a dataset in ``results.json``; none in a record from before there were any."""
     rows = [row for row in content.get("thresholds") or () if row["dataset"] == dataset]
-    return tuple(Threshold(**{key: row.get(key) for key in THRESHOLDS_HEADER[1:]}) for row in rows)
+    return tuple(Threshold(**{key: row.get(key) for key in _OF_THRESHOLD}) for row in rows)
 
 
 def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

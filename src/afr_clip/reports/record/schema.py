@@ -199,6 +199,7 @@ class Threshold:
     missed: int | None = None
     false_alarms: int | None = None
     passed: int | None = None
+    f1: float | None = None
 
 
 @dataclass

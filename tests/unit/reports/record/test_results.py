@@ -204,7 +204,7 @@ def scored_dataset(name: str, num: int, **values: float) -> ScoredDataset:
     measured = {metric: 1 / (i + num) for i, metric in enumerate(METRICS)} | values
     rows = [ImageRow(name, "mean", f"/data/{name}, {i}.png", i > 0, 0.1 + i / 3) for i in range(num)]
     category = CategoryResult("mean", measured, num_normal=1, num_anomalous=num - 1)
-    thresholds = thresholds_of(rows, [replace(category, pixel_threshold=0.25)])
+    thresholds = thresholds_of(rows, [replace(category, pixel_threshold=0.25, pixel_f1_given=(0.5, 0.75))])
     return ScoredDataset({"sha256": name * 8}, DatasetResult(name, (category,), {"mean": num}, thresholds), rows)
 
 
@@ -268,16 +268,37 @@ def test_only_the_same_images_of_a_target_count(scored):
 
 def test_the_thresholds_of_images_and_pixels_are_rows_of_their_own(folder):
     rows = rows_of(folder / "thresholds.csv")
-    assert list(rows[0]) == [*("dataset", "category", "rule", "threshold", "found", "missed", "false_alarms", "passed")]
+    assert list(rows[0]) == [
+        *("dataset", "category", "rule", "threshold", "found", "missed", "false_alarms", "passed"),
+        *("f1", "overkill", "escape"),
+    ]
+    of_images = ("max_f1", "no_miss", "escape_2_percent", "escape_5_percent", "false_alarms_5_percent")
     assert [(row["category"], row["rule"]) for row in rows if row["dataset"] == "mpdd"] == [
-        *(("mean", rule) for rule in ("max_f1", "no_miss", "false_alarms_5_percent")),
-        *(("", rule) for rule in ("max_f1", "no_miss", "false_alarms_5_percent")),
+        *(("mean", rule) for rule in of_images),
+        *(("", rule) for rule in of_images),
         ("mean", "pixel_max_f1"),
+        ("mean", "pixel_given"),
     ]
     assert rows[0]["threshold"] == repr(0.1 + 1 / 3)  # all digits
     assert [rows[0][name] for name in ("found", "missed", "false_alarms", "passed")] == ["2", "0", "0", "1"]
-    (pixels,) = (row for row in json.loads((folder / "results.json").read_text())["thresholds"][-1:])
-    assert (pixels["threshold"], pixels["found"]) == (0.25, None)
+    assert (rows[0]["overkill"], rows[0]["escape"], rows[0]["f1"]) == ("0.0", "0.0", "")
+    pixels, given = json.loads((folder / "results.json").read_text())["thresholds"][-2:]
+    assert (pixels["threshold"], pixels["found"], pixels["overkill"]) == (0.25, None, None)
+    assert (given["threshold"], given["f1"]) == (0.5, 0.75)
+
+
+def test_thresholds_from_before_there_were_shares_are_read(folder, scored):
+    content = json.loads((folder / "results.json").read_text())
+    new = ("f1", "overkill", "escape")
+    content["thresholds"] = [
+        {key: value for key, value in row.items() if key not in new}
+        for row in content["thresholds"]
+        if row["rule"] in ("max_f1", "no_miss", "false_alarms_5_percent", "pixel_max_f1")
+    ]
+    write_json(folder / "results.json", content)
+    read = {one.rule: one for one in read_scored(folder, WITH)["visa"].result.thresholds}
+    assert read["pixel_max_f1"].f1 is None
+    assert read["max_f1"] in scored["visa"].result.thresholds
 
 
 def test_results_from_before_there_were_thresholds_are_kept(folder, scored):

@@ -33,6 +33,17 @@ class MapFormat(Enum):
     tiff = "tiff"
 
 
+class AnnotationFormat(Enum):
+    """The tools for whose import regions can be written."""
+
+    coco = "coco"
+    label_studio = "label_studio"
+    cvat = "cvat"
+    labelme = "labelme"
+    yolo = "yolo"
+    fiftyone = "fiftyone"
+
+
 class DecideBy(Enum):
     """What decides about a part: its image score, the maximum of its map, or either of them."""
 

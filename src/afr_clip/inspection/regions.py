@@ -111,12 +111,12 @@ def find_regions(
     if not np.isfinite(anomaly_map).all():
         msg = "The anomaly map holds NaN or infinity, so its regions are undefined. Score the photograph again."
         raise ValueError(msg)
-    # OpenCV labels a large map ten times faster than SciPy.
-    above = (anomaly_map >= low).view(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8, ltype=cv2.CV_32S)
+    # NumPy would round Python's numbers to those of the map, so that a score just below a limit reaches it.
+    above, is_peak = anomaly_map >= np.float64(low), anomaly_map >= np.float64(high)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     mm2_per_pixel = None if mm_per_pixel is None else mm_per_pixel**2
     found = []
-    for label in np.unique(labels[anomaly_map >= high]):
+    for label in np.unique(labels[is_peak]):
         x, y, width, height, area_px = stats[label].tolist()
         area_mm2 = None if mm2_per_pixel is None else area_px * mm2_per_pixel
         if area_px < min_area_px or (area_mm2 or 0) < (min_area_mm2 or 0):

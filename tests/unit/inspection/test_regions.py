@@ -10,22 +10,12 @@ from hypothesis.extra.numpy import arrays
 
 from afr_clip.inspection.record import Decision, Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions, outline, run_lengths
+from helpers.outlines import filled
 
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75])
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 MASKS = arrays(np.bool_, SHAPES)
 MAPS = arrays(np.float32, SHAPES, elements=LEVELS)
-
-
-def filled(polygons, height, width):
-    """Fill rings by the even-odd rule: a pixel is inside if an odd number of vertical edges lies left of it."""
-    crossings = np.zeros((height, width + 1), int)
-    for ring in polygons:
-        for (x, y), (to_x, to_y) in zip(ring, (*ring[1:], ring[0]), strict=True):
-            assert (x == to_x) != (y == to_y)
-            if x == to_x:
-                crossings[int(min(y, to_y)) : int(max(y, to_y)), int(x)] += 1
-    return np.cumsum(crossings, axis=1)[:, :-1] % 2 == 1
 
 
 def slow_regions(scores, high, low):
@@ -196,3 +186,11 @@ def test_an_inspected_photograph_survives_json():
         Inspected("b.png", 3, 2, "nut", 0.2, None, None, None, ()),
     ):
         assert Inspected.from_dict(json.loads(json.dumps(inspected.to_dict()))) == inspected
+
+
+def test_a_score_just_below_a_limit_does_not_reach_it():
+    threshold = float(np.float32(0.7))
+    scores = np.full((1, 1), threshold, np.float32)
+    assert len(find_regions(scores, threshold, threshold)) == 1
+    assert find_regions(scores, math.nextafter(threshold, 1), threshold) == ()
+    assert find_regions(scores, math.nextafter(threshold, 1), math.nextafter(threshold, 1)) == ()

@@ -1,0 +1,32 @@
+"""YOLO segmentation: a text file per photograph, ``data.yaml``, and links to the photographs next to them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from afr_clip.inspection.record import Inspected
+from afr_clip.reports.annotations.shared import Labels, Photographs, as_json, growing_text, one_ring
+from afr_clip.reports.pictures.maps import with_suffix
+
+
+@contextmanager
+def write_yolo(folder: Path, photographs: Photographs) -> Iterator[Callable[[Inspected], None]]:
+    """Write ``labels/``, and ``images/`` with links, since a label file is found by the path of its image."""
+    labels = Labels(0)
+
+    def add(one: Inspected) -> None:
+        place = photographs.places[one.image]
+        with growing_text(folder / "labels" / with_suffix(place, ".txt")) as file:
+            for region in one.regions:
+                corners = (f"{x / one.width:.7f} {y / one.height:.7f}" for x, y in one_ring(region.polygons))
+                file.write(f"{labels.number(region)} {' '.join(corners)}\n")
+        link = folder / "images" / with_suffix(place, Path(one.image).suffix)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to((photographs.root / one.image).absolute())
+
+    yield add
+    with growing_text(folder / "data.yaml") as file:
+        names = "".join(f"  {number}: {as_json(label)}\n" for label, number in labels.items())
+        file.write(f"train: images\nval: images\nnames:\n{names}")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 Floats = NDArray[np.float64]
@@ -86,4 +87,4 @@ def naive_published_aupro(anomaly_maps: NDArray[np.number], masks: Bools) -> flo
     if not points:
         return math.nan
     rate, overlap = np.array(points).T
-    return float(np.trapezoid(overlap, (rate - rate.min()) / (rate.max() - rate.min())))
+    return float(trapezoid(overlap, (rate - rate.min()) / (rate.max() - rate.min())))

@@ -266,6 +266,25 @@ def test_yolo_in_its_own_words(written, inspected):
     assert len(list((written / "yolo" / "labels").rglob("*.txt"))) == len(NAMES)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_yolo_is_read_by_ultralytics(written, inspected, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    reader = pytest.importorskip("ultralytics.data.utils", reason="ultralytics is not installed")
+    data = reader.check_det_dataset(str(written / "yolo" / "data.yaml"), autodownload=False)
+    for one, name in zip(inspected, NAMES, strict=True):
+        if shown(name) != name:
+            continue  # such a photograph has to be renamed
+        image = f"{data['train']}/{places()[one.image]}{Path(name).suffix}"
+        (labels,) = reader.img2label_paths([image])
+        _, rows, size, segments, *_, num_corrupt, message = reader.verify_image_label(
+            (image, labels, "", False, len(data["names"]), 0, 0, False)
+        )
+        assert (num_corrupt, message, size) == (0, "", (HEIGHT, WIDTH))
+        found = [filled_ring(np.float64(segment) * (WIDTH, HEIGHT)) for segment in segments]
+        names = [data["names"][int(row[0])] for row in rows]
+        assert_same([(n, r.peak, mask) for n, r, mask in zip(names, one.regions, found, strict=True)], one)
+
+
 def test_fiftyone_as_it_documents_its_format(written, inspected):
     assert "version" not in json.loads((written / "fiftyone" / "metadata.json").read_text(encoding="utf-8"))
     content = json.loads((written / "fiftyone" / "samples.json").read_text(encoding="utf-8"))
@@ -290,11 +309,15 @@ def in_box(box, mask):
 
 @pytest.mark.filterwarnings("ignore")
 def test_fiftyone_reads_the_samples(written, inspected):
-    fiftyone = pytest.importorskip("fiftyone", reason="fiftyone is not installed", exc_type=ImportError)
-    content = json.loads((written / "fiftyone" / "samples.json").read_text(encoding="utf-8"))
-    for sample, one in zip(content["samples"], inspected, strict=True):
-        read = fiftyone.Sample.from_dict(sample)
-        assert_same([(d.label, d.confidence, in_box(d.bounding_box, d.mask)) for d in read.regions.detections], one)
+    pytest.importorskip("fiftyone", reason="fiftyone is not installed")
+    from fiftyone.utils.data import LegacyFiftyOneDatasetImporter  # noqa: PLC0415 - its form without a database
+
+    with LegacyFiftyOneDatasetImporter(str(written / "fiftyone")) as samples:
+        for read, one, name in zip(samples, inspected, NAMES, strict=True):
+            found = [(d.label, d.confidence, in_box(d.bounding_box, d.mask)) for d in read.regions.detections]
+            assert_same(found, one)
+            assert (read.image_score, read.decision) == (one.image_score, "anomalous")
+            assert Path(read.filepath).is_file() == (shown(name) == name)
 
 
 def test_the_same_photographs_give_the_same_bytes(written, inspected):

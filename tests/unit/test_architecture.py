@@ -100,6 +100,7 @@ ONLY_IN = {
     "mlflow": {"training"},
     "tensorboard": {"training"},
     "jinja2": {"reports"},
+    "xlsxwriter": {"reports"},
     "pandas": {"reports"},
     "optuna": {"sweep"},
     "submitit": {"sweep"},

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from afr_clip.inspection.record import Decision, Inspected
+from afr_clip.inspection.calibration import Decision
+from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions, outline, run_lengths
 from helpers.outlines import filled
 

@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from afr_clip.files import from_cell, shown
+from afr_clip.inspection.calibration import Decision
+from afr_clip.inspection.record import Inspected
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
@@ -26,6 +28,7 @@ RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_a
 _OF_THRESHOLD = tuple(one.name for one in fields(Threshold))
 THRESHOLDS_HEADER = ("dataset", *_OF_THRESHOLD, "overkill", "escape")
 SCORES_HEADER = ("dataset", "category", "image", "is_anomalous", "image_score")
+VERDICT_HEADER = ("decision", "threshold", "num_regions", "area_px", "area_mm2")
 
 MEAN_ROW = -1
 """Stands for the mean in the column ``row`` of `read_values`."""
@@ -52,6 +55,34 @@ class DatasetResult:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a calibrated detector found on a photograph, in a few numbers.
+
+    Attributes:
+        area_px: Of all regions together.
+        area_mm2: ``None`` if the size of a pixel is unknown, or there is no region.
+    """
+
+    decision: Decision
+    threshold: float
+    num_regions: int
+    area_px: int
+    area_mm2: float | None
+
+    @classmethod
+    def of(cls, inspected: Inspected) -> "Verdict | None":
+        """Sum up a photograph; ``None`` without calibration."""
+        if inspected.decision is None or inspected.threshold is None:
+            return None
+        regions = inspected.regions
+        area_mm2 = [region.area_mm2 for region in regions if region.area_mm2 is not None]
+        area_px = sum(region.area_px for region in regions)
+        return cls(
+            inspected.decision, inspected.threshold, len(regions), area_px, math.fsum(area_mm2) if area_mm2 else None
+        )
+
+
+@dataclass(frozen=True)
 class ImageRow:
     """One row of ``scores.csv``.
 
@@ -60,6 +91,7 @@ class ImageRow:
             paths.
         is_anomalous: ``None`` if the truth is unknown.
         image_score: From 0 to 1; not a calibrated probability.
+        verdict: In all rows of a file or in none.
     """
 
     dataset: str
@@ -67,6 +99,7 @@ class ImageRow:
     image: str
     is_anomalous: bool | None
     image_score: float
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -236,9 +269,10 @@ def _incomplete(values: pd.DataFrame) -> Iterator[str]:
                 yield f"{name}/{of_row.category.iloc[0]} lacks {', '.join(lacking)}"
 
 
-def write_scores(folder: Path, rows: Iterable[ImageRow]) -> None:
+def write_scores(folder: Path, rows: Iterable[ImageRow], *, with_verdict: bool = False) -> None:
     """Write ``scores.csv``: one image per row, its score with all digits."""
-    write_csv(folder / SCORES, SCORES_HEADER, map(_cells, rows))
+    header = (*SCORES_HEADER, *VERDICT_HEADER) if with_verdict else SCORES_HEADER
+    write_csv(folder / SCORES, header, map(_cells, rows))
 
 
 class GrowingScores:
@@ -248,8 +282,8 @@ class GrowingScores:
         rows: What it begins with.
     """
 
-    def __init__(self, folder: Path, rows: Iterable[ImageRow] = ()) -> None:
-        write_scores(folder, rows)
+    def __init__(self, folder: Path, rows: Iterable[ImageRow] = (), *, with_verdict: bool = False) -> None:
+        write_scores(folder, rows, with_verdict=with_verdict)
         self._file = (folder / SCORES).open("ab", buffering=0)
 
     def append(self, rows: Iterable[ImageRow]) -> None:
@@ -276,7 +310,11 @@ class GrowingScores:
 
 def _cells(row: ImageRow) -> list[object]:
     truth = "" if row.is_anomalous is None else int(row.is_anomalous)
-    return [row.dataset, row.category, row.image, truth, repr(row.image_score)]
+    cells: list[object] = [row.dataset, row.category, row.image, truth, repr(row.image_score)]
+    if (found := row.verdict) is not None:
+        area_mm2 = "" if found.area_mm2 is None else repr(found.area_mm2)
+        cells += [found.decision.value, repr(found.threshold), found.num_regions, found.area_px, area_mm2]
+    return cells
 
 
 def read_scores(folder: Path) -> list[ImageRow]:
@@ -288,10 +326,19 @@ def read_scores(folder: Path) -> list[ImageRow]:
     _, *table = csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode("utf-8"), newline=""))
     return [
         ImageRow(
-            from_cell(dataset), from_cell(category), from_cell(image), bool(int(truth)) if truth else None, float(score)
+            *(from_cell(dataset), from_cell(category), from_cell(image)),
+            bool(int(truth)) if truth else None,
+            float(score),
+            _read_verdict(*verdict) if verdict else None,
         )
-        for dataset, category, image, truth, score in table
+        for dataset, category, image, truth, score, *verdict in table
     ]
+
+
+def _read_verdict(decision: str, threshold: str, num_regions: str, area_px: str, area_mm2: str) -> Verdict:
+    return Verdict(
+        Decision(decision), float(threshold), int(num_regions), int(area_px), float(area_mm2) if area_mm2 else None
+    )
 
 
 def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, ScoredDataset] | None:

@@ -18,7 +18,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from afr_clip.files import shown
-from afr_clip.inspection.record import Decision, Inspected
+from afr_clip.inspection.calibration import Decision
+from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions, outline
 from afr_clip.reports.annotations.shared import Photographs, one_ring
 from afr_clip.reports.annotations.write import write_annotations

@@ -111,8 +111,7 @@ def find_regions(
     if not np.isfinite(anomaly_map).all():
         msg = "The anomaly map holds NaN or infinity, so its regions are undefined. Score the photograph again."
         raise ValueError(msg)
-    # NumPy would round Python's numbers to those of the map, so that a score just below a limit reaches it.
-    above, is_peak = anomaly_map >= np.float64(low), anomaly_map >= np.float64(high)
+    above, is_peak = anomaly_map >= _least(low), anomaly_map >= _least(high)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     mm2_per_pixel = None if mm_per_pixel is None else mm_per_pixel**2
     found = []
@@ -127,6 +126,12 @@ def find_regions(
         peak, mean = float(scores.max()), float(scores.mean(dtype=np.float64))
         found.append(Region((x, y, width, height), mask, outline(mask, x, y), area_px, area_mm2, peak, mean))
     return tuple(sorted(found, key=lambda region: (-region.peak, region.box[1], region.box[0], region.polygons)))
+
+
+def _least(limit: float) -> np.float32:
+    """Return the least value of a map that reaches a limit; NumPy would round the limit, down as well."""
+    rounded = np.float32(limit)
+    return rounded if float(rounded) >= limit else np.nextafter(rounded, np.float32(np.inf))
 
 
 def _check_limits(

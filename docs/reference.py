@@ -132,7 +132,14 @@ def config() -> str:
     text += table(("group", "choices"), [(f"`{group}=`", choices(group)) for group in groups])
     train = composed("train")
     text += "## Every command\n\n" + keys(train, CONF / "train.yaml", common(train))
-    for command, overrides in {"train": (), "evaluate": (), "predict": (), "diagnose": (), "sweep": ()}.items():
+    for command, overrides in {
+        "train": (),
+        "evaluate": (),
+        "predict": (),
+        "calibrate": (),
+        "diagnose": (),
+        "sweep": (),
+    }.items():
         node = composed(command, *overrides)
         own = [
             key
@@ -153,7 +160,7 @@ def config() -> str:
 
 def common(train: DictConfig) -> list[str]:
     """Name the plain keys that every command has."""
-    others = [set(composed(command)) for command in ("evaluate", "predict", "diagnose", "sweep")]
+    others = [set(composed(command)) for command in ("evaluate", "predict", "calibrate", "diagnose", "sweep")]
     return [key for key in train if all(key in other for other in others) and not is_group(train, key)]
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("dataset=folder", "dataset.root=tree", *TINY, "run_dir=run"),
     "evaluate": ("dataset=folder", "dataset.root=tree", "module=clip_similarity", *TINY, "run_dir=run"),
     "predict": ("images=photographs", "category=thing", "module=clip_similarity", *TINY, "run_dir=run"),
+    "calibrate": ("good=photographs", "category=thing", "module=clip_similarity", *TINY, "run_dir=run"),
 }
 
 
@@ -27,7 +28,7 @@ def keys_of(command: str) -> list[str]:
     """Every key of a command's config, group choices included."""
     register()
     with initialize_config_dir(config_dir(), version_base="1.3", job_name="fuzz"):
-        config = compose(command, overrides=["dataset=folder"] if command != "predict" else [])
+        config = compose(command, overrides=["dataset=folder"] if command in ("train", "evaluate") else [])
 
     def below(node, prefix=""):
         for key in node:

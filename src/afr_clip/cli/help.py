@@ -18,6 +18,22 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
             ("trainer.accelerator", "auto, cpu or gpu"),
         ),
     ),
+    "calibrate": (
+        "afr-clip calibrate GOOD category=WORDS [KEY=VALUE ...]",
+        "afr-clip calibrate photos/good category='metal nut' false_alarms=0.01 run_dir=outputs/nut_thresholds",
+        (
+            ("good", "a folder of photographs of good parts, each part once; 1 % needs 99 of them"),
+            ("category", "what the photographs show, in words, as for predict"),
+            ("false_alarms", "the share of good parts that may be reported"),
+            ("decide_by", "image (score), region (maximum of the map) or either, which halves the budget for each"),
+            ("undecided", "a confidence such as 0.95: parts too near the threshold for it are undecided"),
+            ("bad", "a folder of bad parts, to see how many are missed"),
+            ("escape", "the share of bad parts that may be missed; decides instead of false_alarms; 2 % needs 49"),
+            ("best_f1", "true: the threshold of the best F1 on good and bad parts"),
+            ("checkpoint", "a run folder or its checkpoints/last.ckpt; default: pocket, shipped with the package"),
+            ("run_dir", "for calibration.json; default: a new folder below outputs/calibrate"),
+        ),
+    ),
     "evaluate": (
         "afr-clip evaluate checkpoint=RUN dataset=NAME [KEY=VALUE ...]",
         "afr-clip evaluate checkpoint=outputs/first dataset=folder dataset.root=DIR",

@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.cli.command import ends_in_a_sentence, start_processes
-from afr_clip.config.nodes import EvaluateConfig, PredictConfig, config_dir
+from afr_clip.config.nodes import CalibrateConfig, EvaluateConfig, PredictConfig, config_dir
 from afr_clip.config.plan import (
+    calibration_job,
     current_record,
     diagnosis_job,
     evaluation_job,
@@ -86,6 +87,21 @@ def predict(config: DictConfig) -> None:
     run(job, checkpoint)
 
 
+@_composed("calibrate")
+def calibrate(config: DictConfig) -> None:
+    """Find thresholds from good parts."""
+    typed = read(config, CalibrateConfig)
+    from afr_clip.run.calibrate import calibrate as run  # noqa: PLC0415
+    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
+
+    checkpoint = read_named(_named_checkpoint(typed))
+    with _naming(checkpoint):
+        if checkpoint is not None:
+            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+        job = calibration_job(config, output_dir(), current_record())
+    run(job, checkpoint)
+
+
 @_composed("diagnose")
 def diagnose(config: DictConfig) -> None:
     """Measure what the text does in the network of a run."""
@@ -120,7 +136,7 @@ def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
         raise ConfigError(msg) from error
 
 
-def _named_checkpoint(typed: EvaluateConfig | PredictConfig) -> str | None:
+def _named_checkpoint(typed: EvaluateConfig | PredictConfig | CalibrateConfig) -> str | None:
     """Return where the checkpoint is, or ``None`` for a method that needs none."""
     if typed.module.network.needs_checkpoint and typed.checkpoint is not None:
         return named_checkpoint(typed.checkpoint)

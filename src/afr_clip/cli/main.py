@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train the adapters on one dataset, then score others",
     "evaluate": "score a dataset with a trained checkpoint",
     "predict": "score photographs of your own",
+    "calibrate": "find thresholds from good parts, with a budget of false alarms",
     "diagnose": "measure what the text does in a trained network",
     "sweep": "run the cells of an ablation table or a search",
     "report": "write the paper's tables next to what runs measured",
@@ -23,7 +24,7 @@ COMMANDS = {
     "dashboard": "upload runs to Weights & Biases and build dashboards",
 }
 
-COMPOSED = ("train", "evaluate", "predict", "diagnose", "sweep")
+COMPOSED = ("train", "evaluate", "predict", "calibrate", "diagnose", "sweep")
 """The commands that take ``key=value``; the others take options."""
 
 SYNONYMS = {

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from afr_clip.config.nodes import (
+    CalibrateConfig,
     CommandConfig,
     DiagnoseConfig,
     EvaluateConfig,
@@ -22,13 +23,8 @@ from afr_clip.settings import DatasetSettings
 
 def faults_of_places(config: CommandConfig) -> Iterator[str]:
     """Yield one sentence for each thing that is wrong with the files and folders that a command reads and writes."""
-    if isinstance(config, PredictConfig):
-        for path in expanded_images(config.images):
-            if not os.path.lexists(path):
-                several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
-                write = for_shell(f"images=[{path}]") if several else "images=FILE_OR_FOLDER"
-                yield f"images={shown(path)} does not exist.{_nearby(path)} Write {write}."
-    if isinstance(config, EvaluateConfig | PredictConfig) and config.module.network.needs_checkpoint:
+    yield from _faults_of_photographs(config)
+    if isinstance(config, EvaluateConfig | PredictConfig | CalibrateConfig) and config.module.network.needs_checkpoint:
         if config.checkpoint is None:
             yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."
         else:
@@ -45,10 +41,24 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
         resumes = getattr(config, "resume", False) or is_requeued or isinstance(config, DiagnoseConfig)
         has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
         if not resumes and not has_legs and _holds_run(Path(config.run_dir)):
+            advice = ", or continue that run with resume=true" if hasattr(config, "resume") else ""
             yield (
                 f"run_dir must be new, but {shown(Path(config.run_dir))} holds the results of a run. Choose another "
-                f"run_dir, or continue that run with resume=true."
+                f"run_dir{advice}."
             )
+
+
+def _faults_of_photographs(config: CommandConfig) -> Iterator[str]:
+    if isinstance(config, PredictConfig):
+        for path in expanded_images(config.images):
+            if not os.path.lexists(path):
+                several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
+                write = for_shell(f"images=[{path}]") if several else "images=FILE_OR_FOLDER"
+                yield f"images={shown(path)} does not exist.{_nearby(path)} Write {write}."
+    if isinstance(config, CalibrateConfig):
+        for key, name in {"good": config.good, "bad": config.bad}.items():
+            if name is not None and not os.path.lexists(name):
+                yield f"{key}={shown(name)} does not exist.{_nearby(Path(name))} Write {key}=FOLDER."
 
 
 def _reads_data_dir(config: CommandConfig) -> bool:

@@ -27,7 +27,7 @@ from afr_clip.config.keys import ALIASES, Key, groups_of, is_node, key_of, keys_
 from afr_clip.config.nodes import COMMANDS
 from afr_clip.files import for_shell, shown
 
-POSITIONAL = {"predict": "images", "evaluate": "checkpoint", "diagnose": "run_dir"}
+POSITIONAL = {"predict": "images", "calibrate": "good", "evaluate": "checkpoint", "diagnose": "run_dir"}
 """The key that a word without ``=`` stands for."""
 
 _REFUSED = {

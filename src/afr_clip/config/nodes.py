@@ -1,7 +1,7 @@
 """The config schema of each command, built from the settings classes, and its registration with Hydra."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,11 +12,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from afr_clip.clip.settings import BackboneSettings
+from afr_clip.inspection.settings import InspectionSettings, Rule, share
 from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
     CosineScheduleSettings,
     DatasetSettings,
+    DecideBy,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -197,6 +199,55 @@ class PredictConfig(CommandConfig):
 
 
 @dataclass(kw_only=True)
+class CalibrateConfig(CommandConfig):
+    """``afr-clip calibrate``."""
+
+    checkpoint: str | None
+    category: str
+    good: str
+    false_alarms: float
+    decide_by: DecideBy
+    undecided: float | None
+    bad: str | None
+    escape: float | None
+    best_f1: bool
+    references: str | None
+    roi: str | None
+    ignore: str | None
+    tile: int | str | None
+    overlap: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rule()
+        self.inspection()
+        needs_bad = self.escape is not None or self.best_f1
+        refuse(
+            share("false_alarms", self.false_alarms),
+            *(
+                f"{key} must name a folder of photographs, got nothing. Write {key}=FOLDER."
+                for key in ("good", "bad")
+                if getattr(self, key) is not None and not getattr(self, key).strip()
+            ),
+            None
+            if self.category.strip()
+            else f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'.",
+            f"{'best_f1' if self.best_f1 else 'escape'} needs labelled bad parts, got none. Add bad=FOLDER."
+            if needs_bad and self.bad is None
+            else None,
+        )
+
+    def rule(self) -> Rule:
+        """Return how thresholds are found."""
+        return Rule(DecideBy(self.decide_by), self.undecided, self.escape, self.best_f1)
+
+    def inspection(self) -> InspectionSettings:
+        """Return how photographs are inspected."""
+        values: dict[str, Any] = {one.name: getattr(self, one.name, None) for one in fields(InspectionSettings)}
+        return InspectionSettings(**values)
+
+
+@dataclass(kw_only=True)
 class DiagnoseConfig(CommandConfig):
     """``afr-clip diagnose``."""
 
@@ -216,6 +267,7 @@ COMMANDS: dict[str, type[CommandConfig]] = {
     "sweep": SweepConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "calibrate": CalibrateConfig,
     "diagnose": DiagnoseConfig,
 }
 

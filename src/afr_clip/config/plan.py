@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config.nodes import (
+    CalibrateConfig,
     CommandConfig,
     DiagnoseConfig,
     EvaluateConfig,
@@ -26,7 +27,15 @@ from afr_clip.config.nodes import (
 from afr_clip.config.restore import plain_values, refuse_foreign_files
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
-from afr_clip.run.job import DiagnosisJob, EvaluationJob, PredictionJob, ProtocolJob, Record, TrainingJob
+from afr_clip.run.job import (
+    CalibrationJob,
+    DiagnosisJob,
+    EvaluationJob,
+    PredictionJob,
+    ProtocolJob,
+    Record,
+    TrainingJob,
+)
 from afr_clip.settings import DatasetSettings
 
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
@@ -97,6 +106,19 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     shared = _shared(typed, config, folder, record)
     return PredictionJob(
         **shared, images=tuple(expanded_images(typed.images)), **_same(typed, "resume", "category", "map_format")
+    )
+
+
+def calibration_job(config: DictConfig, folder: Path, record: Record) -> CalibrationJob:
+    """Make the job of ``afr-clip calibrate``; the config holds the checkpoint's own model already."""
+    typed = read(config, CalibrateConfig)
+    return CalibrationJob(
+        **_shared(typed, config, folder, record),
+        good=Path(typed.good),
+        bad=None if typed.bad is None else Path(typed.bad),
+        rule=typed.rule(),
+        inspection=typed.inspection(),
+        **_same(typed, "category", "false_alarms"),
     )
 
 

@@ -20,14 +20,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from afr_clip.files import shown
+from afr_clip.inspection.settings import Rule, num_needed, share
 from afr_clip.metrics.thresholds import MAX_F1, image_thresholds
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import read_record, require
-from afr_clip.settings import DecideBy
+from afr_clip.settings import DecideBy, refuse
 
 CALIBRATION = "calibration.json"
 
 VERSION = 1
+
+BY_BUDGET = Rule()
 
 Scores = Sequence[float] | NDArray[np.floating]
 
@@ -49,23 +52,6 @@ class Decision(Enum):
 
 class CalibrationError(ValueError):
     """A calibration that cannot be made, or that does not belong to a detector."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How thresholds are found; without labelled bad parts, by the budget of false alarms.
-
-    Attributes:
-        decide_by: ``either`` gives half of the budget to each of the two scores, so that the bound stays.
-        undecided: The confidence of the band around the threshold within which a part is undecided; ``None`` for none.
-        escape: The share of bad parts that may be missed. It then decides the threshold instead of the budget.
-        best_f1: Whether the threshold is that of the highest F1 of the good and bad parts, which bounds nothing.
-    """
-
-    decide_by: DecideBy = DecideBy.image
-    undecided: float | None = None
-    escape: float | None = None
-    best_f1: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,23 +231,13 @@ def _contradictions(read: Calibration) -> list[str]:
     return faults
 
 
-def num_needed(budget: float | Fraction) -> int:
-    """Return how many parts a budget needs.
-
-    Example:
-        >>> num_needed(0.01), num_needed(0.05)
-        (99, 19)
-    """
-    return math.ceil(1 / Fraction(str(budget))) - 1
-
-
 def calibrate(
     image_scores: Scores,
     map_maxima: Scores,
     false_alarms: float,
     identity: Mapping[str, Any],
     *,
-    rule: Rule = Rule(),
+    rule: Rule = BY_BUDGET,
     bad: tuple[Scores, Scores] = ((), ()),
     photographs: str = "",
 ) -> Calibration:
@@ -283,15 +259,9 @@ def calibrate(
     """
     good_images, good_maxima = _checked("good", image_scores, map_maxima)
     bad_images, bad_maxima = _checked("bad", *bad)
-    _check_rule(rule, false_alarms)
-    is_half = rule.decide_by is DecideBy.either
-    budget = Fraction(str(false_alarms)) / (2 if is_half else 1)
-    _require_enough("good", "false alarms", len(good_images), budget, is_half=is_half)
-    if rule.escape is not None:
-        _require_enough("bad", "misses", len(bad_images), Fraction(str(rule.escape)))
-    if rule.best_f1 and not len(bad_images):
-        msg = "A threshold by the best F1 needs labelled bad parts, got none. Give some, or leave best_f1 out."
-        raise CalibrationError(msg)
+    refuse(share("false_alarms", false_alarms))
+    check_numbers(len(good_images), len(bad_images), false_alarms, rule)
+    budget = rule.budget(false_alarms)
     region = _level(good_maxima, bad_maxima, budget, rule)
     return Calibration(
         VERSION,
@@ -326,29 +296,27 @@ def _checked(kind: str, image_scores: Scores, map_maxima: Scores) -> tuple[np.nd
     return images, maxima
 
 
-def _check_rule(rule: Rule, false_alarms: float) -> None:
-    shares = {"false_alarms": false_alarms, "escape": rule.escape, "undecided": rule.undecided}
-    for key, share in shares.items():
-        if share is not None and not 0 < share < 1:
-            msg = f"{key} must lie between 0 and 1, got {share}. For one percent write 0.01."
-            raise CalibrationError(msg)
-    given = [key for key in ("escape", "best_f1", "undecided") if getattr(rule, key)]
-    if len(given) > 1:
-        msg = f"{given[0]} and {given[1]} exclude each other, got both. Leave one out."
-        raise CalibrationError(msg)
-    if rule.best_f1 and rule.decide_by is DecideBy.either:
-        msg = "best_f1 finds the threshold of one score, got decide_by=either. Write decide_by=image or region."
-        raise CalibrationError(msg)
+def check_numbers(num_good: int, num_bad: int, false_alarms: float, rule: Rule) -> None:
+    """Check whether there are enough parts.
 
-
-def _require_enough(kind: str, what: str, num: int, budget: Fraction, *, is_half: bool = False) -> None:
+    Raises:
+        CalibrationError: If not.
+    """
+    is_half = rule.decide_by is DecideBy.either
     each = " for each of the two scores" if is_half else ""
-    if num < (needed := num_needed(budget)):
-        smallest = math.ceil(1e4 / (num + 1)) / 1e4
-        msg = (
-            f"A budget of {100 * float(budget):g} % {what}{each} needs at least {needed} {kind} parts, got {num}. "
-            f"Add {needed - num} more, or allow a larger share: at least {smallest:g}{each}."
-        )
+    needs = [("good", f"false alarms{each}", num_good, rule.budget(false_alarms))]
+    if rule.escape is not None:
+        needs.append(("bad", "misses", num_bad, Fraction(str(rule.escape))))
+    for kind, what, num, budget in needs:
+        if num < (needed := num_needed(budget)):
+            smallest = math.ceil(1e4 / (num + 1)) / 1e4
+            msg = (
+                f"A budget of {100 * float(budget):g} % {what} needs at least {needed} {kind} parts, got {num}. "
+                f"Add {needed - num} more, or allow a larger share: at least {smallest:g}{each}."
+            )
+            raise CalibrationError(msg)
+    if rule.best_f1 and not num_bad:
+        msg = "A threshold by the best F1 needs labelled bad parts, got none. Give some, or leave best_f1 out."
         raise CalibrationError(msg)
 
 

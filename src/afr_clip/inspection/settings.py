@@ -1,8 +1,10 @@
 """How photographs are inspected; importing this module does not import torch."""
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
-from afr_clip.settings import not_negative, positive, refuse
+from afr_clip.settings import DecideBy, not_negative, positive, refuse
 
 
 @dataclass
@@ -53,3 +55,51 @@ class InspectionSettings:
             if self.region_threshold is not None and self.calibration is not None
             else None,
         )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How thresholds are found: by the budget of false alarms, unless ``escape`` or ``best_f1`` says otherwise.
+
+    Attributes:
+        decide_by: ``either`` gives half of the budget to each of the two scores, so that the bound stays.
+        undecided: The confidence of the band around the threshold within which a part is undecided; ``None`` for none.
+        escape: The share of bad parts that may be missed.
+        best_f1: Whether the threshold is that of the highest F1 of the good and bad parts, which bounds nothing.
+    """
+
+    decide_by: DecideBy = DecideBy.image
+    undecided: float | None = None
+    escape: float | None = None
+    best_f1: bool = False
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("escape", "best_f1", "undecided") if getattr(self, key)]
+        refuse(
+            *(share(key, getattr(self, key)) for key in ("undecided", "escape")),
+            f"{given[0]} and {given[1]} exclude each other, got both. Leave one out." if len(given) > 1 else None,
+            "best_f1 finds the threshold of one score, got decide_by=either. Write decide_by=image or decide_by=region."
+            if self.best_f1 and self.decide_by is DecideBy.either
+            else None,
+        )
+
+    def budget(self, false_alarms: float) -> Fraction:
+        """Return the budget of one score."""
+        return Fraction(str(false_alarms)) / (2 if self.decide_by is DecideBy.either else 1)
+
+
+def share(key: str, value: float | None) -> str | None:
+    """Describe what is wrong with a share that is not between 0 and 1."""
+    if value is None or 0 < value < 1:
+        return None
+    return f"{key} must lie between 0 and 1, got {value}. For one percent write {key}=0.01."
+
+
+def num_needed(budget: float | Fraction) -> int:
+    """Return how many parts a budget needs.
+
+    Example:
+        >>> num_needed(0.01), num_needed(0.05)
+        (99, 19)
+    """
+    return math.ceil(1 / Fraction(str(budget))) - 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from afr_clip.clip.settings import BackboneSettings
+from afr_clip.inspection.settings import InspectionSettings, Rule
 from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.settings import (
     DatasetSettings,
@@ -153,3 +154,20 @@ class PredictionJob(Job):
     category: str
     map_format: MapFormat
     resume: bool
+
+
+@dataclass(frozen=True)
+class CalibrationJob(Job):
+    """Find the thresholds of a detector.
+
+    Attributes:
+        good: A folder of photographs of good parts, or one photograph.
+        false_alarms: The share of good parts that may be reported.
+    """
+
+    good: Path
+    bad: Path | None
+    category: str
+    false_alarms: float
+    rule: Rule
+    inspection: InspectionSettings

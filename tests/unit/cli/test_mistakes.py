@@ -202,7 +202,11 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ),
         ("train '~datset'", 2, "is not a key of train. Did you mean dataset? Write '~dataset'."),
         ("photos", 2, "See afr-clip --help."),
-        ("images=photos predict", 2, "The command must be one of train, evaluate, predict, diagnose, sweep, report"),
+        (
+            "images=photos predict",
+            2,
+            "The command must be one of train, evaluate, predict, calibrate, diagnose, sweep, report",
+        ),
     ],
 )
 def test_other_mistakes_get_their_cure_too(answered, line, code, cure):

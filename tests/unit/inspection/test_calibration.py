@@ -11,11 +11,10 @@ from afr_clip.inspection.calibration import (
     CALIBRATION,
     CalibrationError,
     Decision,
-    Rule,
     calibrate,
-    num_needed,
     read_calibration,
 )
+from afr_clip.inspection.settings import Rule, num_needed
 from afr_clip.reports.record.schema import RecordError
 from afr_clip.settings import DecideBy
 
@@ -197,17 +196,28 @@ def test_the_best_f1_separates_what_can_be_separated():
     ("options", "fault"),
     [
         ({"false_alarms": 1.0}, "false_alarms must lie between 0 and 1, got 1.0"),
-        ({"rule": Rule(escape=2.0)}, "escape must lie between 0 and 1, got 2.0"),
         ({"rule": Rule(best_f1=True)}, "needs labelled bad parts, got none"),
-        ({"rule": Rule(escape=0.1, undecided=0.9)}, "escape and undecided exclude each other"),
-        ({"rule": Rule(best_f1=True, decide_by=DecideBy.either), "bad": ([1.0], [1.0]), "false_alarms": 0.1}, "either"),
         ({"good": np.append(GOOD, math.nan)}, "must be finite"),
         ({"maxima": GOOD[:-1]}, r"got shapes \(99,\) and \(98,\)"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(options, fault):
-    with pytest.raises(CalibrationError, match=fault):
+    with pytest.raises(ValueError, match=fault):
         made(**options)
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [
+        ({"escape": 2.0}, "escape must lie between 0 and 1, got 2.0. For one percent write escape=0.01."),
+        ({"undecided": 1.0}, "undecided must lie between 0 and 1"),
+        ({"escape": 0.1, "undecided": 0.9}, "escape and undecided exclude each other, got both"),
+        ({"best_f1": True, "decide_by": DecideBy.either}, "got decide_by=either"),
+    ],
+)
+def test_a_rule_that_contradicts_itself_is_refused(rule, fault):
+    with pytest.raises(ValueError, match=fault):
+        Rule(**rule)
 
 
 def test_a_calibration_comes_back_from_its_file_as_it_was(tmp_path):

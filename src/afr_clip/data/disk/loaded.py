@@ -191,7 +191,7 @@ class Photographs:
     left_out: LeftOut
 
 
-def list_photographs(images: Sequence[Path], category: str) -> Photographs:
+def list_photographs(images: Sequence[Path], category: str, key: str = "images") -> Photographs:
     """List photographs without ground truth, for prediction.
 
     Links are followed. A photograph is listed only once, however many links lead to it; pictures that an earlier run
@@ -200,6 +200,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     Args:
         images: Files, and folders that are searched with all their subfolders.
         category: What the photographs show, in words.
+        key: What names them, for errors.
 
     Returns:
         The photographs in natural order of their paths, which are absolute; their image-level truth means nothing. The
@@ -213,7 +214,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     for place, path in zip(places, images, strict=True):
         if not os.path.lexists(place):
             msg = (
-                f"images must name photographs or folders of them, but {shown(path)} does not exist, or the "
+                f"{key} must name photographs or folders of them, but {shown(path)} does not exist, or the "
                 f"folder around it may not be entered. Check the path."
             )
             raise MissingDataError(msg)
@@ -244,7 +245,7 @@ def list_photographs(images: Sequence[Path], category: str) -> Photographs:
     if not paths:
         where = first_few(list(map(shown, images)), NUM_SHOWN)
         msg = (
-            f"images must name photographs or folders of them (png, jpg, bmp, tif, webp), but {where} contains none. "
+            f"{key} must name photographs or folders of them (png, jpg, bmp, tif, webp), but {where} contains none. "
             f"{' '.join((*left_out.faults, *left_out.notes)) or 'Check the path.'}"
         )
         raise MissingDataError(msg)

@@ -199,7 +199,9 @@ def is_finished(manifest: Mapping[str, Any]) -> bool:
 
 def _kept(folder: Path) -> list[str]:
     """Name the files that must not be lost. A folder without any may be used for another run."""
-    kept = [name for name in ("checkpoints", "results.csv", "scores.csv") if (folder / name).exists()]
+    kept = [
+        name for name in ("checkpoints", "results.csv", "scores.csv", "calibration.json") if (folder / name).exists()
+    ]
     manifest = _read_json(folder / MANIFEST)
     if manifest.get("command") == "evaluate" and not is_finished(manifest):
         return []  # an evaluation has one dataset, which is scored again

@@ -1,0 +1,199 @@
+"""Score good parts, and write down the thresholds that keep a budget of false alarms."""
+
+import logging
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from rich.table import Table
+from torch import Tensor
+
+from afr_clip.data.disk.decode import decode_image
+from afr_clip.data.disk.loaded import Photographs, list_photographs
+from afr_clip.data.errors import DataError
+from afr_clip.data.progress import tracked
+from afr_clip.files import first_few, shown_below
+from afr_clip.inspection.calibration import CALIBRATION, Calibration, Decision, check_numbers
+from afr_clip.inspection.calibration import calibrate as find_thresholds
+from afr_clip.inspection.copies import look_alikes, thumbnail
+from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.scanner import Scanning, build_scanner
+from afr_clip.metrics.thresholds import overkill_at_escape
+from afr_clip.models.checkpoint import Checkpoint
+from afr_clip.processes.signals import stoppable
+from afr_clip.reports.layout.text import terminal
+from afr_clip.reports.record.run_folder import write_csv
+from afr_clip.run.build import check_model
+from afr_clip.run.evaluate import provenance
+from afr_clip.run.job import CalibrationJob
+from afr_clip.run.run import finish_run, start_run
+
+logger = logging.getLogger(__name__)
+
+GOOD_SCORES, BAD_SCORES = "good_scores.csv", "bad_scores.csv"
+SKIPPED = "skipped.csv"
+SCORES_HEADER = ("image", "image_score", "map_maximum", "decision")
+
+ESCAPES = (0.02, 0.05)
+"""Shares of missed bad parts at which overkill is printed."""
+
+
+class IncompleteCalibrationError(ValueError):
+    """Some photographs could not be used."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One scored part."""
+
+    image: str
+    image_score: float
+    map_maximum: float
+    thumbnail: Float32[np.ndarray, " pixels"]
+
+
+def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
+    """Run ``afr-clip calibrate``.
+
+    Args:
+        job: Has the model that the checkpoint was trained with.
+        checkpoint: The trained weights; ``None`` for a method that needs none.
+
+    Raises:
+        CalibrationError: If there are too few parts.
+        IncompleteCalibrationError: If a photograph could not be read; the calibration is written without it.
+    """
+    with stoppable():
+        check_model(job)
+        good = list_photographs([job.good], job.category, "good")
+        bad = None if job.bad is None else list_photographs([job.bad], job.category, "bad")
+        num_bad = 0 if bad is None else len(bad.dataset.samples)
+        check_numbers(len(set(good.dataset.digest.images)), num_bad, job.false_alarms, job.rule)
+        run = start_run(job)
+        detector = _build_detector(job, checkpoint)
+        identity = detector.scanner.identity(job.category)
+        sha256 = good.dataset.digest.sha256
+        run.note(checkpoint=provenance(checkpoint), detector=identity, good={"sha256": sha256})
+        failed: dict[str, str] = {}
+        good_parts, bad_parts = (
+            [] if listed is None else list(_score(listed, detector, job, failed)) for listed in (good, bad)
+        )
+        made = find_thresholds(
+            *_scores(good_parts),
+            job.false_alarms,
+            identity,
+            rule=job.rule,
+            bad=_scores(bad_parts),
+            photographs=sha256,
+        )
+        made.write(run.folder / CALIBRATION)
+        for name, parts in ((GOOD_SCORES, good_parts), (BAD_SCORES, bad_parts)):
+            if parts:
+                decided = ((p, made.decide(p.image_score, p.map_maximum).value) for p in parts)
+                rows = ((p.image, p.image_score, p.map_maximum, decision) for p, decision in decided)
+                write_csv(run.folder / name, SCORES_HEADER, rows)
+        _warn_of_look_alikes(good_parts)
+        run.finish()
+        terminal().print(_summary(made, good_parts, bad_parts))
+        sys.stdout.write(f"{made.guarantee()}\ncalibration: {run.folder / CALIBRATION}\n")
+        finish_run(run.folder)
+        faults = [*good.left_out.faults, *(() if bad is None else bad.left_out.faults)]
+        if failed:
+            write_csv(run.folder / SKIPPED, ("image", "reason"), sorted(failed.items()))
+            named = first_few(sorted(failed))
+            kind = "photograph" if len(failed) == 1 else "photographs"
+            faults.insert(0, f"{len(failed)} {kind} could not be used: {named}. {SKIPPED} says why.")
+        if faults:
+            raise IncompleteCalibrationError(" ".join([*faults, "The calibration was made without them."]))
+
+
+def _build_detector(job: CalibrationJob, checkpoint: Checkpoint | None) -> Detector:
+    settings, data = job.inspection, job.data
+    scanning = Scanning(
+        job.trainer.accelerator,
+        job.trainer.precision,
+        settings.tile,  # type: ignore[arg-type]  # a word is "auto"
+        settings.overlap,
+        data.eval_batch_size,
+    )
+    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
+    if settings.references is not None:
+        listed = list_photographs([Path(settings.references)], job.category, "references").dataset
+        scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in listed.samples), job.category)
+    return Detector(scanner, settings, job.category, max_pixels=data.max_pixels)
+
+
+def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed: dict[str, str]) -> Iterator[Part]:
+    """Score photographs, but each content once: an exact copy of a file is no other part."""
+    for sentence in listed.left_out.notes:
+        logger.warning("%s", sentence)
+    photographs, seen = listed.dataset, set[str]()
+    copies: list[str] = []
+    waiting: deque[tuple[str, Bool[np.ndarray, "height width"] | None, Float32[np.ndarray, " pixels"]]] = deque()
+
+    def read() -> Iterator[tuple[str, UInt8[Tensor, "3 height width"]]]:
+        pairs = zip(photographs.samples, photographs.digest.images, strict=True)
+        for sample, sha256 in tracked(list(pairs), "Scoring photographs"):
+            name = shown_below(photographs.root, sample.image_path)
+            if sha256 and sha256 in seen:
+                copies.append(name)
+                continue
+            seen.add(sha256)
+            try:
+                pixels = decode_image(sample.image_path, max_pixels=job.data.max_pixels)
+                area = detector.area(sample.image_path, (pixels.shape[1], pixels.shape[2]), photographs.root)
+            except DataError as error:
+                failed[name] = str(error)
+                continue
+            waiting.append((name, area, thumbnail(pixels.permute(1, 2, 0).contiguous().numpy())))
+            yield name, pixels
+
+    for whole in detector.scanner.scan(read(), job.category):
+        name, area, small = waiting.popleft()
+        scan = whole.within(area)
+        yield Part(name, scan.image_score, float(scan.anomaly_map.max()), small)
+    if copies:
+        kind = (
+            "photograph is an exact copy and counts" if len(copies) == 1 else "photographs are exact copies and count"
+        )
+        logger.warning("%d %s once: %s.", len(copies), kind, first_few(copies))
+
+
+def _scores(parts: Sequence[Part]) -> tuple[list[float], list[float]]:
+    return [part.image_score for part in parts], [part.map_maximum for part in parts]
+
+
+def _warn_of_look_alikes(parts: Sequence[Part]) -> None:
+    alike = look_alikes(np.stack([part.thumbnail for part in parts]))
+    if alike:
+        named = first_few([f"{parts[later].image} ({parts[earlier].image})" for later, earlier in alike])
+        logger.warning(
+            "%d of %d good photographs look like another one: %s. If they show the same part again, the bound does not "
+            "hold, because it counts independent parts: photograph each part once.",
+            *(len(alike), len(parts), named),
+        )
+
+
+def _summary(made: Calibration, good: Sequence[Part], bad: Sequence[Part]) -> Table:
+    """Lay out thresholds, what they do to the parts that they were found on, and overkill at an escape."""
+    table = Table(title=f"Thresholds from {made.num_good} good parts; a part is anomalous above")
+    for name in ("", "threshold", "good parts above", *(("bad parts above",) if bad else ())):
+        table.add_column(name, justify="right" if name else "left")
+    for name, level, column in (("image score", made.image, 0), ("map maximum", made.region, 1)):
+        above = [sum(score > level.threshold for score in _scores(parts)[column]) for parts in (good, bad)]
+        counts = [f"{count} of {len(parts)}" for count, parts in zip(above, (good, bad), strict=True) if parts]
+        table.add_row(name, f"{level.threshold:.5g}", *counts)
+    if bad:
+        normal, anomalous = np.array(_scores(good)[0]), np.array(_scores(bad)[0])
+        shares = (
+            f"{100 * overkill_at_escape(normal, anomalous, escape):.1f} % at {100 * escape:g} %" for escape in ESCAPES
+        )
+        missed = sum(made.decide(*pair) is Decision.normal for pair in zip(*_scores(bad), strict=True))
+        table.caption = f"{missed} of {len(bad)} bad parts are missed. Overkill at an escape: {', '.join(shares)}."
+    return table

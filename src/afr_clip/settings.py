@@ -33,8 +33,8 @@ class MapFormat(Enum):
     tiff = "tiff"
 
 
-class AnnotationFormat(Enum):
-    """The tools for whose import regions can be written."""
+class ExportFormat(Enum):
+    """What regions can be written for: annotation tools, and Excel."""
 
     coco = "coco"
     label_studio = "label_studio"
@@ -42,6 +42,7 @@ class AnnotationFormat(Enum):
     labelme = "labelme"
     yolo = "yolo"
     fiftyone = "fiftyone"
+    xlsx = "xlsx"
 
 
 class DecideBy(Enum):

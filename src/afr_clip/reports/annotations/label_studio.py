@@ -28,7 +28,7 @@ def write_label_studio(folder: Path, photographs: Photographs) -> Iterator[Calla
             results = []
             for number, region in enumerate(one.regions):
                 labels.number(region)
-                points = [[x * scale[0], y * scale[1]] for x, y in one_ring(region.polygons)]
+                points = [[round(x * scale[0], 6), round(y * scale[1], 6)] for x, y in one_ring(region.polygons)]
                 results.append(
                     {
                         "id": f"region{number}",

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from afr_clip.training.module import AnomalyDetectionModule
+from afr_clip.inspection.scanner import Scanner
 from helpers.trees import write_mvtec_tree, write_visa_tree
 
 pytestmark = pytest.mark.integration
@@ -129,7 +129,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     """What a prediction left that does not tell when it was made."""
     files = [
         path
-        for name in ("maps", "overlays", "*.csv")
+        for name in ("maps", "overlays", "*.csv", "regions.json")
         for path in folder.glob(name)
         for path in (path, *path.rglob("*"))
     ]
@@ -150,16 +150,18 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(r
     broken = photographs / "3.png"
     sound = broken.read_bytes()
     broken.write_bytes(sound[:60])
-    assert run(*predict, f"run_dir={predicted}") == 1
+    assert run(*predict, f"run_dir={predicted}") == 3
     said = capsys.readouterr().err
     assert "error: 1 of 10 photographs could not be scored: 3.png is not a valid image file (" in said
-    assert "). failed.csv lists all. The 9 others are in scores.csv." in said
+    assert "). skipped.csv lists all. The 9 others are in scores.csv." in said
     assert f"The same command with run_dir='{predicted}' resume=true scores only" in said
-    assert [row["image"] for row in rows(predicted / "failed.csv")] == ["3.png"]
+    assert [row["image"] for row in rows(predicted / "skipped.csv")] == ["3.png"]
     others = {
-        name: content for name, content in contents(whole).items() if not name.endswith((".csv", "/3.png", "/3.jpg"))
+        name: content
+        for name, content in contents(whole).items()
+        if not name.endswith((".csv", ".json", "/3.png", "/3.jpg"))
     }
-    assert {name: content for name, content in contents(predicted).items() if not name.endswith(".csv")} == others
+    assert {name: content for name, content in contents(predicted).items() if "/" in name} == others
     assert run(*predict, f"run_dir={predicted}") == 1
     assert "continue that run with resume=true" in capsys.readouterr().err
     assert run(*predict, f"run_dir={predicted}", "resume=true", "category=nut") == 1
@@ -173,14 +175,18 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(r
     (predicted / "overlays" / "9.jpg").unlink()  # as a kill between map and overlay leaves it
     with (predicted / "scores.csv").open("a") as scores:
         scores.write("photographs,bolt,10")  # half a row
-    scored = []
-    monkeypatch.setattr(
-        AnomalyDetectionModule,
-        "predict_step",
-        lambda self, batch, i: scored.append(batch.index.tolist()) or self(batch),
-    )
+    scored, score = [], Scanner.score
+
+    def noted(self, pictures, category, names):
+        scored.append(names)
+        return score(self, pictures, category, names)
+
+    monkeypatch.setattr(Scanner, "score", noted)
     assert run(*predict, f"run_dir={predicted}", "resume=true") == 0
-    assert scored == [[0, 1, 2, 3], [8, 9]]  # batches as they were, without the one that is done
+    assert scored == [
+        ["1.png", "2.png", "3.png", "4.png"],
+        ["9.png", "10.png"],
+    ]  # as before, but for one that is done
     assert contents(predicted) == contents(whole)
     manifest = json.loads((predicted / "manifest.json").read_text())
     assert (manifest["photographs"], bool(manifest["finished"])) == ({"root": str(photographs), "number": 10}, True)

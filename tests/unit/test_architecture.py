@@ -35,6 +35,7 @@ ROOMS = (
 SETTINGS = (
     "afr_clip.clip.settings",
     "afr_clip.models.method_settings",
+    "afr_clip.inspection.settings",
     "afr_clip.models.scoring_settings",
     "drawn_anomalies.settings",
 )

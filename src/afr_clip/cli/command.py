@@ -36,7 +36,7 @@ from afr_clip.processes.signals import (
 from afr_clip.settings import TrainerSettings
 
 EXIT_ERROR = 1
-"""Any error without its own exit code."""
+"""Any error whose class has no ``exit_code``."""
 
 EXIT_BAD_COMMAND_LINE = 2
 """The command line cannot be read: an unknown key or file, a wrong type, a missing argument."""
@@ -179,7 +179,8 @@ def ends_in_a_sentence(command: Callable[Arguments, None]) -> Callable[Arguments
                 logger.debug("The run ended here.", exc_info=True)  # for the log in the run folder
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
-            end_with(_sentence(error), EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else EXIT_ERROR)
+            code = EXIT_BAD_COMMAND_LINE if _is_bad_command_line(error) else getattr(error, "exit_code", EXIT_ERROR)
+            end_with(_sentence(error), code)
 
     return spoken
 

@@ -62,7 +62,7 @@ def evaluate(config: DictConfig) -> None:
     if start_processes("afr_clip.evaluate", typed.trainer, has_run_dir=bool(typed.run_dir)):
         return
     from afr_clip.run.evaluate import evaluate as run  # noqa: PLC0415
-    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
+    from afr_clip.run.model import read_named  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
     with _naming(checkpoint):
@@ -76,7 +76,9 @@ def evaluate(config: DictConfig) -> None:
 def predict(config: DictConfig) -> None:
     """Score photographs."""
     typed = read(config, PredictConfig)
-    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
+    if start_processes("afr_clip.predict", typed.trainer, has_run_dir=bool(typed.run_dir)):
+        return
+    from afr_clip.run.model import read_named  # noqa: PLC0415
     from afr_clip.run.predict import predict as run  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))

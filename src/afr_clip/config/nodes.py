@@ -16,6 +16,8 @@ from afr_clip.inspection.settings import InspectionSettings, Rule, share
 from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
+    FAIL_ON,
+    FORMATS,
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
@@ -28,6 +30,7 @@ from afr_clip.settings import (
     SearchSettings,
     TrainerSettings,
     not_negative,
+    one_of,
     positive,
     refuse,
 )
@@ -175,14 +178,48 @@ def format_without_maps(map_format: MapFormat, *, save_maps: bool) -> str | None
 
 
 @dataclass(kw_only=True)
-class PredictConfig(CommandConfig):
-    """``afr-clip predict``."""
+class InspectConfig(CommandConfig):
+    """The keys of the commands that look at photographs; see `InspectionSettings`."""
 
     checkpoint: str | None
+    category: str
+    tile: int | str | None
+    overlap: float
+    references: str | None
+    roi: str | None
+    ignore: str | None
+    mm_per_pixel: float | None
+    min_area_mm2: float | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.category.strip():
+            msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."
+            raise ValueError(msg)
+        self.inspection()
+
+    def inspection(self) -> InspectionSettings:
+        """Return how photographs are inspected.
+
+        Raises:
+            ValueError: If keys are out of range or contradict each other; one sentence for each.
+        """
+        values: dict[str, Any] = {one.name: getattr(self, one.name, None) for one in fields(InspectionSettings)}
+        return InspectionSettings(**values)
+
+
+@dataclass(kw_only=True)
+class PredictConfig(InspectConfig):
+    """``afr-clip predict``."""
+
     resume: bool
     images: Any  # a text or a list of texts, which OmegaConf has no name for
-    category: str
     map_format: MapFormat
+    calibration: str | None
+    region_threshold: float | None
+    defects: list[str] | None
+    formats: list[str]
+    fail_on: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,9 +230,15 @@ class PredictConfig(CommandConfig):
             got = "nothing" if is_text else repr(self.images)
             msg = f"images must name photographs or folders, got {got}. Write images=FOLDER, or images=[ONE,OTHER]."
             raise ValueError(msg)
-        if not self.category.strip():
-            msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."
-            raise ValueError(msg)
+        refuse(
+            *(one_of("formats", name, FORMATS, "Write formats=[coco].") for name in self.formats),
+            None
+            if self.fail_on in (None, *FAIL_ON)
+            else one_of("fail_on", str(self.fail_on), FAIL_ON, "Write fail_on=anomalous."),
+            "fail_on needs a decision, got no calibration. Add calibration=FILE; afr-clip calibrate writes one."
+            if self.fail_on is not None and self.calibration is None
+            else None,
+        )
 
 
 @dataclass(kw_only=True)

@@ -105,7 +105,11 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
     return PredictionJob(
-        **shared, images=tuple(expanded_images(typed.images)), **_same(typed, "resume", "category", "map_format")
+        **shared,
+        images=tuple(expanded_images(typed.images)),
+        inspection=typed.inspection(),
+        formats=tuple(typed.formats),
+        **_same(typed, "resume", "category", "map_format", "fail_on"),
     )
 
 

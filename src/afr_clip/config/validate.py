@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afr_clip.config.nodes import CalibrateConfig, CommandConfig, DiagnoseConfig, PredictConfig, TrainConfig
+from afr_clip.config.nodes import CalibrateConfig, CommandConfig, DiagnoseConfig, TrainConfig
 from afr_clip.models.method_settings import MethodSettings
 
 Typed = TypeVar("Typed", bound=CommandConfig)
@@ -159,11 +159,11 @@ def _rules(config: CommandConfig) -> Iterator[str]:
         )
     yield from _feature_cache_rules(config)
     num_processes = config.trainer.num_processes
-    if num_processes > 1 and isinstance(config, PredictConfig | CalibrateConfig | DiagnoseConfig):
+    if num_processes > 1 and isinstance(config, CalibrateConfig | DiagnoseConfig):
         command = type(config).__name__.removesuffix("Config").lower()  # task_name may be changed
         yield (
             f"{command} runs in one process, got trainer.devices={config.trainer.devices} and "
-            f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out; only train and evaluate take several."
+            f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out."
         )
     elif isinstance(config, TrainConfig) and config.data.batch_size < num_processes:
         yield (

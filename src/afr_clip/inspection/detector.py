@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from afr_clip.data.disk.decode import MAX_PIXELS, decode_image
@@ -26,8 +26,6 @@ from afr_clip.inspection.settings import InspectionSettings
 
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 """A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
-
-OUTLINE = (255, 0, 255)
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,11 @@ class Inspection:
 
         With a calibration the colours mean the same on every picture: the middle of the scale is the threshold.
         """
-        from afr_clip.inspection.colours import laid_over  # noqa: PLC0415 - matplotlib is for those who look
+        from afr_clip.inspection.colours import draw_outlines, laid_over  # noqa: PLC0415 - matplotlib is for those who look
 
         values = self.anomaly_map if self.calibration is None else self.calibration.calibrated_map(self.anomaly_map)
         picture = Image.fromarray(laid_over(self.photograph, values))
-        draw = ImageDraw.Draw(picture)
-        for region in self.regions:
-            for polygon in region.polygons:
-                draw.line([*polygon, polygon[0]], fill=OUTLINE, width=max(1, round(min(picture.size) / 300)))
+        draw_outlines(picture, self.regions)
         return picture
 
     def to_dict(self) -> dict[str, Any]:

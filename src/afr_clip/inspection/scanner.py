@@ -97,6 +97,7 @@ class Scanner:
         network: Any method's, with its trained weights.
         towers: The frozen ones it is built on.
         facts: What identifies the weights, for `identity`.
+        frozen: Fingerprint of the towers.
 
     Raises:
         InspectionError: If the device is not there.
@@ -108,8 +109,10 @@ class Scanner:
         towers: Towers,
         scanning: Scanning,
         facts: Mapping[str, str],
+        frozen: str = "",
     ) -> None:
         self.towers = towers
+        self.frozen = frozen
         self.scanning = scanning
         self._device = choose_device(scanning.accelerator)
         self._precision = str(choose_precision(scanning.precision, scanning.accelerator)["chosen"])
@@ -302,7 +305,7 @@ def build_scanner(
         load_adapters(network, checkpoint, frozen)
     trained = {name: value for name, value in network.named_parameters() if name in network.trainable_parameter_names()}
     weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
-    return Scanner(network, towers, scanning, {"method": method.name, "weights": weights})
+    return Scanner(network, towers, scanning, {"method": method.name, "weights": weights}, frozen)
 
 
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:

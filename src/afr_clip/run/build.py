@@ -1,6 +1,5 @@
 """From a job to the objects of a run: towers, network, data, loggers, trainer."""
 
-import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -12,16 +11,15 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
-from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.load import Towers
 from afr_clip.clip.precision import choose_precision
-from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.layouts import title_of
 from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.data.feed.datamodule import DataSettings
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.processes.place import is_first, place
-from afr_clip.processes.together import from_first, in_turn, require_same
+from afr_clip.processes.together import from_first, in_turn
 from afr_clip.run.job import Job, TrainingJob
 from afr_clip.run.mirrors import build_mirrors
 from afr_clip.run.run import Run
@@ -42,32 +40,6 @@ class StartedProcesses(LightningEnvironment):
         """Keep the environment; Lightning would remove the number of processes from it."""
 
 
-def check_model(job: Job) -> None:
-    """Check backbone and method against each other before data or weights are read.
-
-    Raises:
-        ValueError: If they contradict what open_clip knows, or each other.
-    """
-    job.module.network.check_taps(check_architecture(job.backbone))
-
-
-def build_towers(job: Job, run: Run) -> Towers:
-    """Build the frozen towers and note their fingerprint."""
-    settings = job.backbone
-    towers = load_towers(settings, needs_cnn=job.module.network.needs_cnn)
-    fingerprint = towers.fingerprint()
-    require_same({"fingerprint of frozen weights": fingerprint})
-    facts = {
-        "name": settings.name,
-        "architecture": settings.architecture,
-        "random_weights": settings.random_weights,
-        "cnn": towers.published_cnn,
-        "fingerprint": fingerprint,
-    }
-    run.note_unchanged("backbone", "fingerprint", facts)
-    return towers
-
-
 def build_module(job: Job, towers: Towers) -> AnomalyDetectionModule:
     """Build the chosen network in what trains and scores it; with loss, optimiser and schedule if it is trained."""
     training: dict[str, Any] = {}
@@ -80,15 +52,6 @@ def build_module(job: Job, towers: Towers) -> AnomalyDetectionModule:
     return AnomalyDetectionModule(
         job.module.network.build(towers), **training, category_names=job.module.category_names
     )
-
-
-def note_released_weights(job: Job, run: Run) -> None:
-    """Note the authors' weights that a method starts from, and warn that their training data is unknown."""
-    path = getattr(job.module.network, "released_weights", None)
-    if path is not None:
-        sha256 = hashlib.sha256(weight_path(path).read_bytes()).hexdigest()
-        run.note(released_weights={"path": str(path), "sha256": sha256})
-        logger.warning("%s does not record its training data. Do not score a dataset that it was trained on.", path)
 
 
 def data_settings(job: Job, towers: Towers) -> DataSettings:

@@ -56,9 +56,10 @@ from afr_clip.reports.page import write_page
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.reports.record.results import RESULTS, read_results
 from afr_clip.reports.record.run_folder import RunFolderError, hold, write_json
-from afr_clip.run.build import build_engine, check_model, data_settings, dataset_spec, describe
-from afr_clip.run.evaluate import build_scoring, provenance
+from afr_clip.run.build import build_engine, data_settings, dataset_spec, describe
+from afr_clip.run.evaluate import build_scoring
 from afr_clip.run.job import DiagnosisJob
+from afr_clip.run.model import check_model, provenance
 from afr_clip.run.run import Run, finish_run, prepare
 from afr_clip.training.module import AnomalyDetectionModule
 

@@ -1,30 +1,19 @@
 """Score a dataset with a trained checkpoint, or with a method that needs none."""
 
 import hashlib
-from typing import Any
 
 from afr_clip.clip.load import Towers
-from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.models.checkpoint import Checkpoint, load_adapters, read_checkpoint
+from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.record.results import read_scored, unchanged
-from afr_clip.run.build import (
-    build_engine,
-    build_loggers,
-    build_module,
-    build_towers,
-    check_model,
-    data_settings,
-    dataset_spec,
-    describe,
-    note_released_weights,
-)
+from afr_clip.run.build import build_engine, build_loggers, build_module, data_settings, dataset_spec, describe
 from afr_clip.run.job import EvaluationJob, Job
+from afr_clip.run.model import build_towers, check_model, note_released_weights, provenance
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.loggers import closing_mirrors
@@ -60,11 +49,6 @@ def evaluate(job: EvaluationJob, checkpoint: Checkpoint | None) -> None:
         finish_run(run.folder)
 
 
-def read_named(name: str | None) -> Checkpoint | None:
-    """Read what ``checkpoint=`` names: a run folder, a file, or ``package:NAME/PATH``; nothing for ``None``."""
-    return None if name is None else read_checkpoint(weight_path(name))
-
-
 def build_scoring(job: Job, run: Run, checkpoint: Checkpoint | None) -> tuple[AnomalyDetectionModule, Towers]:
     """Build a network that scores, with the trained weights of its checkpoint, and return the towers too."""
     towers = build_towers(job, run)
@@ -73,11 +57,3 @@ def build_scoring(job: Job, run: Run, checkpoint: Checkpoint | None) -> tuple[An
     if checkpoint is not None:
         load_adapters(module.network, checkpoint, run.manifest["backbone"]["fingerprint"])
     return module, towers
-
-
-def provenance(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
-    """Describe for the manifest where trained weights come from."""
-    if checkpoint is None:
-        return None
-    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision")
-    return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}

@@ -27,18 +27,10 @@ from afr_clip.reports.page import write_page
 from afr_clip.reports.pictures.figures import draw_curves, draw_sheet, panels_of
 from afr_clip.reports.record.results import ScoredDataset, read_scored, unchanged
 from afr_clip.reports.record.run_folder import is_finished
-from afr_clip.run.build import (
-    Engine,
-    build_engine,
-    build_loggers,
-    build_module,
-    build_towers,
-    data_settings,
-    describe,
-    note_released_weights,
-)
+from afr_clip.run.build import Engine, build_engine, build_loggers, build_module, data_settings, describe
 from afr_clip.run.features import FeatureCaching
 from afr_clip.run.job import TrainingJob
+from afr_clip.run.model import build_towers, note_released_weights
 from afr_clip.run.run import Run
 from afr_clip.run.score import score_targets, scored_with
 from afr_clip.training.callbacks import ForFirstBatchOfEpoch

@@ -147,12 +147,17 @@ class PredictionJob(Job):
     """Score photographs without truth.
 
     Attributes:
+        formats: Annotation formats that are written.
+        fail_on: The decision, or a worse one, that ends the command with an exit code of its own.
         resume: Whether photographs that an earlier run in the folder scored are left out.
     """
 
     images: tuple[Path, ...]
     category: str
+    inspection: InspectionSettings
     map_format: MapFormat
+    formats: tuple[str, ...]
+    fail_on: str | None
     resume: bool
 
 

@@ -1,9 +1,10 @@
-"""Score plain photographs with a trained checkpoint.
+"""Score plain photographs with a trained checkpoint, find regions, and decide where there is a calibration.
 
-A photograph is done when its score, map and overlay, which are written in this order, are on disk.
+A photograph is done when its map, its overlay and its line in the record, which are written in this order, are on disk.
 """
 
 import csv
+import hashlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,51 +13,68 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float32
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
+from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.errors import DataError
-from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.data.records import AnomalyBatch
+from afr_clip.data.feed.photographs import photograph_batches
+from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
+from afr_clip.inspection.calibration import Decision, read_calibration
+from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.record import Inspected
+from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint
+from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import stoppable
-from afr_clip.processes.stopping import StopWhenAsked
+from afr_clip.processes.together import from_first, gathered, require_same
 from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
-from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, read_scores, write_scores
+from afr_clip.reports.record.inspections import GrowingInspections, Inspections
+from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, write_scores
 from afr_clip.reports.record.run_folder import RunFolderError, require_held, write_csv
-from afr_clip.run.build import build_engine, check_model, data_settings
-from afr_clip.run.evaluate import build_scoring, provenance
 from afr_clip.run.job import PredictionJob
+from afr_clip.run.model import check_model, note_released_weights, note_towers, provenance
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.settings import MapFormat
 
 logger = logging.getLogger(__name__)
 
 WRITERS = 2
-"""Threads that write; encoding a picture takes as long as scoring it."""
+"""Threads that decode, find regions and write; encoding a picture takes as long as scoring it."""
 
 NUM_PRINTED = 10
 """Photographs that are named on the terminal."""
 
 NUM_NAMED = 3
-"""Photographs that are named in an error; all of them are in ``failed.csv``."""
+"""Photographs that are named in an error; all of them are in ``skipped.csv``."""
+
+MOST_REFERENCES = 16
 
 LISTED, LISTED_HEADER = "photographs.csv", ("image", "output", "sha256")
 """What was to be scored: each photograph, where its map and overlay lie, and its content."""
 
-FAILED, FAILED_HEADER = "failed.csv", ("image", "reason")
+SKIPPED, SKIPPED_HEADER = "skipped.csv", ("image", "reason")
 """Photographs that could not be scored."""
 
 
 class IncompletePredictionError(ValueError):
     """Some photographs could not be scored."""
+
+    exit_code = 3
+
+
+class AnomalousError(ValueError):
+    """Photographs are anomalous, and the command was asked to say so with its exit code."""
+
+    exit_code = 4
 
 
 def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
@@ -68,38 +86,118 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
 
     Raises:
         IncompletePredictionError: If a photograph or a folder could not be read; all others are scored by then.
+        AnomalousError: If ``fail_on`` asks for it.
     """
     with stoppable("The scores of all photographs that have a map are saved."):
         check_model(job)
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
-        for sentence in (*listed.left_out.faults, *listed.left_out.notes):
-            logger.warning("%s", sentence)
-        plan = plan_scoring(run, job.map_format, listed.dataset)
+        require_same({"photographs": listed.dataset.digest.sha256})
+        if is_first():
+            for sentence in (*listed.left_out.faults, *listed.left_out.notes):
+                logger.warning("%s", sentence)
+        plan = from_first(lambda: plan_scoring(run, job.map_format, listed.dataset))
+        detector = build_detector(job, run, checkpoint)
         run.note(
             checkpoint=provenance(checkpoint),
             photographs={"root": str(listed.dataset.root), "number": len(plan.photographs.samples)},
+            detector=detector.scanner.identity(job.category),
         )
-        writer = PhotographWriter(run, plan, job.map_format, job.data.max_pixels)
+        writer = PhotographWriter(run, plan, detector, job)
         with closing(writer):
-            _score(job, run, checkpoint, writer)
-        rows = sorted(writer.rows, key=lambda row: natural_order(Path(row.image)))
-        write_scores(run.folder, rows)
-        above = f"{shown(listed.dataset.root)}/"
-        failed = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(writer.failed.items())}
-        write_csv(run.folder / FAILED, FAILED_HEADER, failed.items())
-        if not failed:
-            (run.folder / FAILED).unlink()
-        run.finish()
-        _print_highest(rows)
-        finish_run(run.folder)
-        faults = [*_describe(failed, len(plan.images)), *listed.left_out.faults]
-        if faults:
-            again = (
-                f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
+            _score(job, plan, detector, writer)
+        failed = {name: reason for part in gathered(writer.failed) for name, reason in part.items()}
+        if is_first():
+            _complete(job, run, plan, failed, listed.left_out.faults)
+
+
+def build_detector(job: PredictionJob, run: Run, checkpoint: Checkpoint | None) -> Detector:
+    """Build the detector of a run and note what it is made of.
+
+    Raises:
+        CalibrationError: If the calibration belongs to another detector.
+    """
+    settings, data = job.inspection, job.data
+    thresholds = None if settings.calibration is None else read_calibration(Path(settings.calibration))
+    here, device = place(), job.trainer.accelerator
+    if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
+        device = f"cuda:{here.local_rank}"
+    scanning = Scanning(device, job.trainer.precision, settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
+    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
+    note_towers(run, scanner.towers, scanner.frozen)
+    note_released_weights(job, run)
+    if settings.references is not None:
+        good = list_photographs([Path(settings.references)], job.category).dataset.samples
+        if len(good) > MOST_REFERENCES:
+            msg = (
+                f"references must hold 1 to {MOST_REFERENCES} photographs of good parts, but "
+                f"{shown(settings.references)} holds {len(good)}. More cost time and hardly help; choose some."
             )
-            msg = f"{' '.join(faults)} {again}"
-            raise IncompletePredictionError(msg)
+            raise DataError(msg)
+        scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
+        logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
+    if thresholds is not None:
+        thresholds.require(scanner.identity(job.category))
+        content = Path(str(settings.calibration)).read_bytes()
+        run.note_unchanged("calibration", "sha256", {"sha256": hashlib.sha256(content).hexdigest()})
+    return Detector(scanner, settings, job.category, thresholds, data.max_pixels)
+
+
+def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "PhotographWriter") -> None:
+    backbone = detector.scanner.towers.backbone
+    batches = photograph_batches(
+        plan.photographs,
+        SampleReader(detector.scanner.input_size, max_pixels=job.data.max_pixels),
+        (backbone.mean, backbone.std),
+        batch_size=job.data.eval_batch_size,
+        num_workers=job.data.num_workers,
+        done=plan.done,
+        here=place(),
+    )
+    with progress_bar("Scoring photographs", len(plan.images)) as reached:
+        for batch in batches:
+            indices = batch.index.tolist()
+            names = [plan.images[index] for index in indices]
+            writer.failed |= {plan.images[index]: reason for index, reason in batch.faults.items()}
+            maps, scores = detector.scanner.score(batch.pictures, job.category, names)
+            for index, anomaly_map, score in zip(indices, maps, scores.tolist(), strict=True):
+                if index not in batch.faults and index not in plan.done:
+                    writer.begin(index, anomaly_map, score)
+            writer.take()
+            reached(indices[-1] + 1)
+
+
+def _complete(job: PredictionJob, run: Run, plan: "Plan", failed: Mapping[str, str], faults: Sequence[str]) -> None:
+    """Write what is made of all photographs together, report, and raise what the exit code depends on."""
+    order = sorted(plan.images, key=lambda image: natural_order(Path(image)))
+    Inspections(run.folder, [name for name in order if name not in failed]).write(run.folder)
+    found = Inspections(run.folder)
+    rows = [_row(plan, inspected) for inspected in found]
+    write_scores(run.folder, rows)
+    above = f"{shown(plan.photographs.root)}/"
+    reasons = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(failed.items())}
+    write_csv(run.folder / SKIPPED, SKIPPED_HEADER, reasons.items())
+    if not reasons:
+        (run.folder / SKIPPED).unlink()
+    run.finish()
+    _print_highest(found)
+    finish_run(run.folder)
+    sentences = [*_describe(reasons, len(plan.images)), *faults]
+    if sentences:
+        again = f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
+        msg = f"{' '.join(sentences)} {again}"
+        raise IncompletePredictionError(msg)
+    bad = {Decision.anomalous, Decision.undecided} if job.fail_on == "undecided" else {Decision.anomalous}
+    flagged = [inspected.image for inspected in found if inspected.decision in bad]
+    if job.fail_on is not None and flagged:
+        kinds = "anomalous or undecided" if job.fail_on == "undecided" else "anomalous"
+        msg = f"{len(flagged)} of {counted(len(found), 'photograph')} found {kinds}: {first_few(flagged, NUM_NAMED)}."
+        raise AnomalousError(msg)
+
+
+def _row(plan: "Plan", inspected: Inspected) -> ImageRow:
+    dataset = plan.photographs.spec.name
+    return ImageRow(dataset, inspected.category, inspected.image, None, inspected.image_score)
 
 
 @dataclass(frozen=True)
@@ -110,13 +208,13 @@ class Plan:
         photographs: In the order of scoring, which a resumed run keeps.
         images: Their names in ``scores.csv``.
         places: Where their maps and overlays lie, without suffix.
-        done: The rows of those that are done, by index.
+        done: The indices of those that are done.
     """
 
     photographs: LoadedDataset
     images: Sequence[str]
     places: Sequence[Path]
-    done: Mapping[int, ImageRow]
+    done: frozenset[int]
 
 
 def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) -> Plan:
@@ -154,8 +252,8 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
         )
         return name in before and all(file.is_file() for file in files)
 
-    rows = {row.image: row for row in read_scores(run.folder) if is_done(row.image)} if before else {}
-    changed = [name for name in rows if hashes.get(name) not in (before[name][1], "")]
+    kept = {name for name in Inspections(run.folder).images if is_done(name)} if before else set()
+    changed = [name for name in sorted(kept) if hashes.get(name) not in (before[name][1], "")]
     if changed:
         msg = (
             f"Changed or removed since scored: {counted(len(changed), 'photograph')}, {first_few(changed)}. Restore "
@@ -164,7 +262,7 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
         raise RunFolderError(msg)
     write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), hashes[name]) for name in ordered))
     samples = tuple(photographs.samples[names[name]] for name in ordered)
-    done = {i: rows[name] for i, name in enumerate(ordered) if name in rows}
+    done = frozenset(i for i, name in enumerate(ordered) if name in kept)
     if done:
         logger.info("Scored already: %d of %d photographs.", len(done), len(ordered))
     return Plan(replace(photographs, samples=samples), ordered, [place_of[name] for name in ordered], done)
@@ -185,19 +283,6 @@ def _read_listed(folder: Path) -> dict[str, tuple[Path, str]]:
     return {from_cell(image): (Path(from_cell(output)), sha256) for image, output, sha256 in table}
 
 
-def _score(job: PredictionJob, run: Run, checkpoint: Checkpoint | None, writer: "PhotographWriter") -> None:
-    module, towers = build_scoring(job, run, checkpoint)
-    photographs, done = writer.plan.photographs, writer.plan.done
-    data = AnomalyDataModule(None, [photographs], data_settings(job, towers))
-    engine = build_engine(job, run, callbacks=[StopWhenAsked()])
-    engine.predictions.sinks = (writer,)
-    if len(done) == len(photographs.samples):
-        return
-    loader = data.photograph_dataloader(photographs.spec.name, done)
-    with data.naming_lost_images():
-        engine.trainer.predict(module, dataloaders=loader, return_predictions=False)
-
-
 def _describe(failed: Mapping[str, str], number: int) -> list[str]:
     if not failed:
         return []
@@ -207,95 +292,92 @@ def _describe(failed: Mapping[str, str], number: int) -> list[str]:
     others = number - len(failed)
     rest = {0: "None is", 1: "The other one is"}.get(others, f"The {others} others are")
     return [
-        f"{len(failed)} of {counted(number, 'photograph')} could not be scored: {named}. {FAILED} lists all. "
-        f"{rest} in scores.csv."
+        f"{len(failed)} of {counted(number, 'photograph')} could not be scored: {named}. {SKIPPED} lists all. "
+        f"{rest} in {SCORES}."
     ]
 
 
-def _print_highest(rows: Sequence[ImageRow]) -> None:
+def _print_highest(found: Inspections) -> None:
     """Print the photographs with the highest scores; all of them are in ``scores.csv``."""
-    table = Table(title=f"Highest of {len(rows)} image scores; pictures are in overlays/")
+    scored = sorted(((one.image_score, one.image, one.decision) for one in found), key=lambda one: -one[0])
+    highest = scored[:NUM_PRINTED]
+    decided = any(decision is not None for _, _, decision in highest)
+    table = Table(title=f"Highest of {len(scored)} image scores; pictures are in overlays/")
     table.add_column("photograph", overflow="fold")
     table.add_column("image score", justify="right")
-    highest = sorted(rows, key=lambda row: -row.image_score)[:NUM_PRINTED]
-    for row, score in zip(highest, told_apart([row.image_score for row in highest]), strict=True):
-        table.add_row(Text(row.image), score)
+    if decided:
+        table.add_column("decision")
+    digits = told_apart([score for score, _, _ in highest])
+    for (_, image, decision), score in zip(highest, digits, strict=True):
+        table.add_row(Text(image), score, *([] if decision is None else [decision.value]))
     terminal().print(table)
 
 
 class PhotographWriter:
-    """A sink that writes score, map and overlay of every photograph; to be closed at the end.
-
-    Args:
-        run: Where they go: ``scores.csv``, ``maps/`` and ``overlays/``.
+    """Finds the regions of scored photographs and writes map, overlay and record; to be closed at the end.
 
     Attributes:
-        rows: What was scored, now or before.
-        failed: Why other photographs were not, by name.
+        failed: Why photographs were not scored, by name.
     """
 
-    def __init__(self, run: Run, plan: Plan, map_format: MapFormat, max_pixels: int) -> None:
-        self.plan = plan
+    def __init__(self, run: Run, plan: Plan, detector: Detector, job: PredictionJob) -> None:
         self.failed: dict[str, str] = {}
+        self._plan = plan
+        self._detector = detector
+        self._job = job
         self._folder = run.folder
-        self._format = map_format
-        self._max_pixels = max_pixels
-        self._rows = dict(plan.done)
-        self._scores = GrowingScores(run.folder, plan.done.values())
+        # Scores of the others reach scores.csv at the end; until then they are in the record of each process.
+        kept = Inspections(run.folder, [plan.images[index] for index in sorted(plan.done)])
+        self._scores = GrowingScores(run.folder, (_row(plan, one) for one in kept)) if is_first() else None
+        self._record = GrowingInspections(run.folder, place().rank)
         self._pool = ThreadPoolExecutor(WRITERS)
-        self._pending: list[Future[None]] = []
+        self._pending: list[Future[Inspected | None]] = []
+        self._before: list[Future[Inspected | None]] = []
 
-    @property
-    def rows(self) -> list[ImageRow]:
-        """The rows of all photographs that were scored, in the order of scoring."""
-        return [self._rows[index] for index in sorted(self._rows) if self.plan.images[index] not in self.failed]
+    def begin(self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float) -> None:
+        """Begin to complete and write a photograph, while the next batch is scored."""
+        self._pending.append(self._pool.submit(self._write, index, whole, image_score))
 
-    def __call__(
-        self,
-        batch: AnomalyBatch,
-        anomaly_map: Float[Tensor, "batch height width"],
-        image_score: Float[Tensor, " batch"],
-    ) -> None:
-        """Begin to write one batch, while the next is scored, once the one before is written."""
-        self._wait()
+    def take(self) -> None:
+        """Record the photographs of the batch before the last, which are written by now.
+
+        Raises:
+            RunFolderError: If the run folder was removed.
+        """
         require_held(self._folder)
-        self.failed |= {self.plan.images[index]: reason for index, reason in batch.faults.items()}
-        positions = {
-            index: position
-            for position, index in enumerate(batch.index.tolist())
-            if index not in batch.faults and index not in self.plan.done
-        }
-        scores, maps = image_score.tolist(), anomaly_map.cpu()
-        new = {
-            index: ImageRow(sample.dataset, sample.category, self.plan.images[index], None, scores[position])
-            for index, position in positions.items()
-            for sample in (batch.samples[position],)
-        }
-        self._scores.append(new.values())
-        self._rows |= new
-        for index, position in positions.items():
-            path = batch.samples[position].image_path
-            self._pending.append(self._pool.submit(self._write, index, path, maps[position], scores[position]))
+        self._before, self._pending = self._pending, self._record_all(self._before)
 
     def close(self) -> None:
-        """Wait for what is still being written."""
+        """Wait for what is still being written, and record it."""
         try:
-            self._wait()
+            self._record_all([*self._before, *self._pending])
         finally:
             self._pool.shutdown()
-            self._scores.close()
+            self._record.close()
+            if self._scores is not None:
+                self._scores.close()
 
-    def _wait(self) -> None:
-        pending, self._pending = self._pending, []
-        for written in pending:
-            written.result()
+    def _record_all(self, written: Sequence[Future[Inspected | None]]) -> list[Future[Inspected | None]]:
+        for future in written:
+            inspected = future.result()
+            if inspected is not None:
+                self._record.append(inspected)
+                if self._scores is not None:
+                    self._scores.append([_row(self._plan, inspected)])
+        return []
 
-    def _write(self, index: int, photograph: Path, anomaly_map: Float[Tensor, "height width"], score: float) -> None:
-        name, place = self.plan.images[index], self.plan.places[index]
-        save_map(self._folder / "maps" / place, anomaly_map, self._format)
+    def _write(self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float) -> Inspected | None:
+        name, output = self._plan.images[index], self._plan.places[index]
+        path, root = self._plan.photographs.samples[index].image_path, self._plan.photographs.root
         try:
-            pixels = decode_image(photograph, max_pixels=self._max_pixels)
-        except DataError as error:  # it was whole when it was scored
-            self.failed[name] = str(error)
-            return
-        draw_overlay(self._folder / "overlays" / with_suffix(place, ".jpg"), name, pixels, anomaly_map, score)
+            pixels = decode_image(path, max_pixels=self._job.data.max_pixels)
+            scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category)
+            area = self._detector.area(path, scan.size, root)
+        except (DataError, MemoryError) as error:  # it was whole when it was scored, or has no mask
+            self.failed[name] = str(error) or type(error).__name__
+            return None
+        scan, inspected = self._detector.judge(name, scan, self._job.category, area)
+        save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
+        overlay = self._folder / "overlays" / with_suffix(output, ".jpg")
+        draw_overlay(overlay, name, pixels, scan.anomaly_map, inspected, self._detector.calibration)
+        return inspected

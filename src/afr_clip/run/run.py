@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import yaml
 
@@ -136,7 +135,10 @@ def prepare(job: Job) -> None:
     for expected in EXPECTED_WARNINGS if is_first() else (".*",):  # only the first of several processes reports
         warnings.filterwarnings("ignore", message=expected)
     meet(job.trainer.accelerator)
-    pl.seed_everything(job.seed, workers=True, verbose=False)
+    if not isinstance(job, PredictionJob):  # which draws no random number
+        from lightning.pytorch import seed_everything  # noqa: PLC0415 - Lightning takes seconds to load
+
+        seed_everything(job.seed, workers=True, verbose=False)
 
 
 def finish_run(folder: Path, page: Path | None = None) -> None:

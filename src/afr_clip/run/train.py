@@ -5,9 +5,10 @@ from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import resumes
 from afr_clip.processes.together import from_first, meet, require_same
-from afr_clip.run.build import check_model, dataset_spec, describe
+from afr_clip.run.build import dataset_spec, describe
 from afr_clip.run.fit import RunData, train_and_score
 from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.run.model import check_model
 from afr_clip.run.protocol import train_legs
 from afr_clip.run.run import finish_run, start_run
 

@@ -24,8 +24,9 @@ from afr_clip.files import counted, shown
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
-from afr_clip.run.build import build_module, check_model, data_settings, dataset_spec
+from afr_clip.run.build import build_module, data_settings, dataset_spec
 from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.run.model import check_model
 from afr_clip.sweep.cells import DONE, state_of
 from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.training.schedule import optimizer_factory

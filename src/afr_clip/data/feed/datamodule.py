@@ -1,8 +1,8 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import Mosaic, build_augmentation
 from afr_clip.data.feed.cache import FeatureCache, open_cache
-from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, PhotographDataset, collate
+from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, build_loader, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
-from afr_clip.data.feed.workers import LoadingProcesses, copies_batches, explain_loss
+from afr_clip.data.feed.workers import LoadingProcesses, naming_lost_images
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import counted
 
@@ -173,19 +173,6 @@ class AnomalyDataModule(LightningDataModule):
         batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
         return self._loader(dataset, batch_sampler=batches)
 
-    def photograph_dataloader(self, name: str, done: Collection[int] = ()) -> DataLoader[AnomalyItem]:
-        """Load the batches of a target that hold a photograph to be scored; one that cannot be read is no error.
-
-        Args:
-            done: Indices of photographs that need not be read.
-        """
-        loaded, settings = self._target(name), self.settings
-        dataset = PhotographDataset(loaded.samples, self.reader(loaded), settings.mean, settings.std, done)
-        size = settings.eval_batch_size or settings.batch_size
-        batches = (range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size))
-        wanted = [index for batch in batches if not set(batch) <= set(done) for index in batch]
-        return self._loader(dataset, batch_size=size, sampler=wanted)
-
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""
         return [self.target_dataloader(name) for name in self.targets]
@@ -223,16 +210,9 @@ class AnomalyDataModule(LightningDataModule):
             logger.warning(message, name, total, categories)
         return vanished
 
-    @contextmanager
-    def naming_lost_images(self) -> Iterator[None]:
+    def naming_lost_images(self) -> AbstractContextManager[None]:
         """Name the image that was being read if a loading process is lost inside the block."""
-        try:
-            yield
-        except RuntimeError as error:  # PyTorch raises it at any point of the main process
-            explained = explain_loss(error, self._loading)
-            if explained is None:
-                raise
-            raise explained from error
+        return naming_lost_images(self._loading)
 
     def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
         """Move a batch; Lightning's own method would assign to the frozen dataclass."""
@@ -266,18 +246,9 @@ class AnomalyDataModule(LightningDataModule):
     def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
         settings = self.settings
         largest = max(settings.batch_size // settings.num_processes, settings.eval_batch_size or 0, 1)
-        is_copying = copies_batches(settings.num_workers, largest * dataset.num_bytes)
-        loading = LoadingProcesses(settings.num_workers, dataset.samples, is_copying=is_copying)
+        loader, loading = build_loader(dataset, settings.num_workers, largest, settings.seed, **batching)
         self._loading.append(loading)
-        return DataLoader(
-            dataset,
-            num_workers=self.settings.num_workers,
-            collate_fn=collate,
-            worker_init_fn=loading,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self.settings.seed),
-            **batching,
-        )
+        return loader
 
 
 def _require_masks(auxiliary: LoadedDataset) -> None:

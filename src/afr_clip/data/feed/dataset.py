@@ -1,18 +1,19 @@
 """A map-style dataset of decoded, resized and normalised images, and how they become a batch."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from afr_clip.data.disk.pixels import Pixels, SampleReader
-from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import Augmentation, Mosaic, collage
 from afr_clip.data.feed.cache import FeatureCache, PixelCache
 from afr_clip.data.feed.sampler import Draw
+from afr_clip.data.feed.workers import LoadingProcesses, copies_batches
 from afr_clip.data.records import AnomalyBatch, AnomalySample, Share
 
 
@@ -124,42 +125,6 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         return sample.mask_path is not None or (not sample.is_anomalous and self._is_normal_truth_known)
 
 
-class PhotographDataset(AnomalyDataset):
-    """Photographs, of which one that cannot be read, or need not be, is a black picture.
-
-    So it keeps its place, and all others are scored in batches of the same shape, to the last bit.
-
-    Args:
-        unread: Indices that are not read.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[AnomalySample],
-        reader: SampleReader,
-        mean: Sequence[float],
-        std: Sequence[float],
-        unread: Collection[int],
-    ) -> None:
-        super().__init__(samples, reader, mean, std)
-        image, mask = torch.zeros(3, *reader.size, dtype=torch.uint8), torch.zeros(reader.size, dtype=torch.bool)
-        self._black = Pixels(image, mask)
-        self._unread = frozenset(unread)
-
-    def __getitem__(self, key: int | tuple[int, int] | Draw) -> AnomalyItem:
-        """Read one photograph; the item says why it could not be read."""
-        assert isinstance(key, int), "photographs are neither augmented nor shared out"
-        try:
-            return super().__getitem__(key)
-        except (DataError, OSError, MemoryError) as error:
-            fault = str(error) or type(error).__name__
-        image = normalise(self._black.image, self._mean, self._std)
-        return AnomalyItem(image, self._black.mask, False, key, self.samples[key], fault=fault)
-
-    def _read(self, index: int) -> Pixels:
-        return self._black if index in self._unread else super()._read(index)
-
-
 def _ignore(index: int) -> None:
     """Do nothing; a lambda could not be pickled for another process."""
 
@@ -192,3 +157,29 @@ def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
         share=items[0].share,
         faults={item.index: item.fault for item in items if item.fault is not None},
     )
+
+
+def build_loader(
+    dataset: AnomalyDataset,
+    num_workers: int,
+    largest: int,
+    seed: int,
+    **batching: Any,  # noqa: ANN401 - arguments of PyTorch's loader
+) -> tuple[DataLoader[AnomalyItem], LoadingProcesses]:
+    """Build a loader of batches whose processes can be asked what they read.
+
+    Args:
+        largest: Most images of a batch.
+    """
+    is_copying = copies_batches(num_workers, largest * dataset.num_bytes)
+    loading = LoadingProcesses(num_workers, dataset.samples, is_copying=is_copying)
+    loader: DataLoader[AnomalyItem] = DataLoader(
+        dataset,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=loading,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),
+        **batching,
+    )
+    return loader, loading

@@ -11,7 +11,8 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.reduction import ForkingPickler
@@ -149,6 +150,18 @@ def explain_loss(error: RuntimeError, loaders: Sequence[LoadingProcesses]) -> Lo
         f"its source."
     )
     return LostWorkerError(msg)
+
+
+@contextmanager
+def naming_lost_images(loaders: Sequence[LoadingProcesses]) -> Iterator[None]:
+    """Name the image that was being read if a loading process is lost inside the block."""
+    try:
+        yield
+    except RuntimeError as error:  # PyTorch raises it at any point of the main process
+        explained = explain_loss(error, loaders)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _by_value(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:

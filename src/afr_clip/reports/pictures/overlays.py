@@ -5,13 +5,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
 from afr_clip.files import write_encoded
-from afr_clip.inspection.colours import laid_over, palette
+from afr_clip.inspection.calibration import Calibration
+from afr_clip.inspection.colours import draw_outlines, laid_over, palette
+from afr_clip.inspection.record import Inspected
 
 LARGEST_SIDE = 640
 """Photographs are drawn no larger than this many pixels a side."""
@@ -34,31 +37,35 @@ def draw_overlay(
     path: Path,
     title: str,
     photograph: UInt8[Tensor, "3 rows columns"],
-    anomaly_map: Float[Tensor, "height width"],
-    image_score: float,
-    threshold: float | None = None,
+    anomaly_map: Float32[np.ndarray, "height width"],
+    inspected: Inspected,
+    calibration: Calibration | None = None,
 ) -> None:
-    """Draw a photograph next to its overlay as JPEG, at its own proportions.
+    """Draw a photograph next to its overlay as JPEG, at its own proportions, with the outlines of its regions.
 
-    All photographs share one colour scale from 0 to 1, so that they can be compared.
-
-    Args:
-        image_score: In [0, 1].
-        threshold: The map value from which on a pixel is anomalous, marked on the colour scale.
+    All photographs share one colour scale, so that they can be compared: from 0 to 1, or, with a calibration, that of
+    calibrated scores, whose middle is the threshold.
     """
     image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     size = (image.height, image.width)
-    values = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear")[0, 0].cpu().numpy()
+    whole = torch.from_numpy(anomaly_map)[None, None].float()
+    values = functional.interpolate(whole, size=size, mode="bilinear")[0, 0].numpy()
+    score = f"image score {inspected.image_score:.3f}"
+    if calibration is not None and inspected.decision is not None:
+        values = calibration.calibrated_map(values).astype(np.float32)
+        score = f"{inspected.decision.value}, {score}, threshold {calibration.image.threshold:.3f}"
     column = max(image.width, NARROWEST)
     page = Image.new("RGB", (2 * column + 3 * MARGIN, image.height + 2 * LINE + BAR + 4 * MARGIN), "white")
     page.paste(image, (MARGIN, LINE + MARGIN))
-    page.paste(Image.fromarray(laid_over(np.asarray(image), values)), (column + 2 * MARGIN, LINE + MARGIN))
-    _write_words(page, title, f"image score {image_score:.3f}", column, threshold)
+    over = Image.fromarray(laid_over(np.asarray(image), values))
+    draw_outlines(over, inspected.regions, image.width / inspected.width)
+    page.paste(over, (column + 2 * MARGIN, LINE + MARGIN))
+    _write_words(page, title, score, column, "anomaly score" if calibration is None else "threshold")
     write_encoded(path, partial(page.save, format="JPEG", quality=QUALITY, subsampling=0))
 
 
-def _write_words(page: Image.Image, title: str, score: str, column: int, threshold: float | None) -> None:
+def _write_words(page: Image.Image, title: str, score: str, column: int, middle: str) -> None:
     draw = ImageDraw.Draw(page)
     font = ImageFont.truetype(FONT, 12)
     for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
@@ -66,10 +73,10 @@ def _write_words(page: Image.Image, title: str, score: str, column: int, thresho
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
     scale = Image.fromarray(np.repeat(palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
-    if threshold is not None:
-        mark = left + round(threshold * (column - 1))
+    if middle == "threshold":
+        mark = left + column // 2
         draw.line([(mark, top - 3), (mark, top + BAR + 2)], fill="black", width=2)
-    for share, words, anchor in ((0.0, "0", "la"), (0.5, "anomaly score", "ma"), (1.0, "1", "ra")):
+    for share, words, anchor in ((0.0, "0", "la"), (0.5, middle, "ma"), (1.0, "1", "ra")):
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
 
 

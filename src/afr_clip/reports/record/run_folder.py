@@ -212,8 +212,7 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what an unfinished run wrote, so that it is not taken for part of the next one."""
     if is_finished(_read_json(folder / MANIFEST)):
         return  # not known to be a run: these files may be the user's own
-    for name in _WRITTEN_BY_RUNS:
-        path = folder / name
+    for path in (*(folder / name for name in _WRITTEN_BY_RUNS), *folder.glob("inspected.*.jsonl")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -223,7 +222,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 _WRITTEN_BY_RUNS = (
     *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
-    *("photographs.csv", "failed.csv", "maps", "masks", "overlays", "figures", "heat_maps"),
+    *("photographs.csv", "skipped.csv", "regions.json", "maps", "masks", "overlays", "figures", "heat_maps"),
 )
 
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")

@@ -4,16 +4,22 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
+from afr_clip.inspection.colours import laid_over
+from afr_clip.inspection.record import Inspected
 from afr_clip.reports.pictures import overlays
-from afr_clip.reports.pictures.overlays import draw_overlay, laid_over
+from afr_clip.reports.pictures.overlays import draw_overlay
 
 LARGEST = overlays.LARGEST_SIDE
+
+
+def inspected(width, height):
+    return Inspected("photo", width, height, "nut", 0.5, None, None, None, ())
 
 
 @pytest.mark.parametrize("size", [(200, 100), (50, 150), (1500, 1000), (30, 30)])
 def test_a_photograph_and_its_overlay_stand_side_by_side_at_its_own_proportions(tmp_path, size):
     photograph = torch.full((3, size[1], size[0]), 60, dtype=torch.uint8)
-    draw_overlay(tmp_path / "out" / "a.jpg", "photo", photograph, torch.ones(16, 16), 0.5)
+    draw_overlay(tmp_path / "out" / "a.jpg", "photo", photograph, np.ones((16, 16), np.float32), inspected(*size))
     page = np.asarray(Image.open(tmp_path / "out" / "a.jpg")).astype(int)
     scale = min(1.0, LARGEST / max(size))
     width, height = round(size[0] * scale), round(size[1] * scale)
@@ -50,7 +56,7 @@ def test_the_colour_scale_is_marked_at_the_threshold(tmp_path, threshold, share)
 
 def test_words_too_long_for_their_column_are_cut_in_the_middle(tmp_path):
     black = torch.zeros((3, 40, 40), dtype=torch.uint8)
-    draw_overlay(tmp_path / "a.jpg", "x" * 300, black, torch.zeros(4, 4), 0.5)
+    draw_overlay(tmp_path / "a.jpg", "x" * 300, black, np.zeros((4, 4), np.float32), inspected(40, 40))
     page = np.asarray(Image.open(tmp_path / "a.jpg"))
     gap = page[: overlays.LINE, overlays.NARROWEST + overlays.MARGIN : overlays.NARROWEST + 2 * overlays.MARGIN]
     assert (gap > 200).all()

@@ -19,7 +19,6 @@ OPTIMIZERS = ("adam", "adamw")
 MOSAIC_LABELS = ("any", "replaced")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
-FORMATS = ("coco", "label_studio", "cvat", "labelme", "yolo", "fiftyone", "xlsx")
 FAIL_ON = ("anomalous", "undecided")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
 

@@ -17,7 +17,7 @@ from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
     FAIL_ON,
-    FORMATS,
+    AnnotationFormat,
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
@@ -218,7 +218,7 @@ class PredictConfig(InspectConfig):
     calibration: str | None
     region_threshold: float | None
     defects: list[str] | None
-    formats: list[str]
+    formats: list[AnnotationFormat]
     fail_on: str | None
 
     def __post_init__(self) -> None:
@@ -231,7 +231,6 @@ class PredictConfig(InspectConfig):
             msg = f"images must name photographs or folders, got {got}. Write images=FOLDER, or images=[ONE,OTHER]."
             raise ValueError(msg)
         refuse(
-            *(one_of("formats", name, FORMATS, "Write formats=[coco].") for name in self.formats),
             None
             if self.fail_on in (None, *FAIL_ON)
             else one_of("fail_on", str(self.fail_on), FAIL_ON, "Write fail_on=anomalous."),

@@ -10,6 +10,7 @@ from afr_clip.clip.settings import BackboneSettings
 from afr_clip.inspection.settings import InspectionSettings, Rule
 from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.settings import (
+    AnnotationFormat,
     DatasetSettings,
     LoadingSettings,
     LoggerSettings,
@@ -156,7 +157,7 @@ class PredictionJob(Job):
     category: str
     inspection: InspectionSettings
     map_format: MapFormat
-    formats: tuple[str, ...]
+    formats: tuple[AnnotationFormat, ...]
     fail_on: str | None
     resume: bool
 

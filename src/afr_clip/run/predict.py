@@ -34,6 +34,8 @@ from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
+from afr_clip.reports.annotations.shared import Photographs
+from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
@@ -57,6 +59,8 @@ NUM_NAMED = 3
 """Photographs that are named in an error; all of them are in ``skipped.csv``."""
 
 MOST_REFERENCES = 16
+
+ANNOTATIONS = "annotations"
 
 LISTED, LISTED_HEADER = "photographs.csv", ("image", "output", "sha256")
 """What was to be scored: each photograph, where its map and overlay lie, and its content."""
@@ -179,6 +183,11 @@ def _complete(job: PredictionJob, run: Run, plan: "Plan", failed: Mapping[str, s
     write_csv(run.folder / SKIPPED, SKIPPED_HEADER, reasons.items())
     if not reasons:
         (run.folder / SKIPPED).unlink()
+    if job.formats:
+        facts = run.manifest["detector"]
+        places = dict(zip(plan.images, plan.places, strict=True))
+        photographs = Photographs(plan.photographs.root, places, f"{facts['method']} {facts['weights'][:12]}")
+        write_annotations(run.folder / ANNOTATIONS, job.formats, found, photographs)
     run.finish()
     _print_highest(found)
     finish_run(run.folder)

@@ -222,7 +222,17 @@ def _remove_leftovers(folder: Path) -> None:
 
 _WRITTEN_BY_RUNS = (
     *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
-    *("photographs.csv", "skipped.csv", "regions.json", "maps", "masks", "overlays", "figures", "heat_maps"),
+    *(
+        "photographs.csv",
+        "skipped.csv",
+        "regions.json",
+        "annotations",
+        "maps",
+        "masks",
+        "overlays",
+        "figures",
+        "heat_maps",
+    ),
 )
 
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")

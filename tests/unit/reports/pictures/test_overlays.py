@@ -4,6 +4,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
+from afr_clip.inspection.calibration import Decision, calibrate
 from afr_clip.inspection.colours import laid_over
 from afr_clip.inspection.record import Inspected
 from afr_clip.reports.pictures import overlays
@@ -42,16 +43,22 @@ def test_the_colour_of_a_probability_does_not_depend_on_the_photograph():
     assert np.abs(laid_over(grey, values)[0].astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("threshold", "share"), [(None, None), (0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
-def test_the_colour_scale_is_marked_at_the_threshold(tmp_path, threshold, share):
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_the_middle_of_the_scale_is_the_threshold_with_a_calibration(tmp_path, is_calibrated):
+    scores = np.linspace(0.1, 0.3, 40)
+    calibration = calibrate(scores, scores, 0.05, {"category": "nut"}) if is_calibrated else None
+    found = Inspected("photo", 400, 200, "nut", 0.5, None, Decision.anomalous if is_calibrated else None, None, ())
+    at_threshold = np.full((4, 4), calibration.map_high if calibration else 0.5, dtype=np.float32)
     draw_overlay(
-        tmp_path / "a.jpg", "", torch.zeros((3, 200, 400), dtype=torch.uint8), torch.ones(4, 4), 0.5, threshold
+        tmp_path / "a.jpg", "", torch.zeros((3, 200, 400), dtype=torch.uint8), at_threshold, found, calibration
     )
-    page = np.asarray(Image.open(tmp_path / "a.jpg").convert("L")).astype(int)
+    page = np.asarray(Image.open(tmp_path / "a.jpg")).astype(int)
     left = 400 + 2 * overlays.MARGIN
-    bar = page[page.shape[0] - overlays.LINE - overlays.BAR - overlays.MARGIN // 2 - 2, left : left + 400]
+    bar = page[page.shape[0] - overlays.LINE - overlays.BAR - overlays.MARGIN // 2 - 2, left : left + 400].mean(axis=1)
     dark = np.flatnonzero(bar < 128)  # just above the scale, where all else is white
-    assert (dark.size == 0) if share is None else abs(dark.mean() - share * 399) <= 2
+    assert (abs(dark.mean() - 200) <= 2) if is_calibrated else dark.size == 0
+    middle = laid_over(np.zeros((1, 1, 3), dtype=np.uint8), np.full((1, 1), 0.5, dtype=np.float32))[0, 0]
+    assert np.abs(page[60, left + 200] - middle).max() <= 3
 
 
 def test_words_too_long_for_their_column_are_cut_in_the_middle(tmp_path):

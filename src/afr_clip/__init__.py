@@ -5,9 +5,10 @@
 >>> inspection = detector.inspect("part.png", category="metal nut")  # doctest: +SKIP
 """
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+"""As in ``typing``, which takes time to import; type checkers know the name."""
 
 if TYPE_CHECKING:
     from afr_clip.api import CalibrationError, Decision, Detector, Inspection, InspectionError, Region, load
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "__version__", "load"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the API holds
+def __getattr__(name: str) -> object:
     """Import the API with its first use: torch takes seconds to load."""
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"

@@ -290,6 +290,8 @@ def undocumented(tree: ast.Module, module: str) -> list[str]:
         for node in scope.body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name[0] == "_":
                 continue
+            if any(isinstance(one, ast.Name) and one.id == "overload" for one in node.decorator_list):
+                continue
             name = f"{owner}.{node.name}"
             missing += [] if ast.get_docstring(node) else [name]
             scopes += [(name, node)] if isinstance(node, ast.ClassDef) else []

@@ -454,7 +454,9 @@ def _is_number(value: Any, kind: type) -> bool:  # noqa: ANN401 - what Hydra's p
 
 
 def _refuse_value(name: str, key: Key, value: str, command: str) -> NoReturn:
-    kind = "a list" if key.is_list and not key.choices else key.words + (" or null" if key.may_be_null and not key.choices else "")
+    kind = key.words
+    if not key.choices:
+        kind = "a list" if key.is_list else f"{kind} or null" if key.may_be_null else kind
     got = shown(value) or "nothing"
     msg = f"{name} must be {kind}, got {got}. {_advice_on_value(name, key, value, command)}"
     raise CommandLineError(msg)
@@ -468,9 +470,8 @@ def _advice_on_value(name: str, key: Key, value: str, command: str) -> str:  # n
         return f"Write {name}=null." if key.may_be_null else f"Leave {name}= out for its default."
     if key.is_list:
         inner = re.sub(r"\s*,\s*", ",", value.strip("[](){} "))
-        if key.choices:
-            inner = ",".join((get_close_matches(one, key.choices, 1) or key.choices)[0] for one in inner.split(","))
-        return f"Write {name}=[{inner}]."
+        near = [(get_close_matches(one, key.choices, 1) or key.choices or [one])[0] for one in inner.split(",")]
+        return f"Write {name}=[{','.join(near)}]."
     if key.choices:
         near = get_close_matches(value.lower(), key.choices, n=1, cutoff=0.3)
         return f"Write {name}={near[0] if near else key.choices[0]}."

@@ -219,6 +219,7 @@ class PredictConfig(InspectConfig):
     region_threshold: float | None
     defects: list[str] | None
     formats: list[AnnotationFormat]
+    xlsx: bool
     fail_on: str | None
 
     def __post_init__(self) -> None:

@@ -158,6 +158,7 @@ class PredictionJob(Job):
     inspection: InspectionSettings
     map_format: MapFormat
     formats: tuple[AnnotationFormat, ...]
+    xlsx: bool
     fail_on: str | None
     resume: bool
 

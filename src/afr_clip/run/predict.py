@@ -26,7 +26,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Decision, read_calibration
+from afr_clip.inspection.calibration import Calibration, Decision, read_calibration
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.scanner import Scanning, build_scanner
@@ -36,12 +36,14 @@ from afr_clip.processes.signals import stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
 from afr_clip.reports.annotations.shared import Photographs
 from afr_clip.reports.annotations.write import write_annotations
+from afr_clip.reports.inspection_page import write_inspection_page, write_thumbnail
 from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.inspections import GrowingInspections, Inspections
-from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, write_scores
+from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, Verdict, write_scores
 from afr_clip.reports.record.run_folder import RunFolderError, require_held, write_csv
+from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.model import check_model, note_released_weights, note_towers, provenance
 from afr_clip.run.run import Run, finish_run, start_run
@@ -60,7 +62,7 @@ NUM_NAMED = 3
 
 MOST_REFERENCES = 16
 
-ANNOTATIONS = "annotations"
+ANNOTATIONS, SPREADSHEET = "annotations", "scores.xlsx"
 
 LISTED, LISTED_HEADER = "photographs.csv", ("image", "output", "sha256")
 """What was to be scored: each photograph, where its map and overlay lie, and its content."""
@@ -94,6 +96,8 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
     """
     with stoppable("The scores of all photographs that have a map are saved."):
         check_model(job)
+        if job.xlsx:
+            require_spreadsheets()
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})
@@ -112,7 +116,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
             _score(job, plan, detector, writer)
         failed = {name: reason for part in gathered(writer.failed) for name, reason in part.items()}
         if is_first():
-            _complete(job, run, plan, failed, listed.left_out.faults)
+            _complete(job, run, plan, detector.calibration, failed, listed.left_out.faults)
 
 
 def build_detector(job: PredictionJob, run: Run, checkpoint: Checkpoint | None) -> Detector:
@@ -171,26 +175,37 @@ def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "Photog
             reached(indices[-1] + 1)
 
 
-def _complete(job: PredictionJob, run: Run, plan: "Plan", failed: Mapping[str, str], faults: Sequence[str]) -> None:
+def _complete(
+    job: PredictionJob,
+    run: Run,
+    plan: "Plan",
+    calibration: Calibration | None,
+    failed: Mapping[str, str],
+    faults: Sequence[str],
+) -> None:
     """Write what is made of all photographs together, report, and raise what the exit code depends on."""
     order = sorted(plan.images, key=lambda image: natural_order(Path(image)))
     Inspections(run.folder, [name for name in order if name not in failed]).write(run.folder)
     found = Inspections(run.folder)
-    rows = [_row(plan, inspected) for inspected in found]
-    write_scores(run.folder, rows)
+    rows = (_row(plan, inspected) for inspected in found)
+    write_scores(run.folder, rows, with_verdict=calibration is not None)
     above = f"{shown(plan.photographs.root)}/"
     reasons = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(failed.items())}
     write_csv(run.folder / SKIPPED, SKIPPED_HEADER, reasons.items())
     if not reasons:
         (run.folder / SKIPPED).unlink()
+    places = dict(zip(plan.images, plan.places, strict=True))
     if job.formats:
         facts = run.manifest["detector"]
-        places = dict(zip(plan.images, plan.places, strict=True))
         photographs = Photographs(plan.photographs.root, places, f"{facts['method']} {facts['weights'][:12]}")
         write_annotations(run.folder / ANNOTATIONS, job.formats, found, photographs)
+    if job.xlsx:
+        write_spreadsheet(run.folder / SPREADSHEET, found)
+    overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
+    page = write_inspection_page(run.folder, found, calibration, overlays)
     run.finish()
     _print_highest(found)
-    finish_run(run.folder)
+    finish_run(run.folder, page)
     sentences = [*_describe(reasons, len(plan.images)), *faults]
     if sentences:
         again = f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
@@ -206,7 +221,7 @@ def _complete(job: PredictionJob, run: Run, plan: "Plan", failed: Mapping[str, s
 
 def _row(plan: "Plan", inspected: Inspected) -> ImageRow:
     dataset = plan.photographs.spec.name
-    return ImageRow(dataset, inspected.category, inspected.image, None, inspected.image_score)
+    return ImageRow(dataset, inspected.category, inspected.image, None, inspected.image_score, Verdict.of(inspected))
 
 
 @dataclass(frozen=True)
@@ -337,7 +352,8 @@ class PhotographWriter:
         self._folder = run.folder
         # Scores of the others reach scores.csv at the end; until then they are in the record of each process.
         kept = Inspections(run.folder, [plan.images[index] for index in sorted(plan.done)])
-        self._scores = GrowingScores(run.folder, (_row(plan, one) for one in kept)) if is_first() else None
+        rows, decided = (_row(plan, one) for one in kept), detector.calibration is not None
+        self._scores = GrowingScores(run.folder, rows, with_verdict=decided) if is_first() else None
         self._record = GrowingInspections(run.folder, place().rank)
         self._pool = ThreadPoolExecutor(WRITERS)
         self._pending: list[Future[Inspected | None]] = []
@@ -387,6 +403,7 @@ class PhotographWriter:
             return None
         scan, inspected = self._detector.judge(name, scan, self._job.category, area)
         save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
+        write_thumbnail(self._folder, name, pixels.permute(1, 2, 0).numpy())
         overlay = self._folder / "overlays" / with_suffix(output, ".jpg")
         draw_overlay(overlay, name, pixels, scan.anomaly_map, inspected, self._detector.calibration)
         return inspected

@@ -231,7 +231,7 @@ _WRITTEN_BY_RUNS = (
         "masks",
         "overlays",
         "figures",
-        "heat_maps",
+        *("heat_maps", "thumbnails", "inspection.html", "scores.xlsx"),
     ),
 )
 

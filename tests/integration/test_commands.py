@@ -136,7 +136,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.is_file()}
 
 
-def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(run, tmp_path, capsys, monkeypatch):
+def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended(  # noqa: PLR0915 - one long story
+    run, tmp_path, capsys, monkeypatch
+):
     photographs, whole, predicted = tmp_path / "photographs", tmp_path / "whole", tmp_path / "predicted (2)"
     photographs.mkdir()
     for i in range(10):

@@ -94,7 +94,7 @@ def calibrate(config: DictConfig) -> None:
     """Find thresholds from good parts."""
     typed = read(config, CalibrateConfig)
     from afr_clip.run.calibrate import calibrate as run  # noqa: PLC0415
-    from afr_clip.run.evaluate import read_named  # noqa: PLC0415
+    from afr_clip.run.model import read_named  # noqa: PLC0415
 
     checkpoint = read_named(_named_checkpoint(typed))
     with _naming(checkpoint):

@@ -242,11 +242,9 @@ class PredictConfig(InspectConfig):
 
 
 @dataclass(kw_only=True)
-class CalibrateConfig(CommandConfig):
+class CalibrateConfig(InspectConfig):
     """``afr-clip calibrate``."""
 
-    checkpoint: str | None
-    category: str
     good: str
     false_alarms: float
     decide_by: DecideBy
@@ -254,16 +252,10 @@ class CalibrateConfig(CommandConfig):
     bad: str | None
     escape: float | None
     best_f1: bool
-    references: str | None
-    roi: str | None
-    ignore: str | None
-    tile: int | str | None
-    overlap: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.rule()
-        self.inspection()
         needs_bad = self.escape is not None or self.best_f1
         refuse(
             share("false_alarms", self.false_alarms),
@@ -272,9 +264,6 @@ class CalibrateConfig(CommandConfig):
                 for key in ("good", "bad")
                 if getattr(self, key) is not None and not getattr(self, key).strip()
             ),
-            None
-            if self.category.strip()
-            else f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'.",
             f"{'best_f1' if self.best_f1 else 'escape'} needs labelled bad parts, got none. Add bad=FOLDER."
             if needs_bad and self.bad is None
             else None,
@@ -283,11 +272,6 @@ class CalibrateConfig(CommandConfig):
     def rule(self) -> Rule:
         """Return how thresholds are found."""
         return Rule(DecideBy(self.decide_by), self.undecided, self.escape, self.best_f1)
-
-    def inspection(self) -> InspectionSettings:
-        """Return how photographs are inspected."""
-        values: dict[str, Any] = {one.name: getattr(self, one.name, None) for one in fields(InspectionSettings)}
-        return InspectionSettings(**values)
 
 
 @dataclass(kw_only=True)

@@ -20,16 +20,14 @@ from afr_clip.files import first_few, shown_below
 from afr_clip.inspection.calibration import CALIBRATION, Calibration, Decision, check_numbers
 from afr_clip.inspection.calibration import calibrate as find_thresholds
 from afr_clip.inspection.copies import look_alikes, thumbnail
-from afr_clip.inspection.detector import Detector, as_rgb
-from afr_clip.inspection.scanner import Scanning, build_scanner
+from afr_clip.inspection.detector import Detector
 from afr_clip.metrics.thresholds import overkill_at_escape
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import stoppable
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.run_folder import write_csv
-from afr_clip.run.build import check_model
-from afr_clip.run.evaluate import provenance
 from afr_clip.run.job import CalibrationJob
+from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import finish_run, start_run
 
 logger = logging.getLogger(__name__)
@@ -73,10 +71,12 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
         check_model(job)
         good = list_photographs([job.good], job.category, "good")
         bad = None if job.bad is None else list_photographs([job.bad], job.category, "bad")
+        if job.inspection.references is not None:
+            _refuse_references_among(good, Path(job.inspection.references), job.category)
         num_bad = 0 if bad is None else len(bad.dataset.samples)
         check_numbers(len(set(good.dataset.digest.images)), num_bad, job.false_alarms, job.rule)
         run = start_run(job)
-        detector = _build_detector(job, checkpoint)
+        detector = build_detector(job, run, checkpoint)
         identity = detector.scanner.identity(job.category)
         sha256 = good.dataset.digest.sha256
         run.note(checkpoint=provenance(checkpoint), detector=identity, good={"sha256": sha256})
@@ -113,20 +113,17 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
             raise IncompleteCalibrationError(" ".join([*faults, "The calibration was made without them."]))
 
 
-def _build_detector(job: CalibrationJob, checkpoint: Checkpoint | None) -> Detector:
-    settings, data = job.inspection, job.data
-    scanning = Scanning(
-        job.trainer.accelerator,
-        job.trainer.precision,
-        settings.tile,  # type: ignore[arg-type]  # a word is "auto"
-        settings.overlap,
-        data.eval_batch_size,
-    )
-    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
-    if settings.references is not None:
-        listed = list_photographs([Path(settings.references)], job.category, "references").dataset
-        scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in listed.samples), job.category)
-    return Detector(scanner, settings, job.category, max_pixels=data.max_pixels)
+def _refuse_references_among(good: Photographs, references: Path, category: str) -> None:
+    """Refuse good parts that are references: they look like themselves, and the threshold would be too low."""
+    digest = list_photographs([references], category).dataset.digest
+    names = dict(zip(good.dataset.digest.images, good.dataset.samples, strict=True))
+    both = [shown_below(good.dataset.root, names[sha256].image_path) for sha256 in digest.images if sha256 in names]
+    if both:
+        msg = (
+            f"references must be other parts than good, but {first_few(both)} is in both. Take the references out of "
+            f"the folder of good parts."
+        )
+        raise DataError(msg)
 
 
 def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed: dict[str, str]) -> Iterator[Part]:

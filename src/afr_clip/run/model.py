@@ -2,16 +2,28 @@
 
 import hashlib
 import logging
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.weights import weight_path
+from afr_clip.data.disk.loaded import list_photographs
+from afr_clip.data.errors import DataError
+from afr_clip.files import shown
+from afr_clip.inspection.calibration import read_calibration
+from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
+from afr_clip.processes.place import place
 from afr_clip.processes.together import require_same
-from afr_clip.run.job import Job
+from afr_clip.run.job import CalibrationJob, Job, PredictionJob
 from afr_clip.run.run import Run
 
 logger = logging.getLogger(__name__)
+
+MOST_REFERENCES = 16
 
 
 def check_model(job: Job) -> None:
@@ -64,3 +76,36 @@ def provenance(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
         return None
     kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision")
     return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}
+
+
+def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Checkpoint | None) -> Detector:
+    """Build the detector of a run and note what it is made of.
+
+    Raises:
+        CalibrationError: If the calibration belongs to another detector.
+        DataError: If there are too many references, or one cannot be read.
+    """
+    settings, data = job.inspection, job.data
+    thresholds = None if settings.calibration is None else read_calibration(Path(settings.calibration))
+    here, device = place(), job.trainer.accelerator
+    if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
+        device = f"cuda:{here.local_rank}"
+    scanning = Scanning(device, job.trainer.precision, settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
+    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
+    note_towers(run, scanner.towers, scanner.frozen)
+    note_released_weights(job, run)
+    if settings.references is not None:
+        good = list_photographs([Path(settings.references)], job.category).dataset.samples
+        if len(good) > MOST_REFERENCES:
+            msg = (
+                f"references must hold 1 to {MOST_REFERENCES} photographs of good parts, but "
+                f"{shown(settings.references)} holds {len(good)}. More cost time and hardly help; choose some."
+            )
+            raise DataError(msg)
+        scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
+        logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
+    if thresholds is not None:
+        thresholds.require(scanner.identity(job.category))
+        content = Path(str(settings.calibration)).read_bytes()
+        run.note_unchanged("calibration", "sha256", {"sha256": hashlib.sha256(content).hexdigest()})
+    return Detector(scanner, settings, job.category, thresholds, data.max_pixels)

@@ -4,7 +4,6 @@ A photograph is done when its map, its overlay and its line in the record, which
 """
 
 import csv
-import hashlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,9 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Calibration, Decision, read_calibration
-from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.calibration import Calibration, Decision
+from afr_clip.inspection.detector import Detector
 from afr_clip.inspection.record import Inspected
-from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import stoppable
@@ -45,7 +43,7 @@ from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, Ver
 from afr_clip.reports.record.run_folder import RunFolderError, require_held, write_csv
 from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
-from afr_clip.run.model import check_model, note_released_weights, note_towers, provenance
+from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.settings import MapFormat
 
@@ -59,8 +57,6 @@ NUM_PRINTED = 10
 
 NUM_NAMED = 3
 """Photographs that are named in an error; all of them are in ``skipped.csv``."""
-
-MOST_REFERENCES = 16
 
 ANNOTATIONS, SPREADSHEET = "annotations", "scores.xlsx"
 
@@ -117,38 +113,6 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         failed = {name: reason for part in gathered(writer.failed) for name, reason in part.items()}
         if is_first():
             _complete(job, run, plan, detector.calibration, failed, listed.left_out.faults)
-
-
-def build_detector(job: PredictionJob, run: Run, checkpoint: Checkpoint | None) -> Detector:
-    """Build the detector of a run and note what it is made of.
-
-    Raises:
-        CalibrationError: If the calibration belongs to another detector.
-    """
-    settings, data = job.inspection, job.data
-    thresholds = None if settings.calibration is None else read_calibration(Path(settings.calibration))
-    here, device = place(), job.trainer.accelerator
-    if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
-        device = f"cuda:{here.local_rank}"
-    scanning = Scanning(device, job.trainer.precision, settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
-    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
-    note_towers(run, scanner.towers, scanner.frozen)
-    note_released_weights(job, run)
-    if settings.references is not None:
-        good = list_photographs([Path(settings.references)], job.category).dataset.samples
-        if len(good) > MOST_REFERENCES:
-            msg = (
-                f"references must hold 1 to {MOST_REFERENCES} photographs of good parts, but "
-                f"{shown(settings.references)} holds {len(good)}. More cost time and hardly help; choose some."
-            )
-            raise DataError(msg)
-        scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
-        logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
-    if thresholds is not None:
-        thresholds.require(scanner.identity(job.category))
-        content = Path(str(settings.calibration)).read_bytes()
-        run.note_unchanged("calibration", "sha256", {"sha256": hashlib.sha256(content).hexdigest()})
-    return Detector(scanner, settings, job.category, thresholds, data.max_pixels)
 
 
 def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "PhotographWriter") -> None:

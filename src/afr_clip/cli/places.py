@@ -10,6 +10,7 @@ from afr_clip.config.nodes import (
     CommandConfig,
     DiagnoseConfig,
     EvaluateConfig,
+    InspectConfig,
     PredictConfig,
     TrainConfig,
 )
@@ -20,6 +21,13 @@ from afr_clip.processes.signals import was_requeued
 from afr_clip.reports.record.run_folder import holds_run
 from afr_clip.settings import DatasetSettings
 
+_WRITE = {
+    "calibration": "Write calibration=FILE; afr-clip calibrate writes one.",
+    "references": "Write references=FOLDER, a folder of good parts.",
+    "roi": "Write roi=FILE_OR_FOLDER.",
+    "ignore": "Write ignore=FILE_OR_FOLDER.",
+}
+
 
 def faults_of_places(config: CommandConfig) -> Iterator[str]:
     """Yield one sentence for each thing that is wrong with the files and folders that a command reads and writes."""
@@ -29,6 +37,11 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
             yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."
         else:
             yield from _faults_of_checkpoint(config.checkpoint)
+    if isinstance(config, InspectConfig):
+        for key in ("calibration", "references", "roi", "ignore"):
+            name = getattr(config, key, None)
+            if name is not None and not os.path.lexists(name):
+                yield f"{key}={shown(Path(name))} does not exist.{_nearby(Path(name))} {_WRITE[key]}"
     dataset = getattr(config, "dataset", None)
     if isinstance(dataset, DatasetSettings):
         yield from _faults_of_dataset(dataset)

@@ -1,5 +1,6 @@
 """A detector as users see it: photographs in, inspections out."""
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -130,7 +131,7 @@ class Detector:
             msg = "inspect() needs a category, got none. Say what the photograph shows: inspect(image, 'metal nut')."
             raise InspectionError(msg)
         if self.calibration is not None:
-            self.calibration.require(self.scanner.identity(category))
+            self.calibration.require(self.identity(category))
         if isinstance(image, Photograph):
             return next(self._stream([image], category))
         return self._stream(image, category)
@@ -149,6 +150,14 @@ class Detector:
             path, name, rgb = read.pop(0)
             scan, inspected = self.judge(name, whole, category, self.area(path, whole.size))
             yield Inspection(inspected, rgb.permute(1, 2, 0).contiguous().numpy(), scan, self.calibration)
+
+    def identity(self, category: str) -> dict[str, Any]:
+        """Describe all that decides the scores of a photograph; a calibration holds for no other."""
+        areas = {"roi": self.settings.roi, "ignore": self.settings.ignore}
+        return self.scanner.identity(category) | {
+            name: None if path is None else "a folder" if Path(path).is_dir() else content_hash(path)
+            for name, path in areas.items()
+        }
 
     def area(
         self, photograph: Path | None, size: tuple[int, int], root: Path | None = None
@@ -199,6 +208,19 @@ class Detector:
                 calibration.calibrated(scan.image_score),
             )
         return scan, Inspected(name, width, height, category, scan.image_score, *decided, regions)
+
+
+def content_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        InspectionError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        msg = f"{shown(Path(path))} cannot be read: {error.strerror}. Check the path and its permissions."
+        raise InspectionError(msg) from error
 
 
 def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:

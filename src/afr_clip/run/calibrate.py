@@ -77,9 +77,9 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
         check_numbers(len(set(good.dataset.digest.images)), num_bad, job.false_alarms, job.rule)
         run = start_run(job)
         detector = build_detector(job, run, checkpoint)
-        identity = detector.scanner.identity(job.category)
+        identity = detector.identity(job.category)
         sha256 = good.dataset.digest.sha256
-        run.note(checkpoint=provenance(checkpoint), detector=identity, good={"sha256": sha256})
+        run.note(checkpoint=provenance(checkpoint), good={"sha256": sha256})
         failed: dict[str, str] = {}
         good_parts, bad_parts = (
             [] if listed is None else list(_score(listed, detector, job, failed)) for listed in (good, bad)

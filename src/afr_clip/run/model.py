@@ -13,7 +13,7 @@ from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.files import shown
 from afr_clip.inspection.calibration import read_calibration
-from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.detector import Detector, as_rgb, content_hash
 from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
 from afr_clip.processes.place import place
@@ -104,8 +104,9 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
             raise DataError(msg)
         scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
         logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
+    detector = Detector(scanner, settings, job.category, thresholds, data.max_pixels)
     if thresholds is not None:
-        thresholds.require(scanner.identity(job.category))
-        content = Path(str(settings.calibration)).read_bytes()
-        run.note_unchanged("calibration", "sha256", {"sha256": hashlib.sha256(content).hexdigest()})
-    return Detector(scanner, settings, job.category, thresholds, data.max_pixels)
+        thresholds.require(detector.identity(job.category))
+        run.note_unchanged("calibration", "sha256", {"sha256": content_hash(str(settings.calibration))})
+    run.note(detector=detector.identity(job.category))
+    return detector

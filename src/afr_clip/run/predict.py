@@ -105,7 +105,6 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         run.note(
             checkpoint=provenance(checkpoint),
             photographs={"root": str(listed.dataset.root), "number": len(plan.photographs.samples)},
-            detector=detector.scanner.identity(job.category),
         )
         writer = PhotographWriter(run, plan, detector, job)
         with closing(writer):

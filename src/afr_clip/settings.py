@@ -34,8 +34,8 @@ class MapFormat(Enum):
     tiff = "tiff"
 
 
-class ExportFormat(Enum):
-    """What regions can be written for: annotation tools, and Excel."""
+class AnnotationFormat(Enum):
+    """The tools for whose import regions can be written."""
 
     coco = "coco"
     label_studio = "label_studio"
@@ -43,7 +43,6 @@ class ExportFormat(Enum):
     labelme = "labelme"
     yolo = "yolo"
     fiftyone = "fiftyone"
-    xlsx = "xlsx"
 
 
 class DecideBy(Enum):

@@ -24,7 +24,7 @@ from afr_clip.inspection.regions import Hint, Region, find_regions, outline
 from afr_clip.reports.annotations.shared import Photographs, one_ring
 from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.pictures.maps import output_places
-from afr_clip.settings import ExportFormat
+from afr_clip.settings import AnnotationFormat
 from helpers.outlines import filled
 
 WIDTH, HEIGHT = 37, 23
@@ -77,12 +77,7 @@ def written(inspected, tmp_path_factory):
 
 
 def write(folder, inspected, root):
-    write_annotations(
-        folder,
-        [one for one in ExportFormat if one is not ExportFormat.xlsx],
-        iter(inspected),
-        Photographs(root, places(), "afr-clip pocket"),
-    )
+    write_annotations(folder, list(AnnotationFormat), iter(inspected), Photographs(root, places(), "afr-clip pocket"))
 
 
 def places():

@@ -1,14 +1,13 @@
-"""Excel: one row per photograph, for people."""
+"""Results as an Excel file, for people."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
-from afr_clip.files import in_one_line, shown, written_whole
+from afr_clip.files import shown, written_whole
 from afr_clip.inspection.record import Inspected
-from afr_clip.reports.annotations.shared import Photographs
 
 COLUMNS = {
     "Photograph": (50, False),
@@ -28,32 +27,41 @@ EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 """When every file says it was made, so that the same content gives the same bytes."""
 
 
-@contextmanager
-def write_xlsx(folder: Path, photographs: Photographs) -> Iterator[Callable[[Inspected], None]]:
-    """Write ``scores.xlsx``, in constant memory."""
+class SpreadsheetError(ValueError):
+    """An Excel file cannot be written."""
+
+
+def require_spreadsheets() -> None:
+    """Check that Excel files can be written, before anything is scored.
+
+    Raises:
+        SpreadsheetError: If the package for it is missing.
+    """
+    if find_spec("xlsxwriter") is None:
+        msg = "Excel files need the package xlsxwriter, which is not installed. Run pip install 'afr-clip[xlsx]'."
+        raise SpreadsheetError(msg)
+
+
+def write_spreadsheet(path: Path, inspected: Iterable[Inspected]) -> None:
+    """Write one row per photograph, in constant memory. The same photographs give the same bytes."""
     from xlsxwriter import Workbook  # noqa: PLC0415 - optional
 
-    with written_whole(folder / "scores.xlsx") as path, Workbook(path, {"constant_memory": True}) as book:
-        book.set_properties({"created": EPOCH, "comments": in_one_line(photographs.model_version)})
+    with written_whole(path) as unfinished, Workbook(unfinished, {"constant_memory": True}) as book:
+        book.set_properties({"created": EPOCH})
         sheet = book.add_worksheet("Photographs")
         sheet.freeze_panes(1, 1)
         bold, right = book.add_format({"bold": True}), book.add_format({"bold": True, "align": "right"})
-        for column, (heading, (width, is_number)) in enumerate(COLUMNS.items()):
-            sheet.set_column(column, column, width)
-            sheet.write_string(0, column, heading, right if is_number else bold)
-        row = 0
-
-        def add(one: Inspected) -> None:
-            nonlocal row
-            row += 1
-            for column, value in enumerate(_cells(one)):
+        for place, (heading, (width, is_number)) in enumerate(COLUMNS.items()):
+            sheet.set_column(place, place, width)
+            sheet.write_string(0, place, heading, right if is_number else bold)
+        last = 0
+        for last, one in enumerate(inspected, 1):
+            for place, value in enumerate(_cells(one)):
                 if isinstance(value, str):
-                    sheet.write_string(row, column, value)  # never as a formula or a link
+                    sheet.write_string(last, place, value)  # never as a formula or a link
                 elif value is not None:
-                    sheet.write_number(row, column, value)
-
-        yield add
-        sheet.autofilter(0, 0, row, len(COLUMNS) - 1)
+                    sheet.write_number(last, place, value)
+        sheet.autofilter(0, 0, last, len(COLUMNS) - 1)
 
 
 def _cells(one: Inspected) -> list[str | float | int | None]:

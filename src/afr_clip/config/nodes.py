@@ -17,10 +17,10 @@ from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
     FAIL_ON,
-    AnnotationFormat,
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
+    ExportFormat,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -218,8 +218,7 @@ class PredictConfig(InspectConfig):
     calibration: str | None
     region_threshold: float | None
     defects: list[str] | None
-    formats: list[AnnotationFormat]
-    xlsx: bool
+    formats: list[ExportFormat]
     fail_on: str | None
 
     def __post_init__(self) -> None:

@@ -137,9 +137,9 @@ class Detector:
         return self._stream(image, category)
 
     def _stream(self, images: Iterable[Photograph], category: str) -> Iterator[Inspection]:
-        read: list[tuple[Path | None, str, UInt8[Tensor, "3 height width"]]] = []
+        read: list[tuple[Path | None, str, UInt8[Tensor, "3 _ _"]]] = []
 
-        def pixels() -> Iterator[tuple[str, UInt8[Tensor, "3 height width"]]]:
+        def pixels() -> Iterator[tuple[str, UInt8[Tensor, "3 _ _"]]]:
             for number, image in zip(count(1), images, strict=False):
                 path = Path(image) if isinstance(image, str | Path) else None
                 name = f"image {number}" if path is None else shown(path)

@@ -144,7 +144,7 @@ class Scanner:
         backbone = self.towers.backbone
         return normalise(resize_image(photograph, self.input_size), backbone.mean, backbone.std)
 
-    def learn(self, photographs: Iterable[UInt8[Tensor, "3 height width"]], category: str) -> None:
+    def learn(self, photographs: Iterable[UInt8[Tensor, "3 _ _"]], category: str) -> None:
         """Keep the patches of good parts; photographs of the category are compared with them from now on.
 
         The features are those of the frozen towers, for every method. Their distance is joined with the zero-shot
@@ -205,7 +205,7 @@ class Scanner:
                 scores = (scores + distance.amax(dim=1)) / 2
             return maps.float().cpu(), scores.float().cpu()
 
-    def scan(self, photographs: Iterable[tuple[str, UInt8[Tensor, "3 height width"]]], category: str) -> Iterator[Scan]:
+    def scan(self, photographs: Iterable[tuple[str, UInt8[Tensor, "3 _ _"]]], category: str) -> Iterator[Scan]:
         """Score photographs of any size, in order and in batches.
 
         Args:

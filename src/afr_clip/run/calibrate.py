@@ -134,7 +134,7 @@ def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed:
     copies: list[str] = []
     waiting: deque[tuple[str, Bool[np.ndarray, "height width"] | None, Float32[np.ndarray, " pixels"]]] = deque()
 
-    def read() -> Iterator[tuple[str, UInt8[Tensor, "3 height width"]]]:
+    def read() -> Iterator[tuple[str, UInt8[Tensor, "3 _ _"]]]:
         pairs = zip(photographs.samples, photographs.digest.images, strict=True)
         for sample, sha256 in tracked(list(pairs), "Scoring photographs"):
             name = shown_below(photographs.root, sample.image_path)

@@ -1,0 +1,146 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from afr_clip.inspection.scanner import InspectionError, Scan, choose_device, tensor_hash
+from afr_clip.models.prediction import ScoreError
+
+
+def dark(height: int, width: int) -> torch.Tensor:
+    return torch.zeros((3, height, width), dtype=torch.uint8)
+
+
+def photographs(number: int = 5) -> list[tuple[str, torch.Tensor]]:
+    random = torch.Generator().manual_seed(0)
+    return [(f"{i}.png", torch.randint(0, 255, (3, 90 + i, 70), generator=random).byte()) for i in range(number)]
+
+
+def test_a_photograph_gets_a_map_and_a_score_in_the_order_of_the_photographs(scanner):
+    scans = list(scanner(batch_size=2).scan(iter(photographs()), "nut"))
+    assert [scan.size for scan in scans] == [(90 + i, 70) for i in range(5)]
+    for (_, pixels), scan in zip(photographs(), scans, strict=True):
+        assert scan.anomaly_map.shape == (64, 64)
+        assert scan.enlarged().shape == scan.size
+        assert scan.image_score == pytest.approx(float(pixels.float().mean()) / 255, abs=0.01)
+
+
+def test_nothing_is_read_before_it_is_needed(scanner):
+    read = []
+    stream = scanner(batch_size=2).scan((read.append(name) or (name, pixels) for name, pixels in photographs()), "nut")
+    assert read == []
+    next(stream)
+    assert len(read) == 2
+
+
+def test_tiles_find_what_is_lost_when_the_whole_is_made_small(scanner):
+    pixels = dark(900, 600)
+    pixels[:, 500:512, 300:312] = 255
+    (whole,), (tiled,) = (list(scanner(tile).scan([("a.png", pixels)], "nut")) for tile in (None, "auto"))
+    assert (whole.is_tiled, tiled.is_tiled) == (False, True)
+    assert tiled.anomaly_map.shape == (900, 600)
+    assert float(whole.anomaly_map.max()) < 0.6 < float(tiled.anomaly_map.max())
+    assert tiled.image_score == float(tiled.anomaly_map.max())
+    row, column = np.unravel_index(tiled.anomaly_map.argmax(), (900, 600))
+    assert (500 <= row < 512, 300 <= column < 312) == (True, True)
+
+
+def test_tiles_keep_the_aspect_ratio_of_a_narrow_photograph(scanner):
+    pixels = dark(1200, 100)
+    pixels[:, 600:640, 30:70] = 255  # a square
+    (scan,) = scanner("auto").scan([("a.png", pixels)], "nut")
+    above = scan.anomaly_map > 0.4
+    assert above.any(axis=1).sum() == pytest.approx(above.any(axis=0).sum(), abs=4)
+
+
+def test_what_lies_outside_the_area_does_not_count():
+    scan = Scan(np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32), 0.99, (2, 2))
+    inside = scan.within(np.array([[False, True], [True, True]]))
+    assert inside.image_score == pytest.approx(0.3)
+    assert inside.anomaly_map[0, 0] == 0
+    assert scan.within(None) is scan
+
+
+def test_references_are_0_for_themselves_and_add_half_of_the_distance_of_others(scanner):
+    plain, few_shot = scanner(), scanner()
+    good, other = photographs(2)
+    few_shot.learn([good[1]], "nut")
+    (before, _), (same, different) = (list(one.scan([good, other], "nut")) for one in (plain, few_shot))
+    np.testing.assert_allclose(same.anomaly_map, before.anomaly_map / 2, atol=1e-3)
+    assert same.image_score == pytest.approx(before.image_score / 2, abs=1e-3)
+    assert different.image_score > plain.scan([other], "nut").__next__().image_score / 2
+    assert few_shot.identity("nut")["references"] != plain.identity("nut")["references"]
+
+
+def test_references_must_be_there_for_the_category(scanner):
+    few_shot = scanner()
+    with pytest.raises(InspectionError, match="at least one photograph of a good part, got none"):
+        few_shot.learn([], "nut")
+    few_shot.learn([photographs(1)[0][1]], "nut")
+    with pytest.raises(ValueError, match="must have reference images"):
+        next(few_shot.scan(photographs(1), "bolt"))
+
+
+def test_threads_get_the_scores_of_one(scanner):
+    shared = scanner()
+    expected = [scan.image_score for scan in shared.scan(photographs(), "nut")]
+    found: dict[int, list[float]] = {}
+
+    def work(number: int) -> None:
+        found[number] = [scan.image_score for scan in shared.scan(photographs(), "nut")]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(found.values()) == [expected] * 4
+
+
+def test_a_score_of_nan_names_the_photograph(scanner):
+    broken = scanner()
+    broken._network.forward = lambda image, category: _prediction_of_nan(len(image))
+    with pytest.raises(ScoreError, match=r"0\.png got a score of NaN"):
+        next(broken.scan(photographs(1), "nut"))
+
+
+def _prediction_of_nan(number: int):
+    from afr_clip.models.prediction import AnomalyPrediction  # noqa: PLC0415
+
+    maps = torch.full((number, 64, 64), torch.nan)
+    return AnomalyPrediction(maps, maps[:, 0, 0], maps[:, None], maps[:, None])
+
+
+def test_the_identity_names_all_that_decides_a_score(scanner):
+    identity = scanner().identity("nut")
+    assert identity == {
+        "method": "brightness",
+        "weights": "w",
+        "category": "nut",
+        "image_size": 64,
+        "precision": "32-true",
+        "tile": None,
+        "overlap": None,
+        "references": [],
+    }
+    assert scanner(tile=32).identity("nut") == identity | {"tile": 32, "overlap": 0.25}
+    assert scanner(precision="bf16-mixed").identity("nut") == identity | {"precision": "bf16-mixed"}
+
+
+def test_the_hash_of_tensors_depends_on_names_shapes_and_values():
+    one = {"a": torch.zeros(2, 3)}
+    assert tensor_hash(one) == tensor_hash({"a": torch.zeros(2, 3)})
+    others = (
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.ones(2, 3)},
+        {"a": torch.zeros(2, 3).half()},
+    )
+    assert len({tensor_hash(other) for other in (one, *others)}) == 5
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(InspectionError, match="must be one that PyTorch can use here, got toaster"):
+        choose_device("toaster")

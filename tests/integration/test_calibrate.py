@@ -62,7 +62,7 @@ def test_what_is_no_new_part_is_left_out_and_named(run: Callable[..., int], good
     (good / "copy.png").write_bytes((good / "0.png").read_bytes())
     Image.fromarray(np.asarray(Image.open(good / "1.png")) + np.uint8(1)).save(good / "again.png")
     (good / "broken.png").write_bytes(b"no")
-    assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.05", f"run_dir={tmp_path / 'run'}") != 0
+    assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.05", f"run_dir={tmp_path / 'run'}") == 3
     said = capsys.readouterr().err
     assert "1 photograph is an exact copy and counts once: copy.png" in said
     assert "1 of 22 good photographs look like another one: again.png (1.png)" in said
@@ -100,3 +100,33 @@ def test_thresholds_come_from_the_bad_side_where_an_escape_is_asked_for(run: Cal
     assert content["threshold_from"] == "escape"
     assert content["region"]["threshold"] == np.nextafter(lowest, -1)
     assert {row["decision"] for row in rows_of(tmp_path / "run" / "bad_scores.csv")} == {"anomalous"}
+
+
+@pytest.mark.parametrize("decide_by", ["image", "region", "either"])
+def test_a_prediction_decides_as_the_calibration_says(run: Callable[..., int], good, tmp_path, decide_by):
+    bad = write_parts(tmp_path / "bad", 4, seed=1, spots=3)
+    options = (*OPTIONS, "data.num_workers=0")
+    assert run("calibrate", f"good={good}", *options, "false_alarms=0.1", f"decide_by={decide_by}", f"bad={bad}",
+               f"run_dir={tmp_path / 'made'}") == 0  # fmt: skip
+    made = read_calibration(tmp_path / "made")
+    assert run("predict", f"images={bad}", *options, f"calibration={tmp_path / 'made' / 'calibration.json'}",
+               f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
+    expected = {row["image"]: row for row in rows_of(tmp_path / "made" / "bad_scores.csv")}
+    for row in rows_of(tmp_path / "run" / "scores.csv"):
+        part = expected[row["image"]]
+        assert float(row["image_score"]) == pytest.approx(float(part["image_score"]), abs=1e-5)
+        assert row["decision"] == part["decision"]
+        assert float(row["threshold"]) == made.image.threshold
+
+
+def test_a_calibration_of_another_category_or_size_is_refused_before_anything_is_scored(run, good, tmp_path, capsys):
+    assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.1", f"run_dir={tmp_path / 'made'}") == 0
+    for typed, said in {
+        "category=nut": 'category was "bolt" and is "nut"',
+        "backbone.image_size=96": "image_size was 160 and is 96",
+    }.items():
+        options = [option for option in OPTIONS if not typed.startswith(option.split("=")[0])]
+        assert run("predict", f"images={good}", *options, typed, "data.num_workers=0",
+                   f"calibration={tmp_path}/made", f"run_dir={tmp_path}/run") == 1  # fmt: skip
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run" / "scores.csv").exists()

@@ -188,8 +188,6 @@ class InspectConfig(CommandConfig):
     references: str | None
     roi: str | None
     ignore: str | None
-    mm_per_pixel: float | None
-    min_area_mm2: float | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,6 +215,8 @@ class PredictConfig(InspectConfig):
     map_format: MapFormat
     calibration: str | None
     region_threshold: float | None
+    mm_per_pixel: float | None
+    min_area_mm2: float | None
     defects: list[str] | None
     formats: list[ExportFormat]
     fail_on: str | None

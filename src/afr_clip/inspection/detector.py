@@ -205,7 +205,7 @@ class Detector:
             decided = (
                 calibration.image.threshold,
                 calibration.decide(scan.image_score, largest),
-                calibration.calibrated(scan.image_score),
+                calibration.calibrated_part(scan.image_score, largest),
             )
         return scan, Inspected(name, width, height, category, scan.image_score, *decided, regions)
 

@@ -17,7 +17,7 @@ class Inspected:
         width: In pixels, as a viewer shows the photograph: the EXIF orientation is applied.
         image_score: From 0 to 1; not a calibrated probability.
         threshold: Above which image score a photograph is anomalous; ``None`` without calibration, as the next two.
-        calibrated: The image score on a scale where the threshold lies at 0.5.
+        calibrated: The score that decides, on a scale where its threshold lies at 0.5.
         regions: The highest peak first.
     """
 

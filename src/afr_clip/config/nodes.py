@@ -17,10 +17,10 @@ from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
     FAIL_ON,
+    AnnotationFormat,
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
-    ExportFormat,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -218,7 +218,8 @@ class PredictConfig(InspectConfig):
     mm_per_pixel: float | None
     min_area_mm2: float | None
     defects: list[str] | None
-    formats: list[ExportFormat]
+    formats: list[AnnotationFormat]
+    xlsx: bool
     fail_on: str | None
 
     def __post_init__(self) -> None:

@@ -109,7 +109,7 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
         images=tuple(expanded_images(typed.images)),
         inspection=typed.inspection(),
         formats=tuple(typed.formats),
-        **_same(typed, "resume", "category", "map_format", "fail_on"),
+        **_same(typed, "resume", "category", "map_format", "fail_on", "xlsx"),
     )
 
 

@@ -10,8 +10,8 @@ from afr_clip.clip.settings import BackboneSettings
 from afr_clip.inspection.settings import InspectionSettings, Rule
 from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.settings import (
+    AnnotationFormat,
     DatasetSettings,
-    ExportFormat,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -157,7 +157,8 @@ class PredictionJob(Job):
     category: str
     inspection: InspectionSettings
     map_format: MapFormat
-    formats: tuple[ExportFormat, ...]
+    formats: tuple[AnnotationFormat, ...]
+    xlsx: bool
     fail_on: str | None
     resume: bool
 

@@ -33,7 +33,7 @@ from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
 from afr_clip.reports.annotations.shared import Photographs
-from afr_clip.reports.annotations.write import check_formats, write_annotations
+from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.inspection_page import write_inspection_page, write_thumbnail
 from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
@@ -41,6 +41,7 @@ from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.inspections import GrowingInspections, Inspections
 from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, Verdict, write_scores
 from afr_clip.reports.record.run_folder import RunFolderError, require_held, write_csv
+from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import Run, finish_run, start_run
@@ -57,7 +58,7 @@ NUM_PRINTED = 10
 NUM_NAMED = 3
 """Photographs that are named in an error; all of them are in ``skipped.csv``."""
 
-ANNOTATIONS = "annotations"
+ANNOTATIONS, SPREADSHEET = "annotations", "scores.xlsx"
 
 LISTED, LISTED_HEADER = "photographs.csv", ("image", "output", "sha256")
 """What was to be scored: each photograph, where its map and overlay lie, and its content."""
@@ -91,7 +92,8 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
     """
     with stoppable("The scores of all photographs that have a map are saved."):
         check_model(job)
-        check_formats(job.formats)
+        if job.xlsx:
+            require_spreadsheets()
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})
@@ -160,6 +162,8 @@ def _complete(
         facts = run.manifest["detector"]
         photographs = Photographs(plan.photographs.root, places, f"{facts['method']} {facts['weights'][:12]}")
         write_annotations(run.folder / ANNOTATIONS, job.formats, found, photographs)
+    if job.xlsx:
+        write_spreadsheet(run.folder / SPREADSHEET, found)
     overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
     page = write_inspection_page(run.folder, found, calibration, overlays)
     run.finish()

@@ -1,0 +1,60 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import afr_clip
+
+
+def run_python(source: str) -> str:
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.strip()
+
+
+BRIGHT = np.full((50, 80), 200, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return afr_clip.load("pocket")
+
+
+def test_the_api_loads_neither_hydra_nor_lightning():
+    source = (
+        "import sys, afr_clip\nassert 'torch' not in sys.modules\n"
+        "import numpy\nafr_clip.load('pocket').inspect(numpy.zeros((9, 9), 'uint8'), 'cap')\n"
+        "heavy = ('hydra', 'lightning', 'torchmetrics', 'pandas', 'matplotlib')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    assert run_python(source) == "[]"
+
+
+def test_the_score_is_that_of_predict(detector, run, tmp_path):
+    Image.fromarray(BRIGHT).save(tmp_path / "a.png")
+    assert run("predict", f"images={tmp_path / 'a.png'}", "category=cap", f"run_dir={tmp_path / 'r'}",
+               "num_threads=1", "data.num_workers=0") == 0  # fmt: skip
+    row = (tmp_path / "r" / "scores.csv").read_text().splitlines()[1]
+    inspection = detector.inspect(BRIGHT, "cap")
+    assert float(row.split(",")[-1]) == pytest.approx(inspection.image_score, abs=1e-6)
+    assert (inspection.anomaly_map.shape, inspection.is_anomalous) == ((50, 80), None)
+    assert (inspection.anomaly_map >= 0).all()
+
+
+def test_references_change_the_score_and_need_a_category(detector, tmp_path):
+    Image.fromarray(BRIGHT).save(tmp_path / "good.png")
+    few_shot = afr_clip.load("pocket", references=tmp_path, category="cap")
+    assert few_shot.inspect(BRIGHT).image_score == pytest.approx(
+        detector.inspect(BRIGHT, "cap").image_score / 2, abs=1e-3
+    )
+    with pytest.raises(ValueError, match="references need a category"):
+        afr_clip.load("pocket", references=tmp_path)
+
+
+def test_what_is_missing_or_out_of_range_is_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        afr_clip.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="overlap must be from 0 to below 1, got 2"):
+        afr_clip.load("pocket", overlap=2.0)
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        afr_clip.lod  # noqa: B018

@@ -30,7 +30,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
         monkeypatch.setenv(variable, "0")
 
     def command(name: str, *overrides: str) -> int:
-        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *overrides])
+        # A command refuses a key that is typed twice; a test may set again what a list of several tests sets.
+        last = {one.partition("=")[0]: i for i, one in enumerate(overrides) if "=" in one}
+        typed = [one for i, one in enumerate(overrides) if last.get(one.partition("=")[0], i) == i]
+        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *typed])
         try:
             run_command_line(name)
         except SystemExit as end:

@@ -34,6 +34,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     region_threshold: float | None = None,
     mm_per_pixel: float | None = None,
     min_area_mm2: float | None = None,
+    defects: Sequence[str] | None = None,
     files: Mapping[str, str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detector:
@@ -54,6 +55,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         region_threshold: Map value from which a region begins, if there is no calibration.
         mm_per_pixel: Side of a pixel on the part.
         min_area_mm2: Smallest region.
+        defects: Words for defects; each region gets the one that fits best as a hint.
         files: Where weights lie that the checkpoint names: ``{"backbone.weights": PATH}``.
         max_pixels: Most pixels of a photograph.
 
@@ -78,7 +80,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         region_threshold=region_threshold,
         mm_per_pixel=mm_per_pixel,
         min_area_mm2=min_area_mm2,
-        defects=None,
+        defects=None if defects is None else list(defects),
     )
     read = read_checkpoint(weight_path(named_checkpoint(str(checkpoint))))
     backbone, method = recorded_model(read.manifest["config"], files)

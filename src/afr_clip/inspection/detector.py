@@ -148,7 +148,7 @@ class Detector:
 
         for whole in self.scanner.scan(pixels(), category):
             path, name, rgb = read.pop(0)
-            scan, inspected = self.judge(name, whole, category, self.area(path, whole.size))
+            scan, inspected = self.judge(name, whole, category, self.area(path, whole.size), rgb)
             yield Inspection(inspected, rgb.permute(1, 2, 0).contiguous().numpy(), scan, self.calibration)
 
     def identity(self, category: str) -> dict[str, Any]:
@@ -179,9 +179,17 @@ class Detector:
         )
 
     def judge(
-        self, name: str, scan: Scan, category: str, area: Bool[np.ndarray, "height width"] | None = None
+        self,
+        name: str,
+        scan: Scan,
+        category: str,
+        area: Bool[np.ndarray, "height width"] | None = None,
+        photograph: UInt8[Tensor, "3 height width"] | None = None,
     ) -> tuple[Scan, Inspected]:
         """Find the regions of a scored photograph and decide about it.
+
+        Args:
+            photograph: Its pixels, which hints need.
 
         Returns:
             The scan within the area, and what is known of the photograph.
@@ -199,6 +207,8 @@ class Detector:
             )
             if settings.min_area_mm2 is not None:
                 largest = regions[0].peak if regions else 0.0
+        if settings.defects is not None and photograph is not None:
+            regions = self.scanner.hinted(photograph, regions, category, tuple(settings.defects))
         height, width = scan.size
         decided: tuple[float | None, Decision | None, float | None] = (None, None, None)
         if calibration is not None:

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,8 @@ from afr_clip.clip.precision import HALF, choose_precision
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.data.disk.pixels import resize_image
 from afr_clip.data.feed.dataset import normalise
+from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
+from afr_clip.inspection.regions import Region
 from afr_clip.inspection.tiles import Blend, Tile, Tiling, choose_tiles
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.models.interface import FewShotNetwork
@@ -120,6 +122,7 @@ class Scanner:
         self._facts = dict(facts)
         self._bank = ReferenceBank()
         self._references: tuple[str, ...] = ()
+        self._words: dict[tuple[str, tuple[str, ...]], Tensor] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
 
     @property
@@ -243,6 +246,24 @@ class Scanner:
         joined += upsample_map(whole, size).numpy()
         joined /= 2
         return Scan(joined, float(joined.max()), size, is_tiled=True)
+
+    def hinted(
+        self,
+        photograph: UInt8[Tensor, "3 height width"],
+        regions: Sequence[Region],
+        category: str,
+        words: tuple[str, ...],
+    ) -> tuple[Region, ...]:
+        """Give each region of a photograph the word that fits it best."""
+        if not regions:
+            return ()
+        with self._lock, torch.inference_mode(), self._cast():
+            if (category, words) not in self._words:
+                self._words = {(category, words): embed_words(self.towers.backbone, category, words).float()}
+            embeddings = self._words[category, words]
+            features = see_regions(photograph, regions, self.towers.backbone)
+        hints = (nearest_word(feature, embeddings, words) for feature in features)
+        return tuple(replace(region, hint=hint) for region, hint in zip(regions, hints, strict=True))
 
     def tiling(self, size: tuple[int, int]) -> Tiling | None:
         """Return the tiles of a photograph of ``(height, width)`` pixels; ``None`` if it is looked at as a whole."""

@@ -51,6 +51,9 @@ class InspectionSettings:
             None
             if self.region_threshold is None or 0 < self.region_threshold <= 1
             else f"region_threshold must be above 0 and up to 1, got {self.region_threshold}. Maps lie in [0, 1].",
+            None
+            if self.defects is None or len(set(filter(str.strip, self.defects))) > 1
+            else f"defects must be two words or more to choose from, got {self.defects}. Write defects=[scratch,dent].",
             "region_threshold and calibration exclude each other, got both. A calibration brings its own threshold."
             if self.region_threshold is not None and self.calibration is not None
             else None,

@@ -364,7 +364,7 @@ class PhotographWriter:
         except (DataError, MemoryError) as error:  # it was whole when it was scored, or has no mask
             self.failed[name] = str(error) or type(error).__name__
             return None
-        scan, inspected = self._detector.judge(name, scan, self._job.category, area)
+        scan, inspected = self._detector.judge(name, scan, self._job.category, area, pixels)
         save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
         write_thumbnail(self._folder, name, pixels.permute(1, 2, 0).numpy())
         overlay = self._folder / "overlays" / with_suffix(output, ".jpg")

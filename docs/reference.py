@@ -24,7 +24,7 @@ CONF = Path(config_dir())
 ROOMS = (
     ("afr_clip.models", "Methods"), ("afr_clip.clip", "Frozen towers"), ("afr_clip.prompts", "Prompts"),
     ("afr_clip.losses", "Losses"), ("afr_clip.metrics", "Metrics"), ("afr_clip.data", "Data"),
-    ("afr_clip.training", "Training"), ("afr_clip.reports", "Reports"), ("drawn_anomalies", "Drawn pictures"),
+    ("afr_clip.training", "Training"), ("afr_clip.inspection", "Inspection"), ("afr_clip.reports", "Reports"), ("drawn_anomalies", "Drawn pictures"),
 )  # fmt: skip
 SHOWN = {
     "backbone": "vit_l_14_336", "dataset": "demo", "logger": "all", "loss": "anomaly", "optimizer": "adam",

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,3 +60,17 @@ def test_what_is_missing_or_out_of_range_is_a_sentence(tmp_path):
         afr_clip.load("pocket", overlap=2.0)
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         afr_clip.lod  # noqa: B018
+
+
+ROOT = Path(afr_clip.__file__).parents[2]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/how-to/python.md"])
+def test_the_first_python_of_a_document_runs_as_it_stands(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(BRIGHT).save("part.png")
+    block = re.search(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    names: dict[str, object] = {}
+    exec(block[1], names)
+    assert 0 <= names["inspection"].image_score <= 1

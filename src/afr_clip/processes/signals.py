@@ -34,6 +34,12 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 75
 """Exit code of a run that was stopped by a signal and has saved everything (EX_TEMPFAIL)."""
 
+EXIT_SKIPPED = 3
+"""Exit code of a prediction or calibration that is complete but for photographs that could not be read."""
+
+EXIT_ANOMALOUS = 4
+"""Exit code of a prediction with an anomalous photograph, if `fail_on` asks for it."""
+
 STOP_SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")

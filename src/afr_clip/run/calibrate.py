@@ -23,7 +23,7 @@ from afr_clip.inspection.copies import look_alikes, thumbnail
 from afr_clip.inspection.detector import Detector
 from afr_clip.metrics.thresholds import overkill_at_escape
 from afr_clip.models.checkpoint import Checkpoint
-from afr_clip.processes.signals import stoppable
+from afr_clip.processes.signals import EXIT_SKIPPED, stoppable
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.run_folder import write_csv
 from afr_clip.run.job import CalibrationJob
@@ -43,7 +43,7 @@ ESCAPES = (0.02, 0.05)
 class IncompleteCalibrationError(ValueError):
     """Some photographs could not be used."""
 
-    exit_code = 3
+    exit_code = EXIT_SKIPPED
 
 
 @dataclass(frozen=True)

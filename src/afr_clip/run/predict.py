@@ -30,7 +30,7 @@ from afr_clip.inspection.detector import Detector
 from afr_clip.inspection.record import Inspected
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
-from afr_clip.processes.signals import stoppable
+from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
 from afr_clip.reports.annotations.shared import Photographs
 from afr_clip.reports.annotations.write import write_annotations
@@ -70,13 +70,13 @@ SKIPPED, SKIPPED_HEADER = "skipped.csv", ("image", "reason")
 class IncompletePredictionError(ValueError):
     """Some photographs could not be scored."""
 
-    exit_code = 3
+    exit_code = EXIT_SKIPPED
 
 
 class AnomalousError(ValueError):
     """Photographs are anomalous, and the command was asked to say so with its exit code."""
 
-    exit_code = 4
+    exit_code = EXIT_ANOMALOUS
 
 
 def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:

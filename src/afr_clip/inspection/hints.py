@@ -27,8 +27,8 @@ def nearest_word(feature: Float[Tensor, " dim"], embeddings: Float[Tensor, "word
     """Compare a region with two words or more by the cosine of their embeddings.
 
     Example:
-        >>> nearest_word(torch.tensor([3.0, 4.0]), torch.eye(2), ["scratch", "dent"])
-        Hint(word='dent', margin=0.2...)
+        >>> nearest_word(torch.tensor([3.0, 4.0]), torch.eye(2), ["scratch", "dent"]).word
+        'dent'
     """
     (best, second), (nearest, _) = functional.cosine_similarity(feature[None], embeddings).topk(2)
     return Hint(words[int(nearest)], float(best - second))

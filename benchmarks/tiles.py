@@ -1,0 +1,81 @@
+"""Plant a defect of 12 x 12 pixels in a large and in a narrow photograph, and look for it with tiles and without.
+
+python benchmarks/tiles.py GOOD_PHOTOGRAPH [CATEGORY]
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from PIL import Image
+
+import afr_clip
+
+SIDE = 12
+CASES = {"large": (4000, 6000), "narrow": (500, 6000)}
+"""Heights and widths."""
+
+NEAR = 24
+"""Pixels around the defect in which the highest score must lie."""
+
+
+def planted(path: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Return a good photograph enlarged, the same with a dark pit with a bright rim, and where that is."""
+    height, width = size
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    scale = max(height / image.height, width / image.width)
+    larger = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (larger.width - width) // 2, (larger.height - height) // 2
+    good = np.array(larger.crop((left, top, left + width, top + height)))
+    row, column = round(0.37 * height), round(0.61 * width)
+    bad = good.copy()
+    bad[row : row + SIDE, column : column + SIDE] = 250
+    bad[row + 2 : row + SIDE - 2, column + 2 : column + SIDE - 2] = 5
+    return good, bad, (row, column)
+
+
+def measure(path: str, category: str, case: str, tile: str) -> None:
+    """Print what one process finds, how long it takes, and the memory it needs beyond a small photograph."""
+    torch.set_num_threads(1)
+    detector = afr_clip.load("pocket", tile=None if tile == "none" else "auto", batch_size=16)
+    detector.inspect(np.zeros((200, 200), dtype=np.uint8), category)
+    good, bad, (row, column) = planted(path, CASES[case])
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    found = detector.inspect(bad, category)
+    anomaly_map = found.anomaly_map
+    seconds = time.monotonic() - started
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    highest = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    place = anomaly_map[row - NEAR : row + SIDE + NEAR, column - NEAR : column + SIDE + NEAR]
+    is_there = abs(highest[0] - row) <= NEAR + SIDE and abs(highest[1] - column) <= NEAR + SIDE
+    clean = detector.inspect(good, category).anomaly_map
+    values = {
+        "photograph": f"{CASES[case][1]} x {CASES[case][0]} ({case})",
+        "tile": tile,
+        "highest_is_the_defect": bool(is_there),
+        "score_at_the_defect": round(float(place.max()), 4),
+        "highest_of_the_good_photograph": round(float(clean.max()), 4),
+        "seconds": round(seconds, 1),
+        "peak_MiB_beyond_loading": round(peak),
+    }
+    print(json.dumps(values))
+
+
+def main() -> None:
+    """Run every case in a process of its own, whose peak memory is its own."""
+    path, category = sys.argv[1], (sys.argv[2:] or ["metal plate"])[0]
+    if len(sys.argv) == 5:
+        measure(path, category, *sys.argv[3:])
+        return
+    for case in CASES:
+        for tile in ("none", "auto"):
+            subprocess.run([sys.executable, __file__, path, category, case, tile], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,8 +75,8 @@ def test_what_is_no_new_part_is_left_out_and_named(run: Callable[..., int], good
 @pytest.mark.parametrize(
     ("typed", "code", "fault"),
     [
-        (["false_alarms=0.01"], 1, "99 good parts, got 21. Add 78 more, or allow a larger share: at least 0.0455"),
-        (["false_alarms=0.05", "decide_by=either"], 1, "alarms for each of the two scores needs at least 39"),
+        (["false_alarms=0.01"], 1, "at least 99 good parts, got 21. Add 78 more, or write false_alarms=0.0455."),
+        (["false_alarms=0.05", "decide_by=either"], 1, "2.5 % for each of the two scores needs at least 39"),
         (["false_alarms=2"], 1, "false_alarms must lie between 0 and 1, got 2.0"),
         (["escape=0.02"], 1, "escape needs labelled bad parts, got none. Add bad=FOLDER."),
         (["bad=missing"], 1, "bad=missing does not exist"),
@@ -109,7 +109,7 @@ def test_a_prediction_decides_as_the_calibration_says(run: Callable[..., int], g
     assert run("calibrate", f"good={good}", *options, "false_alarms=0.1", f"decide_by={decide_by}", f"bad={bad}",
                f"run_dir={tmp_path / 'made'}") == 0  # fmt: skip
     made = read_calibration(tmp_path / "made")
-    assert run("predict", f"images={bad}", *options, f"calibration={tmp_path / 'made' / 'calibration.json'}",
+    assert run("predict", f"images={bad}", *options, f"calibration={tmp_path / 'made'}",
                f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
     expected = {row["image"]: row for row in rows_of(tmp_path / "made" / "bad_scores.csv")}
     for row in rows_of(tmp_path / "run" / "scores.csv"):

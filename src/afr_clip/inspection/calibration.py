@@ -302,28 +302,27 @@ def check_numbers(num_good: int, num_bad: int, false_alarms: float, rule: Rule) 
     Raises:
         CalibrationError: If not.
     """
-    is_half = rule.decide_by is DecideBy.either
-    each = " for each of the two scores" if is_half else ""
-    needs = [("good", f"false alarms{each}", num_good, rule.budget(false_alarms))]
+    is_half = rule.decide_by is DecideBy.either and rule.escape is None
+    kind, num, budget, key = ("good", num_good, rule.budget(false_alarms), "false_alarms")
     if rule.escape is not None:
-        needs.append(("bad", "misses", num_bad, Fraction(str(rule.escape))))
-    for kind, what, num, budget in needs:
-        if num < (needed := num_needed(budget)):
-            smallest = math.ceil(1e4 / (num + 1)) / 1e4
-            msg = (
-                f"A budget of {100 * float(budget):g} % {what} needs at least {needed} {kind} parts, got {num}. "
-                f"Add {needed - num} more, or allow a larger share: at least {smallest:g}{each}."
-            )
-            raise CalibrationError(msg)
-    if rule.best_f1 and not num_bad:
-        msg = "A threshold by the best F1 needs labelled bad parts, got none. Give some, or leave best_f1 out."
+        kind, num, budget, key = ("bad", num_bad, Fraction(str(rule.escape)), "escape")
+    if not rule.best_f1 and num < (needed := num_needed(budget)):
+        each = " for each of the two scores" if is_half else ""
+        smallest = (2 if is_half else 1) * math.ceil(1e4 / (num + 1)) / 1e4
+        msg = (
+            f"A budget of {100 * float(budget):g} %{each} needs at least {needed} {kind} parts, got {num}. "
+            f"Add {needed - num} more, or write {key}={smallest:g}."
+        )
+        raise CalibrationError(msg)
+    if not num_good or (rule.best_f1 and not num_bad):
+        msg = f"Thresholds need good parts, and best_f1 bad ones too, got {num_good} good and {num_bad} bad. Add some."
         raise CalibrationError(msg)
 
 
 def _level(good: np.ndarray, bad: np.ndarray, budget: Fraction, rule: Rule) -> Level:
     """Find the threshold of one kind of score; both arrays are in ascending order."""
     num = len(good)
-    place = num - math.floor((num + 1) * budget)  # counted from 0
+    place = min(num - math.floor((num + 1) * budget), num - 1)  # counted from 0
     kept = float(good[place])
     # If good scores hardly differ, any other spread will do, and 1 if they do not differ at all.
     unit = next((step for step in (kept - float(np.median(good)), kept - float(good[0])) if step > 0), 1.0)

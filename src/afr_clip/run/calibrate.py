@@ -180,12 +180,19 @@ def _warn_of_look_alikes(parts: Sequence[Part]) -> None:
 def _summary(made: Calibration, good: Sequence[Part], bad: Sequence[Part]) -> Table:
     """Lay out thresholds, what they do to the parts that they were found on, and overkill at an escape."""
     table = Table(title=f"Thresholds from {made.num_good} good parts; a part is anomalous above")
-    for name in ("", "threshold", "good parts above", *(("bad parts above",) if bad else ())):
+    for name in (
+        "",
+        "threshold",
+        *(("undecided",) if made.undecided else ()),
+        "good parts above",
+        *(("bad parts above",) if bad else ()),
+    ):
         table.add_column(name, justify="right" if name else "left")
     for name, level, column in (("image score", made.image, 0), ("map maximum", made.region, 1)):
         above = [sum(score > level.threshold for score in _scores(parts)[column]) for parts in (good, bad)]
         counts = [f"{count} of {len(parts)}" for count, parts in zip(above, (good, bad), strict=True) if parts]
-        table.add_row(name, f"{level.threshold:.5g}", *counts)
+        low = [f"{level.undecided_from:.5g} to {level.undecided_to:.5g}"] if made.undecided else []
+        table.add_row(name, f"{level.threshold:.5g}", *low, *counts)
     if bad:
         normal, anomalous = np.array(_scores(good)[0]), np.array(_scores(bad)[0])
         shares = (

@@ -12,7 +12,7 @@ from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.files import shown
-from afr_clip.inspection.calibration import read_calibration
+from afr_clip.inspection.calibration import CALIBRATION, read_calibration
 from afr_clip.inspection.detector import Detector, as_rgb, content_hash
 from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
@@ -86,7 +86,8 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
         DataError: If there are too many references, or one cannot be read.
     """
     settings, data = job.inspection, job.data
-    thresholds = None if settings.calibration is None else read_calibration(Path(settings.calibration))
+    calibration = None if settings.calibration is None else Path(settings.calibration)
+    thresholds = None if calibration is None else read_calibration(calibration)
     here, device = place(), job.trainer.accelerator
     if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{here.local_rank}"
@@ -105,8 +106,9 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
         scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
         logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
     detector = Detector(scanner, settings, job.category, thresholds, data.max_pixels)
-    if thresholds is not None:
+    if thresholds is not None and calibration is not None:
         thresholds.require(detector.identity(job.category))
-        run.note_unchanged("calibration", "sha256", {"sha256": content_hash(str(settings.calibration))})
+        file = calibration / CALIBRATION if calibration.is_dir() else calibration
+        run.note_unchanged("calibration", "sha256", {"sha256": content_hash(file)})
     run.note(detector=detector.identity(job.category))
     return detector

@@ -66,7 +66,10 @@ def test_either_gives_each_score_half_of_the_budget():
     half, whole = made(good, 0.02, rule=Rule(decide_by=DecideBy.either)), made(good, 0.01)
     assert half.image == whole.image
     assert half.region == whole.region
-    with pytest.raises(CalibrationError, match=r"0\.5 % false alarms for each of the two scores needs at least 199"):
+    with pytest.raises(
+        CalibrationError,
+        match=r"budget of 0\.5 % for each of the two scores needs at least 199 .* or write false_alarms=0\.02\.",
+    ):
         made(GOOD, 0.01, rule=Rule(decide_by=DecideBy.either))
 
 
@@ -184,6 +187,14 @@ def test_an_escape_budget_bounds_the_missed_parts_from_the_bad_side():
         assert missed <= binom.ppf(0.999, len(rows), 0.1)
 
 
+def test_what_decides_by_bad_parts_needs_no_budget_of_good_ones():
+    good, bad = np.array([0.1, 0.2]), np.linspace(2, 3, 9)
+    for rule in (Rule(escape=0.1), Rule(best_f1=True)):
+        calibration = made(good, 0.01, bad=(bad, bad), rule=rule)
+        assert calibration.image.unit == pytest.approx(0.05)  # from the median to the highest good score
+        assert calibration.calibrated(calibration.image.threshold) == 0.5
+
+
 def test_the_best_f1_separates_what_can_be_separated():
     bad = np.linspace(2, 3, 5)
     calibration = made(bad=(bad, bad), rule=Rule(best_f1=True))
@@ -196,7 +207,8 @@ def test_the_best_f1_separates_what_can_be_separated():
     ("options", "fault"),
     [
         ({"false_alarms": 1.0}, "false_alarms must lie between 0 and 1, got 1.0"),
-        ({"rule": Rule(best_f1=True)}, "needs labelled bad parts, got none"),
+        ({"rule": Rule(best_f1=True)}, "best_f1 bad ones too, got 99 good and 0 bad"),
+        ({"good": [], "maxima": [], "rule": Rule(escape=0.5), "bad": ([1.0], [1.0])}, "need good parts, .* got 0 good"),
         ({"good": np.append(GOOD, math.nan)}, "must be finite"),
         ({"maxima": GOOD[:-1]}, r"got shapes \(99,\) and \(98,\)"),
     ],

@@ -48,7 +48,7 @@ def see_regions(
     for start in range(0, len(regions), BATCH):
         views = [_view(photograph, region, backbone) for region in regions[start : start + BATCH]]
         tokens = backbone.tap(torch.stack(views).to(backbone.device), layers=[backbone.depth])[0][:, 0]
-        features.append(backbone.project(backbone.ln_post(tokens)).float())
+        features.append(backbone.project(tokens).float())
     return torch.cat(features)
 
 

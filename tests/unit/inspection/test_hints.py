@@ -54,6 +54,16 @@ def test_a_region_is_seen_by_its_own_surroundings(detector, photograph, regions)
     assert is_same == [region.box[:2] != (190, 80) for region in regions]
 
 
+def test_a_region_is_embedded_as_clip_embeds_a_picture(detector):
+    backbone = detector.scanner.towers.backbone
+    photograph = torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = find_regions(torch.ones(160, 160).numpy(), 0.5, 0.5)
+    with torch.inference_mode():
+        (feature,) = see_regions(photograph, whole, backbone)
+        expected = backbone.clip.encode_image(detector.scanner.prepared(photograph)[None])[0]
+    torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_each_region_of_an_inspection_has_a_hint(detector, photograph, regions):
     hinted = detector.scanner.hinted(photograph, regions, "metal nut", WORDS)
     assert [region.box for region in hinted] == [region.box for region in regions]

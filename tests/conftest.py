@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from afr_clip.cli.main import run as run_command_line
+from helpers.overrides import last_of_each
 
 RUN = Callable[..., int]
 
@@ -30,10 +31,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[RUN]:
         monkeypatch.setenv(variable, "0")
 
     def command(name: str, *overrides: str) -> int:
-        # A command refuses a key that is typed twice; a test may set again what a list of several tests sets.
-        last = {one.partition("=")[0]: i for i, one in enumerate(overrides) if "=" in one}
-        typed = [one for i, one in enumerate(overrides) if last.get(one.partition("=")[0], i) == i]
-        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *typed])
+        monkeypatch.setattr(sys, "argv", [f"afr_clip.{name}", *last_of_each(overrides)])
         try:
             run_command_line(name)
         except SystemExit as end:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from afr_clip.training.module import AnomalyDetectionModule
+from helpers.overrides import last_of_each
 from helpers.trees import write_mvtec_tree
 
 
@@ -62,7 +63,8 @@ def killed() -> Callable[..., None]:
 
     def run_and_die(overrides: Sequence[str], dataset: str, step: str, epoch: int = 0) -> None:
         source = KILLED.format(dataset=dataset, step=step, epoch=epoch)
-        done = subprocess.run([sys.executable, "-c", source, *overrides], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", source, *last_of_each(overrides)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     return run_and_die

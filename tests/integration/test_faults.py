@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.overrides import last_of_each
 from helpers.trees import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
@@ -210,7 +211,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(run, small, tmp_pa
     overrides = [*small, "trainer.max_epochs=4", "data.augment=true"]
     assert run("train", *overrides, f"run_dir={tmp_path / 'whole'}") == 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "afr_clip.train", *overrides, f"run_dir={killed}"]
+    command = [sys.executable, "-m", "afr_clip.train", *last_of_each(overrides), f"run_dir={killed}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = killed / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120

@@ -14,6 +14,7 @@ import pytest
 from afr_clip.processes.signals import EXIT_STOPPED
 from afr_clip.training.checkpoint import CheckpointWriter
 from afr_clip.training.module import AnomalyDetectionModule
+from helpers.overrides import last_of_each
 from helpers.trees import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
@@ -201,7 +202,7 @@ def test_an_evaluation_that_is_stopped_is_repeated_by_the_same_command(
 def test_a_signal_to_the_whole_group_does_not_kill_the_loading_processes(small, tmp_path):
     run_dir = tmp_path / "r"
     overrides = [*small, "data.num_workers=2", "trainer.max_epochs=200", f"run_dir={run_dir}", "num_figures=0"]
-    command = [sys.executable, "-m", "afr_clip.train", *overrides]
+    command = [sys.executable, "-m", "afr_clip.train", *last_of_each(overrides)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (run_dir / "checkpoints" / "resume.ckpt").exists() and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from afr_clip.inspection.record import Inspected
-from afr_clip.reports.annotations.shared import Labels, Photographs, growing_text, label_of, one_ring
+from afr_clip.reports.annotations.shared import Labels, Photographs, drawn_outline, growing_text, label_of
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def write_cvat(folder: Path, photographs: Photographs) -> Iterator[Callable[[Ins
             )
             for region in one.regions:
                 labels.number(region)
-                points = ";".join(f"{x:.1f},{y:.1f}" for x, y in one_ring(region.polygons))
+                points = ";".join(f"{x:.1f},{y:.1f}" for x, y in drawn_outline(region))
                 images.write(
                     f'    <polygon label={quoteattr(label_of(region))} source="auto" occluded="0" points="{points}" '
                     f'z_order="0">\n      <attribute name="score">{region.peak!r}</attribute>\n    </polygon>\n'

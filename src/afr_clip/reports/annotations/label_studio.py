@@ -8,7 +8,7 @@ from xml.sax.saxutils import quoteattr
 
 from afr_clip.files import in_one_line
 from afr_clip.inspection.record import Inspected
-from afr_clip.reports.annotations.shared import Labels, Photographs, as_json, growing_text, label_of, one_ring
+from afr_clip.reports.annotations.shared import Labels, Photographs, as_json, drawn_outline, growing_text, label_of
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def write_label_studio(folder: Path, photographs: Photographs) -> Iterator[Calla
             results = []
             for number, region in enumerate(one.regions):
                 labels.number(region)
-                points = [[round(x * scale[0], 6), round(y * scale[1], 6)] for x, y in one_ring(region.polygons)]
+                points = [[round(x * scale[0], 6), round(y * scale[1], 6)] for x, y in drawn_outline(region)]
                 results.append(
                     {
                         "id": f"region{number}",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from afr_clip.inspection.record import Inspected
-from afr_clip.reports.annotations.shared import Photographs, as_json, growing_text, label_of, one_ring
+from afr_clip.reports.annotations.shared import Photographs, as_json, drawn_outline, growing_text, label_of
 from afr_clip.reports.pictures.maps import with_suffix
 
 
@@ -18,7 +18,7 @@ def write_labelme(folder: Path, photographs: Photographs) -> Iterator[Callable[[
         shapes: list[dict[str, object]] = [
             {
                 "label": label_of(region),
-                "points": one_ring(region.polygons),
+                "points": drawn_outline(region),
                 "group_id": None,
                 "description": f"score {region.peak!r}",
                 "shape_type": "polygon",

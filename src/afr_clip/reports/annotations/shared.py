@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import cv2
 import numpy as np
 
 from afr_clip.files import in_one_line, shown, written_whole
@@ -15,6 +16,9 @@ from afr_clip.inspection.regions import Polygon, Region
 
 ANOMALY = "anomaly"
 """The label of regions without a hint."""
+
+FEW_CORNERS = 24
+"""A person can correct an outline of so many corners."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,24 @@ def one_ring(polygons: tuple[Polygon, ...]) -> list[list[float]]:
             there_and_back = [other[1:], other[:1]]
         ring = np.concatenate([ring[: nearest + 1], *there_and_back, ring[nearest + 1 :]])
     return ring.tolist()
+
+
+def drawn_outline(region: Region) -> list[list[float]]:
+    """Return a region as one ring with few corners, about a pixel off at most, that a person can correct.
+
+    Rings stay as they are that have few corners already, or whose area smoothing would change by more than 5 %.
+    """
+    return one_ring(tuple(map(_smoothed, region.polygons)))
+
+
+def _smoothed(ring: Polygon) -> Polygon:
+    if len(ring) <= FEW_CORNERS:
+        return ring
+    exact = np.array(ring, dtype=np.float32)
+    smooth = cv2.approxPolyDP(exact, 1.0, closed=True)
+    area = cv2.contourArea(exact)
+    is_close = abs(cv2.contourArea(smooth) - area) <= 0.05 * area
+    return tuple((x, y) for x, y in smooth[:, 0].tolist()) if is_close else ring
 
 
 def as_json(content: object) -> str:

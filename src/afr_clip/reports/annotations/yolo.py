@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from afr_clip.inspection.record import Inspected
-from afr_clip.reports.annotations.shared import Labels, Photographs, as_json, growing_text, one_ring
+from afr_clip.reports.annotations.shared import Labels, Photographs, as_json, drawn_outline, growing_text
 from afr_clip.reports.pictures.maps import with_suffix
 
 
@@ -18,7 +18,7 @@ def write_yolo(folder: Path, photographs: Photographs) -> Iterator[Callable[[Ins
         place = photographs.places[one.image]
         with growing_text(folder / "labels" / with_suffix(place, ".txt")) as file:
             for region in one.regions:
-                corners = (f"{x / one.width:.7f} {y / one.height:.7f}" for x, y in one_ring(region.polygons))
+                corners = (f"{x / one.width:.7f} {y / one.height:.7f}" for x, y in drawn_outline(region))
                 file.write(f"{labels.number(region)} {' '.join(corners)}\n")
         link = folder / "images" / with_suffix(place, Path(one.image).suffix)
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from afr_clip.files import shown
 from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions, outline
-from afr_clip.reports.annotations.shared import Photographs, one_ring
+from afr_clip.reports.annotations.shared import Photographs, drawn_outline, one_ring
 from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.pictures.maps import output_places
 from afr_clip.settings import AnnotationFormat
@@ -111,6 +112,37 @@ def test_one_ring_covers_the_same_pixels(mask):
     polygons = outline(mask)
     if polygons:
         np.testing.assert_array_equal(filled([one_ring(polygons)], *mask.shape), mask)
+
+
+def differs_by_a_pixel_at_most(mask, other):
+    around = np.ones((3, 3), np.uint8)
+    return all(
+        (one & ~cv2.dilate(two.view(np.uint8), around).view(bool)).sum() == 0
+        for one, two in ((mask, other), (other, mask))
+    )
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
+def test_no_corner_of_a_region_is_more_than_a_pixel_off_its_outline(mask):
+    for region in find_regions(mask.astype(np.float32), 1.0, 1.0):
+        drawn = np.array([drawn_outline(region)], np.float32)
+        distances = [cv2.pointPolygonTest(drawn, corner, measureDist=True) for r in region.polygons for corner in r]
+        assert max(map(abs, distances)) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_outlines_of_smooth_regions_have_few_corners(seed):
+    coarse = np.random.default_rng(seed).random((12, 16), dtype=np.float32)
+    regions = find_regions(cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC), 0.7, 0.6)
+    exact = smooth = 0
+    for region in regions:
+        drawn = drawn_outline(region)
+        whole = np.zeros((240, 320), bool)
+        x, y, width, height = region.box
+        whole[y : y + height, x : x + width] = region.mask
+        assert differs_by_a_pixel_at_most(filled([drawn], 240, 320), whole)
+        exact, smooth = exact + sum(map(len, region.polygons)), smooth + len(drawn)
+    assert smooth < exact / 2.5
 
 
 def test_coco_in_its_own_words(written, inspected):

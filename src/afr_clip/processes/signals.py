@@ -3,7 +3,7 @@
 Schedulers send SIGTERM, SIGUSR1 or SIGUSR2 before they take a machine away. What each part does:
 
 * A training finishes its step, saves and stops (`stopping.StopWhenAsked`), or at once while it loads (`stoppable`).
-* Evaluate and predict finish their batch, and keep what is on disk.
+* Evaluate finishes its batch and keeps what is on disk; predict stops at once, since it resumes from any moment.
 * A diagnosis has nothing to resume: `interruptible` ends it as Ctrl-C does.
 * The process that watches over several others forwards the signal to them (`launch`).
 * A sweep asks its cells to save and waits for them (`sweep.cells`).

@@ -65,8 +65,6 @@ class StopWhenAsked(pl.Callback):
         listen(self._note)
         self._stop_scoring()
 
-    on_predict_start = on_test_start
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs; the first was saved when it ended."""
         if self._is_asked(trainer):
@@ -89,10 +87,6 @@ class StopWhenAsked(pl.Callback):
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Stop after a scored batch, each process on its own: they need not score equally many."""
-        self._stop_scoring()
-
-    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop after a scored batch."""
         self._stop_scoring()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

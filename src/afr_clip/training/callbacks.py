@@ -99,11 +99,9 @@ class ProgressLog(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch; log where the last line is a minute old."""
-        total = int(sum(trainer.num_test_batches or trainer.num_predict_batches))
+        total = int(sum(trainer.num_test_batches))
         if self._count(batch):
             self._log(f"Scored batch {batch_idx + 1} of {total}", total - batch_idx - 1)
-
-    on_predict_batch_end = on_test_batch_end
 
     def _count(self, batch: AnomalyBatch) -> bool:
         self._num_batches += 1
@@ -144,7 +142,7 @@ class EpochInRecord(pl.Callback):
 
 
 class ForEachPrediction(pl.Callback):
-    """Give every prediction of a test or predict run to the sinks, so that no run has to keep its maps.
+    """Give every prediction of a test run to the sinks, so that no run has to keep its maps.
 
     Attributes:
         sinks: Called in order; replaced for each dataset.
@@ -167,8 +165,6 @@ class ForEachPrediction(pl.Callback):
         if prediction is not None:
             for sink in self.sinks:
                 sink(batch, prediction.anomaly_map, prediction.image_score)
-
-    on_predict_batch_end = on_test_batch_end
 
 
 class ForFirstBatchOfEpoch(pl.Callback):

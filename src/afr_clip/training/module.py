@@ -1,4 +1,4 @@
-"""The LightningModule: one ``forward`` for training, scoring and prediction of any method."""
+"""The LightningModule: one ``forward`` for training and scoring of any method."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -240,10 +240,6 @@ class AnomalyDetectionModule(pl.LightningModule):
             self.log_dict(
                 {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}
             )
-
-    def predict_step(self, batch: AnomalyBatch, batch_idx: int) -> AnomalyPrediction:
-        """Score one batch of photographs without truth."""
-        return self(batch)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return what the optimiser gets: the adapters, never the towers."""

@@ -24,6 +24,16 @@ def test_a_log_file_gets_no_bar(capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
+def test_without_a_terminal_a_line_is_logged_once_an_interval(caplog, monkeypatch):
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with caplog.at_level("INFO"), progress.progress_bar("Working", 9) as reached:
+        for number in range(1, 10):
+            reached(number)
+    assert caplog.messages[0].startswith("Working: ")
+    assert 2 <= len(caplog.messages) < 9
+
+
 def test_a_failure_ends_the_bar(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(progress, "PATIENCE", -1.0)

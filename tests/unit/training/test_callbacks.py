@@ -1,6 +1,7 @@
 import logging
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -16,35 +17,19 @@ from helpers.tiny import random_batch
 
 @pytest.fixture
 def scored():
-    return [random_batch(2, seed=seed) for seed in (5, 6, 7)]
+    return [replace(random_batch(2, seed=5 + i), index=torch.tensor([2 * i, 2 * i + 1])) for i in range(3)]
 
 
-@pytest.fixture
-def run(make_module, make_trainer, scored):
-    """Test or predict three batches; return the module."""
-
-    def run(kind: str, *sinks):
-        module = make_module()
-        # Every batch counts its images from 0, so the metrics of the second would count them twice.
-        module.score_next("noise", DatasetMetrics(["a"] * 2, [False, True]))
-        loader = DataLoader(scored[:1] if kind == "test" else scored, batch_size=None)
-        predictions = ForEachPrediction()
-        predictions.sinks = sinks
-        trainer = make_trainer(callbacks=[predictions])
-        getattr(trainer, kind)(
-            module, loader, **{"return_predictions": False} if kind == "predict" else {"verbose": False}
-        )
-        return module.eval()
-
-    return run
-
-
-@pytest.mark.parametrize(("kind", "num"), [("test", 1), ("predict", 3)])
-def test_every_prediction_is_handed_to_every_sink_in_order(run, scored, kind, num):
+def test_every_prediction_is_handed_to_every_sink_in_order(make_module, make_trainer, scored):
     seen = []
-    module = run(kind, lambda *given: seen.append(("first", *given)), lambda *given: seen.append(("second", *given)))
-    assert [name for name, *_ in seen] == ["first", "second"] * num
-    for i, batch in enumerate(scored[:num]):
+    module = make_module()
+    module.score_next("noise", DatasetMetrics(["a"] * 6, [False, True] * 3))
+    predictions = ForEachPrediction()
+    predictions.sinks = (lambda *given: seen.append(("first", *given)), lambda *given: seen.append(("second", *given)))
+    make_trainer(callbacks=[predictions]).test(module, DataLoader(scored, batch_size=None), verbose=False)
+    module.eval()
+    assert [name for name, *_ in seen] == ["first", "second"] * 3
+    for i, batch in enumerate(scored):
         with torch.no_grad():
             expected = module(batch)
         for _, handed, anomaly_map, image_score in seen[2 * i : 2 * i + 2]:
@@ -134,14 +119,12 @@ def test_rate_and_time_left_are_those_of_the_batches_so_far(caplog, monkeypatch)
     assert caplog.messages == ["Epoch 1 of 3: loss 0.2500, 0.5 images/s, 0:02:30 left"]
 
 
-@pytest.mark.parametrize("kind", ["test", "predict"])
-def test_scoring_is_logged_once_an_interval(make_module, make_trainer, caplog, monkeypatch, kind):
+def test_scoring_is_logged_once_an_interval(make_module, make_trainer, caplog, monkeypatch):
     monkeypatch.setattr(callbacks, "LOG_INTERVAL", 0)
     module, batch = make_module(), random_batch(2, seed=5)
     module.score_next("noise", DatasetMetrics(["a"] * 2, [False, True]))
     trainer = make_trainer(enable_progress_bar=True, callbacks=[ProgressLog()])
     with caplog.at_level(logging.INFO, logger=callbacks.__name__):
-        options = {"return_predictions": False} if kind == "predict" else {"verbose": False}
-        getattr(trainer, kind)(module, DataLoader([batch], batch_size=None), **options)
+        trainer.test(module, DataLoader([batch], batch_size=None), verbose=False)
     (message,) = logged(caplog)
     assert re.fullmatch(r"Scored batch 1 of 1, [\d.]+ images/s, 0:00:00 left", message)

@@ -181,7 +181,7 @@ def test_the_next_target_starts_with_nothing(make_module):
 
 def test_predicting_returns_what_the_network_says(make_module, batches):
     module = make_module()
-    prediction, alone = module.predict_step(batches[0], 0), module.network(batches[0].image, batches[0].prompt_name)
+    prediction, alone = module(batches[0]), module.network(batches[0].image, batches[0].prompt_name)
     torch.testing.assert_close(prediction.anomaly_map, alone.anomaly_map)
     torch.testing.assert_close(prediction.image_score, alone.image_score)
 

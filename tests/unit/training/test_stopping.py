@@ -130,7 +130,7 @@ def test_who_is_asked_while_metrics_are_computed_stops_before_the_next_target(ma
 def test_a_scoring_whose_batch_never_ends_is_stopped_all_the_same(make_trainer, make_module, monkeypatch):
     monkeypatch.setattr(stopping, "PATIENCE", 0.05)
     stop, trainer = StopWhenAsked(), make_trainer()
-    stop.on_predict_start(trainer, make_module())
+    stop.on_test_start(trainer, make_module())
     os.kill(os.getpid(), signal.SIGHUP)
     with pytest.raises(Stopped, match=r"by SIGHUP\. What was scored before"):
         time.sleep(10)

@@ -24,7 +24,9 @@ def write_yolo(folder: Path, photographs: Photographs) -> Iterator[Callable[[Ins
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink():
             link.unlink()
-        link.symlink_to((photographs.root / one.image).absolute())
+        photograph = (photographs.root / one.image).absolute()
+        if photograph.exists():  # under the name as it is shown
+            link.symlink_to(photograph)
 
     yield add
     with growing_text(folder / "data.yaml") as file:

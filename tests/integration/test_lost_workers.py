@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from helpers.overrides import last_of_each
 from helpers.trees import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,7 @@ def test_a_lost_loading_process_names_its_image_and_keeps_the_checkpoint(run, sm
     root = write_mvtec_tree(tmp_path / "tree")
     fatal, run_dir = root / "tile" / "test" / "good" / "fatal.png", tmp_path / "r"
     (root / "tile" / "test" / "good" / "002.png").rename(fatal)
-    overrides = [*small, f"dataset.root={root}", "data.num_workers=2", f"run_dir={run_dir}"]
+    overrides = last_of_each([*small, f"dataset.root={root}", "data.num_workers=2", f"run_dir={run_dir}"])
     # The file that switches it on is written with the first whole epoch.
     source = LOSING.format(image=fatal.name, switch=str(run_dir / "checkpoints" / "resume.ckpt"), end=end)
     process = subprocess.Popen(

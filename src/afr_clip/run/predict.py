@@ -333,26 +333,29 @@ class PhotographWriter:
             RunFolderError: If the run folder was removed.
         """
         require_held(self._folder)
-        self._before, self._pending = self._pending, self._record_all(self._before)
+        self._record_all(self._before)
+        self._before, self._pending = self._pending, []
 
     def close(self) -> None:
         """Wait for what is still being written, and record it."""
         try:
-            self._record_all([*self._before, *self._pending])
+            self._record_all(self._before)
+            self._record_all(self._pending)
         finally:
             self._pool.shutdown()
             self._record.close()
             if self._scores is not None:
                 self._scores.close()
 
-    def _record_all(self, written: Sequence[Future[Inspected | None]]) -> list[Future[Inspected | None]]:
-        for future in written:
-            inspected = future.result()
+    def _record_all(self, written: list[Future[Inspected | None]]) -> None:
+        """Record photographs and take them off the list, so that none is recorded twice if a later one fails."""
+        while written:
+            inspected = written[0].result()
             if inspected is not None:
                 self._record.append(inspected)
                 if self._scores is not None:
                     self._scores.append([_row(self._plan, inspected)])
-        return []
+            written.pop(0)
 
     def _write(self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float) -> Inspected | None:
         name, output = self._plan.images[index], self._plan.places[index]

@@ -68,8 +68,12 @@ def _mask_of(role: str, masks: Path, photograph: Path, root: Path | None) -> Pat
         raise MissingDataError(msg)
     below = photograph.relative_to(root) if root and photograph.is_relative_to(root) else Path(photograph.name)
     place = masks / below
-    suffixes = sorted({*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)})
-    found = [path for path in map(place.with_suffix, suffixes) if os.path.isfile(path)]  # noqa: PTH113
+    lower = sorted(IMAGE_SUFFIXES)
+    found = list[Path]()
+    for path in map(place.with_suffix, (*lower, *map(str.upper, lower))):
+        # A disk that ignores case has one file under both spellings.
+        if os.path.isfile(path) and not any(os.path.samefile(path, one) for one in found):  # noqa: PTH113, PTH121
+            found.append(path)
     if not found:
         msg = (
             f"{shown(photograph)} has no {role} mask: there is no {shown(place.with_suffix('.png'))}, nor one with the "

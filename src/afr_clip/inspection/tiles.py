@@ -8,11 +8,16 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from afr_clip.data.errors import DataError
+
 Tile = int | Literal["auto"] | None
 """Side of a tile in pixels of the photograph; ``auto`` tiles what would lose detail; ``None`` never does."""
 
 ELONGATED = 2.0
 """A photograph longer than this times its width is tiled by ``auto``, and so is one this many times the input size."""
+
+MOST_TILES = 10_000
+"""Tiles of one photograph; with more it is so thin, or so large, that scoring it would not end."""
 
 WEAKEST = 1e-3
 """Weight of the outermost pixel of a tile, so that every pixel of the photograph has some."""
@@ -51,6 +56,9 @@ def choose_tiles(size: tuple[int, int], tile: Tile, overlap: float, input_size: 
         overlap: Smallest share of a tile that the next one shows again; at least 0, below 1.
         input_size: Side of the network's input in pixels.
 
+    Raises:
+        DataError: If there would be too many tiles.
+
     Example:
         >>> choose_tiles((300, 200), 100, 0.25, 160).tops
         (0, 67, 133, 200)
@@ -63,14 +71,20 @@ def choose_tiles(size: tuple[int, int], tile: Tile, overlap: float, input_size: 
     if tile == "auto":
         if long <= ELONGATED * short and long <= ELONGATED * input_size:
             return None
-        tile = min(short, input_size) if short > ELONGATED * input_size else short
+        tile = input_size if short > ELONGATED * input_size else short
     side = min(tile, short)
-    return Tiling(side, _starts(size[0], side, overlap), _starts(size[1], side, overlap), size)
+    rows, columns = (1 + math.ceil((length - side) / max(1.0, side * (1 - overlap))) for length in size)
+    if rows * columns > MOST_TILES:
+        msg = (
+            f"A photograph of {size[1]} x {size[0]} pixels would be cut into {rows * columns:,} tiles of {side} "
+            f"pixels, and {MOST_TILES:,} is the most. Use a larger tile, a smaller overlap, or tile=null."
+        )
+        raise DataError(msg)
+    return Tiling(side, _starts(size[0], side, rows), _starts(size[1], side, columns), size)
 
 
-def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
+def _starts(length: int, side: int, number: int) -> tuple[int, ...]:
     """Spread tiles evenly from one border to the other."""
-    number = 1 + math.ceil((length - side) / max(1.0, side * (1 - overlap)))
     return tuple(round(start) for start in np.linspace(0, length - side, number))
 
 

@@ -1,4 +1,5 @@
 import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_a_folder_has_a_mask_of_the_same_name_for_each(tmp_path):
         photograph = (photographs / place).with_suffix(".jpg")
         assert read_area(masks, photograph, SIZE, root=photographs).sum() == 30 * len(place)
     assert read_area(masks, photographs / "somewhere" / "a.jpg", SIZE).sum() == 30 * len("a.png")
+
+
+def test_one_file_under_two_spellings_of_its_suffix_is_one_mask(tmp_path):
+    mask = save(tmp_path / "masks" / "a.png", left_half())
+    with suppress(FileExistsError):  # on a disk that ignores case
+        os.link(mask, mask.with_suffix(".PNG"))
+    assert read_area(tmp_path / "masks", tmp_path / "a.jpg", SIZE).sum() == 300
 
 
 def test_a_mask_that_has_changed_is_read_again(tmp_path):

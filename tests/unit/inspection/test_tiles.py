@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afr_clip.data.errors import DataError
 from afr_clip.inspection.tiles import Blend, choose_tiles
 
 
@@ -24,7 +25,19 @@ def test_what_is_tiled_and_how_large_tiles_are(size, tile, side):
     assert (None if tiling is None else tiling.side) == side
 
 
-@given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.integers(1, 200), overlap=st.floats(0, 0.9))
+@pytest.mark.parametrize(
+    ("size", "tile", "count"),
+    [((1, 3_000_000), "auto", "3,000,000 tiles of 1 pixels"), ((9000, 9000), 100, "14,400 tiles of 100 pixels")],
+)
+def test_too_many_tiles_are_refused(size, tile, count):
+    with pytest.raises(DataError, match=f"{count}, and 10,000 is the most. Use a larger tile"):
+        choose_tiles(size, tile, 0.25, input_size=160)
+    tiling = choose_tiles((1, 10_000), "auto", 0.25, input_size=160)
+    assert tiling is not None
+    assert len(tiling.corners) == 10_000
+
+
+@given(height=st.integers(1, 100), width=st.integers(1, 100), side=st.integers(1, 200), overlap=st.floats(0, 0.9))
 def test_tiles_cover_every_pixel_and_overlap_as_much_as_asked(height, width, side, overlap):
     tiling = choose_tiles((height, width), side, overlap, input_size=160)
     assert tiling is not None

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 from afr_clip.inspection.settings import Rule, num_needed, share
 from afr_clip.metrics.thresholds import MAX_F1, image_thresholds
 from afr_clip.reports.record.run_folder import write_json
-from afr_clip.reports.record.schema import read_record, require
+from afr_clip.reports.record.schema import RecordError, read_record, require
 from afr_clip.settings import DecideBy, refuse
 
 CALIBRATION = "calibration.json"
@@ -38,20 +38,24 @@ TYPICAL = 0.1
 """The calibrated score of the median good part, if the threshold keeps a budget of false alarms."""
 
 
-class Decision(Enum):
-    """What is decided about a part.
+class Decision(str, Enum):
+    """What is decided about a part; each is equal to its word: ``decision == "anomalous"``.
 
-    A part is undecided if its score is so near the threshold that the good parts are too few to tell on which side of
-    the exact threshold, that of endlessly many good parts, it lies. Without ``undecided=``, no part is.
+    A part is undecided if its score is so close to the threshold that this many good parts cannot settle the decision.
+    ``undecided=`` turns this on.
     """
 
     normal = "normal"
     anomalous = "anomalous"
     undecided = "undecided"
 
+    def __str__(self) -> str:
+        """Return the word."""
+        return self.value
+
 
 class CalibrationError(ValueError):
-    """A calibration that cannot be made, or that does not belong to a detector."""
+    """A calibration that cannot be made or read, or that does not belong to a detector."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,6 @@ class Calibration:
         deciding = self._deciding(image_score, region_peak)
         return max(float(level.calibrated(np.array(score))) for level, score in deciding)
 
-    def p_value(self, image_score: float) -> float:
-        """Return the conformal p-value: at most ``x`` for a good part with a probability of at most ``x``."""
-        at_least = self.num_good - np.searchsorted(self.image.good_scores, image_score)
-        return float((1 + at_least) / (self.num_good + 1))
-
     def _deciding(self, image_score: float, region_peak: float) -> list[tuple[Level, float]]:
         both = {DecideBy.image: (self.image, image_score), DecideBy.region: (self.region, region_peak)}
         return list(both.values()) if self.decide_by is DecideBy.either else [both[self.decide_by]]
@@ -175,16 +174,28 @@ class Calibration:
         here = _plain(identity)
         for key in dict.fromkeys((*self.identity, *here)):
             if self.identity.get(key) != here.get(key):
-                then, now = (shown(json.dumps(one.get(key), ensure_ascii=False)) for one in (self.identity, here))
                 msg = (
-                    f"The calibration belongs to another detector: {key} was {then} and is {now}. Use the detector "
-                    "that was calibrated, or calibrate this one."
+                    f"The calibration belongs to another detector: {_difference(key, self.identity.get(key), here)}. "
+                    "Use the detector that was calibrated, or calibrate this one."
                 )
                 raise CalibrationError(msg)
 
     def write(self, path: Path) -> None:
         """Write the file atomically."""
         write_json(path, asdict(self) | {"decide_by": self.decide_by.value})
+
+
+def _difference(key: str, then: object, here: Mapping[str, Any]) -> str:
+    now = here.get(key)
+    if key not in ("roi", "ignore"):
+        then, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (then, now))
+        return f"{key} was {then} and is {now}"
+    # What identifies a mask is a hash, which tells a reader nothing.
+    if then is None:
+        return f"the calibration was made without {key}, and this run has one"
+    if now is None:
+        return f"the calibration was made with {key}, and this run has none"
+    return f"the calibration was made with another {key}"
 
 
 @dataclass
@@ -198,10 +209,24 @@ def read_calibration(path: Path) -> Calibration:
     """Read ``calibration.json``, or the one in a folder.
 
     Raises:
-        RecordError: If it is not a calibration that this version can use.
-        OSError: If it cannot be read.
+        CalibrationError: If it is missing, unreadable, or not a calibration that this version can use.
     """
-    path = path / CALIBRATION if path.is_dir() else path
+    try:
+        return _read(path / CALIBRATION if path.is_dir() else path)
+    except FileNotFoundError:
+        fault = f"it holds no {CALIBRATION}" if path.is_dir() else "it does not exist"
+    except OSError as error:
+        fault = error.strerror or str(error)
+    except RecordError as error:
+        fault = error.fault
+    msg = (
+        f"{shown(path)} is not a calibration written by afr-clip calibrate: {fault}. Write calibration=FILE; "
+        f"afr-clip calibrate writes one."
+    )
+    raise CalibrationError(msg)
+
+
+def _read(path: Path) -> Calibration:
     version = read_record(path, _Version)["version"]
     require(path, _Version, iter([f"version must be {VERSION}, got {version}"] if version != VERSION else []))
     content = read_record(path, Calibration)
@@ -309,9 +334,10 @@ def check_numbers(num_good: int, num_bad: int, false_alarms: float, rule: Rule) 
     if not rule.best_f1 and num < (needed := num_needed(budget)):
         each = " for each of the two scores" if is_half else ""
         smallest = (2 if is_half else 1) * math.ceil(1e4 / (num + 1)) / 1e4
+        or_write = f", or write {key}={smallest:g}" if smallest < 1 else ""
         msg = (
-            f"A budget of {100 * float(budget):g} %{each} needs at least {needed} {kind} parts, got {num}. "
-            f"Add {needed - num} more, or write {key}={smallest:g}."
+            f"A budget of {100 * float(budget):g} %{each} needs at least {counted(needed, f'{kind} part')}, got {num}. "
+            f"Add {needed - num} more{or_write}."
         )
         raise CalibrationError(msg)
     if not num_good or (rule.best_f1 and not num_bad):

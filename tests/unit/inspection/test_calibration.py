@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +16,6 @@ from afr_clip.inspection.calibration import (
     read_calibration,
 )
 from afr_clip.inspection.settings import Rule, num_needed
-from afr_clip.reports.record.schema import RecordError
 from afr_clip.settings import DecideBy
 
 IDENTITY = {"weights": "3f", "category": "metal nut", "image_size": 336, "settings": {"temperature": 0.07}}
@@ -31,7 +31,7 @@ def test_the_smallest_number_of_good_parts_puts_the_threshold_at_the_highest_sco
     assert num_needed(budget) == needed
     good = np.arange(needed) / needed
     assert made(good, budget).image.threshold == good[-1]
-    with pytest.raises(CalibrationError, match=f"at least {needed} good parts, got {needed - 1}"):
+    with pytest.raises(CalibrationError, match=f"at least {needed} good parts?, got {needed - 1}"):
         made(good[:-1], budget)
 
 
@@ -156,9 +156,27 @@ def test_scores_that_are_all_equal_still_have_a_scale():
     assert calibration.calibrated(0.25) == 0.5 < calibration.calibrated(0.3)
 
 
-def test_the_p_value_counts_the_good_parts_that_score_at_least_as_high():
-    calibration = calibrate([0.1, 0.2, 0.2, 0.4], [0.0] * 4, 0.2, IDENTITY)
-    assert [calibration.p_value(score) for score in (0.0, 0.2, 0.3, 0.5)] == [1.0, 0.8, 0.4, 0.2]
+def test_a_decision_is_its_word():
+    decision = made().decide(2.0, 0.0)
+    assert (decision == "anomalous", str(decision), f"{decision}") == (True, "anomalous", "anomalous")
+    assert json.dumps([decision]) == '["anomalous"]'
+
+
+@pytest.mark.parametrize(
+    ("num", "decide_by", "advice"),
+    [
+        (0, DecideBy.image, "Add 99 more."),
+        (1, DecideBy.image, "Add 98 more, or write false_alarms=0.5."),
+        (1, DecideBy.either, "Add 198 more."),
+        (2, DecideBy.either, "Add 197 more, or write false_alarms=0.6668."),
+    ],
+)
+def test_the_advice_is_a_budget_that_the_parts_allow(num, decide_by, advice):
+    rule = Rule(decide_by=decide_by)
+    with pytest.raises(CalibrationError, match=f"got {num}. {re.escape(advice)}$"):
+        made(GOOD[:num], rule=rule)
+    if "=" in advice:
+        made(GOOD[:num], float(advice.rstrip(".").split("=")[1]), rule=rule)
 
 
 def test_the_lower_threshold_of_a_map_is_the_median_of_the_maxima_and_never_above_the_higher():
@@ -262,9 +280,31 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path, change, fault):
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(RecordError, match=fault) as error:
+    with pytest.raises(CalibrationError, match=fault) as error:
         read_calibration(path)
-    assert "calibration of a detector" in str(error.value)
+    assert str(error.value).startswith(f"{path} is not a calibration written by afr-clip calibrate: ")
+    assert str(error.value).endswith(". Write calibration=FILE; afr-clip calibrate writes one.")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "it does not exist"),
+        ("no", "Expecting value: line 1"),
+        ("[1]", "an object"),
+        ("{}", "version is missing"),
+    ],
+)
+def test_another_file_or_a_folder_without_one_is_refused(tmp_path, content, fault):
+    path = tmp_path / "c.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CalibrationError, match=f"c.json is not a calibration written by .*: .*{fault}.*Write calibr"):
+        read_calibration(path)
+    with pytest.raises(
+        CalibrationError, match=r"is not a calibration .*: it holds no calibration\.json\. Write calibr"
+    ):
+        read_calibration(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -274,11 +314,19 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path, change, fault):
         ({"category": "screw", "weights": "4a"}, 'weights was "3f" and is "4a"'),
         ({"settings": {"temperature": 1.0}}, r'settings was \{"temperature": 0.07\} and is \{"temperature": 1.0\}'),
         ({"tile": 518}, "tile was null and is 518"),
+        ({"roi": "9f"}, "the calibration was made without roi, and this run has one"),
     ],
 )
 def test_another_detector_is_refused_by_the_first_key_that_differs(change, said):
     with pytest.raises(CalibrationError, match=said):
         made().require(IDENTITY | change)
+
+
+@pytest.mark.parametrize(("now", "said"), [(None, "made with ignore, and this run has none"), ("a", "another ignore")])
+def test_another_area_is_refused_without_its_hash(now, said):
+    with pytest.raises(CalibrationError, match=said) as error:
+        calibrate(GOOD, GOOD, 0.01, IDENTITY | {"ignore": "3f7a"}).require(IDENTITY | {"ignore": now})
+    assert "3f7a" not in str(error.value)
 
 
 def test_the_same_detector_is_accepted_whatever_held_its_settings():

@@ -30,6 +30,14 @@ NUM_NAMED = 3
 class RecordError(ValueError):
     """A file of a run or sweep that does not hold what it should."""
 
+    def __init__(self, path: Path, what: str, fault: str) -> None:
+        self.fault = in_one_line(fault)
+        named = what.split(":", maxsplit=1)[0].removesuffix(".")
+        what = f"{named[0].lower()}{named[1:]}"
+        super().__init__(
+            f"{shown(path)} cannot be read as {what}: {self.fault}. Restore the file, or leave its folder out."
+        )
+
 
 @dataclass
 class Commit:
@@ -399,7 +407,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - plain values of any kind
     size = path.stat().st_size
     if not path.is_file() or size > LARGEST:
         fault = f"it has {size:,} bytes, and {LARGEST:,} is the most" if path.is_file() else "it is not a regular file"
-        raise RecordError(_unusable(path, "a JSON file", fault))
+        raise RecordError(path, "a JSON file", fault)
     try:
         # NaN is what other writers call an undefined value.
         content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_undefined)
@@ -409,7 +417,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - plain values of any kind
         fault = _TOO_DEEP
     except ValueError as error:  # also of bytes that are not UTF-8
         fault = str(error)
-    raise RecordError(_unusable(path, "a JSON file", fault))
+    raise RecordError(path, "a JSON file", fault)
 
 
 def read_record(path: Path, kind: type, *, for_display: bool = False) -> dict[str, Any]:
@@ -432,7 +440,7 @@ def require(path: Path, kind: type, faults: Iterator[str]) -> None:
     found = list(faults)
     if found:
         more = [f"{len(found) - NUM_NAMED} more"] if len(found) > NUM_NAMED else []
-        raise RecordError(_unusable(path, kind.__doc__ or "", "; ".join([*found[:NUM_NAMED], *more])))
+        raise RecordError(path, kind.__doc__ or "", "; ".join([*found[:NUM_NAMED], *more]))
 
 
 _TOO_DEEP = f"it nests more than {DEEPEST} lists and objects"
@@ -460,10 +468,3 @@ def _displayed(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
         return {in_one_line(key): _displayed(item) for key, item in value.items()}
     return [_displayed(item) for item in value] if isinstance(value, list) else value
-
-
-def _unusable(path: Path, what: str, fault: str) -> str:
-    fault = in_one_line(fault)
-    named = what.split(":", maxsplit=1)[0].removesuffix(".")
-    what = f"{named[0].lower()}{named[1:]}"
-    return f"{shown(path)} cannot be read as {what}: {fault}. Restore the file, or leave its folder out."

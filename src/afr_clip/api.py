@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.config.restore import named_checkpoint, recorded_model
 from afr_clip.data.disk.decode import MAX_PIXELS
@@ -84,7 +85,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     )
     read = read_checkpoint(weight_path(named_checkpoint(str(checkpoint))))
     backbone, method = recorded_model(read.manifest["config"], files)
-    scanner = build_scanner(backbone, method, read, Scanning(device, precision, tile, overlap, batch_size))
+    chosen = str(choose_precision(precision, device)["chosen"])
+    scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
     if references is not None:
         if category is None:
             msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."

@@ -43,6 +43,11 @@ def test_the_score_is_that_of_predict(detector, run, tmp_path):
     assert (inspection.anomaly_map >= 0).all()
 
 
+def test_the_identity_holds_settings_that_change_scores_but_no_weight(detector):
+    identity = detector.identity("cap")
+    assert {"scoring.temperature", "scoring.smoothing_sigma", "scoring.image_score", "quick_gelu"} <= identity.keys()
+
+
 def test_references_change_the_score_and_need_a_category(detector, tmp_path):
     Image.fromarray(BRIGHT).save(tmp_path / "good.png")
     few_shot = afr_clip.load("pocket", references=tmp_path, category="cap")

@@ -24,6 +24,7 @@ from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Region, find_regions
 from afr_clip.inspection.scanner import InspectionError, Scan, Scanner
 from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.settings import DecideBy
 
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 """A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
@@ -128,7 +129,7 @@ class Detector:
         """
         category = category or self.category
         if category is None or not category.strip():
-            msg = "inspect() needs a category, got none. Say what the photograph shows: inspect(image, 'metal nut')."
+            msg = "inspect() needs a category, got none. Name what the photograph shows: inspect(image, 'metal nut')."
             raise InspectionError(msg)
         if self.calibration is not None:
             self.calibration.require(self.identity(category))
@@ -196,24 +197,29 @@ class Detector:
         """
         scan, settings, calibration = scan.within(area), self.settings, self.calibration
         regions: tuple[Region, ...] = ()
-        high = low = settings.region_threshold
+        high = low = seen_from = settings.region_threshold
         if calibration is not None:
-            # A score that is equal to the threshold is not above it.
-            high, low = math.nextafter(calibration.map_high, math.inf), calibration.map_low
-        largest = float(scan.anomaly_map.max())
-        if high is not None and low is not None and largest >= high:
-            regions = find_regions(
-                scan.enlarged(), high, low, mm_per_pixel=settings.mm_per_pixel, min_area_mm2=settings.min_area_mm2
+            # A score that is equal to a threshold is not above it. A region may be too low to show, but undecided.
+            high = math.nextafter(calibration.map_high, math.inf)
+            seen_from = min(high, math.nextafter(calibration.region.undecided_from, math.inf))
+            low = min(calibration.map_low, seen_from)
+        anomaly_map = scan.enlarged()
+        largest = float(anomaly_map.max())
+        if high is not None and seen_from is not None and low is not None and largest >= seen_from:
+            found = find_regions(
+                anomaly_map, seen_from, low, mm_per_pixel=settings.mm_per_pixel, min_area_mm2=settings.min_area_mm2
             )
+            regions = tuple(region for region in found if region.peak >= high)
             if settings.min_area_mm2 is not None:
-                largest = regions[0].peak if regions else 0.0
+                largest = found[0].peak if found else 0.0
         if settings.defects is not None and photograph is not None:
             regions = self.scanner.hinted(photograph, regions, category, tuple(settings.defects))
         height, width = scan.size
         decided: tuple[float | None, Decision | None, float | None] = (None, None, None)
         if calibration is not None:
+            deciding = calibration.region if calibration.decide_by is DecideBy.region else calibration.image
             decided = (
-                calibration.image.threshold,
+                deciding.threshold,
                 calibration.decide(scan.image_score, largest),
                 calibration.calibrated_part(scan.image_score, largest),
             )

@@ -4,7 +4,8 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from afr_clip.clip.load import Towers, load_towers
-from afr_clip.clip.precision import HALF, choose_precision
+from afr_clip.clip.precision import HALF
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.data.disk.pixels import resize_image
 from afr_clip.data.feed.dataset import normalise
@@ -32,6 +33,8 @@ from afr_clip.models.scoring import upsample_map
 WHOLE, PIECE = "whole", "piece"
 """Views of a photograph, whose references are kept apart."""
 
+HALVES = {HALF: torch.bfloat16, "16-mixed": torch.float16}
+
 MOST_REFERENCE_PATCHES = 500_000
 """Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
 
@@ -42,19 +45,22 @@ class InspectionError(ValueError):
 
 @dataclass(frozen=True)
 class Scan:
-    """What a network says of one photograph.
+    """A network's result for one photograph.
 
     Attributes:
         anomaly_map: At the network's input size, or, of a tiled photograph, at its own.
         image_score: In [0, 1].
         size: Height and width of the photograph in pixels.
-        is_tiled: Whether the map was blended from tiles.
     """
 
     anomaly_map: Float32[np.ndarray, "rows columns"]
     image_score: float
     size: tuple[int, int]
-    is_tiled: bool = False
+
+    @property
+    def highest(self) -> float:
+        """The maximum of the map at the photograph's own size."""
+        return float(self.enlarged().max())
 
     def enlarged(self) -> Float32[np.ndarray, "height width"]:
         """Return the map at the photograph's own size."""
@@ -70,7 +76,7 @@ class Scan:
         if area is None:
             return self
         inside = np.where(area, self.enlarged(), np.float32(0))
-        return Scan(inside, float(inside.max()), self.size, self.is_tiled)
+        return Scan(inside, float(inside.max()), self.size)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Scanning:
 
     Attributes:
         accelerator: ``auto`` takes a GPU if there is one; or a device of PyTorch: ``cpu``, ``cuda:1``, ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``auto``; scores are always float32.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; scores are always float32.
         tile: See `Tile`.
         overlap: Smallest share of a tile that the next one shows again.
         batch_size: Views in one forward pass.
@@ -110,18 +116,21 @@ class Scanner:
         network: Any,  # noqa: ANN401 - an AnomalyNetwork that is an nn.Module
         towers: Towers,
         scanning: Scanning,
-        facts: Mapping[str, str],
+        facts: Mapping[str, Any],
         frozen: str = "",
     ) -> None:
         self.towers = towers
         self.frozen = frozen
         self.scanning = scanning
         self._device = choose_device(scanning.accelerator)
-        self._precision = str(choose_precision(scanning.precision, scanning.accelerator)["chosen"])
+        if scanning.precision == "16-mixed" and self._device.type == "cpu":
+            msg = "The precision 16-mixed needs a GPU, got cpu. Use bf16-mixed, or 32-true."
+            raise InspectionError(msg)
         self._network = network.to(self._device).eval()
         self._facts = dict(facts)
         self._bank = ReferenceBank()
         self._references: tuple[str, ...] = ()
+        self._learned = ""
         self._words: dict[tuple[str, tuple[str, ...]], Tensor] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
 
@@ -131,12 +140,12 @@ class Scanner:
         return (self.towers.backbone.image_size, self.towers.backbone.image_size)
 
     def identity(self, category: str) -> dict[str, Any]:
-        """Describe all that decides the scores of a photograph; a calibration holds for no other."""
+        """Return everything that affects a photograph's scores. A calibration is valid for this combination only."""
         tile = self.scanning.tile
         return self._facts | {
             "category": category,
             "image_size": self.input_size[0],
-            "precision": self._precision,
+            "precision": self.scanning.precision,
             "tile": tile,
             "overlap": None if tile is None else self.scanning.overlap,
             "references": list(self._references),
@@ -173,10 +182,9 @@ class Scanner:
         if not hashes:
             msg = "references needs at least one photograph of a good part, got none. Name a folder that holds some."
             raise InspectionError(msg)
-        for view, features in kept.items():
-            if features:
-                self._bank.remember(f"{view}:{category}", (torch.stack(features),))
-        self._references = tuple(sorted(hashes))
+        for view, features in kept.items():  # tiles are compared with whole references if none of them is tiled
+            self._bank.remember(view, (torch.stack(features or kept[WHOLE]),))
+        self._references, self._learned = tuple(sorted(hashes)), category
 
     def score(
         self, pictures: Float[Tensor, "batch 3 height width"], category: str, images: Sequence[str], view: str = WHOLE
@@ -190,8 +198,15 @@ class Scanner:
             Anomaly maps at input size and image scores, on the CPU.
 
         Raises:
+            InspectionError: If the references show another category.
             ScoreError: If a score is NaN or infinite.
         """
+        if self._references and category != self._learned:
+            msg = (
+                f"The references show {self._learned!r}, so {category!r} cannot be scored with them. Load a detector "
+                f"for each category."
+            )
+            raise InspectionError(msg)
         pictures = pictures.to(self._device)
         with self._lock, torch.inference_mode():
             with self._cast():
@@ -202,7 +217,7 @@ class Scanner:
                 with self._cast():
                     features = self._tapped(pictures)
                 with torch.autocast(self._device.type, enabled=False):
-                    (distance,) = self._bank.association((features.float(),), (f"{view}:{category}",) * len(pictures))
+                    (distance,) = self._bank.association((features.float(),), (view,) * len(pictures))
                 grid = distance.unflatten(1, self.towers.backbone.grid_size)
                 maps = (maps + upsample_map(grid, (maps.shape[-2], maps.shape[-1]))) / 2
                 scores = (scores + distance.amax(dim=1)) / 2
@@ -230,8 +245,8 @@ class Scanner:
     ) -> Scan:
         """Add the tiles of a photograph to what it looks like as a whole.
 
-        The map is the mean of both views, and the image score its maximum: a class token that saw one tile says
-        nothing of the photograph.
+        The map is the mean of both views, and the image score its maximum: the class token of a
+        single tile does not describe the photograph.
         """
         size = (photograph.shape[1], photograph.shape[2])
         tiling = self.tiling(size)
@@ -245,7 +260,7 @@ class Scanner:
         joined = blend.blended()
         joined += upsample_map(whole, size).numpy()
         joined /= 2
-        return Scan(joined, float(joined.max()), size, is_tiled=True)
+        return Scan(joined, float(joined.max()), size)
 
     def hinted(
         self,
@@ -283,7 +298,7 @@ class Scanner:
             return self._tapped(pictures.to(self._device)).float()
 
     def _tapped(self, pictures: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch patches dim"]:
-        """Read the patches of the frozen tower at every tap, and of the stem; each of them counts as much."""
+        """Read the patches of the frozen tower at every tap, and of the stem; all weighted equally."""
         backbone = self.towers.backbone
         embedded = backbone.embed(pictures)
         seen = () if embedded.seen is None else (embedded.seen.tokens(),)
@@ -291,8 +306,8 @@ class Scanner:
         return torch.cat([F.normalize(part[:, 1:].float(), dim=-1) for part in parts], dim=-1)
 
     def _cast(self) -> AbstractContextManager[Any]:
-        half = self._precision == HALF
-        return torch.autocast(self._device.type, dtype=torch.bfloat16) if half else nullcontext()
+        dtype = HALVES.get(self.scanning.precision)
+        return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -326,7 +341,25 @@ def build_scanner(
         load_adapters(network, checkpoint, frozen)
     trained = {name: value for name, value in network.named_parameters() if name in network.trainable_parameter_names()}
     weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
-    return Scanner(network, towers, scanning, {"method": method.name, "weights": weights}, frozen)
+    same_weights_other_scores = {
+        "quick_gelu": backbone.quick_gelu != backbone.other_activation,
+        "position_embeddings": backbone.position_embeddings.value,
+        **_flat(asdict(method.network)),
+    }
+    return Scanner(
+        network, towers, scanning, {"method": method.name, "weights": weights} | same_weights_other_scores, frozen
+    )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by dotted keys as plain values, without files, whose content the weights tell."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif not key.endswith("weights"):
+            flat[f"{prefix}{key}"] = value.value if isinstance(value, Enum) else value
+    return flat
 
 
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -154,7 +154,7 @@ def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed:
     for whole in detector.scanner.scan(read(), job.category):
         name, area, small = waiting.popleft()
         scan = whole.within(area)
-        yield Part(name, scan.image_score, float(scan.anomaly_map.max()), small)
+        yield Part(name, scan.image_score, scan.highest, small)
     if copies:
         kind = (
             "photograph is an exact copy and counts" if len(copies) == 1 else "photographs are exact copies and count"

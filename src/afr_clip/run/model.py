@@ -2,12 +2,14 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.data.errors import DataError
@@ -17,7 +19,8 @@ from afr_clip.inspection.detector import Detector, as_rgb, content_hash
 from afr_clip.inspection.scanner import Scanning, build_scanner
 from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
 from afr_clip.processes.place import place
-from afr_clip.processes.together import require_same
+from afr_clip.processes.together import from_first, require_same
+from afr_clip.reports.record.run_folder import RunFolderError
 from afr_clip.run.job import CalibrationJob, Job, PredictionJob
 from afr_clip.run.run import Run
 
@@ -91,7 +94,10 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     here, device = place(), job.trainer.accelerator
     if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{here.local_rank}"
-    scanning = Scanning(device, job.trainer.precision, settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
+    before = (run.earlier or {}).get("precision")
+    precision = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
+    run.note(precision=precision)
+    scanning = Scanning(device, str(precision["chosen"]), settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
     scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)
@@ -110,5 +116,37 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
         thresholds.require(detector.identity(job.category))
         file = calibration / CALIBRATION if calibration.is_dir() else calibration
         run.note_unchanged("calibration", "sha256", {"sha256": content_hash(file)})
-    run.note(detector=detector.identity(job.category))
+    _note_detector(run, detector.identity(job.category))
+    masks = [path for path in (settings.roi, settings.ignore) if path is not None]
+    if masks:
+        run.note_unchanged("masks", "sha256", {"sha256": " ".join(map(_tree_hash, masks))})
     return detector
+
+
+def _note_detector(run: Run, identity: dict[str, Any]) -> None:
+    """Note what decides the scores; a resumed run keeps all of it.
+
+    Raises:
+        RunFolderError: If it does not.
+    """
+    before = (run.earlier or {}).get("detector") or identity
+    for key in dict.fromkeys((*before, *identity)):
+        if before.get(key) != identity.get(key):
+            msg = (
+                f"A resumed run must keep its detector, but {key} was {before.get(key)} and is {identity.get(key)}. "
+                f"Restore what was changed, or choose another run_dir."
+            )
+            raise RunFolderError(msg)
+    run.note(detector=identity)
+
+
+def _tree_hash(path: str) -> str:
+    """Return the SHA-256 of a file, or of all files in a folder with their names."""
+    root = Path(path)
+    if not root.is_dir():
+        return content_hash(root)
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    total = hashlib.sha256()
+    for file in files:
+        total.update(os.fsencode(file.relative_to(root)) + content_hash(file).encode())
+    return total.hexdigest()

@@ -1,6 +1,6 @@
 """Score plain photographs with a trained checkpoint, find regions, and decide where there is a calibration.
 
-A photograph is done when its map, its overlay and its line in the record, which are written in this order, are on disk.
+A photograph is done once its map, overlay and record line are on disk; they are written in that order.
 """
 
 import csv
@@ -74,7 +74,7 @@ class IncompletePredictionError(ValueError):
 
 
 class AnomalousError(ValueError):
-    """Photographs are anomalous, and the command was asked to say so with its exit code."""
+    """Some photographs are anomalous and ``fail_on`` is set."""
 
     exit_code = EXIT_ANOMALOUS
 
@@ -154,9 +154,10 @@ def _complete(
     write_scores(run.folder, rows, with_verdict=calibration is not None)
     above = f"{shown(plan.photographs.root)}/"
     reasons = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(failed.items())}
-    write_csv(run.folder / SKIPPED, SKIPPED_HEADER, reasons.items())
-    if not reasons:
-        (run.folder / SKIPPED).unlink()
+    if reasons:
+        write_csv(run.folder / SKIPPED, SKIPPED_HEADER, reasons.items())
+    else:
+        (run.folder / SKIPPED).unlink(missing_ok=True)
     places = dict(zip(plan.images, plan.places, strict=True))
     if job.formats:
         facts = run.manifest["detector"]
@@ -167,19 +168,22 @@ def _complete(
     overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
     page = write_inspection_page(run.folder, found, calibration, overlays)
     run.finish()
-    _print_highest(found)
+    if len(found):
+        _print_highest(found)
     finish_run(run.folder, page)
     sentences = [*_describe(reasons, len(plan.images)), *faults]
     if sentences:
         again = f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
-        msg = f"{' '.join(sentences)} {again}"
-        raise IncompletePredictionError(msg)
+        sentences.append(again)
     bad = {Decision.anomalous, Decision.undecided} if job.fail_on == "undecided" else {Decision.anomalous}
-    flagged = [inspected.image for inspected in found if inspected.decision in bad]
+    flagged = sorted((-one.image_score, one.image) for one in found if one.decision in bad)
     if job.fail_on is not None and flagged:
         kinds = "anomalous or undecided" if job.fail_on == "undecided" else "anomalous"
-        msg = f"{len(flagged)} of {counted(len(found), 'photograph')} found {kinds}: {first_few(flagged, NUM_NAMED)}."
-        raise AnomalousError(msg)
+        worst = first_few([image for _, image in flagged], NUM_NAMED)
+        head = f"{len(flagged)} of {counted(len(found), 'photograph')} found {kinds}: {worst}. {SCORES} lists all."
+        raise AnomalousError(" ".join([head, *sentences]))
+    if sentences:
+        raise IncompletePredictionError(" ".join(sentences))
 
 
 def _row(plan: "Plan", inspected: Inspected) -> ImageRow:
@@ -247,7 +251,11 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
             f"what is missing, or choose another run_dir."
         )
         raise RunFolderError(msg)
-    write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), hashes[name]) for name in ordered))
+    # A photograph that cannot be read just now keeps the hash of what was scored.
+    known = {name: hashes[name] or before.get(name, (Path(), ""))[1] for name in ordered}
+    write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), known[name]) for name in ordered))
+    if kept:  # in one file, whatever the number of processes was and will be
+        Inspections(run.folder, sorted(kept)).write(run.folder)
     samples = tuple(photographs.samples[names[name]] for name in ordered)
     done = frozenset(i for i, name in enumerate(ordered) if name in kept)
     if done:
@@ -337,15 +345,21 @@ class PhotographWriter:
         self._before, self._pending = self._pending, []
 
     def close(self) -> None:
-        """Wait for what is still being written, and record it."""
-        try:
-            self._record_all(self._before)
-            self._record_all(self._pending)
-        finally:
-            self._pool.shutdown()
-            self._record.close()
-            if self._scores is not None:
-                self._scores.close()
+        """Wait for what is still being written, and record all that could be."""
+        failures: list[Exception] = []
+        waiting = [*self._before, *self._pending]
+        while waiting:
+            try:
+                self._record_all(waiting)
+            except Exception as error:
+                failures.append(error)
+                waiting.pop(0)
+        self._pool.shutdown()
+        self._record.close()
+        if self._scores is not None:
+            self._scores.close()
+        if failures:
+            raise failures[0]
 
     def _record_all(self, written: list[Future[Inspected | None]]) -> None:
         """Record photographs and take them off the list, so that none is recorded twice if a later one fails."""
@@ -364,7 +378,9 @@ class PhotographWriter:
             pixels = decode_image(path, max_pixels=self._job.data.max_pixels)
             scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category)
             area = self._detector.area(path, scan.size, root)
-        except (DataError, MemoryError) as error:  # it was whole when it was scored, or has no mask
+        except (DataError, MemoryError, RuntimeError) as error:  # it was whole when it was scored, or has no mask
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):  # PyTorch's word for no memory
+                raise
             self.failed[name] = str(error) or type(error).__name__
             return None
         scan, inspected = self._detector.judge(name, scan, self._job.category, area, pixels)

@@ -119,6 +119,27 @@ def test_regions_too_small_to_matter_do_not_decide(detector):
     assert (small.is_anomalous, small.regions) == (False, ())
 
 
+def test_a_higher_peak_is_never_a_milder_decision(detector):
+    scores = np.linspace(0.1, 0.5, 40)
+    rule = Rule(DecideBy.region, 0.9, None, best_f1=False)
+    made = calibrate(scores, scores, 0.05, detector().identity("nut"), rule=rule)
+    assert made.region.undecided_from < made.map_high
+    one = detector(made, mm_per_pixel=0.5, min_area_mm2=90.0)
+    decisions = [one.inspect(spotted(value)).decision for value in range(0, 256, 5)]
+    order = [Decision.normal, Decision.undecided, Decision.anomalous]
+    assert decisions == sorted(decisions, key=order.index)
+    large = detector(made, mm_per_pixel=0.5, min_area_mm2=10.0)
+    kinds = [large.inspect(spotted(value)).decision for value in range(0, 256, 5)]
+    assert (kinds == sorted(kinds, key=order.index), kinds[-1]) == (True, Decision.anomalous)
+
+
+def test_the_threshold_shown_is_that_of_the_score_that_decides(detector):
+    scores = np.linspace(0.1, 0.5, 40)
+    rule = Rule(DecideBy.region, None, None, best_f1=False)
+    made = calibrate(scores / 2, scores, 0.05, detector().identity("nut"), rule=rule)
+    assert detector(made).inspect(spotted()).inspected.threshold == made.region.threshold
+
+
 def test_a_calibration_of_another_category_or_mask_is_refused(detector, tmp_path):
     made = calibrated(detector().identity("nut"))
     with pytest.raises(CalibrationError, match='category was "nut" and is "bolt"'):

@@ -38,7 +38,7 @@ def test_tiles_find_what_is_lost_when_the_whole_is_made_small(scanner):
     pixels = dark(900, 600)
     pixels[:, 500:512, 300:312] = 255
     (whole,), (tiled,) = (list(scanner(tile).scan([("a.png", pixels)], "nut")) for tile in (None, "auto"))
-    assert (whole.is_tiled, tiled.is_tiled) == (False, True)
+    assert whole.anomaly_map.shape == (64, 64)
     assert tiled.anomaly_map.shape == (900, 600)
     assert float(whole.anomaly_map.max()) < 0.6 < float(tiled.anomaly_map.max())
     assert tiled.image_score == float(tiled.anomaly_map.max())
@@ -78,8 +78,20 @@ def test_references_must_be_there_for_the_category(scanner):
     with pytest.raises(InspectionError, match="at least one photograph of a good part, got none"):
         few_shot.learn([], "nut")
     few_shot.learn([photographs(1)[0][1]], "nut")
-    with pytest.raises(ValueError, match="must have reference images"):
+    with pytest.raises(InspectionError, match="The references show 'nut', so 'bolt' cannot be scored"):
         next(few_shot.scan(photographs(1), "bolt"))
+
+
+def test_tiles_are_compared_with_small_references_too(scanner):
+    few_shot = scanner("auto")
+    few_shot.learn([photographs(1)[0][1]], "nut")
+    (scan,) = few_shot.scan([("large.png", dark(300, 300))], "nut")
+    assert scan.anomaly_map.shape == (300, 300)
+
+
+def test_half_precision_of_gpus_is_refused_on_a_cpu(scanner):
+    with pytest.raises(InspectionError, match="16-mixed needs a GPU"):
+        scanner(precision="16-mixed")
 
 
 def test_threads_get_the_scores_of_one(scanner):

@@ -15,6 +15,7 @@ from afr_clip.files import write_encoded
 from afr_clip.inspection.calibration import Calibration
 from afr_clip.inspection.colours import draw_outlines, laid_over, palette
 from afr_clip.inspection.record import Inspected
+from afr_clip.settings import DecideBy
 
 LARGEST_SIDE = 640
 """Photographs are drawn no larger than this many pixels a side."""
@@ -24,6 +25,8 @@ QUALITY = 92
 
 LINE, MARGIN, BAR = 18, 8, 10
 """Height of a line of text, space around things, and height of the colour scale, in pixels."""
+
+MAP_THRESHOLD = "map threshold"
 
 NARROWEST = 160
 """A photograph narrower than this leaves no room for words; its column is this wide."""
@@ -54,14 +57,16 @@ def draw_overlay(
     score = f"image score {inspected.image_score:.3f}"
     if calibration is not None and inspected.decision is not None:
         values = calibration.calibrated_map(values).astype(np.float32)
-        score = f"{inspected.decision.value}, {score}, threshold {calibration.image.threshold:.3f}"
+        if calibration.decide_by is DecideBy.region:
+            score = f"map maximum {anomaly_map.max():.3f}"
+        score = f"{inspected.decision.value}, {score}, threshold {inspected.threshold:.3f}"
     column = max(image.width, NARROWEST)
     page = Image.new("RGB", (2 * column + 3 * MARGIN, image.height + 2 * LINE + BAR + 4 * MARGIN), "white")
     page.paste(image, (MARGIN, LINE + MARGIN))
     over = Image.fromarray(laid_over(np.asarray(image), values))
     draw_outlines(over, inspected.regions, image.width / inspected.width)
     page.paste(over, (column + 2 * MARGIN, LINE + MARGIN))
-    _write_words(page, title, score, column, "anomaly score" if calibration is None else "threshold")
+    _write_words(page, title, score, column, "anomaly score" if calibration is None else MAP_THRESHOLD)
     write_encoded(path, partial(page.save, format="JPEG", quality=QUALITY, subsampling=0))
 
 
@@ -73,7 +78,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int, middle:
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
     scale = Image.fromarray(np.repeat(palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
-    if middle == "threshold":
+    if middle == MAP_THRESHOLD:
         mark = left + column // 2
         draw.line([(mark, top - 3), (mark, top + BAR + 2)], fill="black", width=2)
     for share, words, anchor in ((0.0, "0", "la"), (0.5, middle, "ma"), (1.0, "1", "ra")):

@@ -47,7 +47,8 @@ def test_the_colour_of_a_probability_does_not_depend_on_the_photograph():
 def test_the_middle_of_the_scale_is_the_threshold_with_a_calibration(tmp_path, is_calibrated):
     scores = np.linspace(0.1, 0.3, 40)
     calibration = calibrate(scores, scores, 0.05, {"category": "nut"}) if is_calibrated else None
-    found = Inspected("photo", 400, 200, "nut", 0.5, None, Decision.anomalous if is_calibrated else None, None, ())
+    decided = (0.3, Decision.anomalous, 0.6) if is_calibrated else (None, None, None)
+    found = Inspected("photo", 400, 200, "nut", 0.5, *decided, ())
     at_threshold = np.full((4, 4), calibration.map_high if calibration else 0.5, dtype=np.float32)
     draw_overlay(
         tmp_path / "a.jpg", "", torch.zeros((3, 200, 400), dtype=torch.uint8), at_threshold, found, calibration

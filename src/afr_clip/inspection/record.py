@@ -1,5 +1,6 @@
 """What is known of one photograph once it is inspected; every writer of a format takes a stream of these."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,17 @@ class Inspected:
     decision: Decision | None
     calibrated: float | None
     regions: tuple[Region, ...]
+
+    @property
+    def area_px(self) -> int:
+        """Of all regions together."""
+        return sum(region.area_px for region in self.regions)
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Of all regions together; ``None`` if the size of a pixel is unknown, or there is no region."""
+        areas = [region.area_mm2 for region in self.regions if region.area_mm2 is not None]
+        return math.fsum(areas) if areas else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

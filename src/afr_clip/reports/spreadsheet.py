@@ -1,6 +1,5 @@
 """Results as an Excel file, for people."""
 
-import math
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -65,10 +64,9 @@ def write_spreadsheet(path: Path, inspected: Iterable[Inspected]) -> None:
 
 
 def _cells(one: Inspected) -> list[str | float | int | None]:
-    areas = [region.area_mm2 for region in one.regions if region.area_mm2 is not None]
     return [
         *(one.image, shown(one.category), None if one.decision is None else one.decision.value),
         *(one.image_score, one.threshold, one.calibrated),
-        *(len(one.regions), sum(region.area_px for region in one.regions), math.fsum(areas) if areas else None),
+        *(len(one.regions), one.area_px, one.area_mm2),
         one.regions[0].peak if one.regions else None,
     ]

@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,15 +52,21 @@ def test_a_missing_package_is_named_before_anything_is_scored(monkeypatch):
 
 
 def test_scores_tell_the_verdict_where_there_is_a_calibration(tmp_path):
-    rows = [ImageRow("x", "nut", one.image, None, one.image_score, Verdict.of(one)) for one in INSPECTED[:2]]
+    undecided = replace(INSPECTED[1], decision=Decision.undecided)
+    found = [*INSPECTED[:2], undecided]
+    rows = [ImageRow("x", "nut", one.image, None, one.image_score, Verdict.of(one)) for one in found]
     growing = GrowingScores(tmp_path, rows[:1], with_verdict=True)
     growing.append(rows[1:])
     growing.close()
-    header, first, second = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    header, first, second, third = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert header == "dataset,category,image,is_anomalous,image_score,decision,threshold,num_regions,area_px,area_mm2"
-    assert first.endswith(",0.75,anomalous,0.5,2,3,0.75")
-    assert second.endswith(",0.25,normal,0.5,0,0,")
-    assert read_scores(tmp_path) == rows
+    assert first.endswith(",nut,'=cmd|' /C calc'!A0.png,1,0.75,anomalous,0.5,2,3,0.75")
+    assert second.endswith(",0,0.25,normal,0.5,0,0,")
+    assert third.endswith(",,0.25,undecided,0.5,0,0,")
+    flags = (True, False, None)
+    assert read_scores(tmp_path) == [
+        replace(row, is_anomalous=flag, verdict=None) for row, flag in zip(rows, flags, strict=True)
+    ]
 
 
 def test_scores_without_a_calibration_are_as_they_were(tmp_path):

@@ -74,12 +74,8 @@ class Verdict:
         """Sum up a photograph; ``None`` without calibration."""
         if inspected.decision is None or inspected.threshold is None:
             return None
-        regions = inspected.regions
-        area_mm2 = [region.area_mm2 for region in regions if region.area_mm2 is not None]
-        area_px = sum(region.area_px for region in regions)
-        return cls(
-            inspected.decision, inspected.threshold, len(regions), area_px, math.fsum(area_mm2) if area_mm2 else None
-        )
+        sizes = len(inspected.regions), inspected.area_px, inspected.area_mm2
+        return cls(inspected.decision, inspected.threshold, *sizes)
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ class ImageRow:
     Attributes:
         image: Its path below the root of its dataset, in natural order, as `shown` gives it. Version 0.1 wrote whole
             paths.
-        is_anomalous: ``None`` if the truth is unknown.
+        is_anomalous: The truth; ``None`` if it is unknown. The file then has what the verdict decides, if there is one.
         image_score: From 0 to 1; not a calibrated probability.
-        verdict: In all rows of a file or in none.
+        verdict: In all rows of a file or in none; not read back.
     """
 
     dataset: str
@@ -309,16 +305,22 @@ class GrowingScores:
 
 
 def _cells(row: ImageRow) -> list[object]:
-    truth = "" if row.is_anomalous is None else int(row.is_anomalous)
-    cells: list[object] = [row.dataset, row.category, row.image, truth, repr(row.image_score)]
-    if (found := row.verdict) is not None:
+    is_anomalous, found = row.is_anomalous, row.verdict
+    if is_anomalous is None and found is not None and found.decision is not Decision.undecided:
+        is_anomalous = found.decision is Decision.anomalous
+    flag = "" if is_anomalous is None else int(is_anomalous)
+    cells: list[object] = [row.dataset, row.category, row.image, flag, repr(row.image_score)]
+    if found is not None:
         area_mm2 = "" if found.area_mm2 is None else repr(found.area_mm2)
         cells += [found.decision.value, repr(found.threshold), found.num_regions, found.area_px, area_mm2]
     return cells
 
 
 def read_scores(folder: Path) -> list[ImageRow]:
-    """Read ``scores.csv``, digit for digit; empty if there is no file. Half a row at its end is left out."""
+    """Read ``scores.csv``, digit for digit, but no verdicts; empty if there is no file.
+
+    Half a row at its end is left out.
+    """
     path = folder / SCORES
     if not path.exists():
         return []
@@ -329,16 +331,9 @@ def read_scores(folder: Path) -> list[ImageRow]:
             *(from_cell(dataset), from_cell(category), from_cell(image)),
             bool(int(truth)) if truth else None,
             float(score),
-            _read_verdict(*verdict) if verdict else None,
         )
-        for dataset, category, image, truth, score, *verdict in table
+        for dataset, category, image, truth, score, *_ in table
     ]
-
-
-def _read_verdict(decision: str, threshold: str, num_regions: str, area_px: str, area_mm2: str) -> Verdict:
-    return Verdict(
-        Decision(decision), float(threshold), int(num_regions), int(area_px), float(area_mm2) if area_mm2 else None
-    )
 
 
 def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, ScoredDataset] | None:

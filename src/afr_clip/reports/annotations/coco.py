@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from afr_clip.inspection.record import Inspected
@@ -56,11 +57,8 @@ def write_coco(folder: Path, photographs: Photographs) -> Iterator[Callable[[Ins
 
 def _segmentation(region: Region, width: int, height: int) -> object:
     x, y, box_width, box_height = region.box
-    doubled_areas = (
-        sum(ax * by - bx * ay for (ax, ay), (bx, by) in itertools.pairwise([*ring, ring[0]]))
-        for ring in region.polygons
-    )
-    if min(doubled_areas) > 0:
+    # The area of a hole is negative.
+    if min(cv2.contourArea(np.array(ring, dtype=np.float32), oriented=True) for ring in region.polygons) > 0:
         return [[number for corner in ring for number in corner] for ring in region.polygons]
     # Run lengths go down the columns of the whole image.
     runs = run_lengths(np.pad(region.mask, ((y, height - y - box_height), (0, 0))))

@@ -42,10 +42,11 @@ def write_label_studio(folder: Path, photographs: Photographs) -> Iterator[Calla
                         "value": {"points": points, "closed": True, "polygonlabels": [label_of(region)]},
                     }
                 )
-            score = one.image_score if one.calibrated is None else one.calibrated
+            # Not the calibrated score, which rounds to 1 for all that are far above the threshold.
+            prediction = {"model_version": photographs.model_version, "score": one.image_score, "result": results}
             task = {
                 "data": {"image": f"/data/local-files/?d={quote(f'{above}/{one.image}')}"},
-                "predictions": [{"model_version": photographs.model_version, "score": score, "result": results}],
+                "predictions": [prediction],
             }
             file.write(f"{separator}\n{as_json(task)}")
             separator = ","

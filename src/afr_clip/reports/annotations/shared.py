@@ -18,7 +18,7 @@ ANOMALY = "anomaly"
 """The label of regions without a hint."""
 
 FEW_CORNERS = 24
-"""A person can correct an outline of so many corners."""
+"""Up to this many corners, an outline is easy to edit by hand."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def one_ring(polygons: tuple[Polygon, ...]) -> list[list[float]]:
 def drawn_outline(region: Region) -> list[list[float]]:
     """Return a region as one ring with few corners, about a pixel off at most, that a person can correct.
 
-    Rings stay as they are that have few corners already, or whose area smoothing would change by more than 5 %.
+    Rings that already have few corners, or whose area would change by more than 5 %, are kept.
     """
     return one_ring(tuple(map(_smoothed, region.polygons)))
 

@@ -213,7 +213,7 @@ def test_label_studio_in_its_own_words(written, inspected):
     for task, one in zip(tasks, inspected, strict=True):
         assert unquote(task["data"]["image"]) == f"/data/local-files/?d=photographs/{one.image}"
         (prediction,) = task["predictions"]
-        assert (prediction["model_version"], prediction["score"]) == ("afr-clip pocket", 0.7)
+        assert (prediction["model_version"], prediction["score"]) == ("afr-clip pocket", one.image_score)
         found = []
         for result in prediction["result"]:
             assert (result["original_width"], result["original_height"]) == (WIDTH, HEIGHT)
@@ -297,6 +297,17 @@ def test_yolo_in_its_own_words(written, inspected):
         if shown(name) == name:
             assert image.resolve() == written.parent / "photographs" / name
     assert len(list((written / "yolo" / "labels").rglob("*.txt"))) == len(NAMES)
+
+
+def test_yolo_without_links_says_so_once(written, inspected, tmp_path, monkeypatch, caplog):
+    def refused(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    write(tmp_path, inspected, written.parent / "photographs")
+    assert len(list((tmp_path / "yolo" / "labels").rglob("*.txt"))) == len(NAMES)
+    (warning,) = caplog.messages
+    assert "cannot hold links to the photographs: Operation not permitted." in warning
 
 
 @pytest.mark.filterwarnings("ignore")

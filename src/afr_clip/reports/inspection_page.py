@@ -4,14 +4,17 @@ The thumbnails are files next to the page. Inside it, thousands of them would al
 as files, the browser loads only those that come into view.
 """
 
+import csv
 import hashlib
 import heapq
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -20,18 +23,26 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from afr_clip.files import counted, in_one_line, write_encoded
+from afr_clip.files import counted, from_cell, in_one_line, write_encoded
 from afr_clip.inspection.calibration import Calibration, Decision
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Region
 from afr_clip.reports.decisions import Chart
 from afr_clip.reports.layout.html import render
-from afr_clip.reports.record.run_folder import write_text
+from afr_clip.reports.record.inspections import REGIONS
+from afr_clip.reports.record.results import SCORES
+from afr_clip.reports.record.run_folder import MANIFEST, write_text
 from afr_clip.settings import DecideBy
 
 PAGE = "inspection.html"
 
 THUMBNAILS = "thumbnails"
+
+SKIPPED = "skipped.csv"
+"""Photographs that could not be scored, and why."""
+
+MOST_SKIPPED = 100
+"""Of these, so many are named on the page."""
 
 LARGEST_SIDE = 400
 """Of a thumbnail, in pixels."""
@@ -90,10 +101,10 @@ def write_inspection_page(
     calibration: Calibration | None = None,
     larger: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write ``inspection.html``; no file but those below the folder is shown.
+    """Write ``inspection.html``. It shows only files inside the folder.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, in which the manifest and the list of skipped photographs lie.
         calibration: What decided.
         larger: The picture that a click shows, below the folder, by the name of the photograph.
     """
@@ -111,13 +122,25 @@ def write_inspection_page(
     is_by_region = calibration is not None and calibration.decide_by is DecideBy.region
     threshold = thresholds.pop() if len(thresholds) == 1 and not is_by_region else None
     numbers = Counter(decision for _, decision in scores)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if (folder / MANIFEST).exists() else {}
+    detector = manifest.get("detector", {})
     categories = sorted({card.category for card in worst})
+    named = categories or ([in_one_line(detector["category"])] if detector else [])
+    skipped = _skipped(folder)
+    has_band = calibration is not None and calibration.undecided is not None
+    counts = {one.value: numbers[one.value] for one in WORST_FIRST if one is not None}
     page = render(
         "inspection.html",
-        title=f"Inspection: {', '.join(categories)}" if 0 < len(categories) <= 3 else "Inspection",
+        title=f"Inspection: {', '.join(named)}" if 0 < len(named) <= 3 else "Inspection",
         number=counted(len(scores), "photograph"),
-        counts=[(one.value, numbers[one.value]) for one in WORST_FIRST if one is not None and numbers[one.value]],
-        guarantee=None if calibration is None else calibration.guarantee(),
+        counts=[(one, num) for one, num in counts.items() if num or (has_band and one == "undecided")],
+        skipped=skipped[:MOST_SKIPPED],
+        num_skipped=len(skipped),
+        guarantee=None if calibration is None else _guarantee(calibration),
+        has_outlines=calibration is not None or manifest.get("config", {}).get("region_threshold") is not None,
+        opens_larger=any(card.larger for card in worst),
+        made=_how_it_was_made(detector, calibration),
+        files=[name for name in (SCORES, REGIONS, SKIPPED) if (folder / name).is_file()],
         left_out=len(scores) - len(worst),
         charts=[_histogram(scores, threshold)] if scores else [],
         threshold=threshold,
@@ -128,16 +151,47 @@ def write_inspection_page(
     return folder / PAGE
 
 
+def _skipped(folder: Path) -> list[str]:
+    """Return why photographs could not be scored, in sentences that name them."""
+    if not (folder / SKIPPED).exists():
+        return []
+    with (folder / SKIPPED).open(newline="", encoding="utf-8") as file:
+        _, *table = csv.reader(file)
+    both = ((in_one_line(from_cell(image)), in_one_line(from_cell(reason))) for image, reason in table)
+    return [reason if image in reason else f"{image}: {reason}" for image, reason in both]
+
+
+def _guarantee(calibration: Calibration) -> str:
+    kind, num = (
+        ("bad", calibration.num_bad) if calibration.threshold_from == "escape" else ("good", calibration.num_good)
+    )
+    return calibration.guarantee().replace(f"as these {num}.", f"as the {num} {kind} parts of the calibration.")
+
+
+def _how_it_was_made(detector: Mapping[str, Any], calibration: Calibration | None) -> str:
+    """Describe detector and calibration, as the manifest has the former, in a few words."""
+    parts = []
+    if detector:
+        size, tile, references = detector["image_size"], detector["tile"], detector["references"]
+        parts += [detector["method"], f"weights {detector['weights'][:12]}", f"input {size} x {size} px"]
+        parts += [] if tile is None else [f"tile={tile}"]
+        parts += [f"few-shot with {counted(len(references), 'reference')}"] if references else []
+        parts += [f"{name}= limits what is looked at" for name in ("roi", "ignore") if detector[name] is not None]
+    if calibration is not None:
+        budgets = {"false_alarms": calibration.false_alarms, "escape": calibration.escape, "best_f1": None}
+        budget = budgets[calibration.threshold_from]
+        rule = calibration.threshold_from if budget is None else f"{calibration.threshold_from}={budget:g}"
+        parts.append(f"calibrated with {rule}")
+    return in_one_line("; ".join(parts))
+
+
 def _worst_first(card: Card) -> tuple[int, float, str]:
     place = [None if one is None else one.value for one in WORST_FIRST].index(card.decision or None)
     return place, -card.image_score, card.image
 
 
 def _card(folder: Path, one: Inspected, larger: Path | None) -> Card:
-    area = sum(region.area_px for region in one.regions)
-    sizes_mm2 = [region.area_mm2 for region in one.regions if region.area_mm2 is not None]
-    is_measured = len(sizes_mm2) == len(one.regions)
-    size = f"{sum(sizes_mm2):.3g} mm²" if is_measured else f"{area:,} px"
+    size = f"{one.area_px:,} px" if one.area_mm2 is None else f"{one.area_mm2:.3g} mm²"
     return Card(
         in_one_line(one.image),
         in_one_line(one.category),
@@ -148,7 +202,7 @@ def _card(folder: Path, one: Inspected, larger: Path | None) -> Card:
         one.calibrated,
         _path(one.regions, max(one.width, one.height) / LARGEST_SIDE),
         f"{counted(len(one.regions), 'region')}, {size}" if one.regions else "",
-        area,
+        one.area_px,
         ", ".join(dict.fromkeys(in_one_line(region.hint.word) for region in one.regions if region.hint)),
         _address(folder, _thumbnail(one.image)),
         None if larger is None else _address(folder, larger),

@@ -11,8 +11,10 @@ from PIL import Image
 from afr_clip.inspection.calibration import Decision, calibrate
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions
+from afr_clip.inspection.settings import Rule
 from afr_clip.reports import inspection_page
 from afr_clip.reports.inspection_page import LARGEST_SIDE, NUM_BINS, write_inspection_page, write_thumbnail
+from afr_clip.reports.record.run_folder import write_csv, write_json
 from helpers.html import Tree
 
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"{{ 7*7 }} & [<svg onload=alert(1)>.png"
@@ -163,6 +165,7 @@ def test_the_histogram_counts_every_photograph_and_marks_the_threshold(tmp_path)
     ]
     assert [float(str(a["x1"])) for a in Tree(text).attributes("line")] == [50.0]
     assert calibration.guarantee().split(",")[0] in unescape(text)
+    assert "as the 99 good parts of the calibration." in unescape(text)
 
 
 def test_two_thousand_photographs_make_a_small_page(tmp_path):
@@ -178,7 +181,68 @@ def test_of_very_many_the_worst_are_shown_and_the_others_counted(tmp_path, monke
     text = written(tmp_path, [inspected(str(i), i / 8) for i in range(8)])
     assert [card["data-name"] for card in cards(text)] == ["7", "6", "5"]
     assert "8 photographs" in text
-    assert "The 5 photographs that look best are not on this page" in text
+    assert "The 5 lowest-ranked photographs are not shown" in text
+
+
+def test_photographs_that_could_not_be_scored_are_named_with_reasons(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection_page, "MOST_SKIPPED", 3)
+    reasons = [
+        ("a.png", "a.png is no image."),
+        ("=1+1.png", "MemoryError"),
+        (HOSTILE, "gone"),
+        ("d.png", "d.png is gone"),
+    ]
+    write_csv(tmp_path / "skipped.csv", ("image", "reason"), reasons)
+    text = written(tmp_path, [])
+    assert "4 could not be scored:" in unescape(text)
+    named = [unescape(one) for one in re.findall("<li>(.*?)</li>", text)]
+    assert named[:3] == ["a.png is no image.", "=1+1.png: MemoryError", f"{HOSTILE}: gone"]
+    assert "skipped.csv names the other 1." in text
+    assert "0 photographs" in text
+    assert "skipped.csv" not in written(tmp_path / "other", [inspected("a")])
+
+
+def test_the_page_tells_how_it_was_made(tmp_path):
+    detector = {"method": "afr_clip", "weights": "0123456789abcdef", "category": "steel nut", "image_size": 160}
+    detector |= {"tile": 320, "references": ["x", "y"], "roi": "a folder", "ignore": None}
+    write_json(tmp_path / "manifest.json", {"detector": detector, "config": {}})
+    (tmp_path / "scores.csv").touch()
+    text = written(tmp_path, [], calibrate([0.1] * 99, [0.1] * 99, 0.01, {}))
+    assert "<h1>Inspection: steel nut</h1>" in text
+    assert (
+        "Made with afr_clip; weights 0123456789ab; input 160 x 160 px; tile=320; few-shot with 2 references; "
+        "roi= limits what is looked at; calibrated with false_alarms=0.01."
+    ) in unescape(text)
+    assert [a["href"] for a in Tree(text).attributes("a")] == ["scores.csv"]
+
+
+def test_without_outlines_the_page_says_how_to_get_them_and_what_a_click_does(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    text = written(tmp_path, [inspected("a")], None, {"a": Path("a.jpg")})
+    assert "Outlines need a calibration or region_threshold=VALUE. A click on a photograph opens its heat map." in text
+    write_json(tmp_path / "manifest.json", {"config": {"region_threshold": 0.5}})
+    text = written(tmp_path, [inspected("a")], None, {"a": Path("a.jpg")})
+    assert "Outlines need" not in text
+    assert "A click on a photograph opens its heat map." in text
+
+
+@pytest.mark.parametrize(("undecided", "counted"), [(0.95, ["anomalous", "undecided"]), (None, ["anomalous"])])
+def test_nobody_undecided_is_news_only_if_there_is_a_band(tmp_path, undecided, counted):
+    scores = np.linspace(0, 0.5, 999)
+    calibration = calibrate(scores, scores, 0.01, {}, rule=Rule(undecided=undecided))
+    text = written(tmp_path, [inspected("a", 0.9, Decision.anomalous)], calibration)
+    assert re.findall(r'<strong class="\w+">\d+</strong> (\w+)</span>', text) == counted
+
+
+def test_a_calibrated_score_that_rounds_to_one_comes_after_the_image_score(tmp_path):
+    high, low = (
+        Inspected(name, 6, 4, "nut", 0.7, 0.5, Decision.anomalous, c, ()) for name, c in (("h", 1.0), ("l", 0.999))
+    )
+    text = written(tmp_path, [high, low])
+    assert re.findall(r"image score .*?</p>", text) == [
+        "image score 0.7000, calibrated &gt; 0.999</p>",
+        "image score 0.7000, calibrated 0.999</p>",
+    ]
 
 
 def test_no_photograph_and_equal_scores_make_a_page_too(tmp_path):

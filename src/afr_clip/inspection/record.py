@@ -17,7 +17,7 @@ class Inspected:
         image: Its path below the folder of photographs, as `shown` gives it.
         width: In pixels, as a viewer shows the photograph: the EXIF orientation is applied.
         image_score: From 0 to 1; not a calibrated probability.
-        threshold: Above which image score a photograph is anomalous; ``None`` without calibration, as the next two.
+        threshold: Above it, the score that decides is anomalous; ``None`` without calibration, as the next two.
         calibrated: The score that decides, on a scale where its threshold lies at 0.5.
         regions: The highest peak first.
     """

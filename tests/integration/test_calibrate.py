@@ -65,11 +65,40 @@ def test_what_is_no_new_part_is_left_out_and_named(run: Callable[..., int], good
     assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.05", f"run_dir={tmp_path / 'run'}") == 3
     said = capsys.readouterr().err
     assert "1 photograph is an exact copy and counts once: copy.png" in said
-    assert "1 of 22 good photographs look like another one: again.png (1.png)" in said
+    assert "1 of 22 good photographs looks like another one: again.png (1.png)" in said
     assert "1 photograph could not be used: broken.png" in said
     assert read_calibration(tmp_path / "run").num_good == 22
     (row,) = rows_of(tmp_path / "run" / "skipped.csv")
     assert row["image"] == "broken.png"
+
+
+def test_what_leaves_too_few_parts_is_named_and_recorded(run: Callable[..., int], tmp_path, capsys):
+    good, bad = write_parts(tmp_path / "good", 3, seed=0), write_parts(tmp_path / "bad", 3, seed=1, spots=3)
+    for folder in (good, bad):
+        (folder / "1.png").write_bytes(folder.name.encode())
+    assert run("calibrate", f"good={good}", f"bad={bad}", *OPTIONS, "false_alarms=0.25", f"run_dir={tmp_path}/run") == 1
+    said = capsys.readouterr().err
+    assert "at least 3 good parts, got 2. Add 1 more, or write false_alarms=0.3334. 2 photographs could not be" in said
+    rows = rows_of(tmp_path / "run" / "skipped.csv")
+    assert [(row["image"], row["kind"]) for row in rows] == [("1.png", "good"), ("1.png", "bad")]
+    assert not (tmp_path / "run" / "calibration.json").exists()
+
+
+def test_a_photograph_too_thin_to_tile_is_left_out(run: Callable[..., int], good, tmp_path):
+    Image.fromarray(np.zeros((1, 10_001), np.uint8)).save(good / "thin.png")
+    assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.05", "tile=auto", f"run_dir={tmp_path}/run") == 3
+    (row,) = rows_of(tmp_path / "run" / "skipped.csv")
+    assert (row["image"], "10,001 tiles of 1 pixels" in row["reason"]) == ("thin.png", True)
+
+
+def test_references_among_the_good_parts_are_named(run: Callable[..., int], good, tmp_path, capsys):
+    references = tmp_path / "references"
+    references.mkdir()
+    for name, said in {"0.png": "0.png is in both", "1.png": "0.png, 1.png are in both"}.items():
+        (references / name).write_bytes((good / name).read_bytes())
+        assert run("calibrate", f"good={good}", *OPTIONS, "false_alarms=0.1", f"references={references}",
+                   f"run_dir={tmp_path}/run") == 1  # fmt: skip
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_what_is_missing_or_out_of_range_is_a_sentence(tmp_path):
         afr_clip.load(tmp_path / "nothing")
     with pytest.raises(ValueError, match="overlap must be from 0 to below 1, got 2"):
         afr_clip.load("pocket", overlap=2.0)
+    with pytest.raises(ValueError, match="mm_per_pixel must be finite, got inf"):
+        afr_clip.load("pocket", mm_per_pixel=float("inf"))
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         afr_clip.lod  # noqa: B018
 

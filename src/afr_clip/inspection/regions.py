@@ -85,7 +85,6 @@ def find_regions(
     high: float,
     low: float,
     *,
-    min_area_px: int = 1,
     mm_per_pixel: float | None = None,
     min_area_mm2: float | None = None,
 ) -> tuple[Region, ...]:
@@ -100,14 +99,16 @@ def find_regions(
         The highest peak first.
 
     Raises:
-        ValueError: If the map holds NaN or infinity, or a limit makes no sense.
+        ValueError: If the map holds NaN or infinity, or ``low`` exceeds ``high``.
 
     Example:
         >>> scores = np.float32([[0.1, 0.4, 0.9, 0.1], [0.1, 0.1, 0.1, 0.1], [0.1, 0.4, 0.4, 0.1]])
         >>> [(region.box, region.area_px) for region in find_regions(scores, high=0.8, low=0.3)]
         [((1, 0, 2, 1), 2)]
     """
-    _check_limits(high, low, min_area_px, mm_per_pixel, min_area_mm2)
+    if not low <= high:
+        msg = f"low must not exceed high, got low={low} and high={high}. A region grows from high down to low."
+        raise ValueError(msg)
     if not np.isfinite(anomaly_map).all():
         msg = "The anomaly map holds NaN or infinity, so its regions are undefined. Score the photograph again."
         raise ValueError(msg)
@@ -118,7 +119,7 @@ def find_regions(
         x, y, width, height, area_px = stats[label].tolist()
         # 12 digits, so that 29 pixels of 0.1 mm have 0.29 mm2 and not 0.2900000000000000...4.
         area_mm2 = None if mm_per_pixel is None else float(f"{area_px * mm_per_pixel**2:.12g}")
-        if area_px < min_area_px or (area_mm2 or 0) < (min_area_mm2 or 0):
+        if (area_mm2 or 0) < (min_area_mm2 or 0):
             continue
         window = (slice(y, y + height), slice(x, x + width))
         mask = labels[window] == label
@@ -132,31 +133,6 @@ def _least(limit: float) -> np.float32:
     """Return the least value of a map that reaches a limit; NumPy would round the limit, down as well."""
     rounded = np.float32(limit)
     return rounded if float(rounded) >= limit else np.nextafter(rounded, np.float32(np.inf))
-
-
-def _check_limits(
-    high: float, low: float, min_area_px: int, mm_per_pixel: float | None, min_area_mm2: float | None
-) -> None:
-    if not low <= high:
-        msg = f"low must not exceed high, got low={low} and high={high}. A region grows from high down to low."
-        raise ValueError(msg)
-    if min_area_px < 1:
-        msg = f"min_area_px must be at least 1, got {min_area_px}."
-        raise ValueError(msg)
-    if mm_per_pixel is not None and not 0 < mm_per_pixel < float("inf"):
-        msg = f"mm_per_pixel must be above 0, got {mm_per_pixel}. It is the side of a pixel in millimetres on the part."
-        raise ValueError(msg)
-    if min_area_mm2 is None:
-        return
-    if mm_per_pixel is None:
-        msg = (
-            f"min_area_mm2={min_area_mm2} needs the size of a pixel, which the photographs do not tell. Set "
-            f"mm_per_pixel to the side of a pixel in millimetres on the part."
-        )
-        raise ValueError(msg)
-    if not 0 <= min_area_mm2 < float("inf"):
-        msg = f"min_area_mm2 must be at least 0, got {min_area_mm2}."
-        raise ValueError(msg)
 
 
 def run_lengths(mask: Bool[np.ndarray, "height width"]) -> list[int]:

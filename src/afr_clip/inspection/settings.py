@@ -45,6 +45,11 @@ class InspectionSettings:
             None if 0 <= self.overlap < 1 else f"overlap must be from 0 to below 1, got {self.overlap}. Try 0.25.",
             positive("mm_per_pixel", self.mm_per_pixel),
             not_negative("min_area_mm2", self.min_area_mm2 or 0.0),
+            *(
+                f"{key} must be finite, got {value}. Change {key}=VALUE."
+                for key, value in (("mm_per_pixel", self.mm_per_pixel), ("min_area_mm2", self.min_area_mm2))
+                if value == math.inf
+            ),
             "min_area_mm2 needs the size of a pixel, got no mm_per_pixel. Add mm_per_pixel=VALUE."
             if self.min_area_mm2 is not None and self.mm_per_pixel is None
             else None,

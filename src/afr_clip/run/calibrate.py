@@ -16,12 +16,12 @@ from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import Photographs, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
-from afr_clip.files import first_few, shown_below
-from afr_clip.inspection.calibration import CALIBRATION, Calibration, Decision, check_numbers
+from afr_clip.files import counted, first_few, shown_below
+from afr_clip.inspection.calibration import CALIBRATION, Calibration, CalibrationError, Decision, check_numbers
 from afr_clip.inspection.calibration import calibrate as find_thresholds
 from afr_clip.inspection.copies import look_alikes, thumbnail
 from afr_clip.inspection.detector import Detector
-from afr_clip.metrics.thresholds import overkill_at_escape
+from afr_clip.metrics.thresholds import escape_at_overkill, overkill_at_escape
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import EXIT_SKIPPED, stoppable
 from afr_clip.reports.layout.text import terminal
@@ -33,7 +33,7 @@ from afr_clip.run.run import finish_run, start_run
 logger = logging.getLogger(__name__)
 
 GOOD_SCORES, BAD_SCORES = "good_scores.csv", "bad_scores.csv"
-SKIPPED = "skipped.csv"
+SKIPPED, SKIPPED_HEADER = "skipped.csv", ("image", "kind", "reason")
 SCORES_HEADER = ("image", "image_score", "map_maximum", "decision")
 
 ESCAPES = (0.02, 0.05)
@@ -64,7 +64,7 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
         checkpoint: The trained weights; ``None`` for a method that needs none.
 
     Raises:
-        CalibrationError: If there are too few parts.
+        CalibrationError: If there are too few parts. What could not be used is in ``skipped.csv`` even then.
         IncompleteCalibrationError: If a photograph could not be read; the calibration is written without it.
     """
     with stoppable():
@@ -73,25 +73,35 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
         bad = None if job.bad is None else list_photographs([job.bad], job.category, "bad")
         if job.inspection.references is not None:
             _refuse_references_among(good, Path(job.inspection.references), job.category)
-        num_bad = 0 if bad is None else len(bad.dataset.samples)
+        num_bad = 0 if bad is None else len(set(bad.dataset.digest.images))
         check_numbers(len(set(good.dataset.digest.images)), num_bad, job.false_alarms, job.rule)
         run = start_run(job)
         detector = build_detector(job, run, checkpoint)
         identity = detector.identity(job.category)
         sha256 = good.dataset.digest.sha256
         run.note(checkpoint=provenance(checkpoint), good={"sha256": sha256})
-        failed: dict[str, str] = {}
+        failed: list[tuple[str, str, str]] = []
         good_parts, bad_parts = (
-            [] if listed is None else list(_score(listed, detector, job, failed)) for listed in (good, bad)
+            [] if listed is None else list(_score(listed, kind, detector, job, failed))
+            for kind, listed in (("good", good), ("bad", bad))
         )
-        made = find_thresholds(
-            *_scores(good_parts),
-            job.false_alarms,
-            identity,
-            rule=job.rule,
-            bad=_scores(bad_parts),
-            photographs=sha256,
-        )
+        faults = [*good.left_out.faults, *(() if bad is None else bad.left_out.faults)]
+        if failed:
+            write_csv(run.folder / SKIPPED, SKIPPED_HEADER, failed)
+            named = first_few([image for image, _, _ in failed])
+            faults.insert(0, f"{counted(len(failed), 'photograph')} could not be used: {named}. {SKIPPED} says why.")
+        try:
+            made = find_thresholds(
+                *_scores(good_parts),
+                job.false_alarms,
+                identity,
+                rule=job.rule,
+                bad=_scores(bad_parts),
+                photographs=sha256,
+            )
+        except CalibrationError as error:
+            msg = " ".join([str(error), *faults])
+            raise CalibrationError(msg) from error
         made.write(run.folder / CALIBRATION)
         for name, parts in ((GOOD_SCORES, good_parts), (BAD_SCORES, bad_parts)):
             if parts:
@@ -103,30 +113,30 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
         terminal().print(_summary(made, good_parts, bad_parts))
         sys.stdout.write(f"{made.guarantee()}\ncalibration: {run.folder / CALIBRATION}\n")
         finish_run(run.folder)
-        faults = [*good.left_out.faults, *(() if bad is None else bad.left_out.faults)]
-        if failed:
-            write_csv(run.folder / SKIPPED, ("image", "reason"), sorted(failed.items()))
-            named = first_few(sorted(failed))
-            kind = "photograph" if len(failed) == 1 else "photographs"
-            faults.insert(0, f"{len(failed)} {kind} could not be used: {named}. {SKIPPED} says why.")
         if faults:
             raise IncompleteCalibrationError(" ".join([*faults, "The calibration was made without them."]))
 
 
 def _refuse_references_among(good: Photographs, references: Path, category: str) -> None:
     """Refuse good parts that are references: they look like themselves, and the threshold would be too low."""
-    digest = list_photographs([references], category).dataset.digest
+    digest = list_photographs([references], category, "references").dataset.digest
     names = dict(zip(good.dataset.digest.images, good.dataset.samples, strict=True))
-    both = [shown_below(good.dataset.root, names[sha256].image_path) for sha256 in digest.images if sha256 in names]
+    both = [
+        shown_below(good.dataset.root, names[sha256].image_path)
+        for sha256 in digest.images
+        if sha256 and sha256 in names
+    ]
     if both:
         msg = (
-            f"references must be other parts than good, but {first_few(both)} is in both. Take the references out of "
-            f"the folder of good parts."
+            f"references must be other parts than good, but {first_few(both)} {'is' if len(both) == 1 else 'are'} in "
+            f"both. Take the references out of the folder of good parts."
         )
         raise DataError(msg)
 
 
-def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed: dict[str, str]) -> Iterator[Part]:
+def _score(
+    listed: Photographs, kind: str, detector: Detector, job: CalibrationJob, failed: list[tuple[str, str, str]]
+) -> Iterator[Part]:
     """Score photographs, but each content once: an exact copy of a file is no other part."""
     for sentence in listed.left_out.notes:
         logger.warning("%s", sentence)
@@ -144,9 +154,11 @@ def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed:
             seen.add(sha256)
             try:
                 pixels = decode_image(sample.image_path, max_pixels=job.data.max_pixels)
-                area = detector.area(sample.image_path, (pixels.shape[1], pixels.shape[2]), photographs.root)
+                size = (pixels.shape[1], pixels.shape[2])
+                detector.scanner.tiling(size)  # refuses what is too thin to tile
+                area = detector.area(sample.image_path, size, photographs.root)
             except DataError as error:
-                failed[name] = str(error)
+                failed.append((name, kind, str(error)))
                 continue
             waiting.append((name, area, thumbnail(pixels.permute(1, 2, 0).contiguous().numpy())))
             yield name, pixels
@@ -156,10 +168,8 @@ def _score(listed: Photographs, detector: Detector, job: CalibrationJob, failed:
         scan = whole.within(area)
         yield Part(name, scan.image_score, scan.highest, small)
     if copies:
-        kind = (
-            "photograph is an exact copy and counts" if len(copies) == 1 else "photographs are exact copies and count"
-        )
-        logger.warning("%d %s once: %s.", len(copies), kind, first_few(copies))
+        ones, several = "photograph is an exact copy and counts", "photographs are exact copies and count"
+        logger.warning("%s once: %s.", counted(len(copies), ones, several), first_few(copies))
 
 
 def _scores(parts: Sequence[Part]) -> tuple[list[float], list[float]]:
@@ -171,15 +181,15 @@ def _warn_of_look_alikes(parts: Sequence[Part]) -> None:
     if alike:
         named = first_few([f"{parts[later].image} ({parts[earlier].image})" for later, earlier in alike])
         logger.warning(
-            "%d of %d good photographs look like another one: %s. If they show the same part again, the bound does not "
+            "%d of %d good photographs %s like another one: %s. If they show the same part again, the bound does not "
             "hold, because it counts independent parts: photograph each part once.",
-            *(len(alike), len(parts), named),
+            *(len(alike), len(parts), "looks" if len(alike) == 1 else "look", named),
         )
 
 
 def _summary(made: Calibration, good: Sequence[Part], bad: Sequence[Part]) -> Table:
-    """Lay out thresholds, what they do to the parts that they were found on, and overkill at an escape."""
-    table = Table(title=f"Thresholds from {made.num_good} good parts; a part is anomalous above")
+    """Lay out thresholds, and what they do to the parts that they were found on."""
+    table = Table(title=f"Thresholds from {counted(made.num_good, 'good part')}; a part is anomalous above")
     for name in (
         "",
         "threshold",
@@ -199,5 +209,8 @@ def _summary(made: Calibration, good: Sequence[Part], bad: Sequence[Part]) -> Ta
             f"{100 * overkill_at_escape(normal, anomalous, escape):.1f} % at {100 * escape:g} %" for escape in ESCAPES
         )
         missed = sum(made.decide(*pair) is Decision.normal for pair in zip(*_scores(bad), strict=True))
-        table.caption = f"{missed} of {len(bad)} bad parts are missed. Overkill at an escape: {', '.join(shares)}."
+        table.caption = (
+            f"{missed} of {counted(len(bad), 'bad part')} {'is' if missed == 1 else 'are'} missed. "
+            f"Overkill at an escape: {', '.join(shares)}. Escape at an overkill: {100 * escape_at_overkill(normal, anomalous):.1f} % at 5 %."
+        )
     return table

@@ -1,13 +1,16 @@
 """The Python API: ``detector = afr_clip.load("pocket")``, then ``detector.inspect(photograph, "metal nut")``."""
 
+import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
-from afr_clip.config.restore import named_checkpoint, recorded_model
+from afr_clip.config.restore import PACKAGED_CHECKPOINTS, named_checkpoint, recorded_model
 from afr_clip.data.disk.decode import MAX_PIXELS
-from afr_clip.data.disk.loaded import list_photographs
+from afr_clip.data.disk.loaded import list_references
+from afr_clip.files import shown
 from afr_clip.inspection.calibration import CalibrationError, Decision, read_calibration
 from afr_clip.inspection.detector import Detector, Inspection, as_rgb
 from afr_clip.inspection.regions import Region
@@ -15,6 +18,7 @@ from afr_clip.inspection.scanner import InspectionError, Scanning, build_scanner
 from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.inspection.tiles import Tile
 from afr_clip.models.checkpoint import read_checkpoint
+from afr_clip.settings import PRECISIONS, one_of, refuse
 
 __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "load"]
 
@@ -46,11 +50,11 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         category: What photographs show, in words; needed with ``references``.
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
         device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``auto``, which is measured.
+        precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` or ``auto``, which is measured.
         batch_size: Views in one forward pass.
         tile: Side of tiles in pixels of the photograph, or ``auto``, for small defects on large photographs.
         overlap: Smallest share of a tile that the next one shows again.
-        references: A folder of good parts, or files, to compare with: few-shot instead of zero-shot.
+        references: A folder of good parts, or files, at most 16, to compare with: few-shot instead of zero-shot.
         roi: A mask, or a folder of masks: only what is white in it counts.
         ignore: Likewise; what is white in it does not count.
         region_threshold: Map value from which a region begins, if there is no calibration.
@@ -71,6 +75,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         >>> black.anomaly_map.shape, black.is_anomalous
         ((40, 60), None)
     """
+    refuse(one_of("precision", precision, PRECISIONS, "Scores are always float32."))
     settings = InspectionSettings(
         tile=tile,
         overlap=overlap,
@@ -83,7 +88,11 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         min_area_mm2=min_area_mm2,
         defects=None if defects is None else list(defects),
     )
-    read = read_checkpoint(weight_path(named_checkpoint(str(checkpoint))))
+    name = str(checkpoint)
+    if not os.path.lexists(name) and (near := get_close_matches(name, set(PACKAGED_CHECKPOINTS) - {name}, n=1)):
+        msg = f"There is no checkpoint at {shown(name)}. Did you mean {near[0]}?"
+        raise FileNotFoundError(msg)
+    read = read_checkpoint(weight_path(named_checkpoint(name)))
     backbone, method = recorded_model(read.manifest["config"], files)
     chosen = str(choose_precision(precision, device)["chosen"])
     scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
@@ -92,9 +101,12 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
             msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
             raise InspectionError(msg)
         places = [references] if isinstance(references, str | Path) else references
-        good = list_photographs([Path(place) for place in places], category).dataset.samples
+        good = list_references([Path(place) for place in places], category)
         scanner.learn((as_rgb(sample.image_path, max_pixels) for sample in good), category)
     thresholds = None if calibration is None else read_calibration(Path(calibration))
     if thresholds is not None:
         category = category or str(thresholds.identity.get("category", "")) or None
-    return Detector(scanner, settings, category, thresholds, max_pixels)
+    detector = Detector(scanner, settings, category, thresholds, max_pixels)
+    if thresholds is not None and category is not None:
+        thresholds.require(detector.identity(category))
+    return detector

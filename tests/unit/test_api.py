@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import afr_clip
+from afr_clip.inspection.calibration import calibrate
 
 
 def run_python(source: str) -> str:
@@ -56,11 +57,31 @@ def test_references_change_the_score_and_need_a_category(detector, tmp_path):
     )
     with pytest.raises(ValueError, match="references need a category"):
         afr_clip.load("pocket", references=tmp_path)
+    with pytest.raises(ValueError, match="references must name photographs or folders of them, got none"):
+        afr_clip.load("pocket", references=[], category="cap")
+    for number in range(16):
+        Image.fromarray(BRIGHT + np.uint8(number)).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match=r"references must name 1 to 16 photographs of good parts, but .* holds 17"):
+        afr_clip.load("pocket", references=tmp_path, category="cap")
+
+
+def test_a_calibration_of_another_category_is_refused_when_loading(detector, tmp_path):
+    calibrate([0.0] * 19, [0.0] * 19, 0.05, detector.identity("cap")).write(tmp_path / "c.json")
+    assert afr_clip.load("pocket", calibration=tmp_path / "c.json").inspect(BRIGHT).decision == "anomalous"
+    with pytest.raises(afr_clip.CalibrationError, match='category was "cap" and is "nut"'):
+        afr_clip.load("pocket", calibration=tmp_path / "c.json", category="nut")
+    Image.fromarray(BRIGHT).save(tmp_path / "roi.png")
+    with pytest.raises(afr_clip.CalibrationError, match="made without roi, and this run has one"):
+        afr_clip.load("pocket", calibration=tmp_path / "c.json", roi=tmp_path / "roi.png")
 
 
 def test_what_is_missing_or_out_of_range_is_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
         afr_clip.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at pockt\. Did you mean pocket\?"):
+        afr_clip.load("pockt")
+    with pytest.raises(ValueError, match="precision must be one of 32-true, 16-mixed, bf16-mixed, auto, got half"):
+        afr_clip.load("pocket", precision="half")
     with pytest.raises(ValueError, match="overlap must be from 0 to below 1, got 2"):
         afr_clip.load("pocket", overlap=2.0)
     with pytest.raises(ValueError, match="mm_per_pixel must be finite, got inf"):

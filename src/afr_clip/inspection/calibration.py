@@ -174,10 +174,8 @@ class Calibration:
         here = _plain(identity)
         for key in dict.fromkeys((*self.identity, *here)):
             if self.identity.get(key) != here.get(key):
-                msg = (
-                    f"The calibration belongs to another detector: {_difference(key, self.identity.get(key), here)}. "
-                    "Use the detector that was calibrated, or calibrate this one."
-                )
+                difference = _difference(key, self.identity.get(key), here.get(key))
+                msg = f"{difference} Use the detector that was calibrated, or calibrate this one."
                 raise CalibrationError(msg)
 
     def write(self, path: Path) -> None:
@@ -185,17 +183,16 @@ class Calibration:
         write_json(path, asdict(self) | {"decide_by": self.decide_by.value})
 
 
-def _difference(key: str, then: object, here: Mapping[str, Any]) -> str:
-    now = here.get(key)
+def _difference(key: str, then: object, now: object) -> str:
     if key not in ("roi", "ignore"):
         then, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (then, now))
-        return f"{key} was {then} and is {now}"
+        return f"The calibration belongs to another detector: {key} was {then} and is {now}."
     # What identifies a mask is a hash, which tells a reader nothing.
     if then is None:
-        return f"the calibration was made without {key}, and this run has one"
+        return f"The calibration was made without {key}, and this run has one."
     if now is None:
-        return f"the calibration was made with {key}, and this run has none"
-    return f"the calibration was made with another {key}"
+        return f"The calibration was made with {key}, and this run has none."
+    return f"The calibration was made with another {key}."
 
 
 @dataclass

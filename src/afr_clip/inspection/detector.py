@@ -112,9 +112,7 @@ class Detector:
     @overload
     def inspect(self, image: Iterable[Photograph], category: str | None = None) -> Iterator[Inspection]: ...
 
-    def inspect(
-        self, image: Photograph | Iterable[Photograph], category: str | None = None
-    ) -> Inspection | Iterator[Inspection]:
+    def inspect(self, image: Any, category: str | None = None) -> Inspection | Iterator[Inspection]:
         """Inspect one photograph, or any number of them in batches as the result is read.
 
         Args:
@@ -133,11 +131,11 @@ class Detector:
             raise InspectionError(msg)
         if self.calibration is not None:
             self.calibration.require(self.identity(category))
-        if isinstance(image, Photograph):
+        if isinstance(image, Photograph | bytes) or not isinstance(image, Iterable):
             return next(self._stream([image], category))
         return self._stream(image, category)
 
-    def _stream(self, images: Iterable[Photograph], category: str) -> Iterator[Inspection]:
+    def _stream(self, images: Iterable[Any], category: str) -> Iterator[Inspection]:
         read: list[tuple[Path | None, str, UInt8[Tensor, "3 _ _"]]] = []
 
         def pixels() -> Iterator[tuple[str, UInt8[Tensor, "3 _ _"]]]:
@@ -239,13 +237,19 @@ def content_hash(path: str | Path) -> str:
         raise InspectionError(msg) from error
 
 
-def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:
-    """Return the pixels of a photograph, upright.
+def as_rgb(image: Any, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:  # noqa: ANN401 - see Raises
+    """Return the pixels of a `Photograph`, upright.
 
     Raises:
         DataError: If a file cannot be read.
-        InspectionError: If pixels have another form than `Photograph` allows.
+        InspectionError: If it is something else, or pixels have another form than `Photograph` allows.
     """
+    if not isinstance(image, Photograph):
+        msg = (
+            f"A photograph must be a path, a PIL image, a NumPy array or a tensor, got {type(image).__name__}. Open "
+            f"bytes with PIL.Image.open(io.BytesIO(content)); make an array of numbers: numpy.uint8(numbers)."
+        )
+        raise InspectionError(msg)
     if isinstance(image, str | Path):
         if os.path.isdir(image):  # noqa: PTH112 - Path.is_dir raises below a folder that may not be entered
             msg = f"{shown(image)} is a folder. Pass its photographs: detector.inspect(Path({str(image)!r}).glob('*'))."
@@ -259,7 +263,9 @@ def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 
         return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         form = "an array of H x W or H x W x 3"
-        pixels = torch.from_numpy(image.copy()) if image.dtype.kind in "uif" else torch.empty(0)
+        is_number = image.dtype.kind in "uif" and image.dtype.itemsize <= 8
+        native = image.dtype.newbyteorder("=")
+        pixels = torch.from_numpy(image.astype(native, order="C")) if is_number else torch.empty(0)
         pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
     else:
         form, pixels = "a tensor of H x W, 1 x H x W or 3 x H x W", image.detach().cpu()
@@ -267,12 +273,16 @@ def as_rgb(image: Photograph, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 
     if channels.ndim != 3 or channels.shape[0] not in (1, 3) or not channels.numel():
         msg = f"Pixels must be {form}, got shape {tuple(image.shape)} of {image.dtype}. Convert to RGB first."
         raise InspectionError(msg)
+    return _as_bytes(channels).expand(3, -1, -1)
+
+
+def _as_bytes(channels: Tensor) -> UInt8[Tensor, "channels height width"]:
     if channels.is_floating_point():
         if not bool(((channels >= 0) & (channels <= 1)).all()):
             msg = "Pixels that are floats must lie in [0, 1], got others. Divide by the largest possible value."
             raise InspectionError(msg)
-        channels = (channels * 255).round().to(torch.uint8)
-    elif channels.dtype != torch.uint8:
+        return (channels * 255).round().to(torch.uint8)
+    if channels.dtype != torch.uint8:
         msg = f"Pixels must be uint8 or floats in [0, 1], got {channels.dtype}. Convert them."
         raise InspectionError(msg)
-    return channels.expand(3, -1, -1)
+    return channels

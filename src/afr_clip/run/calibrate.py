@@ -208,9 +208,11 @@ def _summary(made: Calibration, good: Sequence[Part], bad: Sequence[Part]) -> Ta
         shares = (
             f"{100 * overkill_at_escape(normal, anomalous, escape):.1f} % at {100 * escape:g} %" for escape in ESCAPES
         )
+        escaped = 100 * escape_at_overkill(normal, anomalous)
         missed = sum(made.decide(*pair) is Decision.normal for pair in zip(*_scores(bad), strict=True))
         table.caption = (
             f"{missed} of {counted(len(bad), 'bad part')} {'is' if missed == 1 else 'are'} missed. "
-            f"Overkill at an escape: {', '.join(shares)}. Escape at an overkill: {100 * escape_at_overkill(normal, anomalous):.1f} % at 5 %."
+            f"Overkill at an escape: {', '.join(shares)}. "
+            f"Escape at an overkill: {escaped:.1f} % at 5 %."
         )
     return table

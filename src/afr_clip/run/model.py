@@ -11,9 +11,7 @@ import torch
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
-from afr_clip.data.disk.loaded import list_photographs
-from afr_clip.data.errors import DataError
-from afr_clip.files import shown
+from afr_clip.data.disk.loaded import list_references
 from afr_clip.inspection.calibration import CALIBRATION, read_calibration
 from afr_clip.inspection.detector import Detector, as_rgb, content_hash
 from afr_clip.inspection.scanner import Scanning, build_scanner
@@ -25,8 +23,6 @@ from afr_clip.run.job import CalibrationJob, Job, PredictionJob
 from afr_clip.run.run import Run
 
 logger = logging.getLogger(__name__)
-
-MOST_REFERENCES = 16
 
 
 def check_model(job: Job) -> None:
@@ -102,13 +98,7 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)
     if settings.references is not None:
-        good = list_photographs([Path(settings.references)], job.category).dataset.samples
-        if len(good) > MOST_REFERENCES:
-            msg = (
-                f"references must hold 1 to {MOST_REFERENCES} photographs of good parts, but "
-                f"{shown(settings.references)} holds {len(good)}. More cost time and hardly help; choose some."
-            )
-            raise DataError(msg)
+        good = list_references([Path(settings.references)], job.category)
         scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
         logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
     detector = Detector(scanner, settings, job.category, thresholds, data.max_pixels)

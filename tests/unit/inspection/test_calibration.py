@@ -314,7 +314,7 @@ def test_another_file_or_a_folder_without_one_is_refused(tmp_path, content, faul
         ({"category": "screw", "weights": "4a"}, 'weights was "3f" and is "4a"'),
         ({"settings": {"temperature": 1.0}}, r'settings was \{"temperature": 0.07\} and is \{"temperature": 1.0\}'),
         ({"tile": 518}, "tile was null and is 518"),
-        ({"roi": "9f"}, "the calibration was made without roi, and this run has one"),
+        ({"roi": "9f"}, "The calibration was made without roi, and this run has one"),
     ],
 )
 def test_another_detector_is_refused_by_the_first_key_that_differs(change, said):

@@ -37,7 +37,7 @@ def test_every_form_of_a_photograph_gives_the_same(detector, tmp_path):
     forms = [
         *(path, str(path), Image.fromarray(pixels), Image.fromarray(grey()), pixels, grey(), pixels / np.float32(255)),
         *(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(grey()), torch.from_numpy(grey())[None]),
-        torch.from_numpy(pixels).permute(2, 0, 1) / 255,
+        *(torch.from_numpy(pixels).permute(2, 0, 1) / 255, (pixels / 255).astype(">f4"), pixels[::-1].copy()[::-1]),
     ]
     scores = [detector().inspect(form).image_score for form in forms]
     assert scores == [scores[0]] * len(forms)
@@ -65,6 +65,10 @@ def test_a_photograph_is_turned_upright(tmp_path):
         (np.full((4, 5), np.nan), r"must lie in \[0, 1\], got others"),
         (np.zeros((4, 5), np.int64), r"uint8 or floats in \[0, 1\], got torch.int64"),
         (np.array([["a"]]), "Pixels must be an array"),
+        (np.zeros((4, 5), np.longdouble), "Pixels must be an array"),
+        (b"x", "must be a path, a PIL image, a NumPy array or a tensor, got bytes. Open bytes with PIL"),
+        (None, "a NumPy array or a tensor, got NoneType"),
+        (3, "got int"),
         (torch.zeros(4, 5, 3), r"tensor of H x W, 1 x H x W or 3 x H x W, got shape \(4, 5, 3\)"),
         (Image.new("I;16", (4, 5)), "8 bits per channel, got mode I;16"),
     ],
@@ -72,6 +76,12 @@ def test_a_photograph_is_turned_upright(tmp_path):
 def test_pixels_of_another_form_are_refused(detector, image, sentence):
     with pytest.raises(InspectionError, match=sentence):
         detector().inspect(image)
+
+
+@pytest.mark.parametrize("images", [[b"x"], [[1, 2], [3, 4]], [None]])
+def test_an_iterable_of_something_else_is_refused(detector, images):
+    with pytest.raises(InspectionError, match="must be a path, a PIL image, a NumPy array or a tensor, got"):
+        list(detector().inspect(images))
 
 
 def test_a_folder_and_a_missing_category_are_refused(scanner, tmp_path):
@@ -145,7 +155,7 @@ def test_a_calibration_of_another_category_or_mask_is_refused(detector, tmp_path
     with pytest.raises(CalibrationError, match='category was "nut" and is "bolt"'):
         detector(made).inspect(spotted(), "bolt")
     Image.new("L", (64, 64), 255).save(tmp_path / "roi.png")
-    with pytest.raises(CalibrationError, match="roi was null"):
+    with pytest.raises(CalibrationError, match="made without roi, and this run has one"):
         detector(made, roi=str(tmp_path / "roi.png")).inspect(spotted())
 
 

@@ -30,6 +30,8 @@ FEW_BITS = 12
 NUM_SHOWN = 5
 """Files of one kind that a sentence names at most."""
 
+MOST_REFERENCES = 16
+
 REFERENCE_SPLIT = "train"
 """The split that holds only normal images in every public dataset that has one."""
 
@@ -209,6 +211,9 @@ def list_photographs(images: Sequence[Path], category: str, key: str = "images")
     Raises:
         MissingDataError: If a path does not exist, or there is no photograph at all.
     """
+    if not images:
+        msg = f"{key} must name photographs or folders of them, got none. Name at least one."
+        raise MissingDataError(msg)
     # A path with ".." depends on where links lead, so it is resolved; others stay as they were typed.
     places = [path.resolve() if ".." in path.parts else path.absolute() for path in images]
     for place, path in zip(places, images, strict=True):
@@ -253,6 +258,23 @@ def list_photographs(images: Sequence[Path], category: str, key: str = "images")
     _warn_of_few_bits(samples)
     digest = content_digest(samples, whole=False)
     return Photographs(LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), root, samples, digest), left_out)
+
+
+def list_references(places: Sequence[Path], category: str) -> tuple[AnomalySample, ...]:
+    """List the good parts that ``references`` names.
+
+    Raises:
+        DataError: If there are none, or more than `MOST_REFERENCES`.
+    """
+    good = list_photographs(places, category, "references").dataset.samples
+    if len(good) > MOST_REFERENCES:
+        msg = (
+            f"references must name 1 to {MOST_REFERENCES} photographs of good parts, but "
+            f"{first_few(list(map(shown, places)))} {'holds' if len(places) == 1 else 'hold'} {len(good)}. More cost "
+            f"time and hardly help; choose some."
+        )
+        raise DataError(msg)
+    return good
 
 
 OTHER_KINDS: Mapping[str, str] = {

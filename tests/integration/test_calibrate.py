@@ -145,7 +145,8 @@ def test_a_prediction_decides_as_the_calibration_says(run: Callable[..., int], g
         part = expected[row["image"]]
         assert float(row["image_score"]) == pytest.approx(float(part["image_score"]), abs=1e-5)
         assert row["decision"] == part["decision"]
-        assert float(row["threshold"]) == made.image.threshold
+        deciding = made.region if decide_by == "region" else made.image
+        assert float(row["threshold"]) == deciding.threshold
 
 
 def test_a_calibration_of_another_category_or_size_is_refused_before_anything_is_scored(run, good, tmp_path, capsys):

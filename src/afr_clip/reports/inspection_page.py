@@ -31,15 +31,12 @@ from afr_clip.reports.decisions import Chart
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.record.inspections import REGIONS
 from afr_clip.reports.record.results import SCORES
-from afr_clip.reports.record.run_folder import MANIFEST, write_text
+from afr_clip.reports.record.run_folder import MANIFEST, SKIPPED, write_text
 from afr_clip.settings import DecideBy
 
 PAGE = "inspection.html"
 
 THUMBNAILS = "thumbnails"
-
-SKIPPED = "skipped.csv"
-"""Photographs that could not be scored, and why."""
 
 MOST_SKIPPED = 100
 """Of these, so many are named on the page."""

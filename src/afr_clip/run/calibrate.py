@@ -25,7 +25,7 @@ from afr_clip.metrics.thresholds import escape_at_overkill, overkill_at_escape
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import EXIT_SKIPPED, stoppable
 from afr_clip.reports.layout.text import terminal
-from afr_clip.reports.record.run_folder import write_csv
+from afr_clip.reports.record.run_folder import SKIPPED, write_csv
 from afr_clip.run.job import CalibrationJob
 from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import finish_run, start_run
@@ -33,7 +33,7 @@ from afr_clip.run.run import finish_run, start_run
 logger = logging.getLogger(__name__)
 
 GOOD_SCORES, BAD_SCORES = "good_scores.csv", "bad_scores.csv"
-SKIPPED, SKIPPED_HEADER = "skipped.csv", ("image", "kind", "reason")
+SKIPPED_HEADER = ("image", "kind", "reason")
 SCORES_HEADER = ("image", "image_score", "map_maximum", "decision")
 
 ESCAPES = (0.02, 0.05)

@@ -40,7 +40,7 @@ from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix
 from afr_clip.reports.pictures.overlays import draw_overlay
 from afr_clip.reports.record.inspections import GrowingInspections, Inspections
 from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, Verdict, write_scores
-from afr_clip.reports.record.run_folder import RunFolderError, require_held, write_csv
+from afr_clip.reports.record.run_folder import SKIPPED, RunFolderError, require_held, write_csv
 from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.model import build_detector, check_model, provenance
@@ -63,8 +63,7 @@ ANNOTATIONS, SPREADSHEET = "annotations", "scores.xlsx"
 LISTED, LISTED_HEADER = "photographs.csv", ("image", "output", "sha256")
 """What was to be scored: each photograph, where its map and overlay lie, and its content."""
 
-SKIPPED, SKIPPED_HEADER = "skipped.csv", ("image", "reason")
-"""Photographs that could not be scored."""
+SKIPPED_HEADER = ("image", "reason")
 
 
 class IncompletePredictionError(ValueError):

@@ -220,6 +220,9 @@ def _remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
+SKIPPED = "skipped.csv"
+"""Photographs that could not be read, and why."""
+
 _WRITTEN_BY_RUNS = (
     *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
     *(

@@ -1,6 +1,8 @@
-"""Plant a defect of 12 x 12 pixels in a large and in a narrow photograph, and look for it with tiles and without.
+"""Plant a defect of 12 x 12 pixels in a large and in a narrow picture, and look for it with tiles and without.
 
-python benchmarks/tiles.py GOOD_PHOTOGRAPH [CATEGORY]
+python benchmarks/tiles.py [GOOD_PHOTOGRAPH [CATEGORY]]
+
+Without a photograph the picture is a brushed sheet: lines along its width, and noise.
 """
 
 import json
@@ -23,20 +25,31 @@ NEAR = 24
 """Pixels around the defect in which the highest score must lie."""
 
 
-def planted(path: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Return a good photograph enlarged, the same with a dark pit with a bright rim, and where that is."""
+def brushed(size: tuple[int, int]) -> np.ndarray:
+    """Draw a good sheet."""
+    random, (height, width) = np.random.default_rng(0), size
+    lines = random.normal(150, 6, (height, 1)).astype(np.float32)
+    grey = lines + random.standard_normal((height, width), dtype=np.float32) * 2
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def enlarged(path: str, size: tuple[int, int]) -> np.ndarray:
+    """Return the middle of a photograph, enlarged to a size."""
     height, width = size
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     scale = max(height / image.height, width / image.width)
     larger = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (larger.width - width) // 2, (larger.height - height) // 2
-    good = np.array(larger.crop((left, top, left + width, top + height)))
-    row, column = round(0.37 * height), round(0.61 * width)
+    return np.array(larger.crop((left, top, left + width, top + height)))
+
+
+def planted(good: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return a picture with a dark spot, and where it is."""
+    row, column = round(0.37 * good.shape[0]), round(0.61 * good.shape[1])
     bad = good.copy()
-    bad[row : row + SIDE, column : column + SIDE] = 250
-    bad[row + 2 : row + SIDE - 2, column + 2 : column + SIDE - 2] = 5
-    return good, bad, (row, column)
+    bad[row : row + SIDE, column : column + SIDE] = 10
+    return bad, (row, column)
 
 
 def measure(path: str, category: str, case: str, tile: str) -> None:
@@ -44,7 +57,8 @@ def measure(path: str, category: str, case: str, tile: str) -> None:
     torch.set_num_threads(1)
     detector = afr_clip.load("pocket", tile=None if tile == "none" else "auto", batch_size=16)
     detector.inspect(np.zeros((200, 200), dtype=np.uint8), category)
-    good, bad, (row, column) = planted(path, CASES[case])
+    good = enlarged(path, CASES[case]) if path else brushed(CASES[case])
+    bad, (row, column) = planted(good)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     found = detector.inspect(bad, category)
     anomaly_map = found.anomaly_map
@@ -68,7 +82,7 @@ def measure(path: str, category: str, case: str, tile: str) -> None:
 
 def main() -> None:
     """Run every case in a process of its own, whose peak memory is its own."""
-    path, category = sys.argv[1], (sys.argv[2:] or ["metal plate"])[0]
+    path, category = (sys.argv[1:2] or [""])[0], (sys.argv[2:3] or ["metal sheet"])[0]
     if len(sys.argv) == 5:
         measure(path, category, *sys.argv[3:])
         return

@@ -88,7 +88,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ),
         ("predict photos category=cap --category=nut", 2, "category was typed twice, got cap and nut. Leave one of"),
         ("train -m seed=1,2 seed=3", 2, "seed was typed twice, got 1,2 and 3. Leave one of them out."),
-        ("predict photos category=cap trainer.devices=2", 1, "Leave them out; only train and evaluate take several."),
+        ("calibrate photos category=cap trainer.devices=2", 1, "calibrate runs in one process, got trainer.devices=2"),
         ("evaluate", 2, "The config has 2 faults:"),
         (
             "evaluate checkpoint=pocket dataset=visa data_dir=nowhere",

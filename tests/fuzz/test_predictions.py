@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from statistics import median
 
 import psutil
 import pytest
@@ -90,7 +91,10 @@ def test_memory_and_handles_stay_flat(tmp_path, num_workers):
             time.sleep(0.05)
         assert running.returncode == 0
     assert len(scores(tmp_path / "run")) == number
-    assert len(seen) > 2, "too quick to be watched; take more photographs"
-    (_, first_rss, first_fds), (_, last_rss, last_fds) = seen[0], seen[-1]
+    assert len(seen) > 8, "too quick to be watched; take more photographs"
+    # Writing a photograph opens some files for a moment, so single counts differ.
+    quarter = len(seen) // 4
+    first_fds, last_fds = (median(fds for _, _, fds in part) for part in (seen[:quarter], seen[-quarter:]))
+    (_, first_rss, _), (_, last_rss, _) = seen[0], seen[-1]
     assert last_rss < 1.03 * first_rss + 8e6
     assert last_fds <= first_fds + 2

@@ -121,7 +121,7 @@ def test_stray_masks_are_counted_in_the_log(tmp_path, caplog):
     (tmp_path / "bolt/test/spot/001.png").unlink()
     with caplog.at_level(logging.WARNING):
         assert len(read(tmp_path)) == 15
-    assert "1 masks below" in caplog.text
+    assert "1 mask belongs to no image below" in caplog.text
     assert "001_mask.png" in caplog.text
 
 

@@ -3,7 +3,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from afr_clip.run import build
+from afr_clip.run import model
 from afr_clip.run.job import TrainingJob
 from afr_clip.run.run import Run
 from helpers.methods import composed_module
@@ -14,9 +14,9 @@ from helpers.tiny import CNN, TINY, tiny_towers
 def test_the_manifest_names_the_published_weights_of_the_cnn_in_full(monkeypatch, pretrained, named):
     built = tiny_towers(cnn=replace(CNN, architecture="resnet50"))
     settings = replace(TINY, cnn=replace(built.settings.cnn, pretrained=pretrained, random_weights=not pretrained))
-    monkeypatch.setattr(build, "load_towers", lambda settings, **_: replace(built, settings=settings))
+    monkeypatch.setattr(model, "load_towers", lambda settings, **_: replace(built, settings=settings))
     job, run = Mock(spec=TrainingJob), Mock(spec=Run)
     job.backbone, job.module = settings, composed_module("afr_clip")
-    build.build_towers(job, run)
+    model.build_towers(job, run)
     ((fact, key, values),) = (call.args for call in run.note_unchanged.call_args_list)
     assert (fact, key, values["cnn"]) == ("backbone", "fingerprint", named)

@@ -25,7 +25,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Calibration, Decision
+from afr_clip.inspection.calibration import Calibration, Decision, read_calibration
 from afr_clip.inspection.detector import Detector
 from afr_clip.inspection.record import Inspected
 from afr_clip.models.checkpoint import Checkpoint
@@ -93,6 +93,8 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         check_model(job)
         if job.xlsx:
             require_spreadsheets()
+        if job.inspection.calibration is not None:
+            read_calibration(Path(job.inspection.calibration))  # refuses a bad file before there is a folder
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})

@@ -188,7 +188,11 @@ def _worst_first(card: Card) -> tuple[int, float, str]:
 
 
 def _card(folder: Path, one: Inspected, larger: Path | None) -> Card:
-    size = f"{one.area_px:,} px" if one.area_mm2 is None else f"{one.area_mm2:.3g} mm²"
+    size = (
+        f"{one.area_px:,} px"
+        if one.area_mm2 is None
+        else f"{one.area_mm2:{',.0f' if one.area_mm2 >= 100 else '.3g'}} mm²"
+    )
     return Card(
         in_one_line(one.image),
         in_one_line(one.category),

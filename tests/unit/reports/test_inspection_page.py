@@ -140,7 +140,10 @@ def test_a_region_smaller_than_a_pixel_of_the_thumbnail_stays_visible(tmp_path):
     assert len(corners) >= 1
 
 
-@pytest.mark.parametrize(("sizes", "said"), [({}, "2 regions, 1,100 px"), ({"mm_per_pixel": 0.1}, "2 regions, 11 mm²")])
+@pytest.mark.parametrize(("sizes", "said"), [
+    ({}, "2 regions, 1,100 px"), ({"mm_per_pixel": 0.1}, "2 regions, 11 mm²"),
+    ({"mm_per_pixel": 2.0}, "2 regions, 4,400 mm²"),
+])  # fmt: skip
 def test_areas_are_given_in_mm_where_the_size_of_a_pixel_is_known(tmp_path, sizes, said):
     two = region(40, 60, slice(0, 20), slice(0, 50), **sizes), region(40, 60, slice(30, 40), slice(0, 10), **sizes)
     text = written(tmp_path, [inspected("a", 0.9, None, two)])

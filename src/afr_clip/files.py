@@ -12,7 +12,7 @@ import shutil
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -258,3 +258,20 @@ def from_cell(cell: str) -> str:
 
 _ACTED_ON = tuple("=+-@\t\r'")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def append_whole(file: io.RawIOBase, content: bytes) -> None:
+    """Append to an unbuffered file; what is written survives a kill of this process.
+
+    Raises:
+        OSError: If it cannot be written; then nothing of it is.
+    """
+    before = file.seek(0, os.SEEK_END)
+    try:
+        while content:
+            content = content[file.write(content) or 0 :]
+    except OSError as error:
+        with suppress(OSError):
+            file.truncate(before)
+        error.filename = getattr(file, "name", None)
+        raise

@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from afr_clip.files import written_whole
+from afr_clip.files import append_whole, written_whole
 from afr_clip.inspection.record import Inspected
 
 REGIONS = "regions.json"
@@ -30,16 +29,7 @@ class GrowingInspections:
         Raises:
             OSError: If it cannot be written; then nothing of it is.
         """
-        before = self._file.seek(0, os.SEEK_END)
-        content = f"{_line(inspected)}\n".encode()
-        try:
-            while content:
-                content = content[self._file.write(content) or 0 :]
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(before)
-            error.filename = self._file.name
-            raise
+        append_whole(self._file, f"{_line(inspected)}\n".encode())
 
     def close(self) -> None:
         """Close the file."""

@@ -3,9 +3,7 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from afr_clip.files import from_cell, shown
+from afr_clip.files import append_whole, from_cell, shown
 from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.record import Inspected
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
@@ -288,16 +286,7 @@ class GrowingScores:
         Raises:
             OSError: If they cannot be written; then none of them is.
         """
-        before = self._file.seek(0, os.SEEK_END)
-        content = csv_text(map(_cells, rows)).encode("utf-8")
-        try:
-            while content:
-                content = content[self._file.write(content) or 0 :]
-        except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(before)
-            error.filename = self._file.name
-            raise
+        append_whole(self._file, csv_text(map(_cells, rows)).encode("utf-8"))
 
     def close(self) -> None:
         """Close the file."""

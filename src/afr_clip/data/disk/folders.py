@@ -21,7 +21,12 @@ JUNK = frozenset(
 )
 """What operating systems leave in folders, apart from hidden files."""
 
-OUTPUT_FOLDERS = frozenset({"maps", "overlays", "figures", "heat_maps", "mlflow", "tensorboard", "wandb"})
+OUTPUT_FOLDERS = frozenset(
+    {
+        *("maps", "masks", "overlays", "thumbnails", "annotations", "figures", "heat_maps"),
+        *("mlflow", "tensorboard", "wandb"),
+    }
+)
 """Folders of a run that hold pictures."""
 
 

@@ -212,7 +212,7 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what an unfinished run wrote, so that it is not taken for part of the next one."""
     if is_finished(_read_json(folder / MANIFEST)):
         return  # not known to be a run: these files may be the user's own
-    for path in (*(folder / name for name in _WRITTEN_BY_RUNS), *folder.glob("inspected.*.jsonl")):
+    for path in (*(folder / name for name in WRITTEN_BY_RUNS), *folder.glob("inspected.*.jsonl")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -223,20 +223,12 @@ def _remove_leftovers(folder: Path) -> None:
 SKIPPED = "skipped.csv"
 """Photographs that could not be read, and why."""
 
-_WRITTEN_BY_RUNS = (
+WRITTEN_BY_RUNS = (
     *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
-    *(
-        "photographs.csv",
-        "skipped.csv",
-        "regions.json",
-        "annotations",
-        "maps",
-        "masks",
-        "overlays",
-        "figures",
-        *("heat_maps", "thumbnails", "inspection.html", "scores.xlsx"),
-    ),
+    *("photographs.csv", SKIPPED, "regions.json", "inspection.html", "scores.xlsx"),
+    *("annotations", "figures", "heat_maps", "maps", "masks", "overlays", "thumbnails"),
 )
+"""Files, and then folders, that an unfinished run may have left."""
 
 _MAY_CHANGE_BELOW = ("protocol.roots.", "logger.")
 """Nodes whose keys may change when a run is resumed."""

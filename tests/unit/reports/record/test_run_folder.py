@@ -8,10 +8,12 @@ from contextlib import nullcontext
 
 import pytest
 
+from afr_clip.data.disk.folders import OUTPUT_FOLDERS
 from afr_clip.files import LogFile, written_whole
 from afr_clip.reports.record.run_folder import (
     HOLDER,
     LOCK,
+    WRITTEN_BY_RUNS,
     RunFolderError,
     hold,
     holds_run,
@@ -285,3 +287,8 @@ def test_an_evaluation_that_was_not_finished_begins_again_and_nothing_of_it_stay
 def test_a_requeued_run_may_be_continued_by_hand(tmp_path):
     write_json(tmp_path / "manifest.json", {"config": CONFIG | {"requeue": True}})
     assert open_run(tmp_path, resume=True, config=CONFIG | {"requeue": False}) is not None
+
+
+def test_what_a_run_writes_is_never_taken_for_photographs():
+    folders = {name for name in WRITTEN_BY_RUNS if "." not in name}
+    assert folders <= OUTPUT_FOLDERS

@@ -174,7 +174,8 @@ def outline(mask: Bool[np.ndarray, "height width"], x: int = 0, y: int = 0) -> t
     rows, columns = np.repeat(rows, passes), np.repeat(columns, passes)
     is_second = np.repeat(np.cumsum(passes), passes) - 1 == np.arange(len(rows))
     # Along a row, the first and second corner are joined by an edge, the third and fourth, and so on; along a column
-    # too. Of two passes, the first comes from the left, and goes on upwards if the two pixels lie on a falling line.
+    # too. Where the outline passes a corner twice, the first pass comes from the left. It turns upwards if the two
+    # pixels that meet there lie on a falling line.
     pairs = np.arange(len(rows)) ^ 1
     order = np.lexsort((is_second ^ rises[rows, columns], rows, columns))
     vertical = np.empty(len(rows), np.intp)

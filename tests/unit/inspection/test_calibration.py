@@ -330,4 +330,8 @@ def test_another_area_is_refused_without_its_hash(now, said):
 
 
 def test_the_same_detector_is_accepted_whatever_held_its_settings():
-    calibrate(GOOD, GOOD, 0.01, {"stages": (1, 2)}).require({"stages": [1, 2]})
+    made = calibrate(GOOD, GOOD, 0.01, {"stages": (1, 2)})
+    made.require({"stages": [1, 2]})
+    made.require({"stages": (1, 2)})
+    with pytest.raises(CalibrationError, match="stages was"):
+        made.require({"stages": [2, 1]})

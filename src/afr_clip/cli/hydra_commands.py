@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.cli.command import ends_in_a_sentence, start_processes
-from afr_clip.config.nodes import CalibrateConfig, EvaluateConfig, PredictConfig, config_dir
+from afr_clip.config.nodes import CalibrateConfig, EvaluateConfig, InspectConfig, PredictConfig, config_dir
 from afr_clip.config.plan import (
     calibration_job,
     current_record,
@@ -25,7 +26,7 @@ from afr_clip.config.restore import named_checkpoint
 from afr_clip.config.sweeps import sweep_job
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import shown
-from afr_clip.run.job import ProtocolJob
+from afr_clip.run.job import AnyJob, ProtocolJob, Record
 
 if TYPE_CHECKING:
     from afr_clip.models.checkpoint import Checkpoint
@@ -62,14 +63,8 @@ def evaluate(config: DictConfig) -> None:
     if start_processes("afr_clip.evaluate", typed.trainer, has_run_dir=bool(typed.run_dir)):
         return
     from afr_clip.run.evaluate import evaluate as run  # noqa: PLC0415
-    from afr_clip.run.model import read_named  # noqa: PLC0415
 
-    checkpoint = read_named(_named_checkpoint(typed))
-    with _naming(checkpoint):
-        if checkpoint is not None:
-            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-        job = evaluation_job(config, output_dir(), current_record())
-    run(job, checkpoint)
+    run(*_with_checkpoint(config, typed, evaluation_job))
 
 
 @_composed("predict")
@@ -78,15 +73,9 @@ def predict(config: DictConfig) -> None:
     typed = read(config, PredictConfig)
     if start_processes("afr_clip.predict", typed.trainer, has_run_dir=bool(typed.run_dir)):
         return
-    from afr_clip.run.model import read_named  # noqa: PLC0415
     from afr_clip.run.predict import predict as run  # noqa: PLC0415
 
-    checkpoint = read_named(_named_checkpoint(typed))
-    with _naming(checkpoint):
-        if checkpoint is not None:
-            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-        job = prediction_job(config, output_dir(), current_record())
-    run(job, checkpoint)
+    run(*_with_checkpoint(config, typed, prediction_job))
 
 
 @_composed("calibrate")
@@ -94,14 +83,8 @@ def calibrate(config: DictConfig) -> None:
     """Find thresholds from good parts."""
     typed = read(config, CalibrateConfig)
     from afr_clip.run.calibrate import calibrate as run  # noqa: PLC0415
-    from afr_clip.run.model import read_named  # noqa: PLC0415
 
-    checkpoint = read_named(_named_checkpoint(typed))
-    with _naming(checkpoint):
-        if checkpoint is not None:
-            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
-        job = calibration_job(config, output_dir(), current_record())
-    run(job, checkpoint)
+    run(*_with_checkpoint(config, typed, calibration_job))
 
 
 @_composed("diagnose")
@@ -125,6 +108,19 @@ def sweep(config: DictConfig) -> None:
     run(job)
 
 
+def _with_checkpoint(
+    config: DictConfig, typed: EvaluateConfig | InspectConfig, make_job: Callable[[DictConfig, Path, Record], AnyJob]
+) -> "tuple[AnyJob, Checkpoint | None]":
+    """Read the checkpoint that a command names, and make the job with the model it was trained with."""
+    from afr_clip.run.model import read_named  # noqa: PLC0415
+
+    checkpoint = read_named(_named_checkpoint(typed))
+    with _naming(checkpoint):
+        if checkpoint is not None:
+            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+        return make_job(config, output_dir(), current_record()), checkpoint
+
+
 @contextmanager
 def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
     """Name the checkpoint in config errors: the typed config was checked before, so the fault is the checkpoint's."""
@@ -138,7 +134,7 @@ def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
         raise ConfigError(msg) from error
 
 
-def _named_checkpoint(typed: EvaluateConfig | PredictConfig | CalibrateConfig) -> str | None:
+def _named_checkpoint(typed: EvaluateConfig | InspectConfig) -> str | None:
     """Return where the checkpoint is, or ``None`` for a method that needs none."""
     if typed.module.network.needs_checkpoint and typed.checkpoint is not None:
         return named_checkpoint(typed.checkpoint)

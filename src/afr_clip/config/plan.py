@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.config.nodes import (
     CalibrateConfig,
@@ -24,7 +23,7 @@ from afr_clip.config.nodes import (
     config_dir,
     register,
 )
-from afr_clip.config.restore import plain_values, refuse_foreign_files
+from afr_clip.config.restore import plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
 from afr_clip.run.job import (
@@ -330,13 +329,7 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
             msg = f"The checkpoint was trained with {group}={own}, got {group}={typed}. Leave {group}= out."
             raise ConfigError(msg)
         known = compose_group(group, own)
-        try:
-            restored[group] = OmegaConf.merge(known, plain_values(trained_with[group]))
-        except OmegaConfBaseException as error:
-            fault = str(error).splitlines()[0]
-            msg = f"The checkpoint was trained with a {group} that this version cannot build: {fault}."
-            raise ConfigError(msg) from error
-        refuse_foreign_files(group, restored[group], known, keys)
+        restored[group] = restored_group(group, known, trained_with[group], keys)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):

@@ -1,7 +1,7 @@
 """The model that a checkpoint was trained with, from its recorded config; needs OmegaConf but not Hydra."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +48,45 @@ def recorded_model(
             raise ConfigError(msg)
         schema = BackboneSettings if group == "backbone" else module_schema(name)
         known = OmegaConf.merge(OmegaConf.structured(schema), _defaults(group, name))
+        node = restored_group(group, known, recorded[group], files)
+        for key, value in files.items():
+            if key.startswith(f"{group}."):
+                OmegaConf.update(node, key.removeprefix(f"{group}."), value)
         try:
-            node = OmegaConf.merge(known, plain_values(recorded[group]))
-            for key, value in files.items():
-                if key.startswith(f"{group}."):
-                    OmegaConf.update(node, key.removeprefix(f"{group}."), value)
-            refuse_foreign_files(group, node, known, files)
             restored.append(OmegaConf.to_object(node))
         except (OmegaConfBaseException, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            fault = str(error).splitlines()[0]
-            msg = f"The checkpoint was trained with a {group} that this version cannot build: {fault}."
-            raise ConfigError(msg) from error
+            raise _cannot_build(group, error) from error
     backbone, module = restored
     assert isinstance(backbone, BackboneSettings), "as its schema is"
     assert isinstance(module, ModuleSettings), "as its schema is"
     return backbone, module
 
 
-def refuse_foreign_files(group: str, restored: Any, known: Any, named: Any) -> None:  # noqa: ANN401 - config nodes
-    """Refuse a file that a checkpoint names and nobody else does.
+def restored_group(group: str, known: Any, recorded: Any, named: Collection[str]) -> Any:  # noqa: ANN401 - config nodes
+    """Put what a checkpoint recorded into a group as this version knows it.
 
     Args:
         known: The group as the package ships it.
-        named: The keys that were typed or passed.
+        named: The keys that were typed or passed, see `FILES`.
 
     Raises:
-        ConfigError: If there is one.
+        ConfigError: If it does not fit, or the checkpoint alone names a file.
     """
+    try:
+        node = OmegaConf.merge(known, plain_values(recorded))
+    except OmegaConfBaseException as error:
+        raise _cannot_build(group, error) from error
+    _refuse_foreign_files(group, node, known, named)
+    return node
+
+
+def _cannot_build(group: str, error: Exception) -> ConfigError:
+    fault = str(error).splitlines()[0]
+    return ConfigError(f"The checkpoint was trained with a {group} that this version cannot build: {fault}.")
+
+
+def _refuse_foreign_files(group: str, restored: Any, known: Any, named: Collection[str]) -> None:  # noqa: ANN401
+    """Refuse a file that only the checkpoint names."""
     for key in (key for key in FILES if key.startswith(f"{group}.") and key not in named):
         inside = key.removeprefix(f"{group}.")
         value = OmegaConf.select(restored, inside, default=None)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from drawn_anomalies.auxiliary_objects import AUXILIARY_OBJECTS
 from drawn_anomalies.auxiliary_textures import AUXILIARY_TEXTURES
 from drawn_anomalies.canvas import Canvas, Surface
-from drawn_anomalies.kinds import Category
-from drawn_anomalies.pairs.captions import MATERIALS, THINGS, Subject
+from drawn_anomalies.kinds import Category, Subject
+from drawn_anomalies.pairs.captions import MATERIALS, THINGS
 from drawn_anomalies.pairs.palette import PALETTE
 from drawn_anomalies.settings import DrawnSet
 from drawn_anomalies.unseen_objects import UNSEEN_OBJECTS

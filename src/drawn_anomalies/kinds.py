@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from drawn_anomalies import damage, marks
-from drawn_anomalies.canvas import Canvas, Surface
+from drawn_anomalies.canvas import Canvas, Colour, Surface
 from drawn_anomalies.flaw import Defect
 
 DEFECTS: Mapping[str, Defect] = {
@@ -43,3 +43,11 @@ class Category:
     name: str
     draw: Callable[[Canvas], Surface]
     defects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that can be shown in any colour."""
+
+    words: str
+    draw: Callable[[Canvas, Colour], Surface]

@@ -1,23 +1,14 @@
 """The captions of the pairs: subjects, words, and the captions that an evaluation compares."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from drawn_anomalies.canvas import Canvas, Colour, Surface
-from drawn_anomalies.kinds import DEFECTS, HELD_OUT
+from drawn_anomalies.kinds import DEFECTS, HELD_OUT, Subject
 from drawn_anomalies.pairs import assemblies, materials, things
 from drawn_anomalies.pairs.nameless import NAMELESS
 from drawn_anomalies.pairs.palette import PALETTE
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something that can be shown."""
-
-    words: str
-    draw: Callable[[Canvas, Colour], Surface]
 
 
 def _subjects(*drawings: Callable[[Canvas, Colour], Surface]) -> tuple[Subject, ...]:

@@ -10,13 +10,12 @@ from numpy import ndarray
 
 from drawn_anomalies.canvas import Canvas, Plane, Surface
 from drawn_anomalies.flaw import Defect, Visible, photographed
-from drawn_anomalies.kinds import DEFECTS
+from drawn_anomalies.kinds import DEFECTS, Subject
 from drawn_anomalies.pairs.captions import (
     HELD_OUT_COMBINATIONS,
     KINDS,
     NEUTRAL_NOUNS,
     SUBJECTS,
-    Subject,
     condition_caption,
     draw_caption,
 )

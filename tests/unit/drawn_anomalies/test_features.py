@@ -6,6 +6,7 @@ import pytest
 from drawn_anomalies.canvas import Canvas
 from drawn_anomalies.features import BASES, FEATURES, HELD_OUT_NAMES, Feature
 from drawn_anomalies.kinds import HELD_OUT, Subject
+from drawn_anomalies.pairs.captions import SUBJECTS
 from drawn_anomalies.pairs.palette import PALETTE
 
 UNSEEN = "brick marble weave woven leather gear capsule label button biscuit"
@@ -79,6 +80,8 @@ def test_names_are_unique_and_none_is_of_the_unseen_set():
 
 def test_a_fifth_of_the_names_is_held_out_and_every_word_remains_in_training():
     assert 0.17 < len(HELD_OUT_NAMES) / (len(FEATURES) * len(BASES)) < 0.23
+    shown = {tuple(subject.words.split()) for subject in SUBJECTS}
+    assert not shown & HELD_OUT_NAMES
     for base in BASES:
         assert 3 <= sum(words == base.words for _, words in HELD_OUT_NAMES) <= 6
     for adjective in FEATURES:

@@ -312,8 +312,8 @@ def _clear(paint: Painter) -> Painter:
                 best, most = (flaw, coverage), merit
             if merit >= 1:
                 break
-        assert best is not None, "a feature covers at least one pixel of the body"
-        return best
+        # Where other features have left no room, there is nothing to draw.
+        return best or (surface, np.zeros(canvas.size, np.float32))
 
     return drawn
 

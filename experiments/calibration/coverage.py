@@ -25,8 +25,9 @@ from afr_clip.metrics.thresholds import overkill_at_escape
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.settings import DecideBy
 from drawn_anomalies.catalogue import CATEGORIES
+from drawn_anomalies.kinds import GOOD
 from drawn_anomalies.settings import DrawnSet, DrawnSettings
-from drawn_anomalies.tree import GOOD, Picture, draw
+from drawn_anomalies.tree import Picture, draw
 
 PHOTOGRAPHS = (
     ("mvtec_ad", "bottle"),

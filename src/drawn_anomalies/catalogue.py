@@ -42,4 +42,4 @@ CATEGORIES: Mapping[DrawnSet, tuple[Category, ...]] = {
     DrawnSet.auxiliary: AUXILIARY_TEXTURES + AUXILIARY_OBJECTS + AUXILIARY_SUBJECTS,
     DrawnSet.unseen: UNSEEN_TEXTURES + UNSEEN_OBJECTS,
 }
-"""Every category that can be drawn, by set."""
+"""Every category of the sets in which the picture alone decides."""

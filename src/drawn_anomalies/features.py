@@ -306,7 +306,7 @@ def _clear(paint: Painter) -> Painter:
             mask = coverage > 0.5
             if not mask.any():
                 continue
-            contrast = float(np.abs(flaw.colour - surface.colour).max(axis=-1)[mask].mean())
+            contrast = float(np.abs(flaw.colour[mask] - surface.colour[mask]).max(axis=-1).mean())
             merit = min(contrast / LEAST_CONTRAST, 1) * min(float(mask.mean()) / LEAST_AREA, 1)
             if merit > most:
                 best, most = (flaw, coverage), merit

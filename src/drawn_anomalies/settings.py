@@ -14,11 +14,21 @@ LARGEST_DEMAND = 0.5
 """Contrast or area that no kind of defect reaches."""
 
 
+FEWEST_OF_A_NAME = 6
+"""Images of a category whose name decides: at least one of every kind."""
+
+
 class DrawnSet(Enum):
-    """Which categories are drawn; the two sets share none, and the unseen set has its own defects."""
+    """Which categories are drawn.
+
+    ``auxiliary`` and ``unseen`` share none, and the unseen set has its own defects. In ``names`` and ``names_unseen``
+    the name of a category decides what is a flaw; they share words but no names.
+    """
 
     auxiliary = "auxiliary"
     unseen = "unseen"
+    names = "names"
+    names_unseen = "names_unseen"
 
 
 @dataclass
@@ -28,6 +38,7 @@ class DrawnSettings:
     Attributes:
         categories: Which categories.
         images_per_category: Test images of each; half of them normal, the others spread over the category's defects.
+            Where the name decides, a third is normal, and as many are normal under another name.
         defect_scale: Factor on all lengths of a defect. At 1.6 the median defect covers 4 % of the picture, as those of
             MVTec AD's bottles.
         least_contrast: Mean difference that a defect makes to its pixels at least, in parts of full brightness; as far
@@ -53,6 +64,12 @@ class DrawnSettings:
             msg = (
                 f"dataset.drawn.images_per_category must be at least 2, got {self.images_per_category}. "
                 f"Half of them are normal."
+            )
+            raise ValueError(msg)
+        if self.categories in (DrawnSet.names, DrawnSet.names_unseen) and self.images_per_category < FEWEST_OF_A_NAME:
+            msg = (
+                f"dataset.drawn.images_per_category must be at least {FEWEST_OF_A_NAME} where the name decides, "
+                f"got {self.images_per_category}. Two are normal, two are normal under another name."
             )
             raise ValueError(msg)
         if self.size < SMALLEST:

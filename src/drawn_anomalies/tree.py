@@ -4,8 +4,7 @@ import logging
 import os
 import platform
 import shutil
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from drawn_anomalies.canvas import Canvas, Region
+from drawn_anomalies.canvas import Region
 from drawn_anomalies.catalogue import CATEGORIES
-from drawn_anomalies.flaw import Visible, photographed
-from drawn_anomalies.kinds import DEFECTS
-from drawn_anomalies.settings import DrawnSettings
+from drawn_anomalies.kinds import GOOD, Drawable
+from drawn_anomalies.names import NAMED_CATEGORIES
+from drawn_anomalies.settings import DrawnSet, DrawnSettings
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +39,6 @@ NUM_TRAIN = 2
 WORTH_PROCESSES = 96
 """Number of pictures from which several processes are worth starting."""
 
-GOOD = "good"
-
 
 class DrawingError(ValueError):
     """A drawn dataset cannot be written."""
@@ -54,7 +51,7 @@ class Picture:
     Attributes:
         number: Position of the category in its set.
         split: ``train`` or ``test``.
-        kind: ``good`` or a kind of defect.
+        kind: ``good`` or a kind of flaw.
         index: Position among the pictures of its kind.
     """
 
@@ -99,33 +96,30 @@ def _remove_abandoned(root: Path) -> None:
             continue  # another user's, and alive; or not one of these folders
 
 
+def categories_of(settings: DrawnSettings) -> Sequence[Drawable]:
+    """Return the categories that are drawn."""
+    every: Mapping[DrawnSet, Sequence[Drawable]] = {**CATEGORIES, **NAMED_CATEGORIES}
+    return every[settings.categories]
+
+
 def pictures(settings: DrawnSettings) -> list[Picture]:
     """List the pictures of a drawn dataset."""
     listed = []
-    for number, category in enumerate(CATEGORIES[settings.categories]):
-        anomalous = settings.images_per_category // 2
+    for number, category in enumerate(categories_of(settings)):
         listed += [Picture(number, "train", GOOD, index) for index in range(NUM_TRAIN)]
-        listed += [Picture(number, "test", GOOD, index) for index in range(settings.images_per_category - anomalous)]
-        listed += [
-            Picture(number, "test", category.defects[i % len(category.defects)], i // len(category.defects))
-            for i in range(anomalous)
-        ]
+        listed += [Picture(number, "test", *one) for one in category.listed(settings.images_per_category)]
     return listed
 
 
 def draw(settings: DrawnSettings, picture: Picture) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
     """Draw one picture, independently of all others; return RGB and the mask of its defect, if it has one."""
-    category = CATEGORIES[settings.categories][picture.number]
-    kind = zlib.crc32(f"{category.name}/{picture.split}/{picture.kind}".encode())
-    visible = Visible(settings.defect_scale, settings.least_contrast, settings.least_area)
-    canvas = Canvas((settings.size, settings.size), np.random.default_rng((settings.seed, kind, picture.index)))
-    defect = None if picture.kind == GOOD else DEFECTS[picture.kind]
-    return photographed(canvas, category.draw(canvas), defect, visible)
+    category = categories_of(settings)[picture.number]
+    return category.picture(settings, picture.split, picture.kind, picture.index)
 
 
 def _write(settings: DrawnSettings, root: Path) -> None:
     listed = pictures(settings)
-    names = [category.name for category in CATEGORIES[settings.categories]]
+    names = [category.name for category in categories_of(settings)]
     for folder in {_image_path(root, names, picture).parent for picture in listed}:
         folder.mkdir(parents=True)
     for folder in {_mask_path(root, names, picture).parent for picture in listed if picture.kind != GOOD}:

@@ -218,11 +218,6 @@ class NamedCategory:
         return image, mask
 
 
-def partners(drawn_set: DrawnSet) -> dict[str, str]:
-    """Return the partner's name of each category of a set, folder names both; empty for sets without pairs."""
-    return {category.name: category.partner.name for category in NAMED_CATEGORIES.get(drawn_set, ())}
-
-
 def _apart(colour: Colour, other: Colour) -> bool:
     return float(np.abs(np.subtract(colour, other)).max()) > 0.35
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from afr_clip.metrics.average import METRICS
+from drawn_anomalies import tree
 from helpers.html import Tree
 from helpers.methods import FOR_FOUR_BLOCKS
 
@@ -130,6 +131,38 @@ def test_an_untrained_network_needs_no_run(run, own, unseen, tmp_path):
     assert "parts, untrained" in (own / "report.html").read_text()
     assert run("diagnose", str(own), *LATER) == 0
     assert found_in(own)["terms"] != fresh["terms"]
+
+
+@pytest.mark.parametrize("object_agnostic", [False, True])
+def test_names_that_share_pictures_are_compared_with_the_bound_of_image_only_methods(
+    run, tmp_path, monkeypatch, capsys, object_agnostic
+):
+    two = {drawn_set: categories[:2] for drawn_set, categories in tree.NAMED_CATEGORIES.items()}
+    monkeypatch.setattr(tree, "NAMED_CATEGORIES", two)
+    drawn = ["dataset.drawn.size=64", "dataset.drawn.images_per_category=6", f"drawn_dir={tmp_path / 'drawn'}"]
+    keys = ["module=afr_clip", f"module.network.prompts.object_agnostic={str(object_agnostic).lower()}", "seed=3"]
+    tiny = ["backbone=tiny", "backbone.image_size=64", "untrained=true", *LATER]
+    folder = tmp_path / "run"
+    assert run("diagnose", *keys, *tiny, "dataset=demo_names_unseen", *drawn, f"run_dir={folder}") == 0
+    found = found_in(folder, "diagnosis_untrained.json")
+    names = found["names"]
+    assert (names["image_only_bound"], names["num_categories"]) == (pytest.approx(0.75), 2)
+    for metric in METRICS:
+        own = [value for (_, one), value in values(found, "as_it_is").items() if one == metric]
+        assert names["right"][metric] == pytest.approx(sum(own) / 2)
+    out = capsys.readouterr().out
+    assert "bound of image-only methods" in out
+    assert ("name gap" in out) == (not object_agnostic)
+    if object_agnostic:
+        assert {"partner", "object"} <= set(found["left_out"])
+        assert not {"partner", "object", "gap"} & set(names)
+        return
+    # Of two names, the next is the partner.
+    assert values(found, "partner") == values(found, "other_category") != values(found, "as_it_is")
+    for metric in METRICS:
+        assert names["gap"][metric] == pytest.approx(names["right"][metric] - names["partner"][metric])
+        assert names["gap"][metric] == pytest.approx(-differences(found, "partner")[metric]["points"] / 100)
+        assert names["object"][metric] is not None
 
 
 NO_STATELESS = {"terms", "no_stateless_term", "no_stateless"}

@@ -1,7 +1,7 @@
-"""What a method can reach at most that scores a picture without knowing the name of its category."""
+"""Categories that share pictures, and what a method can reach there that does not know a picture's category."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import product
 
@@ -44,3 +44,20 @@ def image_only_bound(pictures: Sequence[Hashable], categories: Sequence[str], is
         else:  # two opposite wishes are two entries, so each counts half of the larger one
             met.append(value if opposite is None else max(value, opposite) / 2)
     return math.fsum(met)
+
+
+def partners_of(pictures: Sequence[Hashable], categories: Sequence[str]) -> dict[str, str]:
+    """Return for each category the one that shares most pictures with it; those that share none are left out.
+
+    Example:
+        >>> partners_of(["dots", "stripes", "dots", "wood"], ["dotted", "dotted", "striped", "plain"])
+        {'dotted': 'striped', 'striped': 'dotted'}
+    """
+    shown_in = defaultdict[Hashable, dict[str, None]](dict)  # in the order of the images
+    for picture, category in zip(pictures, categories, strict=True):
+        shown_in[picture][category] = None
+    shared = {category: Counter[str]() for category in categories}
+    for names in shown_in.values():
+        for one in names:
+            shared[one].update(other for other in names if other != one)
+    return {category: others.most_common(1)[0][0] for category, others in shared.items() if others}

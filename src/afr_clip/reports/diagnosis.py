@@ -21,6 +21,8 @@ NO_TERM = "no_stateless_term"
 NO_STATELESS = "no_stateless"
 WRONG_CATEGORY = "wrong_category"
 OTHER_CATEGORY = "other_category"
+PARTNER = "partner"
+OBJECT = "object"
 SWAPPED = "swapped_prototypes"
 TERMS = "terms"
 
@@ -29,6 +31,8 @@ _LABELS = {
     NO_STATELESS: "F_t^s = 0 in Eqs. (3) and (6)",
     WRONG_CATEGORY: "every image called {wrong_category!r}",
     OTHER_CATEGORY: "every image called by the next category",
+    PARTNER: "every image called by the category that shares its pictures",
+    OBJECT: "every image called 'object'",
     SWAPPED: "prototypes swapped",
     TERMS: "terms of rectification",
 }
@@ -69,6 +73,8 @@ def diagnosis_parts(content: Mapping[str, Any]) -> list[Part]:
     parts = []
     for found in content["datasets"]:
         grids = [_metrics(found, labels)]
+        if found.get("names"):
+            grids.append(_names(found["names"]))
         if found["terms"]:
             grids.append(_terms(found["terms"]))
         grids.append(_prototypes(found["prototypes"]))
@@ -92,6 +98,21 @@ def _metrics(found: Mapping[str, Any], labels: Mapping[str, str]) -> Grid:
     ]
     headings = [*text_headings("Text"), *(Heading(label, meaning) for label, meaning in COLUMNS.values())]
     return Grid("metrics, and what another text changes", headings, [[TableCell("as it is"), *means], *rows])
+
+
+def _names(names: Mapping[str, Any]) -> Grid:
+    rows = []
+    for key, label in (("right", "right name"), ("partner", "partner's name"), ("object", "'object'")):
+        if names.get(key):
+            means = [None if value is None else 100 * value for value in (names[key].get(one) for one in COLUMNS)]
+            rows.append([TableCell(label), *(measured_cell(mean, None, None) for mean in means)])
+    if names.get("gap"):
+        gaps = [None if value is None else 100 * value for value in (names["gap"].get(one) for one in COLUMNS)]
+        rows.append([TableCell("name gap"), *map(difference_cell, gaps)])
+    bound = measured_cell(100 * names["image_only_bound"], None, None)
+    rows.append([TableCell("bound of image-only methods"), bound, *[TableCell("")] * (len(COLUMNS) - 1)])
+    headings = [*text_headings("Name"), *(Heading(label, meaning) for label, meaning in COLUMNS.values())]
+    return Grid("what the name decides", headings, rows)
 
 
 def _terms(terms: Sequence[Mapping[str, Any]]) -> Grid:
@@ -132,6 +153,11 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
         yield (
             "Norms, share and turn are medians over a stage's tokens in each image, and then over the images. Scores "
             "depend on directions only, so where the turn is near zero, the text's term cannot change them."
+        )
+    if found.get("names"):
+        yield (
+            f"The name decides: {found['names']['num_categories']} categories share pictures with a partner, and what "
+            f"is good in one is anomalous in the other. Without the name, no image AUROC exceeds the bound."
         )
     for name, reason in found["left_out"].items():
         yield f"Left out: {labels.get(name, name)}. {reason}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
-from afr_clip.metrics.average import METRICS, CategoryResult
+from afr_clip.metrics.average import METRICS, CategoryResult, macro_average
+from afr_clip.metrics.image_only import image_only_bound, partners_of
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.afr_clip.terms import Terms, recorded_terms, without_text_term
@@ -44,7 +46,9 @@ from afr_clip.reports.diagnosis import (
     AS_IT_IS,
     NO_STATELESS,
     NO_TERM,
+    OBJECT,
     OTHER_CATEGORY,
+    PARTNER,
     SWAPPED,
     TERMS,
     WRONG_CATEGORY,
@@ -174,9 +178,17 @@ class DiagnosingModule(AnomalyDetectionModule):
         truth = [s.category for s in samples], [s.is_anomalous for s in samples]
         self.score_next(target.spec.name, DatasetMetrics(*truth), references)
         words = self._job.module.category_names is CategoryNames.words
-        names = list(dict.fromkeys(sample.prompt_name if words else sample.category for sample in samples))
+        name_of = {sample.category: sample.prompt_name if words else sample.category for sample in samples}
         self._left_out: dict[str, str] = {}
-        self._changes = self._choose_changes(names)
+        self._changes = self._choose_changes(list(dict.fromkeys(name_of.values())))
+        self._bound, self._partners = None, partners_of(target.digest.images, truth[0])
+        if self._partners:
+            kept = [sample.category in self._partners for sample in samples]
+            labels = zip(target.digest.images, *truth, strict=True)
+            self._bound = image_only_bound(*zip(*compress(labels, kept), strict=True))
+            partner = {name_of[one]: name_of[other] for one, other in self._partners.items()}
+            self._changes[PARTNER] = partial(changed_text, change=named(lambda name: partner.get(name, name)))
+            self._changes[OBJECT] = partial(changed_text, change=named(lambda _: "object"))
         self.changed = nn.ModuleDict({name: DatasetMetrics(*truth) for name in self._changes})
         self._text = TextRecord(self._job.wrong_category)
         self._measured: list[dict[tuple[int, str], dict[str, list[float]]]] = []
@@ -224,7 +236,7 @@ class DiagnosingModule(AnomalyDetectionModule):
         as_it_is, left_out = self.results, dict(self._left_out)
         changed = {name: metrics.compute() for name, metrics in self.changed.items()}
         if not self._text.reads_category:
-            for name in (WRONG_CATEGORY, OTHER_CATEGORY):
+            for name in (WRONG_CATEGORY, OTHER_CATEGORY, *((PARTNER, OBJECT) if self._partners else ())):
                 changed.pop(name, None)
                 left_out[name] = "The text is the same for every category."
         return {
@@ -234,6 +246,25 @@ class DiagnosingModule(AnomalyDetectionModule):
             "metrics": list(_metric_rows({AS_IT_IS: as_it_is, **changed})),
             "differences": list(_difference_rows(as_it_is, changed)),
             "left_out": left_out,
+            "names": self._reading(as_it_is, changed),
+        }
+
+    def _reading(
+        self, as_it_is: Sequence[CategoryResult], changed: Mapping[str, Sequence[CategoryResult]]
+    ) -> dict[str, Any] | None:
+        """Compare the metrics with the right and with other names, over the categories that share pictures."""
+        if self._bound is None:
+            return None
+        means = {
+            name: macro_average([one for one in results if one.category in self._partners]).values
+            for name, results in {"right": as_it_is, **changed}.items()
+            if name in ("right", PARTNER, OBJECT)
+        }
+        if PARTNER in means:
+            means["gap"] = {metric: means["right"][metric] - means[PARTNER][metric] for metric in METRICS}
+        return {"image_only_bound": self._bound, "num_categories": len(self._partners)} | {
+            name: {metric: None if math.isnan(value) else value for metric, value in mean.items()}
+            for name, mean in means.items()
         }
 
 

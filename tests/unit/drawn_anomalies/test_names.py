@@ -6,7 +6,7 @@ import pytest
 
 from drawn_anomalies.features import BASES, FEATURES, HELD_OUT_NAMES
 from drawn_anomalies.kinds import GOOD, HELD_OUT
-from drawn_anomalies.names import INSTEAD, NAMED_CATEGORIES, TOO, NamedCategory, partners
+from drawn_anomalies.names import INSTEAD, NAMED_CATEGORIES, TOO, NamedCategory
 from drawn_anomalies.settings import DrawnSet, DrawnSettings
 from drawn_anomalies.tree import Picture, draw, pictures
 
@@ -90,12 +90,6 @@ def test_no_held_out_kind_of_defect_is_drawn_and_none_that_a_feature_could_be_ta
         assert len(category.pair.defects) >= 4
     perforated = next(one for one in TRAINING if one.words.startswith("perforated"))
     assert "hole" not in perforated.pair.defects
-
-
-def test_partners_name_each_other():
-    both = partners(DrawnSet.names_unseen)
-    assert all(both[partner] == name != partner for name, partner in both.items())
-    assert partners(DrawnSet.unseen) == {}
 
 
 def test_a_picture_depends_on_its_seed_alone():

@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from afr_clip.metrics.image_only import image_only_bound
+from afr_clip.metrics.image_only import image_only_bound, partners_of
 from drawn_anomalies.names import INSTEAD, NAMED_CATEGORIES, TOO
 from drawn_anomalies.settings import DrawnSet
 
@@ -96,3 +96,10 @@ def test_the_drawn_names_are_bounded_by_three_quarters_and_the_best_score_reache
     assert mean_auroc(best, *labels) == pytest.approx(bound)
     if num % 3 == 0:
         assert bound == pytest.approx(0.75)
+
+
+def test_partners_are_the_categories_with_most_pictures_in_common():
+    pictures = ["a", "b", "c", "d", "a", "b", "e", "c", "f"]
+    categories = [*["one"] * 4, *["two"] * 3, "three", "four"]
+    assert partners_of(pictures, categories) == {"one": "two", "two": "one", "three": "one"}
+    assert partners_of("ab", ["one", "two"]) == {}

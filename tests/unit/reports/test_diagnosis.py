@@ -56,6 +56,24 @@ def test_metrics_terms_and_prototypes_are_tables():
     assert shown(prototypes) == [["bolt", "-0.997", "0.850"]]
 
 
+def test_where_names_decide_their_metrics_stand_above_the_bound():
+    means = {key: dict.fromkeys(METRICS, value) for key, value in (("right", 0.8), ("partner", 0.6), ("object", 0.7))}
+    names = {"image_only_bound": 0.75, "num_categories": 2, **means, "gap": dict.fromkeys(METRICS, 0.2)}
+    (part,) = diagnosis_parts(content(names=names))
+    rows = shown(part.grids[1])
+    assert [row[:2] for row in rows] == [
+        ["right name", "80.0"],
+        ["partner's name", "60.0"],
+        ["'object'", "70.0"],
+        ["name gap", "+20.0"],
+        ["bound of image-only methods", "75.0"],
+    ]
+    assert rows[-1][2:] == [""] * 6
+    assert any("2 categories share pictures" in note for note in part.notes)
+    (part,) = diagnosis_parts(content(names={"image_only_bound": 0.75, "num_categories": 2, "right": means["right"]}))
+    assert [row[0] for row in shown(part.grids[1])] == ["right name", "bound of image-only methods"]
+
+
 def test_the_notes_say_what_the_interval_covers_and_what_was_left_out():
     (part,) = diagnosis_parts(content())
     assert any("bootstrap interval over categories" in note and "2 at most" in note for note in part.notes)

@@ -377,6 +377,24 @@ class Prototypes:
 
 
 @dataclass
+class NameReading:
+    """How far the names decide, where categories share pictures. Metrics are means over the categories with a partner.
+
+    Attributes:
+        image_only_bound: What the mean image AUROC of a method that ignores the name can reach at most.
+        right: The metrics with the own name of each category.
+        gap: By how much ``right`` exceeds ``partner``.
+    """
+
+    image_only_bound: float
+    num_categories: int
+    right: dict[str, float | None]
+    partner: dict[str, float | None] | None = None
+    object: dict[str, float | None] | None = None
+    gap: dict[str, float | None] | None = None
+
+
+@dataclass
 class DiagnosedDataset:
     """What was found on one dataset."""
 
@@ -386,6 +404,7 @@ class DiagnosedDataset:
     terms: list[Terms]
     prototypes: list[Prototypes]
     left_out: dict[str, str]
+    names: NameReading | None = None
 
 
 @dataclass

@@ -14,7 +14,6 @@ import yaml
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import note_run
 from afr_clip.processes.together import from_first, meet
-from afr_clip.reports.page import PAGE
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.reports.record.run_folder import RunFolderError, open_run, require_held, write_json, write_text
 from afr_clip.run.job import EvaluationJob, Job, PredictionJob, TrainingJob
@@ -143,7 +142,10 @@ def prepare(job: Job) -> None:
 
 def finish_run(folder: Path, page: Path | None = None) -> None:
     """Print where the page is, if there is one, and as the last line of stdout where the run folder is."""
-    page = folder / PAGE if page is None else page
+    if page is None:
+        from afr_clip.reports.page import PAGE  # noqa: PLC0415 - pandas takes half a second, and predictions have a page of their own
+
+        page = folder / PAGE
     if page.exists():
         sys.stdout.write(f"page: {page}\n")
     sys.stdout.write(f"run: {folder}\n")

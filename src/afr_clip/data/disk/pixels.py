@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
-from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -177,6 +176,8 @@ def count_vanished(mask: Bool[Tensor, "height width"], resized: Bool[Tensor, "ne
         >>> count_vanished(mask, resize_mask(mask, (2, 2)))
         1
     """
+    from scipy import ndimage  # noqa: PLC0415 - a quarter of a second, and photographs have no masks
+
     regions, num_regions = ndimage.label(mask.numpy(), structure=EIGHT_NEIGHBOURS)
     rows, columns = (_chosen(old, new).numpy() for old, new in zip(mask.shape, resized.shape, strict=True))
     left = regions[rows[:, None], columns][resized.numpy()]

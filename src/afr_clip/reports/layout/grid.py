@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = {
     "image_auroc": ("I-AUROC", "Image level: area under the ROC curve; 50 is chance"),
@@ -117,7 +119,7 @@ def marked(cell: TableCell, *, is_partial: bool) -> TableCell:
     return replace(cell, shown=cell.shown + PARTLY) if is_partial else cell
 
 
-def category_grid(name: str, values: pd.DataFrame) -> Grid:
+def category_grid(name: str, values: "pd.DataFrame") -> Grid:
     """Lay out the categories of a dataset, with the mean in the foot.
 
     Args:
@@ -128,7 +130,7 @@ def category_grid(name: str, values: pd.DataFrame) -> Grid:
     return Grid(name, [*text_headings("Category"), *METRIC_HEADINGS], rows[:-1], rows[-1:])
 
 
-def category_cells(of_row: pd.DataFrame) -> list[TableCell]:
+def category_cells(of_row: "pd.DataFrame") -> list[TableCell]:
     """Show one category: its name, every metric, and how many images it has."""
     by_metric = of_row.set_index("metric")[["mean", "deviation", "num_seeds"]].reindex(list(COLUMNS))
     numbers = [measured_cell(*number) for number in by_metric.itertuples(index=False, name=None)]

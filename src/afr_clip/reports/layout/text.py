@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,9 @@ from rich.text import Text
 from afr_clip.files import in_one_line
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell
 from afr_clip.reports.record.run_folder import write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -34,7 +37,7 @@ LONGEST_LABEL = 16
 
 
 def write_records(
-    path: Path, records: pd.DataFrame, columns: Sequence[str], renamed: Mapping[str, str] | None = None
+    path: Path, records: "pd.DataFrame", columns: Sequence[str], renamed: Mapping[str, str] | None = None
 ) -> None:
     """Write columns of records as CSV with all digits; missing values are empty.
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +18,9 @@ from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResul
 from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
 from afr_clip.reports.record.schema import Results, Scored, read_record, require
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS = "results.json"
 SCORES = "scores.csv"
@@ -185,7 +187,7 @@ def read_thresholds(content: Mapping[str, Any], dataset: str) -> tuple[Threshold
     return tuple(Threshold(**{key: row.get(key) for key in _OF_THRESHOLD}) for row in rows)
 
 
-def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def read_values(results: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     """Turn the rows of ``results.json`` into a table with one value per row.
 
     Args:
@@ -195,6 +197,8 @@ def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         The columns of `RESULTS_HEADER`, NaN where a value is undefined, and ``row``: the place of the category within
         its dataset, `MEAN_ROW` for the mean. A category may be called "mean" too, so the name alone does not tell.
     """
+    import pandas as pd  # noqa: PLC0415 - half a second, and predictions have no such table
+
     values = []
     last: dict[str, tuple[int, str | None, set[str]]] = {}
     for result in results:
@@ -211,7 +215,7 @@ def read_values(results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def read_results(path: Path, *, for_display: bool = False) -> tuple[dict[str, Any], pd.DataFrame]:
+def read_results(path: Path, *, for_display: bool = False) -> "tuple[dict[str, Any], pd.DataFrame]":
     """Read ``results.json``: its content, and its values as `read_values` gives them.
 
     Raises:
@@ -252,7 +256,7 @@ def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"results[{place}] must have no negative count of images"
 
 
-def _incomplete(values: pd.DataFrame) -> Iterator[str]:
+def _incomplete(values: "pd.DataFrame") -> Iterator[str]:
     for name, of_dataset in values.groupby("dataset", sort=False):
         rows = [of_row for _, of_row in of_dataset.groupby("row", sort=False)]
         if len(rows) < 2 or rows[-1].category.iloc[0] != MEAN:
@@ -354,7 +358,7 @@ def read_scored(folder: Path, scored_with: Mapping[str, Any]) -> dict[str, Score
     return scored
 
 
-def category_results(values: pd.DataFrame) -> list[CategoryResult]:
+def category_results(values: "pd.DataFrame") -> list[CategoryResult]:
     """Return the categories of one dataset of `read_values`, the mean last."""
     return [
         CategoryResult(

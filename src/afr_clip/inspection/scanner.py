@@ -339,7 +339,8 @@ def build_scanner(
     frozen = towers.fingerprint()
     if checkpoint is not None:
         load_adapters(network, checkpoint, frozen)
-    trained = {name: value for name, value in network.named_parameters() if name in network.trainable_parameter_names()}
+    names = network.trainable_parameter_names()
+    trained = {name: value for name, value in network.named_parameters() if name in names}
     weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
     same_weights_other_scores = {
         "quick_gelu": backbone.quick_gelu != backbone.other_activation,

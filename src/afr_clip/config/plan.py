@@ -187,7 +187,7 @@ def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[Dic
     Args:
         has_moved: Whether another place was typed, so that recorded roots do not count.
     """
-    own = compose_group("dataset", "folder")
+    own = compose_groups(dataset="folder").dataset
     own.merge_with(plain_values(run["config"]["dataset"]))
     for name, facts in run["targets"].items():
         is_own = run["command"] == "evaluate"
@@ -253,25 +253,26 @@ def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None
                 f"under that name, add +protocol.roots.{name}=DIR."
             )
             raise ConfigError(msg)
-        node = compose_group("dataset", name if name in known else "folder")
+        node = compose_groups(dataset=name if name in known else "folder").dataset
     node.name = name
     node.root = protocol.roots.get(name, node.root)
     node.categories = protocol.categories.get(name, node.categories)
     return node
 
 
-def compose_group(group: str, name: str) -> DictConfig:
-    """Read ``conf/GROUP/NAME.yaml`` with its schema, as ``GROUP=NAME`` would.
+def compose_groups(**choices: str) -> DictConfig:
+    """Read each ``conf/GROUP/NAME.yaml`` with its schema, as ``GROUP=NAME`` would.
 
     Raises:
         ConfigError: If there is no such file.
     """
-    known = group_options(group)
-    if name not in known:
-        msg = f"{group} must be one of {', '.join(known)}, got {name}. Add your own file with --config-dir."
-        raise ConfigError(msg)
+    for group, name in choices.items():
+        known = group_options(group)
+        if name not in known:
+            msg = f"{group} must be one of {', '.join(known)}, got {name}. Add your own file with --config-dir."
+            raise ConfigError(msg)
     # A method's file chooses its backbone too, so it is composed where there is one.
-    return compose("evaluate", overrides=[f"{group}={name}"])[group]
+    return compose("evaluate", overrides=[f"{group}={name}" for group, name in choices.items()])
 
 
 def group_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -323,13 +324,15 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
     """
     keys = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     restored = copy.deepcopy(config)
-    for group in _MODEL_GROUPS:
-        own, typed = trained_with[group]["name"], config[group].name
+    names = {group: trained_with[group]["name"] for group in _MODEL_GROUPS}
+    for group, own in names.items():
+        typed = config[group].name
         if group in keys and typed != own:
             msg = f"The checkpoint was trained with {group}={own}, got {group}={typed}. Leave {group}= out."
             raise ConfigError(msg)
-        known = compose_group(group, own)
-        restored[group] = restored_group(group, known, trained_with[group], keys)
+    known = compose_groups(**names)
+    for group in _MODEL_GROUPS:
+        restored[group] = restored_group(group, known[group], trained_with[group], keys)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):

@@ -78,6 +78,8 @@ def photograph_batches(
     wanted = [list(batch) for batch in batches if not set(batch) <= set(done)]
     if not wanted:
         return
+    if len(wanted) == 1:
+        num_workers = 0  # there is nothing to load meanwhile
     loader, loading = build_loader(dataset, num_workers, batch_size, 0, batch_sampler=wanted)
     with naming_lost_images([loading]):
         yield from loader

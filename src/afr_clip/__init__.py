@@ -21,6 +21,9 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    from afr_clip.clip.third_parties import import_towers  # noqa: PLC0415
+
+    import_towers()
     from afr_clip import api  # noqa: PLC0415
 
     return getattr(api, name)

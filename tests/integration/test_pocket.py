@@ -3,6 +3,8 @@
 import csv
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,41 @@ def test_photographs_are_scored_without_naming_a_checkpoint(run, tmp_path):
                f"run_dir={tmp_path / 'run'}") == 0  # fmt: skip
     assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 3
     assert len(list((tmp_path / "run" / "overlays").rglob("*.jpg"))) == 2
+
+
+def test_predict_imports_only_what_it_uses(tmp_path):
+    tree = write_mvtec_tree(tmp_path / "tree", ("bolt",), num_normal=1, num_anomalous=0)
+    words = ["predict", f"images={tree / 'bolt' / 'test'}", "category=bolt", f"run_dir={tmp_path / 'run'}"]
+    unused = ["lightning", "pandas", "scipy", "wandb", "torch._dynamo", "sympy", "timm.optim", "matplotlib.pyplot"]
+    source = (
+        f"import sys\nfrom afr_clip.cli.main import main\nmain({words})\n"
+        f"print([name for name in {unused} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr.startswith("loading: PyTorch")
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["images=nowhere.png", "category=cap"], "images=nowhere.png does not exist."),
+        (["images={here}", "category=cap", "checkpoint=nowhere"], "checkpoint=nowhere does not exist."),
+        (["images={here}", "category=cap", "run_dir={here}/a.png"], "a.png is a file."),
+        (["images={here}", "category=cap", "tile=-1"], "tile must be"),
+    ],
+)
+def test_a_bad_argument_is_refused_without_torch(tmp_path, words, fault):
+    (tmp_path / "a.png").touch()
+    words = ["predict", *(word.format(here=tmp_path) for word in words)]
+    source = (
+        "import sys\nfrom afr_clip.cli.main import main\n"
+        f"try:\n    main({words})\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert (done.returncode in (1, 2), done.stdout) == (True, "False\n")
+    assert done.stderr.startswith("error: ")
+    assert fault in done.stderr
 
 
 @pytest.mark.parametrize(("file", "most"), [("clip.safetensors", 12e6), ("demo.ckpt", 3e6)])

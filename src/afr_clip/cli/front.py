@@ -66,6 +66,8 @@ def run_composed(command: str, main: Callable[[], None]) -> None:
     with _run_folder(*place) as folder:
         key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
         sys.argv.append(f"{key}={as_text(str(folder))}")
+        if command != "sweep" and "torch" not in sys.modules:
+            sys.stderr.write("loading: PyTorch and the model\n")  # for some seconds, the only sign of life
         main()
     if typed.is_multirun:
         sys.stdout.write(f"runs: {folder}\n")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -191,6 +192,59 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended( 
     assert contents(predicted) == contents(whole)
     manifest = json.loads((predicted / "manifest.json").read_text())
     assert (manifest["photographs"], bool(manifest["finished"])) == ({"root": str(photographs), "number": 10}, True)
+
+
+def test_a_finished_prediction_is_written_in_more_formats_without_scoring(run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("xlsxwriter")
+    photographs, at_once, later = tmp_path / "photographs", tmp_path / "at_once", tmp_path / "later"
+    photographs.mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photographs / f"{i}.png")
+    predict = ["predict", f"images={photographs}", "category=bolt", "region_threshold=0.1", "data.num_workers=0"]
+    more = ["formats=[coco,label_studio,cvat,labelme,yolo,fiftyone]", "xlsx=true"]
+    assert run(*predict, *more, f"run_dir={at_once}") == 0
+    assert run(*predict, "formats=[coco]", f"run_dir={later}") == 0
+    monkeypatch.setattr(Scanner, "score", None)  # the network is not asked
+    assert run(*predict, "formats=[labelme]", f"run_dir={later}") == 0
+    assert {path.name for path in (later / "annotations").iterdir()} == {"coco", "labelme"}
+    assert run(*predict, *more, f"run_dir={later}") == 0
+    assert everything(later) == everything(at_once)
+    assert b"polygons" in everything(later)["regions.json"]
+    manifest = json.loads((later / "manifest.json").read_text())
+    assert (len(manifest["resumed_from"]), bool(manifest["finished"])) == (2, True)
+
+    capsys.readouterr()
+    assert run(*predict, f"run_dir={later}") == 1  # nothing more is asked for
+    assert "run_dir must be new" in capsys.readouterr().err
+    of_nuts = [word.replace("bolt", "nut") for word in predict]
+    assert run(*of_nuts, "xlsx=true", f"run_dir={later}") == 1
+    assert "category was bolt and is nut" in capsys.readouterr().err
+    assert everything(later) == everything(at_once)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file of a prediction but those that tell when it was made, and links to photographs as links."""
+    files = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    dated = {"manifest.json", "config.yaml", "predict.log", ".lock", ".lock.json"}
+    return {
+        path.relative_to(folder).as_posix(): os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in files
+        if path.name not in dated
+    }
+
+
+def test_a_resumed_prediction_writes_the_formats_of_before(run, tmp_path):
+    photographs, folder = tmp_path / "photographs", tmp_path / "run"
+    photographs.mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((40, 50, 3), 60 * i, dtype=np.uint8)).save(photographs / f"{i}.png")
+    predict = ["predict", f"images={photographs}", "category=bolt", "data.num_workers=0", f"run_dir={folder}"]
+    assert run(*predict, "formats=[coco]") == 0
+    Image.fromarray(np.full((40, 50, 3), 200, dtype=np.uint8)).save(photographs / "2.png")
+    assert run(*predict, "resume=true") == 0
+    content = json.loads((folder / "annotations" / "coco" / "annotations" / "instances_default.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["0.png", "1.png", "2.png"]
 
 
 def test_scoring_can_be_read_another_way_without_training_again(run, small, unseen, tmp_path):

@@ -14,7 +14,7 @@ from afr_clip.config.nodes import (
     PredictConfig,
     TrainConfig,
 )
-from afr_clip.config.plan import expanded_images
+from afr_clip.config.plan import expanded_images, resumes
 from afr_clip.config.restore import named_checkpoint
 from afr_clip.files import for_shell, shown
 from afr_clip.processes.signals import was_requeued
@@ -51,9 +51,9 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
     if config.run_dir is not None:
         yield from faults_of_output("run_dir", Path(config.run_dir))
         is_requeued = getattr(config, "requeue", False) and was_requeued()
-        resumes = getattr(config, "resume", False) or is_requeued or isinstance(config, DiagnoseConfig)
+        is_resumed = resumes(config, Path(config.run_dir)) or is_requeued or isinstance(config, DiagnoseConfig)
         has_legs = isinstance(config, TrainConfig) and bool(config.protocol.legs)
-        if not resumes and not has_legs and _holds_run(Path(config.run_dir)):
+        if not is_resumed and not has_legs and _holds_run(Path(config.run_dir)):
             advice = ", or continue that run with resume=true" if hasattr(config, "resume") else ""
             yield (
                 f"run_dir must be new, but {shown(Path(config.run_dir))} holds the results of a run. Choose another "

@@ -26,6 +26,7 @@ from afr_clip.config.nodes import (
 from afr_clip.config.restore import plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
+from afr_clip.reports.record.run_folder import holds_finished_prediction
 from afr_clip.run.job import (
     CalibrationJob,
     DiagnosisJob,
@@ -108,8 +109,15 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
         images=tuple(expanded_images(typed.images)),
         inspection=typed.inspection(),
         formats=tuple(typed.formats),
-        **_same(typed, "resume", "category", "map_format", "fail_on", "xlsx"),
+        resume=resumes(typed, folder),
+        **_same(typed, "category", "map_format", "fail_on", "xlsx"),
     )
+
+
+def resumes(typed: CommandConfig, folder: Path) -> bool:
+    """Whether a command continues the run in its folder: on request, or to write a finished one in more formats."""
+    wants_more = isinstance(typed, PredictConfig) and (typed.xlsx or len(typed.formats) > 0)
+    return getattr(typed, "resume", False) or (wants_more and holds_finished_prediction(folder))
 
 
 def calibration_job(config: DictConfig, folder: Path, record: Record) -> CalibrationJob:

@@ -45,7 +45,7 @@ from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
 from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import Run, finish_run, start_run
-from afr_clip.settings import MapFormat
+from afr_clip.settings import AnnotationFormat, MapFormat
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
     """
     with stoppable("The scores of all photographs that have a map are saved."):
         check_model(job)
-        if job.xlsx:
+        if job.xlsx or (job.folder / SPREADSHEET).exists():
             require_spreadsheets()
         if job.inspection.calibration is not None:
             read_calibration(Path(job.inspection.calibration))  # refuses a bad file before there is a folder
@@ -160,11 +160,13 @@ def _complete(
     else:
         (run.folder / SKIPPED).unlink(missing_ok=True)
     places = dict(zip(plan.images, plan.places, strict=True))
-    if job.formats:
+    # Also what the run wrote before it was resumed, so that all files show the same.
+    formats = [one for one in AnnotationFormat if one in job.formats or (run.folder / ANNOTATIONS / one.value).exists()]
+    if formats:
         facts = run.manifest["detector"]
         photographs = Photographs(plan.photographs.root, places, f"{facts['method']} {facts['weights'][:12]}")
-        write_annotations(run.folder / ANNOTATIONS, job.formats, found, photographs)
-    if job.xlsx:
+        write_annotations(run.folder / ANNOTATIONS, formats, found, photographs)
+    if job.xlsx or (run.folder / SPREADSHEET).exists():
         write_spreadsheet(run.folder / SPREADSHEET, found)
     overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
     page = write_inspection_page(run.folder, found, calibration, overlays)

@@ -15,6 +15,8 @@ WITHOUT_INFLUENCE = {
     "map_format",
     "published_pro",
     "pixel_threshold",
+    "formats",
+    "xlsx",
     "num_figures",
     "figure_every_n_epochs",
     "activation_checkpointing",

@@ -197,6 +197,12 @@ def is_finished(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("finished", "unknown") is not None
 
 
+def holds_finished_prediction(folder: Path) -> bool:
+    """Whether a folder contains a prediction that wrote everything it was asked for."""
+    manifest = _read_json(folder / MANIFEST)
+    return manifest.get("command") == "predict" and is_finished(manifest)
+
+
 def _kept(folder: Path) -> list[str]:
     """Name the files that must not be lost. A folder without any may be used for another run."""
     kept = [

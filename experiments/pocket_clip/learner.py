@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pairs import MASK_SCALE, PATCH_SIZE
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class Learner(nn.Module):
@@ -21,6 +23,7 @@ class Learner(nn.Module):
         super().__init__()
         self.clip = clip
         self._tokenizer = tokenizer
+        self._ids: dict[str, np.ndarray] = {}
         self.local = nn.Linear(clip.visual.conv1.project.out_channels, clip.visual.output_dim)
 
     def forward(
@@ -38,34 +41,60 @@ class Learner(nn.Module):
         """
         visual = self.clip.visual
         patches = visual.conv1(seen)
-        pooled = F.avg_pool2d(patches[through], pool).flatten(2).transpose(1, 2)  # (B, N / pool², D_v)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's gradient takes many times as long on short sequences
+            image, _ = visual._pool(visual.transformer(self.tokens(patches[through], pool)))
+        return F.normalize((image @ visual.proj).float(), dim=-1), F.normalize(
+            self.local(patches.movedim(1, -1)).float(), dim=-1
+        )
+
+    def tokens(self, patches: Float[Tensor, "batch width h w"], pool: int) -> Float[Tensor, "batch tokens width"]:
+        """Return what the tower's first block sees."""
+        visual = self.clip.visual
+        pooled = F.avg_pool2d(patches, pool)
         place = visual.positional_embedding
         grid = place[1:].T.reshape(1, -1, *visual.grid_size)
-        places = F.avg_pool2d(grid, pool).flatten(2).transpose(1, 2)
+        places = F.interpolate(grid, size=pooled.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
         first = (visual.class_embedding + place[0]).expand(len(pooled), 1, -1)
-        tokens = visual.ln_pre(torch.cat([first, pooled + places], dim=1))
-        image, _ = visual._pool(visual.transformer(tokens))
-        return F.normalize(image @ visual.proj, dim=-1), F.normalize(self.local(patches.movedim(1, -1)), dim=-1)
+        return visual.ln_pre(torch.cat([first, (pooled + places).flatten(2).transpose(1, 2)], dim=1))
 
     def texts(self, sentences: Sequence[str]) -> Float[Tensor, "sentences dim"]:
         """Embed captions as unit vectors; repeated captions are embedded once."""
         numbers: dict[str, int] = {}
         known = torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
-        return F.normalize(self.clip.encode_text(self._tokenizer(list(numbers))), dim=-1)[known]
+        return F.normalize(self.raw_texts(list(numbers)), dim=-1)[known]
+
+    def raw_texts(self, sentences: Sequence[str]) -> Float[Tensor, "sentences dim"]:
+        """Embed captions as open_clip does, but compute no position behind the longest one."""
+        for sentence in sentences:  # the tokenizer takes longer than a block of the tower
+            if sentence not in self._ids:
+                self._ids[sentence] = self._tokenizer([sentence])[0].numpy().astype(np.uint16)
+        ids = torch.from_numpy(np.stack([self._ids[sentence] for sentence in sentences]).astype(np.int64))
+        clip, ends = self.clip, ids.argmax(dim=1)
+        length = int(ends.max()) + 1
+        tokens = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
+        with sdpa_kernel(SDPBackend.MATH):
+            tokens = clip.ln_final(clip.transformer(tokens, attn_mask=clip.attn_mask[:length, :length]))
+        return (tokens[torch.arange(len(ids)), ends] @ clip.text_projection).float()
 
     def locate(
-        self, patches: Float[Tensor, "batch h w dim"], towards: Float[Tensor, "batch dim"]
-    ) -> Float[Tensor, "batch rows columns"]:
+        self, patches: Float[Tensor, "batch h w dim"], towards: Float[Tensor, "batch names dim"]
+    ) -> Float[Tensor, "batch names rows columns"]:
         """Return the logit of damage on the grid of the masks.
 
         Args:
             patches: Unit vectors.
-            towards: Embedding of a flawed caption less that of a whole one.
+            towards: Embedding of a flawed caption less that of a whole one, for each name of a picture.
         """
-        logits = self.clip.logit_scale.exp() * torch.einsum("bhwd,bd->bhw", patches, towards)
-        return F.interpolate(
-            logits[:, None], scale_factor=PATCH_SIZE // MASK_SCALE, mode="bilinear", align_corners=False
-        )[:, 0]
+        logits = self.clip.logit_scale.exp() * torch.einsum("bhwd,bnd->bnhw", patches, towards)
+        return F.interpolate(logits, scale_factor=PATCH_SIZE // MASK_SCALE, mode="bilinear", align_corners=False)
+
+    def lengths(self, seen: Float[Tensor, "batch channels h w"], sentences: Sequence[str]) -> tuple[float, float]:
+        """Return the mean length of the patches' tokens after the second block, and of the captions' embeddings."""
+        visual = self.clip.visual
+        tokens = self.tokens(visual.conv1(seen), 1)
+        for block in visual.transformer.resblocks[:2]:
+            tokens = block(tokens)
+        return tokens[:, 1:].norm(dim=-1).mean().item(), self.raw_texts(sentences).norm(dim=-1).mean().item()
 
 
 def contrast(
@@ -78,7 +107,7 @@ def contrast(
 
     Args:
         images: Unit vectors.
-        texts: Unit vectors; behind the pictures' own captions come captions of the opposite condition.
+        texts: Unit vectors; behind the pictures' own captions come captions that are wrong in one word.
         same: 1 where a caption is a picture's own or reads the same.
         scale: Inverse temperature.
 

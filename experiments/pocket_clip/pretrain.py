@@ -10,8 +10,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,25 +22,37 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from learner import Learner, contrast
 from measure import measure
-from pairs import Pairs, Source, prepare
+from pairs import Pairs, Shows, Source, prepare
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from view import PatchEmbedding
 
-from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
-from afr_clip.clip.stem import PatchEmbedding
 from afr_clip.config.plan import composed_training
 from afr_clip.files import written_whole
-from drawn_anomalies.pairs.captions import condition_caption
+from drawn_anomalies.pairs.captions import condition_caption, condition_captions, draw_frame
+from drawn_anomalies.pairs.naming import Naming, draw_naming, false_name, true_name
+from drawn_anomalies.pairs.pair import MOST_FEATURES, Shown
 
 logger = logging.getLogger("pocket_clip")
 
 LARGEST_LOGIT_SCALE = math.log(100.0)
 """As in CLIP (Radford et al., arXiv:2103.00020, section 2.5)."""
 
+ARCHITECTURE = "afr-clip-pocket-next"
+"""In the file of this name: with half as many blocks as pocket's."""
 
 LOG_EVERY = 20
 """Steps whose mean losses are logged together."""
+
+PATCHES_PER_STEP = 51_200
+"""Patches of a batch: 128 pictures of 160 px, or 32 of 320 px."""
+
+NAMES_PER_PICTURE = 2
+"""Names under which each picture is judged in a step."""
+
+FALSE_NAMES = 2
+"""Captions of each named picture that are wrong in one word."""
 
 
 class Losses(NamedTuple):
@@ -48,8 +60,8 @@ class Losses(NamedTuple):
 
     Attributes:
         contrast: Of pictures with a name against captions.
-        condition: Of pictures, flawed against whole.
-        patch: Of patches, damaged against whole.
+        condition: Of pictures, flawed against whole under a name.
+        patch: Of patches, likewise.
     """
 
     contrast: Float[Tensor, ""]
@@ -62,33 +74,38 @@ class Recipe:
     """Everything that determines the weights.
 
     Attributes:
-        num_pairs: Pairs to train on.
-        num_held_out: Pairs with held-out combinations of colour and subject, for measuring.
+        num_small: Pictures of 160 px to train on.
+        num_medium: Pictures of 224 px.
+        num_large: Pictures of 320 px.
+        num_held_out: Pictures of each measured kind.
         seed: Of pictures, captions, initial weights and order.
-        coarse_epochs: Epochs in which the tower's blocks see neighbouring patches averaged two by two.
-        fine_epochs: Epochs in which they see every patch, at the end; the blocks then cost four times as much.
-        batch_size: Pairs per step; those with a name are contrasted with each other.
+        epochs: How often each picture is seen, under other names every time.
+        coarse_share: Share of the steps in which the tower's blocks see a hundred to two hundred averaged patches;
+            in the others they see four times as many.
         lr: Largest learning rate; it rises over the first twentieth of the steps and falls along a cosine to zero.
         weight_decay: Of matrices; embeddings, norms and biases have none.
         condition_weight: Of the loss that tells flawed from whole pictures by their class token.
         patch_weight: Of the loss that tells damaged patches from whole ones.
     """
 
-    num_pairs: int = 36_864
-    num_held_out: int = 1_024
+    num_small: int = 16_384
+    num_medium: int = 5_120
+    num_large: int = 8_192
+    num_held_out: int = 512
     seed: int = 0
-    coarse_epochs: int = 5
-    fine_epochs: int = 0
-    batch_size: int = 128
+    epochs: int = 6
+    coarse_share: float = 0.8
     lr: float = 2e-3
     weight_decay: float = 0.1
     condition_weight: float = 0.5
     patch_weight: float = 10.0
 
-    @property
-    def epochs(self) -> int:
-        """All epochs."""
-        return self.coarse_epochs + self.fine_epochs
+
+class Drawn(NamedTuple):
+    """The pictures by size, and those that are measured, by what they show and size."""
+
+    training: list[Pairs]
+    held_out: dict[str, Pairs]
 
 
 def main() -> None:
@@ -97,24 +114,28 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(**{key: value for key, value in vars(arguments).items() if key in Recipe.__dataclass_fields__})
-    settings = _settings()
-    size = settings.image_size
-    pairs = prepare(
-        Source(arguments.out / "pairs", recipe.num_pairs, size, recipe.seed, held_out=False),
-        settings,
-        arguments.workers,
-    )
-    held_out = prepare(
-        Source(arguments.out / "held_out", recipe.num_held_out, size, recipe.seed, held_out=True),
-        settings,
-        arguments.workers,
-    )
-    train(recipe, settings, pairs, held_out, arguments.out)
+    settings = next_pocket()
+    train(recipe, settings, drawn(recipe, settings, arguments.out, arguments.workers), arguments.out)
+
+
+def drawn(recipe: Recipe, settings: BackboneSettings, out: Path, num_workers: int) -> Drawn:
+    """Draw all pictures below ``out`` that are not there yet."""
+
+    def prepared(name: str, count: int, size: int, shows: Shows = Shows.everything) -> Pairs:
+        return prepare(Source(out / f"{name}_{size}", count, size, recipe.seed, shows), settings, num_workers)
+
+    counts = {160: recipe.num_small, 224: recipe.num_medium, 320: recipe.num_large}
+    training = [prepared("pairs", count, size) for size, count in counts.items() if count]
+    held_out = {
+        f"{shows.value}_{size}": prepared(shows.value, recipe.num_held_out * 160 // size, size, shows)
+        for shows, size in ((Shows.unseen_colours, 160), (Shows.unseen_names, 160), (Shows.unseen_names, 320))
+    }
+    return Drawn(training, held_out)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for pairs, checkpoint and weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder for pictures, checkpoint and weights")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     for name, default in asdict(Recipe()).items():
@@ -122,18 +143,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _settings() -> BackboneSettings:
+def next_pocket() -> BackboneSettings:
+    """Return the settings of the next edition: four blocks, and also the CNN's first stage."""
     settings = composed_training("backbone=pocket").backbone
-    check_architecture(settings)
-    return settings
+    open_clip.add_model_config(Path(__file__).parent / f"{ARCHITECTURE}.json")
+    return replace(settings, architecture=ARCHITECTURE, cnn=replace(settings.cnn, stages=[0, 1, 2, 3]))
 
 
-def new_towers(settings: BackboneSettings, pairs: Pairs, seed: int) -> nn.Module:
-    """Build the towers with initial weights; the stem is normalised by the statistics of the pairs.
+def new_towers(settings: BackboneSettings, training: Sequence[Pairs], seed: int) -> nn.Module:
+    """Build the towers with initial weights; the stem is normalised by the statistics of the pictures.
 
     Args:
-        settings: The backbone.
-        pairs: What it will see.
+        training: What it will see.
         seed: Of the initial weights.
 
     Returns:
@@ -141,35 +162,37 @@ def new_towers(settings: BackboneSettings, pairs: Pairs, seed: int) -> nn.Module
     """
     torch.manual_seed(seed)
     clip = open_clip.create_model(settings.architecture, force_image_size=settings.image_size)
-    sample = pairs.batch(np.linspace(0, len(pairs) - 1, min(2048, len(pairs))).astype(int))
-    embedding = PatchEmbedding(sample.shape[1], clip.visual.conv1.out_channels)
-    embedding.mean.copy_(sample.mean(dim=(0, 2, 3)))
-    embedding.std.copy_(sample.std(dim=(0, 2, 3)).clamp_min(1e-3))
+    samples = [pairs.batch(np.linspace(0, len(pairs) - 1, min(512, len(pairs))).astype(int)) for pairs in training]
+    patches = torch.cat([sample.transpose(0, 1).flatten(1) for sample in samples], dim=1)
+    embedding = PatchEmbedding(len(patches), clip.visual.conv1.out_channels)
+    embedding.mean.copy_(patches.mean(dim=1))
+    embedding.std.copy_(patches.std(dim=1).clamp_min(1e-3))
     clip.visual.conv1 = embedding
     return clip
 
 
-def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pairs, out: Path) -> None:
+def train(recipe: Recipe, settings: BackboneSettings, pictures: Drawn, out: Path) -> None:
     """Train from the last finished epoch, and write weights and record after every epoch.
 
     Args:
         recipe: What determines the weights.
         settings: The backbone.
-        pairs: To train on.
-        held_out: To measure on.
+        pictures: To train and to measure on.
         out: Gets ``resume.pt``, ``clip.safetensors`` (half precision), ``loss.csv``, ``record.json``.
     """
-    learner = Learner(new_towers(settings, pairs, recipe.seed), open_clip.get_tokenizer(settings.architecture))
+    training = pictures.training
+    learner = Learner(new_towers(settings, training, recipe.seed), open_clip.get_tokenizer(settings.architecture))
     optimizer = torch.optim.AdamW(_groups(learner, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98))
-    steps = recipe.epochs * (len(pairs) // recipe.batch_size)
+    steps = recipe.epochs * len(list(_order(recipe, training, 0)))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     first, seconds = _resume(out / "resume.pt", recipe, learner, optimizer, schedule)
     for epoch in range(first, recipe.epochs):
         started = time.monotonic()
-        pool = 2 if epoch < recipe.coarse_epochs else 1
         losses = []
-        for number, indices in enumerate(_order(recipe, len(pairs), epoch)):
-            parts = _losses(learner, pairs, indices, pool, np.random.default_rng((recipe.seed, epoch, number)))
+        for number, (pairs, indices) in enumerate(_order(recipe, training, epoch)):
+            rng = np.random.default_rng((recipe.seed, epoch, number))
+            with torch.autocast("cpu", torch.bfloat16):
+                parts = _losses(learner, pairs, indices, _pool(pairs, recipe, rng), rng)
             loss = parts.contrast + recipe.condition_weight * parts.condition + recipe.patch_weight * parts.patch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -183,49 +206,98 @@ def train(recipe: Recipe, settings: BackboneSettings, pairs: Pairs, held_out: Pa
                 logger.info("Epoch %d, step %d: %s", epoch + 1, number + 1, recent)
         seconds += time.monotonic() - started
         learner.eval()
-        figures = measure(learner, pool, held_out)
+        figures = measure(learner, pictures.held_out)
         learner.train()
         means = zip(Losses._fields, np.mean(losses, axis=0).tolist(), strict=True)
-        row = {
-            "epoch": epoch + 1,
-            "pool": pool,
-            **{f"{name}_loss": mean for name, mean in means},
-            "seconds": seconds,
-            **figures,
-        }
+        row = {"epoch": epoch + 1, **{f"{name}_loss": mean for name, mean in means}, "seconds": seconds, **figures}
         logger.info("%s", {key: round(value, 4) for key, value in row.items()})
-        _write(out, recipe, learner, optimizer, schedule, row)
+        _write(out, recipe, learner, (optimizer, schedule), pictures, row)
+
+
+def _pool(pairs: Pairs, recipe: Recipe, rng: np.random.Generator) -> int:
+    coarse = pairs.grid // 10
+    return coarse if rng.random() < recipe.coarse_share else coarse // 2
 
 
 def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng: np.random.Generator) -> Losses:
-    """Contrast named pictures with the captions; tell flawed from sound pictures and patches, named or not.
+    """Contrast named pictures with captions; tell flawed from whole pictures and patches, under names that differ.
 
     The tower's blocks cost most: half of the pictures go through them, first of all those with a name.
     """
-    told = [pairs.told[i] for i in indices]
-    named = [place for place, row in enumerate(told) if row["colour"] is not None]
-    invented = [place for place, row in enumerate(told) if row["colour"] is None]
-    through = named + invented[: max(0, len(told) // 2 - len(named))]
-    flip = rng.random() < 0.5
-    seen, masks = (part.flip(-1) if flip else part for part in (pairs.batch(indices), pairs.masks_of(indices)))
-    captions = [str(told[place]["caption"]) for place in named]
-    captions += [_said(rng, told[place], flawed=told[place]["defect"] is None) for place in named]
-    both = [_said(rng, row, flawed=flawed) for flawed in (True, False) for row in told]
-    texts = learner.texts(captions + both)
+    shown = [pairs.shown[i] for i in indices]
+    named = [place for place, one in enumerate(shown) if one.subject is not None]
+    invented = [place for place, one in enumerate(shown) if one.subject is None]
+    through = (named + invented)[: max(len(named), len(shown) // 2)]
+    names = [[draw_naming(rng, one) for _ in range(NAMES_PER_PICTURE)] for one in shown]
+    right, wrong = _captions(rng, [shown[place] for place in named])
+    states = [
+        condition_caption(rng, name.words, flawed=flawed) for flawed in (True, False) for two in names for name in two
+    ]
+    texts = learner.texts(right + wrong + states)
+    seen, masks = pairs.batch(indices), pairs.masks_of(indices)
+    if rng.random() < 0.5:
+        seen, masks = seen.flip(-1), masks.flip(-1)
     images, patches = learner(seen, pool, through)
-    scale = learner.clip.logit_scale.exp()
-    contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
-    towards = texts[len(captions) :][: len(told)] - texts[len(captions) + len(told) :]
-    flawed = torch.tensor([float(told[place]["defect"] is not None) for place in through])
-    condition = F.binary_cross_entropy_with_logits(scale * (images * towards[through]).sum(dim=-1), flawed)
-    patch = F.binary_cross_entropy_with_logits(learner.locate(patches, towards), masks)
+    with torch.autocast("cpu", enabled=False):
+        scale = learner.clip.logit_scale.exp()
+        captions = right + wrong
+        contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
+        flawed, whole = texts[len(captions) :].unflatten(0, (2, len(shown), NAMES_PER_PICTURE))
+        towards = flawed - whole
+        truth, told = judged(masks, names)
+        patch = F.binary_cross_entropy_with_logits(learner.locate(patches, towards), truth, weight=told)
+        is_flawed, is_told = _conditions(shown, names)
+        logits = scale * torch.einsum("bd,bnd->bn", images, towards[through])
+        condition = F.binary_cross_entropy_with_logits(logits, is_flawed[through], weight=is_told[through])
     return Losses(contrasted, condition, patch)
 
 
-def _said(rng: np.random.Generator, told: Mapping[str, str | None], *, flawed: bool) -> str:
-    coloured = told["colour"] is not None and rng.random() < 0.5
-    words = f"{told['colour']} {told['subject']}" if coloured else str(told["subject"])
-    return condition_caption(rng, words, flawed=flawed)
+def judged(
+    masks: Float[Tensor, "batch layers rows columns"], names: Sequence[Sequence[Naming]]
+) -> tuple[Float[Tensor, "batch names rows columns"], Float[Tensor, "batch names rows columns"]]:
+    """Judge every cell under every name.
+
+    Returns:
+        The share of it that is flawed, and its weight: 0 where the name leaves open what is there.
+    """
+    flawed, left_open = (
+        torch.tensor([[_padded(name, state) for name in two] for two in names]) for state in (False, None)
+    )
+    defect, features = masks[:, None, 0], masks[:, None, 1:]
+    truth = torch.maximum(defect, (features * flawed[..., None, None]).amax(dim=2))
+    unknown = (features * left_open[..., None, None]).amax(dim=2)
+    return truth, torch.maximum(1 - unknown, defect)
+
+
+def _padded(name: Naming, state: bool | None) -> list[float]:
+    found = [float(belongs is state) for belongs in name.belongs]
+    return found + [0.0] * (MOST_FEATURES - len(found))
+
+
+def _conditions(
+    shown: Sequence[Shown], names: Sequence[Sequence[Naming]]
+) -> tuple[Float[Tensor, "batch names"], Float[Tensor, "batch names"]]:
+    """Return whether each picture is flawed under each name, and 0 where that is open."""
+    flawed = [
+        [one.defect is not None or False in name.belongs for name in two] for one, two in zip(shown, names, strict=True)
+    ]
+    told = [
+        [bad or None not in name.belongs for bad, name in zip(bads, two, strict=True)]
+        for bads, two in zip(flawed, names, strict=True)
+    ]
+    return torch.tensor(flawed).float(), torch.tensor(told).float()
+
+
+def _captions(rng: np.random.Generator, shown: Sequence[Shown]) -> tuple[list[str], list[str]]:
+    """Return a right caption of every picture, and captions that are wrong in one word, the condition among them."""
+    right, wrong = [], []
+    for one in shown:
+        frame, opposite = draw_frame(rng, one.defect)
+        name = true_name(rng, one)
+        right.append(frame.format(name))
+        wrong += [frame.format(false_name(rng, one)) for _ in range(FALSE_NAMES)]
+        wrong += [] if opposite is None else [opposite.format(name)]
+    return right, wrong
 
 
 def _same(captions: Sequence[str], batch: int) -> Float[Tensor, "batch captions"]:
@@ -250,9 +322,16 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _order(recipe: Recipe, num_pairs: int, epoch: int) -> list[np.ndarray]:
-    order = np.random.default_rng((recipe.seed, epoch)).permutation(num_pairs)
-    return list(order[: num_pairs // recipe.batch_size * recipe.batch_size].reshape(-1, recipe.batch_size))
+def _order(recipe: Recipe, training: Sequence[Pairs], epoch: int) -> Iterator[tuple[Pairs, np.ndarray]]:
+    """Return the batches of an epoch, each of pictures of one size."""
+    rng = np.random.default_rng((recipe.seed, epoch))
+    batches = []
+    for pairs in training:
+        size = max(1, PATCHES_PER_STEP // pairs.grid**2)
+        size = min(size, len(pairs))
+        order = rng.permutation(len(pairs))
+        batches += [(pairs, part) for part in order[: len(pairs) // size * size].reshape(-1, size)]
+    return iter([batches[i] for i in rng.permutation(len(batches))])
 
 
 def _resume(
@@ -278,11 +357,17 @@ def _write(
     out: Path,
     recipe: Recipe,
     learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
+    driving: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR],
+    pictures: Drawn,
     row: dict[str, float],
 ) -> None:
     towers = learner.clip.state_dict()
+    with torch.no_grad():
+        captions = [caption for one in pictures.training[0].shown[:256] for caption in condition_captions(_said(one))]
+        of_patches, of_texts = learner.lengths(pictures.training[0].batch(np.arange(16)), captions)
+    # Cosines do not see it, but AFR-CLIP multiplies and adds both: neither shall drown the other.
+    towers["text_projection"] = towers["text_projection"] * (of_patches / of_texts)
+    row = {**row, "token_length": of_patches, "text_length": of_texts}
     halves = {name: value.half().contiguous() for name, value in towers.items() if name != "attn_mask"}
     with written_whole(out / "clip.safetensors") as path:
         save_file(halves, path)
@@ -298,13 +383,17 @@ def _write(
     state = {
         "recipe": asdict(recipe),
         "learner": learner.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
+        "optimizer": driving[0].state_dict(),
+        "schedule": driving[1].state_dict(),
         "epoch": row["epoch"],
         "seconds": row["seconds"],
     }
     with written_whole(out / "resume.pt") as path:
         torch.save(state, path)
+
+
+def _said(shown: Shown) -> str:
+    return shown.subject or "object"
 
 
 def _lines(table: Path) -> list[dict[str, str]]:

@@ -10,59 +10,79 @@ import numpy as np
 import pytest
 import torch
 
-from afr_clip.clip.load import load_towers
-from afr_clip.clip.stem import PatchView
+from afr_clip.clip.weights import load_exactly, read_state_dict
 
 RECIPE = Path(__file__).parents[2] / "experiments" / "pocket_clip"
 
 
 @pytest.fixture(scope="module")
 def pretraining(tmp_path_factory):
-    """The scripts, and 64 and 32 pairs drawn in chunks of 32."""
+    """The scripts, and a few pictures of every source, drawn in chunks of 32."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(RECIPE))
         pairs, pretrain = import_module("pairs"), import_module("pretrain")
         patch.setattr(pairs, "CHUNK", 32)
-        patch.setattr(pairs, "BATCH", 16)
-        folder, settings = tmp_path_factory.mktemp("pretraining"), pretrain._settings()
-        sources = [
-            pairs.Source(folder / name, count, settings.image_size, 0, held_out=name == "held_out")
-            for name, count in (("pairs", 64), ("held_out", 32))
-        ]
-        for source in sources:
-            source.folder.mkdir()
-            for chunk in range(source.num_chunks):
-                pairs.draw_chunk(source, settings, chunk)
-        yield pretrain, settings, [pairs.prepare(source, settings, 1) for source in sources]
-    for name in ("pairs", "pretrain", "measure", "learner"):
+        patch.setattr(pretrain, "PATCHES_PER_STEP", 6400)
+        folder, settings = tmp_path_factory.mktemp("pretraining"), pretrain.next_pocket()
+        patch.setattr(pretrain, "prepare", drawn_here(pairs))
+        yield pretrain, settings, pretrain.drawn(small(pretrain), settings, folder, 1)
+    for name in ("pairs", "pretrain", "measure", "learner", "view"):
         sys.modules.pop(name, None)
 
 
+def drawn_here(pairs):
+    """Draw in this process, which knows the small chunks."""
+
+    def prepare(source, settings, num_workers):
+        source.folder.mkdir()
+        for chunk in range(source.num_chunks):
+            pairs.draw_chunk(source, settings, chunk)
+        return pairs.prepare(source, settings, num_workers)
+
+    return prepare
+
+
 def small(pretrain):
-    return pretrain.Recipe(num_pairs=64, num_held_out=32, coarse_epochs=2, batch_size=16)
+    return pretrain.Recipe(num_small=64, num_medium=0, num_large=32, num_held_out=32, epochs=2)
 
 
 @pytest.fixture(scope="module")
 def trained(pretraining, tmp_path_factory):
     pretrain, settings, drawn = pretraining
     out = tmp_path_factory.mktemp("trained")
-    pretrain.train(small(pretrain), settings, *drawn, out)
+    pretrain.train(small(pretrain), settings, drawn, out)
     return out
 
 
-def test_the_weights_load_as_pocket_and_embed_patches_as_they_were_trained_to(pretraining, trained):
-    _, settings, (drawn, _) = pretraining
-    towers = load_towers(replace(settings, weights=str(trained / "clip.safetensors")), needs_cnn=False)
-    stem = towers.backbone.stem
+@pytest.fixture(scope="module")
+def towers(pretraining, trained):
+    """What was written, as open_clip loads it."""
+    pretrain, settings, drawn = pretraining
+    towers = pretrain.new_towers(settings, drawn.training, 1).eval()
+    load_exactly(towers, read_state_dict(trained / "clip.safetensors"), trained / "clip.safetensors")
+    return towers
+
+
+def test_the_weights_are_those_that_were_trained_and_the_statistics_those_of_the_pictures(pretraining, trained, towers):
+    _, _, drawn = pretraining
     learnt = torch.load(trained / "resume.pt", weights_only=True)["learner"]
+    embedding = towers.visual.conv1
     torch.testing.assert_close(
-        stem.embedding.project.weight, learnt["clip.visual.conv1.project.weight"], atol=1e-3, rtol=1e-3
+        embedding.project.weight, learnt["clip.visual.conv1.project.weight"], atol=1e-3, rtol=1e-3
     )
-    sample = drawn.batch(np.arange(64))
-    torch.testing.assert_close(stem.embedding.mean, sample.mean(dim=(0, 2, 3)), atol=1e-2, rtol=1e-3)
-    assert stem.embedding(sample[:1]).std() > 0
-    assert isinstance(stem.view, PatchView)
-    assert stem.view.channels == sample.shape[1]
+    small, large = (pairs.batch(np.arange(len(pairs))) for pairs in drawn.training)
+    patches = torch.cat([sample.transpose(0, 1).flatten(1) for sample in (small, large)], dim=1)
+    torch.testing.assert_close(embedding.mean, patches.mean(dim=1), atol=1e-2, rtol=1e-3)
+    assert embedding(small[:1]).std() > 0
+
+
+def test_text_and_patches_have_the_same_length(pretraining, trained, towers):
+    pretrain, settings, drawn = pretraining
+    names = [one.subject or "object" for one in drawn.training[0].shown]
+    captions = [caption for name in names for caption in pretrain.condition_captions(name)]
+    text = towers.encode_text(pretrain.open_clip.get_tokenizer(settings.architecture)(captions)).norm(dim=-1).mean()
+    row = json.loads((trained / "record.json").read_text())["last"]
+    assert text.item() == pytest.approx(row["token_length"], rel=0.02)
 
 
 def test_every_loss_is_recorded_after_every_epoch(trained):
@@ -71,7 +91,7 @@ def test_every_loss_is_recorded_after_every_epoch(trained):
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(0 < row[f"{part}_loss"] < 10 for row in rows for part in ("contrast", "condition", "patch"))
     assert rows[1]["patch_loss"] < rows[0]["patch_loss"]
-    assert json.loads((trained / "record.json").read_text())["recipe"]["num_pairs"] == 64
+    assert json.loads((trained / "record.json").read_text())["recipe"]["num_small"] == 64
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(pretraining, trained, tmp_path, monkeypatch):
@@ -87,28 +107,63 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(pretraining, traine
 
     monkeypatch.setattr(pretrain, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.train(small(pretrain), settings, *drawn, tmp_path)
-    pretrain.train(small(pretrain), settings, *drawn, tmp_path)
+        pretrain.train(small(pretrain), settings, drawn, tmp_path)
+    pretrain.train(small(pretrain), settings, drawn, tmp_path)
     assert (tmp_path / "clip.safetensors").read_bytes() == (trained / "clip.safetensors").read_bytes()
 
 
 def test_another_recipe_is_refused_where_one_has_begun(pretraining, trained):
     pretrain, settings, drawn = pretraining
     with pytest.raises(SystemExit, match="must be of the same recipe"):
-        pretrain.train(replace(small(pretrain), lr=1.0), settings, *drawn, trained)
+        pretrain.train(replace(small(pretrain), lr=1.0), settings, drawn, trained)
 
 
 def test_masks_lie_where_what_is_seen_changes(pretraining):
-    _, _, (drawn, _) = pretraining
-    flawed = [place for place, row in enumerate(drawn.told) if row["defect"] is not None]
-    masks = drawn.masks_of(np.arange(64))
-    assert masks[flawed].amax(dim=(1, 2)).min() > 0.5
-    whole = [place for place in range(64) if place not in flawed]
-    assert masks[whole].max() == 0
-    rare = drawn.batch(np.arange(64))[:, -3:].mean(dim=1)  # rarity within the image
+    _, _, drawn = pretraining
+    pairs = drawn.training[0]
+    flawed = [place for place, one in enumerate(pairs.shown) if one.defect is not None]
+    masks = pairs.masks_of(np.arange(64))[:, 0]
+    assert masks[flawed].amax(dim=(1, 2)).min() > 0.03  # half of one of its sixteen pixels
+    assert masks[[place for place in range(64) if place not in flawed]].max() < 0.5
+    seen = pairs.batch(np.arange(64))
+    rare = seen[:, -4:].mean(dim=1)  # rarity within the image
     inside = torch.nn.functional.avg_pool2d(masks, 2)
-    damaged, sound = rare[inside > 0.5].mean(), rare[inside == 0].mean()
-    assert damaged > sound + 0.2
+    assert rare[inside > 0.5].mean() > rare[inside == 0].mean() + 0.2
+
+
+def test_a_cell_is_judged_by_what_the_name_calls_for(pretraining):
+    pretrain, _, _ = pretraining
+    masks = torch.zeros(1, 4, 2, 2)
+    masks[0, 0, 0, 0] = 1  # the defect
+    masks[0, 1, 0, 1] = 0.75  # two features; the third is not there
+    masks[0, 2, 1, 0] = 1
+    names = [[pretrain.Naming("dotted sheet", (True, False)), pretrain.Naming("object", (None, None))]]
+    truth, weight = pretrain.judged(masks, names)
+    assert truth[0].tolist() == [[[1, 0], [1, 0]], [[1, 0], [0, 0]]]
+    assert weight[0].tolist() == [[[1, 1], [1, 1]], [[1, 0.25], [0, 1]]]
+
+
+def test_a_picture_is_flawed_under_a_name_that_calls_for_less(pretraining):
+    pretrain, _, _ = pretraining
+    dotted = pretrain.Shown("sheet", "red", (("dotted", None),), None)
+    names = [[pretrain.Naming("dotted sheet", (True,)), pretrain.Naming("sheet", (False,))]]
+    flawed, told = pretrain._conditions([dotted], names)
+    assert flawed.tolist() == [[0, 1]]
+    assert told.tolist() == [[1, 1]]
+    flawed, told = pretrain._conditions([dotted], [[pretrain.Naming("object", (None,))] * 2])
+    assert told.tolist() == [[0, 0]]
+
+
+def test_texts_are_embedded_as_the_tower_does_it(pretraining):
+    pretrain, settings, drawn = pretraining
+    towers = pretrain.new_towers(settings, drawn.training, 0).eval()
+    tokenizer = pretrain.open_clip.get_tokenizer(settings.architecture)
+    sentences = ["a", "a photo of a striped sheet with red dots and blue letters.", "a cup"]
+    learner = pretrain.Learner(towers, tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            learner.raw_texts(sentences), towers.encode_text(tokenizer(sentences)), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_the_contrast_matches_loops(pretraining):

@@ -165,32 +165,24 @@ EVERYDAY_NOUNS = tuple(_EVERYDAY.split())
 PLAIN_SHARE = 0.3
 """Share of the captions that say nothing about the condition."""
 
-NEUTRAL_SHARE, STRANGE_SHARE = 0.15, 0.15
-"""Shares of the captions that use a neutral noun, and the name of something else."""
-
-COLOUR_SHARE = 0.6
-"""Share of the captions with the subject's name that also name its colour."""
-
 KIND_SHARE = 0.4
 """Share of the phrases about a defect that name its kind."""
 
 
-def draw_caption(rng: np.random.Generator, subject: str, colour: str, defect: str | None) -> str:
-    """Choose one of the many captions of a picture.
-
-    A neutral or a wrong noun always comes with the condition, so that there is something to learn.
+def draw_frame(rng: np.random.Generator, defect: str | None) -> tuple[str, str | None]:
+    """Choose one of the many captions of a picture, with a hole for the name of what it shows.
 
     Args:
         defect: The kind of defect, named or not; ``None`` for a whole subject.
+
+    Returns:
+        The caption, and one that differs only in saying the opposite of the condition; ``None`` if it says nothing.
     """
-    template, choice = _one_of(rng, TEMPLATES), rng.random()
-    if choice < NEUTRAL_SHARE:
-        return template.format(_condition(rng, defect).format(_one_of(rng, NEUTRAL_NOUNS)))
-    if choice < NEUTRAL_SHARE + STRANGE_SHARE:
-        return template.format(_condition(rng, defect).format(_one_of(rng, EVERYDAY_NOUNS)))
-    words = f"{colour} {subject}" if rng.random() < COLOUR_SHARE else subject
-    plain = rng.random() < PLAIN_SHARE / (1 - NEUTRAL_SHARE - STRANGE_SHARE)
-    return template.format(words if plain else _condition(rng, defect).format(words))
+    template = _one_of(rng, TEMPLATES)
+    if rng.random() < PLAIN_SHARE:
+        return template, None
+    opposite = _one_of(rng, FLAWED_PHRASES if defect is None else WHOLE_PHRASES)
+    return template.format(_condition(rng, defect)), template.format(opposite)
 
 
 def condition_caption(rng: np.random.Generator, words: str, *, flawed: bool) -> str:

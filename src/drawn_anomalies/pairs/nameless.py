@@ -58,6 +58,21 @@ def plain_mark(canvas: Canvas, surface: Surface) -> Flaw:
     return surface.painted(coverage, colour).raised(coverage * raised), coverage
 
 
+def thin_line(canvas: Canvas, surface: Surface) -> Flaw:
+    """Draw one or two lines as thin as a tool leaves them, nearly straight, sunk or of another tone."""
+    rng = canvas.rng
+    centre = spot(canvas, surface.body, 0.1)
+    coverage = np.zeros(canvas.size, np.float32)
+    for _ in range(rng.integers(1, 3)):
+        at = (centre[0] + rng.normal(0, 0.08), centre[1] + rng.normal(0, 0.08))
+        points = wandering(canvas, at, rng.uniform(0.25, 1.5), rng.choice([0.0, 0.05, 0.15]), 30)
+        coverage = np.maximum(coverage, canvas.stroke(points, rng.uniform(0.006, 0.025)))
+    coverage = on_body(coverage, surface)
+    colour = showing(canvas, surface, coverage, 0.12, 0.5)
+    marked = surface.painted(coverage * np.float32(rng.uniform(0.5, 1.0)), colour)
+    return marked.raised(-coverage * np.float32(rng.choice([0.0, 0.006]))), coverage
+
+
 def rough_patch(canvas: Canvas, surface: Surface) -> Flaw:
     """Roughen a patch: grain in its relief and its tone."""
     rng = canvas.rng
@@ -88,6 +103,6 @@ def _form(canvas: Canvas, at: tuple[float, float], radius: float) -> Plane:
 
 
 NAMELESS: Mapping[str, Defect] = {
-    draw.__name__: draw for draw in (foreign_matter, transplant, worn_patch, plain_mark, rough_patch)
+    draw.__name__: draw for draw in (foreign_matter, transplant, worn_patch, plain_mark, thin_line, rough_patch)
 }
 """Kinds of defects that captions only call a defect."""

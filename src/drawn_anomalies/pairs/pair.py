@@ -1,97 +1,132 @@
-"""Pairs of a picture and a caption, with the mask of the defect: the data that pocket is pre-trained on."""
+"""Pictures with what is known of them, and masks of defect and features: the data that pocket is pre-trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from drawn_anomalies.canvas import Canvas, Plane, Surface
+from drawn_anomalies.features import BASES, FEATURES, HELD_OUT_NAMES
 from drawn_anomalies.flaw import Defect, Visible, photographed
 from drawn_anomalies.kinds import DEFECTS, Subject
-from drawn_anomalies.pairs.captions import (
-    HELD_OUT_COMBINATIONS,
-    KINDS,
-    NEUTRAL_NOUNS,
-    SUBJECTS,
-    condition_caption,
-    draw_caption,
-)
+from drawn_anomalies.pairs.captions import HELD_OUT_COMBINATIONS, KINDS, SUBJECTS
 from drawn_anomalies.pairs.invented import invented_material, invented_thing
 from drawn_anomalies.pairs.nameless import NAMELESS
 from drawn_anomalies.pairs.palette import PALETTE
+from drawn_anomalies.pairs.snapshot import snapshot
+
+FEATURED_SHARE, SUBJECT_SHARE = 0.4, 0.15
+"""Shares of the pictures of a plain thing with features, and of a subject with a name of its own; the others show
+something invented for that picture."""
+
+MOST_FEATURES = 3
+"""Largest number of features of a picture."""
 
 FLAWED_SHARE = 0.5
-"""Share of the pairs that have a defect."""
-
-NAMED_SHARE = 0.4
-"""Share of the pairs with a named subject; the others show something invented for that picture."""
+"""Share of the pictures that have a defect."""
 
 MATERIAL_SHARE = 0.5
 """Share of materials among the invented subjects."""
 
-NAMELESS_SHARE = 0.5
+DESIGNED_SHARE = 0.15
+"""Share of the invented subjects with one of the features of plain things, as part of their design."""
+
+NAMELESS_SHARE = 0.55
 """Share of the defects without a name."""
 
-FINER = (1.2, 1.8)
+FINER = (1.05, 1.6)
 """Range of the factor by which a picture is drawn larger and then scaled down, so that some are sharp and some soft."""
 
-SCALES, LEAST_CONTRASTS, LEAST_AREAS = (0.9, 1.7), (0.05, 0.3), (0.003, 0.012)
-"""Ranges of the requirements on a defect, so that some are faint and some clear, some small and some large."""
-
+SCALES, LEAST_CONTRASTS = (0.4, 1.7), (0.04, 0.3)
+"""Ranges of the size and the clarity of a defect, small and faint ones as often as large and clear ones."""
 
 DRAWN: Mapping[str, Defect] = {**DEFECTS, **NAMELESS}
 """Every kind of defect, named or not."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A picture and its caption.
+class Shown:
+    """What is known of a picture.
 
     Attributes:
-        mask: Share of each pixel that the defect covers.
-        caption: One of many ways to describe it.
-        subject: What it shows, in words; a noun that fits everything if it was invented.
-        colour: In which colour of the palette; none if it was invented.
-        defect: Which kind of defect it has; none where it is whole.
+        subject: What it shows, in words; ``None`` if it was invented.
+        colour: In which colour of the palette, likewise.
+        features: Adjective and, where it has one of the palette, colour of each feature on it.
+        defect: Which kind of defect it has; ``None`` where it is whole.
     """
 
-    picture: UInt8[ndarray, "height width 3"]
-    mask: Plane
-    caption: str
-    subject: str
+    subject: str | None
     colour: str | None
+    features: tuple[tuple[str, str | None], ...]
     defect: str | None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A picture and what is known of it.
+
+    Attributes:
+        masks: Share of each pixel that the defect covers, then that each feature covers and no later one.
+    """
+
+    picture: UInt8[ndarray, "height width 3"]
+    masks: tuple[Plane, ...]
+    shown: Shown
+
+
 def draw_pair(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
-    """Draw a picture of a named subject, or of something invented, with its caption."""
-    return draw_named(rng, size) if rng.random() < NAMED_SHARE else draw_invented(rng, size)
+    """Draw a picture of a plain thing with features, of a named subject, or of something invented."""
+    choice = rng.random()
+    if choice < FEATURED_SHARE:
+        return draw_featured(rng, size)
+    return draw_named(rng, size) if choice < FEATURED_SHARE + SUBJECT_SHARE else _draw_invented(rng, size)
+
+
+def draw_featured(rng: np.random.Generator, size: tuple[int, int], held_out: bool = False) -> Pair:
+    """Draw a plain thing with up to three features.
+
+    Args:
+        held_out: Draw exactly two features whose names in front of the thing's are kept from training.
+    """
+    base, adjectives = _name(rng, held_out)
+    colour = _colour(rng)
+    canvas = _canvas(rng, size)
+    surface = base.draw(canvas, PALETTE[colour])
+    masks: list[Plane] = []
+    features = []
+    for adjective in adjectives:
+        feature = FEATURES[adjective]
+        tint = _colour(rng) if feature.tinted and rng.random() < 0.6 else None
+        if tint is not None and np.abs(np.subtract(PALETTE[tint], PALETTE[colour])).max() < 0.3:
+            tint = None
+        surface, coverage = feature.draw(canvas, surface, None if tint is None else PALETTE[tint])
+        if coverage.max() < 0.5:
+            continue  # there was no room left
+        masks = [mask * (1 - coverage) for mask in masks] + [coverage]
+        features.append((adjective, tint))
+    return _photographed(canvas, surface, _defect(rng), size, masks, (base.words, colour, tuple(features)))
 
 
 def draw_named(rng: np.random.Generator, size: tuple[int, int], held_out: bool = False) -> Pair:
-    """Draw a picture of a named subject with its caption.
+    """Draw a picture of a named subject.
 
     Args:
         held_out: Draw only the combinations of colour and subject that are kept from training.
     """
     subject, colour = _combination(rng, held_out)
-    defect = _defect(rng)
     canvas = _canvas(rng, size)
-    picture, mask = _photographed(canvas, subject.draw(canvas, PALETTE[colour]), defect, size)
-    return Pair(picture, mask, draw_caption(rng, subject.words, colour, defect), subject.words, colour, defect)
+    surface = subject.draw(canvas, PALETTE[colour])
+    return _photographed(canvas, surface, _defect(rng), size, [], (subject.words, colour, ()))
 
 
-def draw_invented(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
-    """Draw a picture of something without a name; its caption only describes the condition."""
-    noun = str(rng.choice(NEUTRAL_NOUNS))
-    defect = _defect(rng)
+def _draw_invented(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
     canvas = _canvas(rng, size)
     surface = invented_material(canvas) if rng.random() < MATERIAL_SHARE else invented_thing(canvas)
-    picture, mask = _photographed(canvas, surface, defect, size)
-    return Pair(picture, mask, condition_caption(rng, noun, flawed=defect is not None), noun, None, defect)
+    if rng.random() < DESIGNED_SHARE:
+        surface, _ = FEATURES[rng.choice(list(FEATURES))].draw(canvas, surface, None)
+    return _photographed(canvas, surface, _defect(rng), size, [], (None, None, ()))
 
 
 def _canvas(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
@@ -100,24 +135,38 @@ def _canvas(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
 
 
 def _photographed(
-    canvas: Canvas, surface: Surface, defect: str | None, size: tuple[int, int]
-) -> tuple[UInt8[ndarray, "height width 3"], Plane]:
+    canvas: Canvas,
+    surface: Surface,
+    defect: str | None,
+    size: tuple[int, int],
+    features: list[Plane],
+    known: tuple[str | None, str | None, tuple[tuple[str, str | None], ...]],
+) -> Pair:
     rng = canvas.rng
-    least = Visible(rng.uniform(*SCALES), rng.uniform(*LEAST_CONTRASTS), rng.uniform(*LEAST_AREAS))
+    scale, contrast = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (SCALES, LEAST_CONTRASTS))
+    least = Visible(scale, contrast, 0.003 * scale**2)
     picture, mask = photographed(canvas, surface, None if defect is None else DRAWN[defect], least)
     covered = np.zeros(canvas.size, np.float32) if mask is None else mask.astype(np.float32)
-    return _scaled(picture, size), _scaled(covered, size)
+    picture, masks = snapshot(rng, picture, (covered, *features), size)
+    # A crop may have lost the defect.
+    return Pair(picture, masks, Shown(*known, defect if masks[0].max() >= 0.5 else None))
 
 
-def _scaled(plane: ndarray, size: tuple[int, int]) -> ndarray:
-    return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+def _colour(rng: np.random.Generator) -> str:
+    return list(PALETTE)[rng.integers(len(PALETTE))]
+
+
+def _name(rng: np.random.Generator, held_out: bool) -> tuple[Subject, list[str]]:
+    base = BASES[rng.integers(len(BASES))]
+    allowed = [adjective for adjective in FEATURES if ((adjective, base.words) in HELD_OUT_NAMES) == held_out]
+    count = 2 if held_out else int(rng.choice(MOST_FEATURES + 1, p=(0.15, 0.3, 0.35, 0.2)))
+    return base, [str(adjective) for adjective in rng.permutation(allowed)[:count]]
 
 
 def _combination(rng: np.random.Generator, held_out: bool) -> tuple[Subject, str]:
     """Draw until the combination is held out, or is not, as requested; a held-out one takes about ten draws."""
-    colours = tuple(PALETTE)
     while True:
-        subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], colours[rng.integers(len(colours))]
+        subject, colour = SUBJECTS[rng.integers(len(SUBJECTS))], _colour(rng)
         if ((colour, subject.words) in HELD_OUT_COMBINATIONS) == held_out:
             return subject, colour
 

@@ -17,7 +17,7 @@ from drawn_anomalies.pairs.captions import (
     WHOLE_PHRASES,
     condition_caption,
     condition_captions,
-    draw_caption,
+    draw_frame,
     plain_caption,
 )
 from drawn_anomalies.pairs.nameless import NAMELESS
@@ -37,11 +37,24 @@ def told():
     """Captions of every subject, colour and condition."""
     rng = np.random.default_rng(11)
     kinds = (None, *KINDS, *NAMELESS)
-    drawn = [(SUBJECTS[rng.integers(len(SUBJECTS))].words, rng.choice(list(PALETTE))) for _ in range(3000)]
-    conditions = [None if rng.random() < 0.5 else kinds[1 + rng.integers(len(kinds) - 1)] for _ in drawn]
-    return [
-        (kind, draw_caption(rng, words, colour, kind)) for (words, colour), kind in zip(drawn, conditions, strict=True)
-    ]
+    names = [f"{rng.choice(list(PALETTE))} {SUBJECTS[rng.integers(len(SUBJECTS))].words}" for _ in range(3000)]
+    conditions = [None if rng.random() < 0.5 else kinds[1 + rng.integers(len(kinds) - 1)] for _ in names]
+    return [(kind, draw_frame(rng, kind)[0].format(name)) for name, kind in zip(names, conditions, strict=True)]
+
+
+def test_the_opposite_caption_differs_in_the_condition_only():
+    rng = np.random.default_rng(4)
+    for kind in (None, "scratch", "rough_patch") * 60:
+        frame, opposite = draw_frame(rng, kind)
+        assert frame.count("{}") == 1
+        if opposite is None:
+            assert frame in TEMPLATES
+            continue
+        phrases = [*WHOLE_PHRASES, *FLAWED_PHRASES, *(p for phrases in KIND_PHRASES.values() for p in phrases)]
+        template = [t for t in TEMPLATES if frame in {t.format(p) for p in phrases}]
+        wrong = FLAWED_PHRASES if kind is None else WHOLE_PHRASES
+        assert any(opposite in {t.format(p) for p in wrong} for t in template)
+        assert not any(frame in {t.format(p) for p in wrong} for t in template)
 
 
 def test_captions_never_speak_of_what_only_the_unseen_set_shows(told):

@@ -1,0 +1,155 @@
+"""The stem of pocket's next edition: what is seen of a patch, and how it becomes a token."""
+
+import math
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from afr_clip.clip.cnn import FrozenCNN
+from afr_clip.clip.stem import LEAST_DEVIATION, aligned
+
+BANDWIDTH = 0.5
+"""Distance per channel, in deviations, up to which positions of an image count as alike."""
+
+REFERENCE_SIDE = 20
+"""Largest number of rows and columns of positions that are all compared with each other; a finer grid is sampled."""
+
+LEAST_DENSITY = 1e-6
+"""Density below which a position is not rarer still."""
+
+
+class PatchEmbedding(nn.Module):
+    """Normalise the CNN's channels at every position, and mix each with its neighbours to a token.
+
+    Args:
+        width: Width ``D_v`` of the tower's tokens.
+
+    Example:
+        >>> PatchEmbedding(channels=6, width=4)(torch.randn(1, 6, 3, 3)).shape
+        torch.Size([1, 4, 3, 3])
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.project = nn.Conv2d(channels, width, kernel_size=1)
+        self.mix = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(width, width, kernel_size=3, padding=1),
+            nn.GELU(),
+            # Spread out: on a fine grid, what belongs to a patch's pattern lies farther away.
+            nn.Conv2d(width, width, kernel_size=3, padding=2, dilation=2),
+            nn.GELU(),
+        )
+
+    def forward(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
+        """Embed a view that has one position per patch."""
+        return self.embedded(self.normalised(view))
+
+    def normalised(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+        """Bring each channel to about zero mean and unit deviation."""
+        return (view - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def embedded(self, normalised: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
+        """Embed a view that is already normalised."""
+        return cast("Tensor", self.mix(self.project(normalised)))
+
+
+class PatchView(nn.Module):
+    """Describe each patch by the CNN's maps, and by how rare it is in its own image.
+
+    Of finer stages a patch has the mean and the deviation of what lies in it, so that a line thinner than a patch
+    still shows; coarser stages are interpolated. All of it is given twice: as it is, and relative to the rest of the
+    image. A defect is often just what the rest of the picture does not show, and no single patch can tell that.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+
+    Attributes:
+        channels: Of the view.
+    """
+
+    def __init__(self, cnn: FrozenCNN, patch_size: int) -> None:
+        super().__init__()
+        self.cnn = cnn
+        self.patch_size = patch_size
+        # Pixels per position of each stage's map.
+        self._strides: tuple[int, ...] = tuple(cast("Any", cnn.network).feature_info.reduction())
+        fine = sum(dim for dim, stride in zip(cnn.stage_dims, self._strides, strict=True) if stride < patch_size)
+        self.channels: int = 2 * (cnn.feature_dim + fine + len(cnn.stage_dims))
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
+        """View images normalised for the CLIP towers, without a graph."""
+        return self.of_maps(self.cnn.maps(image), *image.shape[-2:])
+
+    def of_maps(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch channels h w"]:
+        """View the CNN's maps of images of ``height x width`` pixels, without a graph."""
+        return with_contrast(self.absolute(maps, height, width))
+
+    def absolute(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch half h w"]:
+        """Return the first half of the view, from which the second follows."""
+        grid_size = (height // self.patch_size, width // self.patch_size)
+        with torch.no_grad():
+            means, deviations = [], []
+            for stage, stride in zip(maps, self._strides, strict=True):
+                means.append(aligned(stage, grid_size))
+                if stride < self.patch_size:
+                    variance = aligned(stage.square(), grid_size) - means[-1].square()
+                    deviations.append(variance.clamp_min(0).sqrt())
+            rare = torch.stack([rarity(mean) for mean in means], dim=1)
+            return torch.cat([*means, *deviations, rare], dim=1)
+
+
+def with_contrast(absolute: Float[Tensor, "batch half h w"]) -> Float[Tensor, "batch channels h w"]:
+    """Add each channel relative to the rest of its image."""
+    return torch.cat([absolute, _within_image(absolute)], dim=1)
+
+
+def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:
+    r"""Measure how little of the image is like each of its positions: the negative logarithm of a kernel density.
+
+    .. math:: r_n = -\log \frac{1}{|\mathcal{R}_n|} \sum_{j \in \mathcal{R}_n}
+        \exp\left(-\frac{\lVert z_n - z_j \rVert^2}{2 C \sigma^2}\right)
+
+    Args:
+        maps: Feature maps; every channel ``z`` is first standardised over the image. Of more than ``REFERENCE_SIDE``
+            rows or columns a part is compared with. A position is not compared with itself.
+
+    Returns:
+        0 where an image is the same everywhere.
+
+    Example:
+        >>> lonely = torch.zeros(1, 1, 5, 4); lonely[..., 2, 1] = 1.0
+        >>> rarity(lonely).argmax().item()
+        9
+    """
+    positions = _within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
+    rows, columns = maps.shape[-2:]
+    place = _references(rows, columns, maps.device)
+    references = positions[:, place]  # (B, M, C)
+    squares = positions.square().sum(dim=-1, keepdim=True) + references.square().sum(dim=-1)[:, None]
+    squared_distance = torch.baddbmm(squares, positions, references.transpose(1, 2), alpha=-2)  # (B, N, M)
+    alike = squared_distance.mul_(-0.5 / (maps.shape[1] * BANDWIDTH**2)).exp_()
+    alike[:, place, torch.arange(len(place), device=maps.device)] = 0
+    own = torch.zeros(rows * columns, device=maps.device)
+    own[place] = 1
+    density = (alike.sum(dim=-1) / (len(place) - own)).clamp(LEAST_DENSITY, 1)
+    return -density.log().unflatten(1, (rows, columns))
+
+
+def _references(rows: int, columns: int, device: torch.device) -> Int[Tensor, " references"]:
+    """Choose the positions that all are compared with: all, or a lattice that lies askew to any pattern's own."""
+    step = math.ceil(max(rows, columns) / REFERENCE_SIDE)
+    row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)
+    every = step**2 + 1 if step > 1 else 1
+    return ((row + step * column) % every == 0).flatten().nonzero().squeeze(1)
+
+
+def _within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+    centred = maps - maps.mean(dim=(2, 3), keepdim=True)
+    return centred / (maps.std(dim=(2, 3), keepdim=True) + LEAST_DEVIATION)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from afr_clip.clip.efficientnet import fold_batch_norms, trim
+from afr_clip.clip.efficientnet import fold_batch_norms, from_published_names, trim
 from afr_clip.clip.settings import CNNSettings
 from afr_clip.clip.weights import HUB, from_cache_or_hub, load_exactly, read_state_dict, weight_path
 
@@ -133,7 +133,7 @@ def load_cnn(settings: CNNSettings, mean: Sequence[float], std: Sequence[float])
     trim(network)
     if settings.weights is not None:
         path = weight_path(settings.weights)
-        state, own = read_state_dict(path), network.state_dict()
+        state, own = from_published_names(read_state_dict(path)), network.state_dict()
         if own.keys() <= state.keys():
             # A published file also holds the classifier and the later stages, which features_only drops.
             state = {name: state[name] for name in own}

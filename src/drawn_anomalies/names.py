@@ -1,7 +1,7 @@
 """Categories that only differ in what their name calls for.
 
-They come in pairs of one noun with two features: a dotted sheet and a striped one. The same pictures are shown under
-both names, and what one name calls for is a flaw under the other.
+They come in pairs of one noun with two features: a dotted sheet and a striped one. Most pictures are shown under both
+names, and what one name calls for is a flaw under the other.
 """
 
 import zlib
@@ -102,13 +102,13 @@ class NamePair:
         colour = self._colours[canvas.rng.integers(len(self._colours))]
         whole = self.base.draw(canvas, colour)
         featured = [look for look in shown if self.looks[look].feature is not None]
-        nothing = {look: np.zeros(canvas.size, dtype=bool) for look in shown}
+        visible = {look: np.zeros(canvas.size, dtype=bool) for look in shown}
         if len(featured) < 2:
             surface = whole
             for look in featured:
                 surface, coverage = self._carrying(canvas, whole, look)
-                nothing[look] = coverage > 0.5
-            return surface, nothing
+                visible[look] = coverage > 0.5
+            return surface, visible
         order = canvas.rng.permutation(featured).tolist()
         order.sort(key=self._place_in_order)
         best, most = None, -1.0
@@ -185,7 +185,7 @@ class NamedCategory:
         """Yield kind and index of each test picture.
 
         A third is good under this name, and as many are good under the partner's. The rest shows both features or a
-        real defect, half and half.
+        real defect, about half and half; a pair with a plain look has only defects.
         """
         shared = -(-num_images // 3)
         rest = num_images - 2 * shared
@@ -235,7 +235,7 @@ def _pairs(*, held_out: bool) -> tuple[NamePair, ...]:
         number = 2 if held_out else 6
         pairs += [NamePair(base, (looks[2 * n], looks[2 * n + 1])) for n in range(number)]
         if len(looks) > 2 * number:
-            plain = Look(base.words if row % 2 else f"plain {base.words}", None)
+            plain = Look(base.words if (row % 2 == 1) == held_out else f"plain {base.words}", None)
             pairs.append(NamePair(base, (plain, looks[2 * number])))
         if not held_out or row % 3 == 0:
             feature = next(FEATURES[name] for name in names if FEATURES[name].tinted)

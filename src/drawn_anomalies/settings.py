@@ -15,7 +15,7 @@ LARGEST_DEMAND = 0.5
 
 
 FEWEST_OF_A_NAME = 6
-"""Images of a category whose name decides: at least one of every kind."""
+"""Fewest images of a category whose name decides: two good, two good under the partner's name, and two others."""
 
 
 class DrawnSet(Enum):

@@ -247,6 +247,20 @@ def test_a_resumed_prediction_writes_the_formats_of_before(run, tmp_path):
     assert [image["file_name"] for image in content["images"]] == ["0.png", "1.png", "2.png"]
 
 
+def test_a_prediction_leaves_files_alone_that_look_like_its_own(run, tmp_path):
+    photographs, folder = tmp_path / "photographs", tmp_path / "project"
+    for path in (photographs, folder / "annotations" / "coco"):
+        path.mkdir(parents=True)
+    Image.fromarray(np.full((40, 50, 3), 60, dtype=np.uint8)).save(photographs / "0.png")
+    own = {folder / "annotations" / "coco" / "mine.json": b"{}", folder / "scores.xlsx": b"mine"}
+    for path, content in own.items():
+        path.write_bytes(content)
+    assert run("predict", f"images={photographs}", "category=bolt", "data.num_workers=0", f"run_dir={folder}") == 0
+    assert (folder / "scores.csv").is_file()
+    assert {path: path.read_bytes() for path in own} == own
+    assert [path.name for path in (folder / "annotations" / "coco").iterdir()] == ["mine.json"]
+
+
 def test_scoring_can_be_read_another_way_without_training_again(run, small, unseen, tmp_path):
     trained = tmp_path / "trained"
     assert run("train", *small, f"run_dir={trained}") == 0

@@ -45,8 +45,8 @@ def _composed(name: str) -> Callable[[Command], Callable[[], None]]:
 @contextmanager
 def _loading() -> Iterator[None]:
     """Import what a command runs, once its config is known to be good: loading torch takes seconds."""
-    # Modules are full of cycles and stay to the end. Looking through them again and again takes a quarter of the time
-    # of importing them, and clearing them away at the end of the process another second.
+    # Modules are full of cycles and live until the process ends. Collecting them repeatedly takes a quarter of the
+    # import time, and freeing them at exit another second.
     gc.disable()
     try:
         from afr_clip.clip.third_parties import import_towers  # noqa: PLC0415

@@ -20,7 +20,7 @@ def import_towers() -> None:
         try:
             with postponed(stand_ins):
                 import_module(package)
-        except (ImportError, AttributeError):  # a version that uses more of them while it is imported
+        except (ImportError, AttributeError, ValueError):  # a version that uses more of them while it is imported
             import_module(package)
 
 

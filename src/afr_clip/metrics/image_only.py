@@ -46,18 +46,28 @@ def image_only_bound(pictures: Sequence[Hashable], categories: Sequence[str], is
     return math.fsum(met)
 
 
-def partners_of(pictures: Sequence[Hashable], categories: Sequence[str]) -> dict[str, str]:
-    """Return for each category the one that shares most pictures with it; those that share none are left out.
+def partners_of(
+    pictures: Sequence[Hashable], categories: Sequence[str], is_anomalous: Sequence[bool]
+) -> dict[str, str]:
+    """Return for each category the one that labels most of its pictures the other way.
+
+    Categories are left out if no other contradicts them, or if all of their pictures have the same label.
 
     Example:
-        >>> partners_of(["dots", "stripes", "dots", "wood"], ["dotted", "dotted", "striped", "plain"])
-        {'dotted': 'striped', 'striped': 'dotted'}
+        >>> partners_of(["dots", "lines"] * 2, ["dotted", "dotted", "lined", "lined"], [False, True, True, False])
+        {'dotted': 'lined', 'lined': 'dotted'}
     """
-    shown_in = defaultdict[Hashable, dict[str, None]](dict)  # in the order of the images
-    for picture, category in zip(pictures, categories, strict=True):
-        shown_in[picture][category] = None
+    shown_in = defaultdict[Hashable, dict[tuple[str, bool], None]](dict)  # in the order of the images
+    labels = defaultdict[str, set[bool]](set)
+    for picture, category, is_bad in zip(pictures, categories, is_anomalous, strict=True):
+        shown_in[picture][category, bool(is_bad)] = None
+        labels[category].add(bool(is_bad))
     shared = {category: Counter[str]() for category in categories}
     for names in shown_in.values():
-        for one in names:
-            shared[one].update(other for other in names if other != one)
-    return {category: others.most_common(1)[0][0] for category, others in shared.items() if others}
+        for one, is_bad in names:
+            shared[one].update(other for other, other_is_bad in names if other != one and other_is_bad != is_bad)
+    return {
+        category: others.most_common(1)[0][0]
+        for category, others in shared.items()
+        if others and len(labels[category]) == 2
+    }

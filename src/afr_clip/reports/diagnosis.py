@@ -157,7 +157,7 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
     if found.get("names"):
         yield (
             f"The name decides: {found['names']['num_categories']} categories share pictures with a partner, and what "
-            f"is good in one is anomalous in the other. Without the name, no image AUROC exceeds the bound."
+            "is good in one is anomalous in the other. Without the name, the mean image AUROC cannot exceed the bound."
         )
     for name, reason in found["left_out"].items():
         yield f"Left out: {labels.get(name, name)}. {reason}"

@@ -181,7 +181,7 @@ class DiagnosingModule(AnomalyDetectionModule):
         name_of = {sample.category: sample.prompt_name if words else sample.category for sample in samples}
         self._left_out: dict[str, str] = {}
         self._changes = self._choose_changes(list(dict.fromkeys(name_of.values())))
-        self._bound, self._partners = None, partners_of(target.digest.images, truth[0])
+        self._bound, self._partners = None, partners_of(target.digest.images, *truth)
         if self._partners:
             kept = [sample.category in self._partners for sample in samples]
             labels = zip(target.digest.images, *truth, strict=True)

@@ -91,7 +91,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
     """
     with stoppable("The scores of all photographs that have a map are saved."):
         check_model(job)
-        if job.xlsx or (job.folder / SPREADSHEET).exists():
+        if job.xlsx or (job.resume and (job.folder / SPREADSHEET).exists()):
             require_spreadsheets()
         if job.inspection.calibration is not None:
             read_calibration(Path(job.inspection.calibration))  # refuses a bad file before there is a folder
@@ -160,13 +160,18 @@ def _complete(
     else:
         (run.folder / SKIPPED).unlink(missing_ok=True)
     places = dict(zip(plan.images, plan.places, strict=True))
-    # Also what the run wrote before it was resumed, so that all files show the same.
-    formats = [one for one in AnnotationFormat if one in job.formats or (run.folder / ANNOTATIONS / one.value).exists()]
+    # A resumed run also rewrites the formats that it wrote before, so that all of them show the same photographs.
+    is_resumed = run.earlier is not None
+    formats = [
+        one
+        for one in AnnotationFormat
+        if one in job.formats or (is_resumed and (run.folder / ANNOTATIONS / one.value).exists())
+    ]
     if formats:
         facts = run.manifest["detector"]
         photographs = Photographs(plan.photographs.root, places, f"{facts['method']} {facts['weights'][:12]}")
         write_annotations(run.folder / ANNOTATIONS, formats, found, photographs)
-    if job.xlsx or (run.folder / SPREADSHEET).exists():
+    if job.xlsx or (is_resumed and (run.folder / SPREADSHEET).exists()):
         write_spreadsheet(run.folder / SPREADSHEET, found)
     overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
     page = write_inspection_page(run.folder, found, calibration, overlays)

@@ -170,7 +170,7 @@ KIND_SHARE = 0.4
 
 
 def draw_frame(rng: np.random.Generator, defect: str | None) -> tuple[str, str | None]:
-    """Choose one of the many captions of a picture, with a hole for the name of what it shows.
+    """Choose one of the many captions of a picture, with a placeholder for the name of what it shows.
 
     Args:
         defect: The kind of defect, named or not; ``None`` for a whole subject.

@@ -11,10 +11,11 @@ from drawn_anomalies.pairs.pair import Shown
 from drawn_anomalies.pairs.palette import PALETTE
 
 NEUTRAL_SHARE, STRANGE_SHARE, NONSENSE_SHARE = 0.1, 0.1, 0.05
-"""Shares of the names that fit anything, name something else, and are no word."""
+"""Shares of names that fit anything, of names of something else, and of made-up words."""
 
 NAMED_SHARE, ABSENT_SHARE, OTHER_COLOUR_SHARE = 0.5, 0.2, 0.2
-"""Shares of the features that a name has, of the names with one that is not there, and in the wrong colour."""
+"""Shares of a picture's features that its name mentions, of names that mention an absent feature, and of mentioned
+features given a wrong colour."""
 
 _BASES = {base.words for base in BASES}
 
@@ -111,9 +112,11 @@ def _coloured(rng: np.random.Generator, shown: Shown, words: str) -> str:
 
 
 def _absent(rng: np.random.Generator, shown: Shown) -> list[tuple[str, str | None]]:
+    if shown.subject not in _BASES:
+        return []
     present = {adjective for adjective, _ in shown.features}
     others = [a for a in FEATURES if a not in present and (a, shown.subject) not in HELD_OUT_NAMES]
-    return [(str(rng.choice(others)), None)] if shown.subject in _BASES else []
+    return [(str(rng.choice(others)), None)]
 
 
 def _other_colour(rng: np.random.Generator, colour: str | None, never: Collection[str] = ()) -> str:

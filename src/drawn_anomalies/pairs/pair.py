@@ -88,7 +88,7 @@ def draw_featured(rng: np.random.Generator, size: tuple[int, int], held_out: boo
     """Draw a plain thing with up to three features.
 
     Args:
-        held_out: Draw exactly two features whose names in front of the thing's are kept from training.
+        held_out: Draw two features, where there is room, whose names in front of the thing's are kept from training.
     """
     base, adjectives = _name(rng, held_out)
     colour = _colour(rng)
@@ -147,9 +147,14 @@ def _photographed(
     least = Visible(scale, contrast, 0.003 * scale**2)
     picture, mask = photographed(canvas, surface, None if defect is None else DRAWN[defect], least)
     covered = np.zeros(canvas.size, np.float32) if mask is None else mask.astype(np.float32)
-    picture, masks = snapshot(rng, picture, (covered, *features), size)
-    # A crop may have lost the defect.
-    return Pair(picture, masks, Shown(*known, defect if masks[0].max() >= 0.5 else None))
+    picture, (covered, *features) = snapshot(rng, picture, (covered, *features), size)
+    # A crop may have lost the defect or a feature, and a later feature may hide an earlier one.
+    if covered.max() < 0.5:
+        covered, defect = np.zeros_like(covered), None
+    subject, colour, carried = known
+    visible = [number for number, mask in enumerate(features) if mask.max() >= 0.5]
+    masks = (covered, *(features[number] for number in visible))
+    return Pair(picture, masks, Shown(subject, colour, tuple(carried[number] for number in visible), defect))
 
 
 def _colour(rng: np.random.Generator) -> str:

@@ -78,6 +78,7 @@ def test_the_unseen_names_are_new_combinations_of_trained_words():
         for category in categories:
             for adjective in adjectives_of(category):
                 assert ((adjective, category.pair.base.words) in HELD_OUT_NAMES) == held_out
+    assert not {category.name for category in UNSEEN} & {category.name for category in TRAINING}
     words = [{word for category in categories for word in category.words.split()} for categories in (UNSEEN, TRAINING)]
     assert words[0] <= words[1]
     assert {adjective for category in TRAINING for adjective in adjectives_of(category)} == set(FEATURES)

@@ -43,14 +43,14 @@ def test_no_score_of_the_picture_alone_exceeds_the_bound(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_bound_is_reached_where_only_two_categories_disagree(seed):
-    # Of opposite wishes about single pairs of pictures, one order can satisfy the heavier of each.
     rng = np.random.default_rng(seed)
     labels = random_labels(rng, num_pictures=4, num_categories=1)
     assert image_only_bound(*labels) == pytest.approx(1.0)
     both = [[*column, *column] for column in labels]
     both[1] = ["first"] * len(labels[0]) + ["second"] * len(labels[0])
     both[2] = [*labels[2], *(not bad for bad in labels[2])]
-    assert image_only_bound(*both) == pytest.approx(0.5)
+    best = max(mean_auroc(dict(enumerate(order)), *both) for order in permutations(range(4)))
+    assert best == pytest.approx(image_only_bound(*both)) == pytest.approx(0.5)
 
 
 def test_a_pair_that_shares_half_of_its_anomalous_pictures_is_bounded_by_three_quarters():
@@ -101,5 +101,11 @@ def test_the_drawn_names_are_bounded_by_three_quarters_and_the_best_score_reache
 def test_partners_are_the_categories_with_most_pictures_in_common():
     pictures = ["a", "b", "c", "d", "a", "b", "e", "c", "f"]
     categories = [*["one"] * 4, *["two"] * 3, "three", "four"]
-    assert partners_of(pictures, categories) == {"one": "two", "two": "one", "three": "one"}
-    assert partners_of("ab", ["one", "two"]) == {}
+    labels = [True, True, False, False, False, False, True, True, True]
+    # `three` contradicts `one`, too, but has no normal picture.
+    assert partners_of(pictures, categories, labels) == {"one": "two", "two": "one"}
+    assert partners_of("ab", ["one", "two"], [True, False]) == {}
+
+
+def test_a_picture_that_two_categories_label_alike_makes_no_partners():
+    assert partners_of("abac", ["one", "one", "two", "two"], [True, False, True, False]) == {}

@@ -37,7 +37,7 @@ def test_held_out_pairs_show_only_held_out_combinations():
     assert len(drawn) > 20
     featured = [draw_featured(np.random.default_rng(s), SIZE, True).shown for s in range(40)]
     assert all((adjective, one.subject) in HELD_OUT_NAMES for one in featured for adjective, _ in one.features)
-    assert sum(len(one.features) == 2 for one in featured) > 35
+    assert sum(len(one.features) == 2 for one in featured) > 25
 
 
 def test_four_in_ten_pairs_show_a_plain_thing_and_most_others_have_no_name(pairs):
@@ -61,6 +61,7 @@ def test_masks_are_those_of_the_defect_and_of_each_feature(pairs):
         assert len(pair.masks) == 1 + len(pair.shown.features)
         assert all(mask.shape == pair.picture.shape[:2] == SIZE for mask in pair.masks)
         assert (pair.masks[0].max() >= 0.5) == (pair.shown.defect is not None)
+        assert all(mask.max() >= 0.5 for mask in pair.masks[1:])
         if len(pair.masks) > 1:
             assert sum(pair.masks[1:]).max() < 1.01  # what lies on top hides what is below
 

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from afr_clip.clip import stem
 from afr_clip.clip.cnn import FrozenCNN
-from afr_clip.clip.stem import LEAST_DEVIATION, aligned
+from afr_clip.clip.stem import aligned, within_image
 
 BANDWIDTH = 0.5
 """Distance per channel, in deviations, up to which positions of an image count as alike."""
@@ -20,44 +21,15 @@ LEAST_DENSITY = 1e-6
 """Density below which a position is not rarer still."""
 
 
-class PatchEmbedding(nn.Module):
-    """Normalise the CNN's channels at every position, and mix each with its neighbours to a token.
+class PatchEmbedding(stem.PatchEmbedding):
+    """As pocket's, with the second convolution spread out.
 
-    Args:
-        width: Width ``D_v`` of the tower's tokens.
-
-    Example:
-        >>> PatchEmbedding(channels=6, width=4)(torch.randn(1, 6, 3, 3)).shape
-        torch.Size([1, 4, 3, 3])
+    On a fine grid, what belongs to a patch's pattern lies farther away.
     """
 
     def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-        self.project = nn.Conv2d(channels, width, kernel_size=1)
-        self.mix = nn.Sequential(
-            nn.GELU(),
-            nn.Conv2d(width, width, kernel_size=3, padding=1),
-            nn.GELU(),
-            # Spread out: on a fine grid, what belongs to a patch's pattern lies farther away.
-            nn.Conv2d(width, width, kernel_size=3, padding=2, dilation=2),
-            nn.GELU(),
-        )
-
-    def forward(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Embed a view that has one position per patch."""
-        return self.embedded(self.normalised(view))
-
-    def normalised(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
-        """Bring each channel to about zero mean and unit deviation."""
-        return (view - self.mean[:, None, None]) / self.std[:, None, None]
-
-    def embedded(self, normalised: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch width h w"]:
-        """Embed a view that is already normalised."""
-        return cast("Tensor", self.mix(self.project(normalised)))
+        super().__init__(channels, width)
+        self.mix[3] = nn.Conv2d(width, width, kernel_size=3, padding=2, dilation=2)
 
 
 class PatchView(nn.Module):
@@ -107,7 +79,7 @@ class PatchView(nn.Module):
 
 def with_contrast(absolute: Float[Tensor, "batch half h w"]) -> Float[Tensor, "batch channels h w"]:
     """Add each channel relative to the rest of its image."""
-    return torch.cat([absolute, _within_image(absolute)], dim=1)
+    return torch.cat([absolute, within_image(absolute)], dim=1)
 
 
 def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:
@@ -128,7 +100,7 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
         >>> rarity(lonely).argmax().item()
         9
     """
-    positions = _within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
+    positions = within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
     rows, columns = maps.shape[-2:]
     place = _references(rows, columns, maps.device)
     references = positions[:, place]  # (B, M, C)
@@ -148,8 +120,3 @@ def _references(rows: int, columns: int, device: torch.device) -> Int[Tensor, " 
     row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)
     every = step**2 + 1 if step > 1 else 1
     return ((row + step * column) % every == 0).flatten().nonzero().squeeze(1)
-
-
-def _within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
-    centred = maps - maps.mean(dim=(2, 3), keepdim=True)
-    return centred / (maps.std(dim=(2, 3), keepdim=True) + LEAST_DEVIATION)

@@ -33,7 +33,7 @@ class Feature:
         adjective: What it makes of the noun: "dotted" of "a dotted sheet".
         plural: "dots" of "a sheet with red dots".
         draw: Draws it on a surface, in a given colour or in one that is visible there, and returns its coverage.
-            Through openings the backdrop shows, so they are no longer part of the body.
+            The backdrop shows through openings, so they are no longer part of the body.
         tinted: Whether it takes the given colour; openings do not.
     """
 

@@ -83,7 +83,7 @@ class PatchView(nn.Module):
         with torch.no_grad():
             on_grid = [aligned(stage, (height // self.patch_size, width // self.patch_size)) for stage in maps]
             rare = torch.stack([rarity(stage) for stage in on_grid], dim=1)
-            return torch.cat([*on_grid, rare, _within_image(rare)], dim=1)
+            return torch.cat([*on_grid, rare, within_image(rare)], dim=1)
 
 
 class Seen(NamedTuple):
@@ -152,7 +152,7 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
         >>> rarity(lonely).argmax().item()
         9
     """
-    positions = _within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
+    positions = within_image(maps).flatten(2).transpose(1, 2)  # (B, N, C)
     distances = torch.cdist(positions, positions)
     kept = max(2, round(NEIGHBOUR_SHARE * distances.shape[-1]))
     # One more than is kept: the distance of a position to itself, 0, is among them.
@@ -160,7 +160,8 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
     return (nearest.sum(dim=-1) / (kept * maps.shape[1] ** 0.5)).unflatten(1, maps.shape[-2:])
 
 
-def _within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+def within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+    """Standardise each channel over each image; 0 where an image is the same everywhere."""
     centred = maps - maps.mean(dim=(2, 3), keepdim=True)
     return centred / (maps.std(dim=(2, 3), keepdim=True) + LEAST_DEVIATION)
 

@@ -14,7 +14,7 @@ StandIns = Mapping[str, Mapping[str, Callable[..., Any]]]
 
 def import_towers() -> None:
     """Import torch, torchvision and timm without `UNUSED`; once they are imported, this does nothing."""
-    import torch  # noqa: F401, PLC0415 - first, because it is not to meet a stand-in
+    import torch  # noqa: F401, PLC0415 - first, because it must not get a stand-in
 
     for package, stand_ins in UNUSED.items():
         try:
@@ -26,9 +26,11 @@ def import_towers() -> None:
 
 @contextmanager
 def postponed(stand_ins: StandIns) -> Iterator[None]:
-    """Hand stand-ins of modules to what is imported meanwhile; the real modules are imported when one is used.
+    """Put stand-ins in the place of modules while a block imports others.
 
-    Whoever imports such a module afterwards gets the real one. If one is imported already, nothing is postponed.
+    A real module is imported when one of its functions is first used, and later imports get the real one. If one of
+    them is imported already, nothing is postponed. Another thread that imports such a module meanwhile gets the
+    stand-in.
     """
     modules = {} if stand_ins.keys() & sys.modules.keys() else {name: _StandIn(name) for name in stand_ins}
     for name, module in modules.items():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from view import PatchView, with_contrast
+from view import PatchView
 
 from afr_clip.clip.cnn import load_cnn
 from afr_clip.clip.settings import BackboneSettings
@@ -98,7 +98,7 @@ class Pairs:
 
     def batch(self, indices: np.ndarray) -> Float[Tensor, "batch channels h w"]:
         """Read what is seen of some pictures, in single precision."""
-        return with_contrast(torch.from_numpy(_rows(self.seen, indices)).float())
+        return torch.from_numpy(_rows(self.seen, indices)).float()
 
     def masks_of(self, indices: np.ndarray) -> Float[Tensor, "batch layers rows columns"]:
         """Read the masks of some pictures: shares in [0, 1]."""
@@ -143,8 +143,7 @@ def draw_chunk(source: Source, settings: BackboneSettings, chunk: int) -> None:
     masks: list[np.ndarray] = []
     for pairs in _batches(source, chunk):
         image = torch.from_numpy(np.stack([pair.picture for pair in pairs])).permute(0, 3, 1, 2).float() / 255
-        maps = look.cnn.maps((image - 0.5) / 0.5)
-        seen.append(look.absolute(maps, source.size, source.size).half().numpy())
+        seen.append(look((image - 0.5) / 0.5).half().numpy())
         masks += [_reduced(pair) for pair in pairs]
         shown += [asdict(pair.shown) for pair in pairs]
     for name, array in ((SEEN, np.concatenate(seen)), (MASKS, np.stack(masks))):

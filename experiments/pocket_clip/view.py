@@ -22,22 +22,30 @@ LEAST_DENSITY = 1e-6
 
 
 class PatchEmbedding(stem.PatchEmbedding):
-    """As pocket's, with the second convolution spread out.
+    """As pocket's, with each channel also relative to its image, and the second convolution spread out.
 
-    On a fine grid, what belongs to a patch's pattern lies farther away.
+    A defect is often just what the rest of the picture does not show, and no single patch can tell that. On a fine
+    grid, what belongs to a patch's pattern lies farther away.
+
+    Args:
+        channels: Of the view.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(channels, width)
+        self.project = nn.Conv2d(2 * channels, width, kernel_size=1)
         self.mix[3] = nn.Conv2d(width, width, kernel_size=3, padding=2, dilation=2)
+
+    def normalised(self, view: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch twice_channels h w"]:
+        """Bring each channel to about zero mean and unit deviation: over many images, then over its own."""
+        return torch.cat([super().normalised(view), within_image(view)], dim=1)
 
 
 class PatchView(nn.Module):
     """Describe each patch by the CNN's maps, and by how rare it is in its own image.
 
     Of finer stages a patch has the mean and the deviation of what lies in it, so that a line thinner than a patch
-    still shows; coarser stages are interpolated. All of it is given twice: as it is, and relative to the rest of the
-    image. A defect is often just what the rest of the picture does not show, and no single patch can tell that.
+    still shows; coarser stages are interpolated.
 
     Args:
         patch_size: Side of a patch in pixels.
@@ -53,7 +61,7 @@ class PatchView(nn.Module):
         # Pixels per position of each stage's map.
         self._strides: tuple[int, ...] = tuple(cast("Any", cnn.network).feature_info.reduction())
         fine = sum(dim for dim, stride in zip(cnn.stage_dims, self._strides, strict=True) if stride < patch_size)
-        self.channels: int = 2 * (cnn.feature_dim + fine + len(cnn.stage_dims))
+        self.channels: int = cnn.feature_dim + fine + len(cnn.stage_dims)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
         """View images normalised for the CLIP towers, without a graph."""
@@ -61,10 +69,6 @@ class PatchView(nn.Module):
 
     def of_maps(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch channels h w"]:
         """View the CNN's maps of images of ``height x width`` pixels, without a graph."""
-        return with_contrast(self.absolute(maps, height, width))
-
-    def absolute(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch half h w"]:
-        """Return the first half of the view, from which the second follows."""
         grid_size = (height // self.patch_size, width // self.patch_size)
         with torch.no_grad():
             means, deviations = [], []
@@ -75,11 +79,6 @@ class PatchView(nn.Module):
                     deviations.append(variance.clamp_min(0).sqrt())
             rare = torch.stack([rarity(mean) for mean in means], dim=1)
             return torch.cat([*means, *deviations, rare], dim=1)
-
-
-def with_contrast(absolute: Float[Tensor, "batch half h w"]) -> Float[Tensor, "batch channels h w"]:
-    """Add each channel relative to the rest of its image."""
-    return torch.cat([absolute, within_image(absolute)], dim=1)
 
 
 def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h w"]:

@@ -147,6 +147,7 @@ def test_names_that_share_pictures_are_compared_with_the_bound_of_image_only_met
     found = found_in(folder, "diagnosis_untrained.json")
     names = found["names"]
     assert (names["image_only_bound"], names["num_categories"]) == (pytest.approx(0.75), 2)
+    assert [names["partners"][name] for name in names["partners"]] == [*names["partners"]][::-1]
     for metric in METRICS:
         own = [value for (_, one), value in values(found, "as_it_is").items() if one == metric]
         assert names["right"][metric] == pytest.approx(sum(own) / 2)

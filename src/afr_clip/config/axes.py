@@ -35,11 +35,13 @@ class Axes:
         """Name every combination of choices, with its overrides.
 
         Yields:
-            The name: the value itself where only files of ``ablation`` are varied, otherwise ``key=value,...``.
+            The name: where only files of ``ablation`` are varied, the file itself, or ``a+b`` for the list ``[a,b]``;
+            otherwise ``key=value,...``.
         """
         for values in product(*self.choices.values()):
             overrides = tuple(f"{key}={value}" for key, value in zip(self.choices, values, strict=True))
-            yield values[0] if self.choices.keys() == {"ablation"} else ",".join(overrides), overrides
+            is_ablation = self.choices.keys() == {"ablation"}
+            yield "+".join(files_of(values[0])) if is_ablation else ",".join(overrides), overrides
 
     def as_plain(self) -> dict[str, Any]:
         """Return plain values for a record."""
@@ -97,6 +99,16 @@ def typed_values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     """Return the keys that were typed, each with its value."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [(override.key_or_group, None if override.is_delete() else override.value()) for override in parsed]
+
+
+def files_of(choice: str) -> list[str]:
+    """Name the files that a choice of a config group stands for.
+
+    Example:
+        >>> files_of("no_sp"), files_of("[no_sp,no_cmfr]")
+        (['no_sp'], ['no_sp', 'no_cmfr'])
+    """
+    return [name.strip() for name in choice.removeprefix("[").removesuffix("]").split(",")]
 
 
 def keys_of_file(group: str, name: str) -> set[str]:

@@ -13,7 +13,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from afr_clip.config.axes import Axes, keys_of_file, quoted, read_axes, typed_values
+from afr_clip.config.axes import Axes, files_of, keys_of_file, quoted, read_axes, typed_values
 from afr_clip.config.plan import training_job
 from afr_clip.config.validate import ConfigError
 from afr_clip.files import counted, shown
@@ -143,7 +143,8 @@ def _refuse_contradictions(sweep: _Sweep) -> None:
     """Refuse overrides of what the sweep varies; a cell would no longer match the name of its setting."""
     setters = dict.fromkeys((*sweep.axes.keys, "seed"), sweep.experiment)
     if any("." in key for key, _ in typed_values(sweep.overrides)):  # reading the files takes a while
-        for name in reversed(sweep.axes.choices.get("ablation", ())):
+        files = dict.fromkeys(name for choice in sweep.axes.choices.get("ablation", ()) for name in files_of(choice))
+        for name in reversed(files):
             setters |= dict.fromkeys(keys_of_file("ablation", name), f"ablation={name}")
     for key, value in typed_values(sweep.overrides):
         same = [varied for varied in setters if _is_below(key, (varied,)) or _is_below(varied, (key,))]

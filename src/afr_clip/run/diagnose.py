@@ -262,7 +262,8 @@ class DiagnosingModule(AnomalyDetectionModule):
         }
         if PARTNER in means:
             means["gap"] = {metric: means["right"][metric] - means[PARTNER][metric] for metric in METRICS}
-        return {"image_only_bound": self._bound, "num_categories": len(self._partners)} | {
+        facts = {"image_only_bound": self._bound, "num_categories": len(self._partners), "partners": self._partners}
+        return facts | {
             name: {metric: None if math.isnan(value) else value for metric, value in mean.items()}
             for name, mean in means.items()
         }

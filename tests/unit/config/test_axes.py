@@ -23,6 +23,8 @@ def test_one_value_is_a_choice_too_and_nothing_varies_nothing():
 
 def test_a_setting_is_named_after_its_ablation_or_else_after_everything():
     assert list(Axes({"ablation": ("a", "b")}, {}).settings()) == [("a", ("ablation=a",)), ("b", ("ablation=b",))]
+    (several,) = read_axes({"ablation": "[a, b]"}).choices["ablation"]
+    assert list(Axes({"ablation": (several,)}, {}).settings()) == [("a+b", ("ablation=[a,b]",))]
     names = [name for name, _ in Axes({"ablation": ("a",), "data.augment": ("true", "false")}, {}).settings()]
     assert names == ["ablation=a,data.augment=true", "ablation=a,data.augment=false"]
 

@@ -133,6 +133,17 @@ def test_a_recipe_joins_a_table_and_only_one_of_them_may_vary(planned):
         planned("experiment=[table6,table3]")
 
 
+def test_a_setting_may_join_several_ablations(planned):
+    plan = planned("experiment=mechanism", "backbone.image_size=64")
+    names = [cell.setting for cell in plan.cells]
+    network = plan.cells[names.index("reading_unit_tokens+no_cmfr+no_sp+table6_3")].job.module.network
+    assert (network.cmfr.enabled, network.self_prompting.is_active, network.mpfa_window) == (False, False, 3)
+    assert (network.adapters.unit_tokens, network.scoring.temperature) == (True, 0.07)
+    assert plan.reference == "full"
+    with pytest.raises(ConfigError, match="ablation=no_cmfr sets it"):
+        planned("experiment=mechanism", "module.network.cmfr.enabled=true")
+
+
 def test_an_experiment_that_varies_nothing_is_swept_over_its_seeds(planned):
     plan = planned("experiment=smoke", seeds=(0, 1))
     assert [(cell.setting, cell.seed) for cell in plan.cells] == [("smoke", 0), ("smoke", 1)]

@@ -384,6 +384,7 @@ class NameReading:
         image_only_bound: What the mean image AUROC of a method that ignores the name can reach at most.
         right: The metrics with the own name of each category.
         gap: By how much ``right`` exceeds ``partner``.
+        partners: The category with which each one shares its pictures; absent in records of earlier versions.
     """
 
     image_only_bound: float
@@ -392,6 +393,7 @@ class NameReading:
     partner: dict[str, float | None] | None = None
     object: dict[str, float | None] | None = None
     gap: dict[str, float | None] | None = None
+    partners: dict[str, str] | None = None
 
 
 @dataclass

@@ -40,6 +40,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     mm_per_pixel: float | None = None,
     min_area_mm2: float | None = None,
     defects: Sequence[str] | None = None,
+    compare_names: Sequence[str] | None = None,
     files: Mapping[str, str] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Detector:
@@ -47,7 +48,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
 
     Args:
         checkpoint: ``pocket``, which ships with the package, a run folder, or a checkpoint file.
-        category: What photographs show, in words; needed with ``references``.
+        category: What photographs show, in words; needed with ``references``. Without it, and without a calibration,
+            they are called "object" unless ``inspect`` names them.
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
         device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
         precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` or ``auto``, which is measured.
@@ -61,6 +63,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         mm_per_pixel: Side of a pixel on the part.
         min_area_mm2: Smallest region.
         defects: Words for defects; each region gets the one that fits best as a hint.
+        compare_names: Other names, such as ``["object"]``: inspections also have the image score under each.
         files: Where weights lie that the checkpoint names: ``{"backbone.weights": PATH}``.
         max_pixels: Most pixels of a photograph.
 
@@ -87,6 +90,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         mm_per_pixel=mm_per_pixel,
         min_area_mm2=min_area_mm2,
         defects=None if defects is None else list(defects),
+        compare_names=None if compare_names is None else list(compare_names),
     )
     name = str(checkpoint)
     if not os.path.lexists(name) and (near := get_close_matches(name, set(PACKAGED_CHECKPOINTS) - {name}, n=1)):

@@ -177,13 +177,13 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended( 
     (predicted / "overlays" / "9.jpg").unlink()  # as a kill between map and overlay leaves it
     with (predicted / "scores.csv").open("a") as scores:
         scores.write("photographs,bolt,10")  # half a row
-    scored, score = [], Scanner.score
+    scored, score = [], Scanner.score_under
 
-    def noted(self, pictures, category, names):
+    def noted(self, called, pictures, names):
         scored.append(names)
-        return score(self, pictures, category, names)
+        return score(self, called, pictures, names)
 
-    monkeypatch.setattr(Scanner, "score", noted)
+    monkeypatch.setattr(Scanner, "score_under", noted)
     assert run(*predict, f"run_dir={predicted}", "resume=true") == 0
     assert scored == [
         ["1.png", "2.png", "3.png", "4.png"],
@@ -192,6 +192,25 @@ def test_a_broken_photograph_costs_only_itself_and_is_scored_once_it_is_mended( 
     assert contents(predicted) == contents(whole)
     manifest = json.loads((predicted / "manifest.json").read_text())
     assert (manifest["photographs"], bool(manifest["finished"])) == ({"root": str(photographs), "number": 10}, True)
+
+
+def test_a_category_is_optional_and_other_names_are_compared(run, auxiliary, tmp_path):
+    predict = ["predict", f"images={auxiliary / 'bolt' / 'test' / 'good'}", "data.num_workers=0", "num_threads=1"]
+    assert run(*predict, f"run_dir={tmp_path / 'plain'}") == 0
+    log = (tmp_path / "plain" / "predict.log").read_text()
+    assert "No category was given, so the photographs are called 'object'" in log
+    assert {row["category"] for row in rows(tmp_path / "plain" / "scores.csv")} == {"object"}
+    names = ["category=steel bolt", "compare_names=[object,red cup]", f"run_dir={tmp_path / 'named'}"]
+    assert run(*predict, *names) == 0
+    for plain, named in zip(*(rows(tmp_path / one / "scores.csv") for one in ("plain", "named")), strict=True):
+        assert float(named["image_score[object]"]) == pytest.approx(float(plain["image_score"]), abs=1e-6)
+        assert named["image_score[red cup]"] != named["image_score"]
+    page = (tmp_path / "named" / "inspection.html").read_text()
+    assert "What the name does" in page
+    assert "Called <em>red cup</em>, the image score changes by" in page
+    before = contents(tmp_path / "named")
+    assert run(*predict, *names, "resume=true") == 0
+    assert contents(tmp_path / "named") == before
 
 
 def test_a_finished_prediction_is_written_in_more_formats_without_scoring(run, tmp_path, capsys, monkeypatch):

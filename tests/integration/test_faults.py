@@ -132,7 +132,7 @@ def test_what_was_trained_on_is_never_scored(sentence, run, small, trained, auxi
 
 def test_missing_arguments_are_a_bad_command_line(sentence):
     assert sentence(2, "evaluate", "dataset=folder").startswith("checkpoint must be given")
-    assert "category must be given" in sentence(2, "predict", "images=x")
+    assert "category must be given" in sentence(2, "calibrate", "good=x")
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(sentence, run, small, tmp_path):

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
     "predict": (
-        "afr-clip predict IMAGES... category=WORDS [KEY=VALUE ...]",
+        "afr-clip predict IMAGES... [category=WORDS] [KEY=VALUE ...]",
         "afr-clip predict photos category='metal nut' run_dir=outputs/nuts",
         (
             ("images", "a photograph, a folder, a pattern such as 'photos/*.jpg', or a list [a,b]"),
-            ("category", "what the photographs show, in words"),
+            ("category", "what the photographs show, in words; default: object"),
+            ("compare_names", "other names as a list, [object]: the image score under each, to see what the name does"),
             ("checkpoint", "a run folder or its checkpoints/last.ckpt; default: pocket, shipped with the package"),
             ("run_dir", "for scores.csv, maps/ and overlays/; default: a new folder below outputs/predict"),
             ("resume", "true: resume the stopped run in run_dir"),

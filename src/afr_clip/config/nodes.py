@@ -182,7 +182,7 @@ class InspectConfig(CommandConfig):
     """The keys of the commands that look at photographs; see `InspectionSettings`."""
 
     checkpoint: str | None
-    category: str
+    category: str | None
     tile: int | str | None
     overlap: float
     references: str | None
@@ -191,7 +191,7 @@ class InspectConfig(CommandConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.category.strip():
+        if self.category is not None and not self.category.strip():
             msg = f"category must say what the photographs show, got {self.category!r}. Write category='metal nut'."
             raise ValueError(msg)
         self.inspection()
@@ -218,6 +218,7 @@ class PredictConfig(InspectConfig):
     mm_per_pixel: float | None
     min_area_mm2: float | None
     defects: list[str] | None
+    compare_names: list[str] | None
     formats: list[AnnotationFormat]
     xlsx: bool
     fail_on: str | None

@@ -26,6 +26,7 @@ from afr_clip.config.nodes import (
 from afr_clip.config.restore import plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
+from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.reports.record.run_folder import holds_finished_prediction
 from afr_clip.run.job import (
     CalibrationJob,
@@ -110,7 +111,9 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
         inspection=typed.inspection(),
         formats=tuple(typed.formats),
         resume=resumes(typed, folder),
-        **_same(typed, "category", "map_format", "fail_on", "xlsx"),
+        category=typed.category or AGNOSTIC_NAME,
+        is_named=typed.category is not None,
+        **_same(typed, "map_format", "fail_on", "xlsx"),
     )
 
 
@@ -129,7 +132,8 @@ def calibration_job(config: DictConfig, folder: Path, record: Record) -> Calibra
         bad=None if typed.bad is None else Path(typed.bad),
         rule=typed.rule(),
         inspection=typed.inspection(),
-        **_same(typed, "category", "false_alarms"),
+        category=typed.category or AGNOSTIC_NAME,
+        false_alarms=typed.false_alarms,
     )
 
 

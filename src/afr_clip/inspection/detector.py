@@ -1,9 +1,10 @@
 """A detector as users see it: photographs in, inspections out."""
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -24,7 +25,10 @@ from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Region, find_regions
 from afr_clip.inspection.scanner import InspectionError, Scan, Scanner
 from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.settings import DecideBy
+
+logger = logging.getLogger(__name__)
 
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 """A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
@@ -64,6 +68,11 @@ class Inspection:
     def regions(self) -> tuple[Region, ...]:
         """Where the anomalies are, the highest peak first; none without a calibration or ``region_threshold``."""
         return self.inspected.regions
+
+    @property
+    def by_name(self) -> Mapping[str, float]:
+        """The image score under each other name of ``compare_names``; see what the category's name does."""
+        return self.inspected.by_name
 
     @cached_property
     def anomaly_map(self) -> Float32[np.ndarray, "height width"]:
@@ -117,17 +126,21 @@ class Detector:
 
         Args:
             image: One `Photograph`, or an iterable of them.
-            category: What they show, in words: "metal nut".
+            category: What they show, in words: "metal nut". Without it, that of `load`, or of the calibration, or
+                "object". Not read by AnomalyCLIP, nor where a checkpoint's prompts are object-agnostic.
 
         Raises:
             DataError: If a file cannot be read.
-            InspectionError: If a picture has another form, or no category is known.
+            InspectionError: If a picture has another form, or the category is blank.
             CalibrationError: If the calibration belongs to another category.
             ScoreError: If a score is NaN or infinite.
         """
         category = category or self.category
-        if category is None or not category.strip():
-            msg = "inspect() needs a category, got none. Name what the photograph shows: inspect(image, 'metal nut')."
+        if category is None:
+            category = AGNOSTIC_NAME
+            logger.info("No category was given, so the photograph is called 'object'. Name what it shows: 'metal nut'.")
+        if not category.strip():
+            msg = f"category must say what the photograph shows, got {category!r}. Write inspect(image, 'metal nut')."
             raise InspectionError(msg)
         if self.calibration is not None:
             self.calibration.require(self.identity(category))
@@ -145,10 +158,14 @@ class Detector:
                 read.append((path, name, as_rgb(image, self.max_pixels)))
                 yield read[-1][1:]
 
-        for whole in self.scanner.scan(pixels(), category):
+        for whole in self.scanner.scan(pixels(), category, self.other_names(category)):
             path, name, rgb = read.pop(0)
             scan, inspected = self.judge(name, whole, category, self.area(path, whole.size), rgb)
             yield Inspection(inspected, rgb.permute(1, 2, 0).contiguous().numpy(), scan, self.calibration)
+
+    def other_names(self, category: str) -> list[str]:
+        """Return the names of ``compare_names`` that are not the category itself."""
+        return [name for name in self.settings.compare_names or () if name != category]
 
     def identity(self, category: str) -> dict[str, Any]:
         """Describe all that decides the scores of a photograph; a calibration holds for no other."""
@@ -221,7 +238,7 @@ class Detector:
                 calibration.decide(scan.image_score, largest),
                 calibration.calibrated_part(scan.image_score, largest),
             )
-        return scan, Inspected(name, width, height, category, scan.image_score, *decided, regions)
+        return scan, Inspected(name, width, height, category, scan.image_score, *decided, regions, scan.by_name)
 
 
 def content_hash(path: str | Path) -> str:

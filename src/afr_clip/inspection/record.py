@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from afr_clip.inspection.calibration import Decision
@@ -20,6 +20,7 @@ class Inspected:
         threshold: Above it, the score that decides is anomalous; ``None`` without calibration, as the next two.
         calibrated: The score that decides, on a scale where its threshold lies at 0.5.
         regions: The highest peak first.
+        by_name: The image score under each other name that was asked for.
     """
 
     image: str
@@ -31,6 +32,7 @@ class Inspected:
     decision: Decision | None
     calibrated: float | None
     regions: tuple[Region, ...]
+    by_name: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def area_px(self) -> int:
@@ -55,6 +57,7 @@ class Inspected:
             "decision": None if self.decision is None else self.decision.value,
             "calibrated": self.calibrated,
             "regions": [region.to_dict() for region in self.regions],
+            **({"by_name": dict(self.by_name)} if self.by_name else {}),
         }
 
     @classmethod

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from itertools import islice
 from typing import Any
@@ -24,9 +24,9 @@ from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import Region
 from afr_clip.inspection.tiles import Blend, Tile, Tiling, choose_tiles
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
-from afr_clip.models.interface import FewShotNetwork
+from afr_clip.models.interface import FewShotNetwork, TappedNetwork
 from afr_clip.models.method_settings import ModuleSettings
-from afr_clip.models.prediction import require_finite_scores
+from afr_clip.models.prediction import AnomalyPrediction, require_finite_scores
 from afr_clip.models.references import ReferenceBank
 from afr_clip.models.scoring import upsample_map
 
@@ -51,11 +51,13 @@ class Scan:
         anomaly_map: At the network's input size, or, of a tiled photograph, at its own.
         image_score: In [0, 1].
         size: Height and width of the photograph in pixels.
+        by_name: The image score under other names.
     """
 
     anomaly_map: Float32[np.ndarray, "rows columns"]
     image_score: float
     size: tuple[int, int]
+    by_name: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def highest(self) -> float:
@@ -201,6 +203,29 @@ class Scanner:
             InspectionError: If the references show another category.
             ScoreError: If a score is NaN or infinite.
         """
+        maps, scores, _ = self.score_under((category,), pictures, images, view)
+        return maps, scores
+
+    def score_under(
+        self,
+        names: Sequence[str],
+        pictures: Float[Tensor, "batch 3 height width"],
+        images: Sequence[str],
+        view: str = WHOLE,
+    ) -> tuple[Float32[Tensor, "batch height width"], Float32[Tensor, " batch"], dict[str, list[float]]]:
+        """Score prepared views under several names; the image tower runs once if the network has two halves.
+
+        Args:
+            names: The category, then other names for it.
+
+        Returns:
+            Maps and image scores under the category, as `score` gives them, and the image scores under each other name.
+
+        Raises:
+            InspectionError: If the references show another category.
+            ScoreError: If a score is NaN or infinite.
+        """
+        category = names[0]
         if self._references and category != self._learned:
             msg = (
                 f"The references show {self._learned!r}, so {category!r} cannot be scored with them. Load a detector "
@@ -210,9 +235,11 @@ class Scanner:
         pictures = pictures.to(self._device)
         with self._lock, torch.inference_mode():
             with self._cast():
-                prediction = self._network(pictures, (category,) * len(pictures))
-            require_finite_scores(prediction, images)
-            maps, scores = prediction.anomaly_map, prediction.image_score
+                first, *others = self._predictions(pictures, names)
+            for prediction in (first, *others):
+                require_finite_scores(prediction, images)
+            maps, scores = first.anomaly_map, first.image_score
+            by_name = {name: other.image_score for name, other in zip(names[1:], others, strict=True)}
             if self._references:
                 with self._cast():
                     features = self._tapped(pictures)
@@ -221,19 +248,36 @@ class Scanner:
                 grid = distance.unflatten(1, self.towers.backbone.grid_size)
                 maps = (maps + upsample_map(grid, (maps.shape[-2], maps.shape[-1]))) / 2
                 scores = (scores + distance.amax(dim=1)) / 2
-            return maps.float().cpu(), scores.float().cpu()
+                by_name = {name: (other + distance.amax(dim=1)) / 2 for name, other in by_name.items()}
+            others_scores = {name: other.float().tolist() for name, other in by_name.items()}
+            return maps.float().cpu(), scores.float().cpu(), others_scores
 
-    def scan(self, photographs: Iterable[tuple[str, UInt8[Tensor, "3 _ _"]]], category: str) -> Iterator[Scan]:
+    def _predictions(
+        self, pictures: Float[Tensor, "batch 3 height width"], names: Sequence[str]
+    ) -> list[AnomalyPrediction]:
+        if len(names) > 1 and isinstance(self._network, TappedNetwork):
+            tapped = self._network.tapped(pictures)
+            return [self._network.score(tapped, (name,) * len(pictures)) for name in names]
+        return [self._network(pictures, (name,) * len(pictures)) for name in names]
+
+    def scan(
+        self,
+        photographs: Iterable[tuple[str, UInt8[Tensor, "3 _ _"]]],
+        category: str,
+        other_names: Sequence[str] = (),
+    ) -> Iterator[Scan]:
         """Score photographs of any size, in order and in batches.
 
         Args:
             photographs: With their names, upright.
+            other_names: Under which they get a second image score, as a whole.
         """
         for batch in _batches(photographs, self.scanning.batch_size):
             views = torch.stack([self.prepared(pixels) for _, pixels in batch])
-            maps, scores = self.score(views, category, [name for name, _ in batch])
-            for (name, pixels), anomaly_map, score in zip(batch, maps, scores.tolist(), strict=True):
-                yield self.complete(name, pixels, anomaly_map, score, category)
+            maps, scores, by_name = self.score_under((category, *other_names), views, [name for name, _ in batch])
+            for i, (name, pixels) in enumerate(batch):
+                scan = self.complete(name, pixels, maps[i], float(scores[i]), category)
+                yield replace(scan, by_name={other: values[i] for other, values in by_name.items()})
 
     def complete(
         self,

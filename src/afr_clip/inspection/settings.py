@@ -22,6 +22,7 @@ class InspectionSettings:
         mm_per_pixel: Size of a pixel of the photograph.
         min_area_mm2: Regions smaller than this are left out.
         defects: Words for defects, of which each region gets the nearest as a hint.
+        compare_names: Other names, under each of which a photograph gets a second image score.
     """
 
     tile: int | str | None
@@ -34,6 +35,7 @@ class InspectionSettings:
     mm_per_pixel: float | None
     min_area_mm2: float | None
     defects: list[str] | None
+    compare_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         is_word = isinstance(self.tile, str)
@@ -59,10 +61,20 @@ class InspectionSettings:
             None
             if self.defects is None or len(set(filter(str.strip, self.defects))) > 1
             else f"defects must be two words or more to choose from, got {self.defects}. Write defects=[scratch,dent].",
+            None
+            if self.compare_names is None or _are_names(self.compare_names)
+            else f"compare_names must be different words, got {self.compare_names}. Write compare_names=[object].",
+            "compare_names compares scores of whole photographs, got tile, roi or ignore too. Leave one of them out."
+            if self.compare_names is not None and (self.tile, self.roi, self.ignore) != (None, None, None)
+            else None,
             "region_threshold and calibration exclude each other, got both. A calibration brings its own threshold."
             if self.region_threshold is not None and self.calibration is not None
             else None,
         )
+
+
+def _are_names(names: list[str]) -> bool:
+    return 0 < len(set(filter(str.strip, names))) == len(names)
 
 
 @dataclass(frozen=True)

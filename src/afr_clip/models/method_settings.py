@@ -53,6 +53,11 @@ class MethodSettings:
         return self.trains
 
     @property
+    def reads_category(self) -> bool:
+        """Whether scores depend on the category's name: whether sentences are made of it."""
+        return not getattr(getattr(self, "prompts", None), "object_agnostic", True)
+
+    @property
     def has_frozen_taps(self) -> bool:
         """Whether no trainable weight changes the image tower's output, so that it can be kept between epochs.
 

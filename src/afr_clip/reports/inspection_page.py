@@ -61,6 +61,7 @@ class Card:
         size: Number and area of the regions, in words.
         area: Of all regions in pixels.
         hints: What the regions may be, in words.
+        by_name: The image score under each other name, and its difference to that under the category.
         thumbnail: Where it lies, as an address below the page; ``None`` if there is no such file.
         larger: Address of a larger picture; ``None`` likewise.
     """
@@ -76,6 +77,7 @@ class Card:
     size: str
     area: int
     hints: str
+    by_name: Sequence[tuple[str, float, float]]
     thumbnail: str | None
     larger: str | None
 
@@ -106,12 +108,15 @@ def write_inspection_page(
         larger: The picture that a click shows, below the folder, by the name of the photograph.
     """
     scores: list[tuple[float, str]] = []
+    changes: dict[str, list[float]] = {}
     thresholds: set[float] = set()
 
     def cards() -> Iterator[Card]:  # one at a time, because the masks of regions take memory
         for one in inspected:
             card = _card(folder, one, (larger or {}).get(one.image))
             scores.append((card.image_score, card.decision))
+            for name, _, change in card.by_name:
+                changes.setdefault(name, []).append(change)
             thresholds.update([] if one.threshold is None else [one.threshold])
             yield card
 
@@ -143,6 +148,8 @@ def write_inspection_page(
         threshold=threshold,
         cards=worst,
         has_categories=len(categories) > 1,
+        called=", ".join(named),
+        changes=[(name, float(np.median(all_of)), max(all_of, key=abs)) for name, all_of in changes.items()],
     )
     write_text(folder / PAGE, page)
     return folder / PAGE
@@ -205,6 +212,7 @@ def _card(folder: Path, one: Inspected, larger: Path | None) -> Card:
         f"{counted(len(one.regions), 'region')}, {size}" if one.regions else "",
         one.area_px,
         ", ".join(dict.fromkeys(in_one_line(region.hint.word) for region in one.regions if region.hint)),
+        [(in_one_line(name), score, score - one.image_score) for name, score in one.by_name.items()],
         _address(folder, _thumbnail(one.image)),
         None if larger is None else _address(folder, larger),
     )

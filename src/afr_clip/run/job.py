@@ -148,6 +148,8 @@ class PredictionJob(Job):
     """Score photographs without truth.
 
     Attributes:
+        category: What the photographs are called.
+        is_named: Whether the category was given; otherwise it is the calibration's, or "object".
         formats: Annotation formats that are written.
         fail_on: The decision, or a worse one, that ends the command with an exit code of its own.
         resume: Whether photographs that an earlier run in the folder scored are left out.
@@ -155,6 +157,7 @@ class PredictionJob(Job):
 
     images: tuple[Path, ...]
     category: str
+    is_named: bool
     inspection: InspectionSettings
     map_format: MapFormat
     formats: tuple[AnnotationFormat, ...]

@@ -25,7 +25,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Calibration, Decision, read_calibration
+from afr_clip.inspection.calibration import Decision, read_calibration
 from afr_clip.inspection.detector import Detector
 from afr_clip.inspection.record import Inspected
 from afr_clip.models.checkpoint import Checkpoint
@@ -94,7 +94,11 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         if job.xlsx or (job.resume and (job.folder / SPREADSHEET).exists()):
             require_spreadsheets()
         if job.inspection.calibration is not None:
-            read_calibration(Path(job.inspection.calibration))  # refuses a bad file before there is a folder
+            calibration = read_calibration(Path(job.inspection.calibration))  # refused before there is a folder
+            if not job.is_named:
+                job = replace(job, category=str(calibration.identity.get("category", job.category)))
+        if is_first():
+            _log_category(job)
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})
@@ -112,7 +116,21 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
             _score(job, plan, detector, writer)
         failed = {name: reason for part in gathered(writer.failed) for name, reason in part.items()}
         if is_first():
-            _complete(job, run, plan, detector.calibration, failed, listed.left_out.faults)
+            _complete(job, run, plan, detector, failed, listed.left_out.faults)
+
+
+def _log_category(job: PredictionJob) -> None:
+    """Log what the photographs are called where that was not typed, or what was typed is not read."""
+    if not job.module.network.reads_category:
+        logger.info("module=%s does not read the category here: no name changes the scores.", job.module.name)
+    elif not job.is_named and job.inspection.calibration is not None:
+        logger.info("The photographs are called %r, as in the calibration.", job.category)
+    elif not job.is_named:
+        logger.info(
+            "No category was given, so the photographs are called %r. A name of what they show, category='metal nut', "
+            "changes the sentences that they are compared with, and so the scores.",
+            job.category,
+        )
 
 
 def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "PhotographWriter") -> None:
@@ -131,10 +149,12 @@ def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "Photog
             indices = batch.index.tolist()
             names = [plan.images[index] for index in indices]
             writer.failed |= {plan.images[index]: reason for index, reason in batch.faults.items()}
-            maps, scores = detector.scanner.score(batch.pictures, job.category, names)
-            for index, anomaly_map, score in zip(indices, maps, scores.tolist(), strict=True):
+            called = (job.category, *detector.other_names(job.category))
+            maps, scores, by_name = detector.scanner.score_under(called, batch.pictures, names)
+            for i, index in enumerate(indices):
                 if index not in batch.faults and index not in plan.done:
-                    writer.begin(index, anomaly_map, score)
+                    others = {name: values[i] for name, values in by_name.items()}
+                    writer.begin(index, maps[i], float(scores[i]), others)
             writer.take()
             reached(indices[-1] + 1)
 
@@ -143,7 +163,7 @@ def _complete(
     job: PredictionJob,
     run: Run,
     plan: "Plan",
-    calibration: Calibration | None,
+    detector: Detector,
     failed: Mapping[str, str],
     faults: Sequence[str],
 ) -> None:
@@ -151,8 +171,8 @@ def _complete(
     order = sorted(plan.images, key=lambda image: natural_order(Path(image)))
     Inspections(run.folder, [name for name in order if name not in failed]).write(run.folder)
     found = Inspections(run.folder)
-    rows = (_row(plan, inspected) for inspected in found)
-    write_scores(run.folder, rows, with_verdict=calibration is not None)
+    rows, with_verdict = (_row(plan, inspected) for inspected in found), detector.calibration is not None
+    write_scores(run.folder, rows, with_verdict=with_verdict, names=detector.other_names(job.category))
     above = f"{shown(plan.photographs.root)}/"
     reasons = {image: reason.replace(f"{above}{image}", image) for image, reason in sorted(failed.items())}
     if reasons:
@@ -174,7 +194,7 @@ def _complete(
     if job.xlsx or (is_resumed and (run.folder / SPREADSHEET).exists()):
         write_spreadsheet(run.folder / SPREADSHEET, found)
     overlays = {name: Path("overlays", with_suffix(output, ".jpg")) for name, output in places.items()}
-    page = write_inspection_page(run.folder, found, calibration, overlays)
+    page = write_inspection_page(run.folder, found, detector.calibration, overlays)
     run.finish()
     if len(found):
         _print_highest(found)
@@ -196,7 +216,8 @@ def _complete(
 
 def _row(plan: "Plan", inspected: Inspected) -> ImageRow:
     dataset = plan.photographs.spec.name
-    return ImageRow(dataset, inspected.category, inspected.image, None, inspected.image_score, Verdict.of(inspected))
+    verdict, by_name = Verdict.of(inspected), inspected.by_name
+    return ImageRow(dataset, inspected.category, inspected.image, None, inspected.image_score, verdict, by_name)
 
 
 @dataclass(frozen=True)
@@ -332,15 +353,18 @@ class PhotographWriter:
         # Scores of the others reach scores.csv at the end; until then they are in the record of each process.
         kept = Inspections(run.folder, [plan.images[index] for index in sorted(plan.done)])
         rows, decided = (_row(plan, one) for one in kept), detector.calibration is not None
-        self._scores = GrowingScores(run.folder, rows, with_verdict=decided) if is_first() else None
+        names = detector.other_names(job.category)
+        self._scores = GrowingScores(run.folder, rows, with_verdict=decided, names=names) if is_first() else None
         self._record = GrowingInspections(run.folder, place().rank)
         self._pool = ThreadPoolExecutor(WRITERS)
         self._pending: list[Future[Inspected | None]] = []
         self._before: list[Future[Inspected | None]] = []
 
-    def begin(self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float) -> None:
+    def begin(
+        self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float, by_name: Mapping[str, float]
+    ) -> None:
         """Begin to complete and write a photograph, while the next batch is scored."""
-        self._pending.append(self._pool.submit(self._write, index, whole, image_score))
+        self._pending.append(self._pool.submit(self._write, index, whole, image_score, by_name))
 
     def take(self) -> None:
         """Record the photographs of the batch before the last, which are written by now.
@@ -379,7 +403,9 @@ class PhotographWriter:
                     self._scores.append([_row(self._plan, inspected)])
             written.pop(0)
 
-    def _write(self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float) -> Inspected | None:
+    def _write(
+        self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float, by_name: Mapping[str, float]
+    ) -> Inspected | None:
         name, output = self._plan.images[index], self._plan.places[index]
         path, root = self._plan.photographs.samples[index].image_path, self._plan.photographs.root
         try:
@@ -391,6 +417,7 @@ class PhotographWriter:
                 raise
             self.failed[name] = str(error) or type(error).__name__
             return None
+        scan = replace(scan, by_name=by_name)
         scan, inspected = self._detector.judge(name, scan, self._job.category, area, pixels)
         save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
         write_thumbnail(self._folder, name, pixels.permute(1, 2, 0).numpy())

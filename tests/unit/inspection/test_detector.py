@@ -84,11 +84,39 @@ def test_an_iterable_of_something_else_is_refused(detector, images):
         list(detector().inspect(images))
 
 
-def test_a_folder_and_a_missing_category_are_refused(scanner, tmp_path):
+def test_a_photograph_without_a_category_is_called_object_and_the_log_says_so(scanner, caplog):
+    caplog.set_level("INFO", "afr_clip")
+    inspection = Detector(scanner(), settings()).inspect(grey())
+    assert inspection.inspected.category == "object"
+    assert "No category was given, so the photograph is called 'object'" in caplog.text
+    caplog.clear()
+    assert Detector(scanner(), settings(), "nut").inspect(grey()).inspected.category == "nut"
+    assert not caplog.text
+
+
+def test_the_image_score_under_other_names_comes_with_the_inspection(scanner):
+    brightness = scanner()
+    detector = Detector(brightness, settings(compare_names=["object", "nut", "cap"]), "nut")
+    (one, other) = detector.inspect([grey(), spotted()])
+    assert brightness._network.seen == [(name,) * 2 for name in ("nut", "object", "cap")]
+    for inspection in (one, other):  # this network reads no name
+        assert inspection.by_name == dict.fromkeys(("object", "cap"), inspection.image_score)
+        assert inspection.to_dict()["by_name"] == inspection.by_name
+    assert "by_name" not in Detector(scanner(), settings()).inspect(grey(), "nut").to_dict()
+
+
+def test_names_to_compare_must_be_words_for_whole_photographs():
+    with pytest.raises(ValueError, match=r"compare_names must be different words, got \['a', 'a'\]"):
+        settings(compare_names=["a", "a"])
+    with pytest.raises(ValueError, match="compares scores of whole photographs, got tile, roi or ignore too"):
+        settings(compare_names=["a"], tile=64)
+
+
+def test_a_folder_and_a_blank_category_are_refused(scanner, tmp_path):
     with pytest.raises(InspectionError, match=r"is a folder\. Pass its photographs"):
         Detector(scanner(), settings()).inspect(tmp_path, "nut")
-    with pytest.raises(InspectionError, match="needs a category, got none"):
-        Detector(scanner(), settings()).inspect(grey())
+    with pytest.raises(InspectionError, match="category must say what the photograph shows, got ' '"):
+        Detector(scanner(), settings()).inspect(grey(), " ")
 
 
 def spotted(value: int = 255) -> np.ndarray:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from afr_clip.inspection.scanner import InspectionError, Scan, choose_device, tensor_hash
+from afr_clip.inspection.scanner import InspectionError, Scan, Scanner, Scanning, choose_device, tensor_hash
 from afr_clip.models.prediction import ScoreError
+from helpers.methods import build_method
 
 
 def dark(height: int, width: int) -> torch.Tensor:
@@ -71,6 +72,23 @@ def test_references_are_0_for_themselves_and_add_half_of_the_distance_of_others(
     assert same.image_score == pytest.approx(before.image_score / 2, abs=1e-3)
     assert different.image_score > plain.scan([other], "nut").__next__().image_score / 2
     assert few_shot.identity("nut")["references"] != plain.identity("nut")["references"]
+
+
+def test_other_names_repeat_the_text_side_only(towers):
+    network = build_method("afr_clip", towers).eval()
+    scanner = Scanner(
+        network, towers, Scanning("cpu", "32-true", None, 0.25, 4), {"method": "afr_clip", "weights": "w"}
+    )
+    views, calls = torch.rand(2, 3, 64, 64), []
+    alone = {name: scanner.score(views, name, ["a", "b"]) for name in ("nut", "object")}
+    tapped = network.tapped
+    network.tapped = lambda pictures: calls.append(len(pictures)) or tapped(pictures)
+    maps, scores, by_name = scanner.score_under(("nut", "object"), views, ["a", "b"])
+    assert calls == [2]
+    assert torch.equal(maps, alone["nut"][0])
+    assert torch.equal(scores, alone["nut"][1])
+    assert by_name == {"object": alone["object"][1].tolist()}
+    assert by_name["object"] != scores.tolist()
 
 
 def test_references_must_be_there_for_the_category(scanner):

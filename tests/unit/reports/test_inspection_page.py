@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_without_a_calibration_nothing_is_decided(tmp_path):
     assert "Without a calibration nothing is decided" in text
     assert '<select name="decision"' not in text
     assert "<line" not in text
+
+
+def test_the_page_says_what_another_name_changes(tmp_path):
+    found = [replace(inspected(name, score), by_name={HOSTILE: other}) for name, score, other in
+             (("a", 0.5, 0.5), ("b", 0.25, 0.5), ("c", 0.75, 0.625))]  # fmt: skip
+    text = written(tmp_path, found)
+    assert "What the name does" in text
+    assert "changes by +0.0000 in the median and by +0.2500 at most" in text
+    assert HOSTILE not in text
+    shown = unescape(text)
+    assert all(
+        f"as {HOSTILE} {score}" in shown for score in ("0.5000 (+0.0000)", "0.5000 (+0.2500)", "0.6250 (-0.1250)")
+    )
+    assert "What the name does" not in written(tmp_path, [inspected()])
 
 
 def test_names_from_data_are_text_and_nothing_else(tmp_path):

@@ -214,6 +214,11 @@ class NetworkSettings(MethodSettings):
         return self.self_prompting.needs_cnn
 
     @property
+    def reads_category(self) -> bool:
+        """Whether any sentence that is compared or rectified names the category."""
+        return super().reads_category and (self.cmfr.enabled or not self.prompts.universal_prototypes)
+
+    @property
     def has_frozen_taps(self) -> bool:
         """Whether the image tower runs without prompts, which learn."""
         return not self.self_prompting.is_active

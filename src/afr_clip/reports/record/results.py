@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ class ImageRow:
         is_anomalous: The truth; ``None`` if it is unknown. The file then has what the verdict decides, if there is one.
         image_score: From 0 to 1; not a calibrated probability.
         verdict: In all rows of a file or in none; not read back.
+        by_name: The image score under other names, the same in all rows of a file; not read back.
     """
 
     dataset: str
@@ -96,6 +97,7 @@ class ImageRow:
     is_anomalous: bool | None
     image_score: float
     verdict: Verdict | None = None
+    by_name: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,16 @@ def _incomplete(values: "pd.DataFrame") -> Iterator[str]:
                 yield f"{name}/{of_row.category.iloc[0]} lacks {', '.join(lacking)}"
 
 
-def write_scores(folder: Path, rows: Iterable[ImageRow], *, with_verdict: bool = False) -> None:
-    """Write ``scores.csv``: one image per row, its score with all digits."""
-    header = (*SCORES_HEADER, *VERDICT_HEADER) if with_verdict else SCORES_HEADER
+def write_scores(
+    folder: Path, rows: Iterable[ImageRow], *, with_verdict: bool = False, names: Sequence[str] = ()
+) -> None:
+    """Write ``scores.csv``: one image per row, its score with all digits.
+
+    Args:
+        names: Of `ImageRow.by_name`; the column of "object" is called ``image_score[object]``.
+    """
+    verdict = VERDICT_HEADER if with_verdict else ()
+    header = (*SCORES_HEADER, *verdict, *(f"image_score[{name}]" for name in names))
     write_csv(folder / SCORES, header, map(_cells, rows))
 
 
@@ -280,8 +289,10 @@ class GrowingScores:
         rows: What it begins with.
     """
 
-    def __init__(self, folder: Path, rows: Iterable[ImageRow] = (), *, with_verdict: bool = False) -> None:
-        write_scores(folder, rows, with_verdict=with_verdict)
+    def __init__(
+        self, folder: Path, rows: Iterable[ImageRow] = (), *, with_verdict: bool = False, names: Sequence[str] = ()
+    ) -> None:
+        write_scores(folder, rows, with_verdict=with_verdict, names=names)
         self._file = (folder / SCORES).open("ab", buffering=0)
 
     def append(self, rows: Iterable[ImageRow]) -> None:
@@ -306,7 +317,7 @@ def _cells(row: ImageRow) -> list[object]:
     if found is not None:
         area_mm2 = "" if found.area_mm2 is None else repr(found.area_mm2)
         cells += [found.decision.value, repr(found.threshold), found.num_regions, found.area_px, area_mm2]
-    return cells
+    return [*cells, *map(repr, row.by_name.values())]
 
 
 def read_scores(folder: Path) -> list[ImageRow]:

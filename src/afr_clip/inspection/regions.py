@@ -109,23 +109,32 @@ def find_regions(
     if not low <= high:
         msg = f"low must not exceed high, got low={low} and high={high}. A region grows from high down to low."
         raise ValueError(msg)
-    if not np.isfinite(anomaly_map).all():
+    highest = anomaly_map.max(axis=1)
+    if not (np.isfinite(highest).all() and np.isfinite(anomaly_map.min())):
         msg = "The anomaly map holds NaN or infinity, so its regions are undefined. Score the photograph again."
         raise ValueError(msg)
-    above, is_peak = anomaly_map >= _least(low), anomaly_map >= _least(high)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    least_low, least_high = _least(low), _least(high)
     found = []
-    for label in np.unique(labels[is_peak]):
-        x, y, width, height, area_px = stats[label].tolist()
-        # 12 digits, so that 29 pixels of 0.1 mm have 0.29 mm2 and not 0.2900000000000000...4.
-        area_mm2 = None if mm_per_pixel is None else float(f"{area_px * mm_per_pixel**2:.12g}")
-        if (area_mm2 or 0) < (min_area_mm2 or 0):
+    # No region crosses a row that is low throughout, so labels are needed only for the rows between two of those.
+    edges = np.flatnonzero(np.diff(highest >= least_low, prepend=False, append=False))
+    for top, bottom in edges.reshape(-1, 2).tolist():
+        if not highest[top:bottom].max() >= least_high:
             continue
-        window = (slice(y, y + height), slice(x, x + width))
-        mask = labels[window] == label
-        scores = anomaly_map[window][mask]
-        peak, mean = float(scores.max()), float(scores.mean(dtype=np.float64))
-        found.append(Region((x, y, width, height), mask, outline(mask, x, y), area_px, area_mm2, peak, mean))
+        rows = anomaly_map[top:bottom]
+        above = (rows >= least_low).view(np.uint8)
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8, ltype=cv2.CV_32S)
+        for label in np.unique(labels[rows >= least_high]):
+            x, y, width, height, area_px = stats[label].tolist()
+            # 12 digits, so that 29 pixels of 0.1 mm have 0.29 mm2 and not 0.2900000000000000...4.
+            area_mm2 = None if mm_per_pixel is None else float(f"{area_px * mm_per_pixel**2:.12g}")
+            if (area_mm2 or 0) < (min_area_mm2 or 0):
+                continue
+            window = (slice(y, y + height), slice(x, x + width))
+            mask = labels[window] == label
+            scores = rows[window][mask]
+            peak, mean = float(scores.max()), float(scores.mean(dtype=np.float64))
+            y += top
+            found.append(Region((x, y, width, height), mask, outline(mask, x, y), area_px, area_mm2, peak, mean))
     return tuple(sorted(found, key=lambda region: (-region.peak, region.box[1], region.box[0], region.polygons)))
 
 

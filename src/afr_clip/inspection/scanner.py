@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from afr_clip.data.disk.pixels import resize_image
 from afr_clip.data.feed.dataset import normalise
 from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import Region
-from afr_clip.inspection.tiles import Blend, Tile, Tiling, choose_tiles
+from afr_clip.inspection.tiles import Blend, Tile, Tiling, bands, choose_tiles
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.models.interface import FewShotNetwork, TappedNetwork
 from afr_clip.models.method_settings import ModuleSettings
@@ -34,6 +33,9 @@ WHOLE, PIECE = "whole", "piece"
 """Views of a photograph, whose references are kept apart."""
 
 HALVES = {HALF: torch.bfloat16, "16-mixed": torch.float16}
+
+MOST_HELD = 1 << 26
+"""Pixels of photographs from which a batch is full; they are kept until their tiles are scored."""
 
 MOST_REFERENCE_PATCHES = 500_000
 """Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
@@ -299,10 +301,10 @@ class Scanner:
         blend = Blend(tiling)
         for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
             maps, _ = self.score(torch.stack([view for _, view in batch]), category, [name] * len(batch), PIECE)
-            for (corner, _), tile_map in zip(batch, upsample_map(maps, (tiling.side, tiling.side)), strict=True):
-                blend.add(corner, tile_map.numpy())
+            for (corner, _), tile_map in zip(batch, maps, strict=True):
+                blend.add(corner, upsample_map(tile_map, (tiling.side, tiling.side)).numpy())
         joined = blend.blended()
-        joined += upsample_map(whole, size).numpy()
+        _add_enlarged(joined, whole)
         joined /= 2
         return Scan(joined, float(joined.max()), size)
 
@@ -354,9 +356,27 @@ class Scanner:
         return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
+def _add_enlarged(total: Float32[np.ndarray, "height width"], anomaly_map: Float32[Tensor, "rows columns"]) -> None:
+    """Add `upsample_map` of a map without its memory: enlarge it along its rows, then, in bands, along its columns."""
+    (height, width), rows = total.shape, len(anomaly_map)
+    wide = upsample_map(anomaly_map, (rows, width)).numpy()
+    for band in bands(total.shape):
+        place = np.arange(band.start, band.stop, dtype=np.float32) + np.float32(0.5)
+        place = np.maximum(place * np.float32(rows / height) - np.float32(0.5), 0)
+        above = place.astype(np.intp)
+        share = (place - above).astype(np.float32)[:, None]
+        total[band] += (1 - share) * wide[above] + share * wide[np.minimum(above + 1, rows - 1)]
+
+
+def _batches(items: Iterable[tuple[Any, Tensor]], size: int) -> Iterator[list[tuple[Any, Any]]]:
+    """Collect ``size`` pictures with their keys, or fewer if they are large."""
+    batch: list[tuple[Any, Tensor]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size or sum(pixels[0].numel() for _, pixels in batch) >= MOST_HELD:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 

@@ -1,6 +1,7 @@
 """Square pieces of a large or elongated photograph, scored at its own resolution and blended into one map."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,9 @@ Tile = int | Literal["auto"] | None
 
 ELONGATED = 2.0
 """A photograph longer than this times its width is tiled by ``auto``, and so is one this many times the input size."""
+
+BAND = 1 << 20
+"""Pixels of a photograph or map that are worked on at a time."""
 
 MOST_TILES = 10_000
 """Tiles of one photograph; with more it is so thin, or so large, that scoring it would not end."""
@@ -81,6 +85,21 @@ def choose_tiles(size: tuple[int, int], tile: Tile, overlap: float, input_size: 
         )
         raise DataError(msg)
     return Tiling(side, _starts(size[0], side, rows), _starts(size[1], side, columns), size)
+
+
+def bands(size: tuple[int, ...], step: int = 1) -> Iterator[slice]:
+    """Cut an array of ``(height, width)`` into bands of rows, so that intermediate results take little memory.
+
+    Args:
+        step: All bands but the last have a multiple of so many rows.
+
+    Example:
+        >>> [(rows.start, rows.stop) for rows in bands((500, 7000), step=100)]
+        [(0, 100), (100, 200), (200, 300), (300, 400), (400, 500)]
+    """
+    height, width = size
+    rows = step * max(1, BAND // (width * step))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _starts(length: int, side: int, number: int) -> tuple[int, ...]:

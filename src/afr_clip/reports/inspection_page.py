@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 
 from afr_clip.files import counted, from_cell, in_one_line, write_encoded
 from afr_clip.inspection.calibration import Calibration, Decision
@@ -29,6 +28,7 @@ from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Region
 from afr_clip.reports.decisions import Chart
 from afr_clip.reports.layout.html import render
+from afr_clip.reports.pictures.encode import shrunk
 from afr_clip.reports.record.inspections import REGIONS
 from afr_clip.reports.record.results import SCORES
 from afr_clip.reports.record.run_folder import MANIFEST, SKIPPED, write_text
@@ -89,8 +89,7 @@ def write_thumbnail(folder: Path, image: str, photograph: UInt8[ndarray, "height
         image: Its name, as in `Inspected`.
         photograph: RGB, upright.
     """
-    picture = Image.fromarray(photograph)
-    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    picture = shrunk(photograph, LARGEST_SIDE)
     write_encoded(folder / _thumbnail(image), partial(picture.save, format="JPEG", quality=85))
 
 

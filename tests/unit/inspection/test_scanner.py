@@ -3,9 +3,15 @@ import threading
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from afr_clip.inspection import scanner as scanning
+from afr_clip.inspection import tiles
 from afr_clip.inspection.scanner import InspectionError, Scan, Scanner, Scanning, choose_device, tensor_hash
+from afr_clip.inspection.tiles import Blend
 from afr_clip.models.prediction import ScoreError
+from afr_clip.models.scoring import upsample_map
 from helpers.methods import build_method
 
 
@@ -45,6 +51,44 @@ def test_tiles_find_what_is_lost_when_the_whole_is_made_small(scanner):
     assert tiled.image_score == float(tiled.anomaly_map.max())
     row, column = np.unravel_index(tiled.anomaly_map.argmax(), (900, 600))
     assert (500 <= row < 512, 300 <= column < 312) == (True, True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    tile=st.integers(20, 160),
+    overlap=st.sampled_from([0.0, 0.25, 0.6]),
+    band=st.integers(1, 4000),
+    seed=st.integers(0, 1000),
+)
+def test_a_map_made_in_bands_is_the_mean_of_both_views(scanner, size, tile, overlap, band, seed):
+    size = (max(size[0], size[1] // 6), max(size[1], size[0] // 6))  # not too many tiles
+    pixels = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(seed)).byte()
+    one = scanner(tile, overlap, batch_size=1)
+    tiling = one.tiling(size)
+    whole = one.score(one.prepared(pixels)[None], "nut", ["a.png"])[0][0]
+    blend = Blend(tiling)
+    for top, left in tiling.corners:
+        view = one.prepared(pixels[:, top : top + tiling.side, left : left + tiling.side])
+        maps, _ = one.score(view[None], "nut", ["a.png"])
+        blend.add((top, left), upsample_map(maps, (tiling.side, tiling.side))[0].numpy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "BAND", band)
+        scan = one.complete("a.png", pixels, whole, 0.0, "nut")
+    np.testing.assert_allclose(
+        scan.anomaly_map, (blend.blended() + upsample_map(whole, size).numpy()) / 2, rtol=0, atol=1e-6
+    )
+
+
+def test_large_photographs_fill_a_batch_sooner_and_keep_their_scores(scanner, monkeypatch):
+    one = scanner(batch_size=3)
+    expected = list(one.scan(photographs(), "nut"))
+    monkeypatch.setattr(scanning, "MOST_HELD", 10_000)  # pixels; each has more than 6,000
+    one._network.seen.clear()
+    scans = list(one.scan(photographs(), "nut"))
+    assert [len(batch) for batch in one._network.seen] == [2, 2, 1]
+    for before, after in zip(expected, scans, strict=True):
+        np.testing.assert_allclose(after.anomaly_map, before.anomaly_map, atol=1e-6)
 
 
 def test_tiles_keep_the_aspect_ratio_of_a_narrow_photograph(scanner):

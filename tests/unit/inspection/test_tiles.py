@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afr_clip.data.errors import DataError
-from afr_clip.inspection.tiles import Blend, choose_tiles
+from afr_clip.inspection import tiles
+from afr_clip.inspection.tiles import Blend, bands, choose_tiles
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,17 @@ def test_tiles_cover_every_pixel_and_overlap_as_much_as_asked(height, width, sid
         steps = np.diff(starts)
         assert (steps > 0).all()
         assert (steps <= max(1, tiling.side * (1 - overlap)) + 1).all()  # rounded to pixels
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 300))
+def test_bands_follow_each_other_and_are_no_larger_than_they_may_be(height, width, step, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "BAND", most)
+        cut = list(bands((height, width), step))
+    assert [row for band in cut for row in range(height)[band]] == list(range(height))
+    rows = [band.stop - band.start for band in cut]
+    assert all(number % step == 0 for number in rows[:-1])
+    assert all(number * width <= max(most, step * width) for number in rows)
 
 
 def naive(tiling, maps):

@@ -75,8 +75,8 @@ COMPRESSIONS = (
 )
 """Compressions that tifffile reads without extra packages."""
 
-PIECE = 1 << 22
-"""Samples scaled at a time."""
+PIECE = 1 << 20
+"""Samples scaled, or pixels copied, at a time."""
 
 # The error says what is wrong with a file; tifffile's own log lines do not even name it.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -162,6 +162,7 @@ def decode_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         else:
             assert stored.image is not None, "a file has either"
             rgb = _rgb(stored.image)
+            stored.image.close()  # its memory is free before the pixels are turned
         # Pillow leaves missing rows black; those of a palette are of one colour too.
         if png is not None and (png.is_interlaced or (rgb[-1] == rgb[-1, 0]).all()):
             png.require_every_row()
@@ -423,6 +424,19 @@ def _tiff_samples(page: Any, num_bytes: int) -> NDArray[Any] | None:  # noqa: AN
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert and copy pixels some rows at a time, because Pillow hands them to NumPy through two more copies."""
+    width, height = image.size
+    if width > PIECE:  # Pillow refuses to cut out a row that is very long
+        return _array(image)
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = PIECE // width
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        rgb[top:bottom] = _array(image.crop((0, top, width, bottom)))
+    return rgb
+
+
+def _array(image: Image.Image) -> NDArray[np.uint8]:
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -3,13 +3,17 @@
 import base64
 import io
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image
 
 from afr_clip.files import shown
+from afr_clip.inspection.tiles import bands
 
 SHEETS = {
     "highest": "The images with the highest scores of all",
@@ -26,6 +30,9 @@ MOST_PIXELS = 100_000_000
 
 QUALITY = 80
 
+REDUCING_GAP = 2.0
+"""Of Pillow's ``thumbnail``: it averages whole numbers of pixels down to this many times the size, then resizes."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +48,29 @@ class EmbeddedPicture:
 
 PictureGroup = tuple[str, list[EmbeddedPicture]]
 """Pictures under a common heading."""
+
+
+def shrunk(photograph: UInt8[ndarray, "height width 3"], largest: int) -> Image.Image:
+    """Do what Pillow's ``thumbnail`` does, without its copy of the photograph, which has 4 bytes per pixel.
+
+    Args:
+        largest: Most pixels of a side.
+    """
+    height, width = photograph.shape[:2]
+    if max(width, height) <= largest:
+        return Image.fromarray(photograph)
+    aspect = width / height
+    short = largest / aspect if width > height else largest * aspect
+    choices = (math.floor(short), math.ceil(short))
+    if width > height:
+        size = (largest, max(1, min(choices, key=lambda n: abs(aspect - largest / n) if n else 0)))
+    else:
+        size = (max(1, min(choices, key=lambda n: abs(aspect - n / largest))), largest)
+    across, down = (max(1, int(old / new / REDUCING_GAP)) for old, new in zip((width, height), size, strict=True))
+    reduced = Image.new("RGB", (math.ceil(width / across), math.ceil(height / down)))
+    for rows in bands((height, width), step=down):
+        reduced.paste(Image.fromarray(photograph[rows]).reduce((across, down)), (0, rows.start // down))
+    return reduced.resize(size, Image.Resampling.BICUBIC, box=(0, 0, width / across, height / down))
 
 
 def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> PictureGroup:

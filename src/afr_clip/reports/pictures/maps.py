@@ -16,6 +16,7 @@ from torch import Tensor
 
 from afr_clip.data.records import AnomalyBatch, AnomalySample
 from afr_clip.files import LONGEST_NAME, fitted, shown, write_encoded
+from afr_clip.inspection.tiles import bands
 from afr_clip.settings import MapFormat
 
 FULL_SCALE = 65535
@@ -131,7 +132,10 @@ def save_map(path: Path, anomaly_map: Float32[Tensor, "height width"], map_forma
     """
     pixels = anomaly_map.cpu().numpy()
     if map_format is MapFormat.png:
-        _save_png(with_suffix(path, ".png"), np.rint(pixels * np.float32(FULL_SCALE)).astype(np.uint16))
+        codes = np.empty(pixels.shape, np.uint16)
+        for rows in bands(pixels.shape):
+            codes[rows] = np.rint(pixels[rows] * np.float32(FULL_SCALE))
+        _save_png(with_suffix(path, ".png"), codes)
         return
     save = partial(Image.fromarray(pixels).save, format="TIFF", compression="tiff_adobe_deflate")
     write_encoded(with_suffix(path, ".tiff"), save)

@@ -15,6 +15,7 @@ from afr_clip.files import write_encoded
 from afr_clip.inspection.calibration import Calibration
 from afr_clip.inspection.colours import draw_outlines, laid_over, palette
 from afr_clip.inspection.record import Inspected
+from afr_clip.reports.pictures.encode import shrunk
 from afr_clip.settings import DecideBy
 
 LARGEST_SIDE = 640
@@ -49,8 +50,7 @@ def draw_overlay(
     All photographs share one colour scale, so that they can be compared: from 0 to 1, or, with a calibration, that of
     calibrated scores, whose middle is the threshold.
     """
-    image = Image.fromarray(photograph.permute(1, 2, 0).numpy())
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    image = shrunk(photograph.permute(1, 2, 0).numpy(), LARGEST_SIDE)
     size = (image.height, image.width)
     whole = torch.from_numpy(anomaly_map)[None, None].float()
     values = functional.interpolate(whole, size=size, mode="bilinear")[0, 0].numpy()

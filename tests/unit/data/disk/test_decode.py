@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch.testing import assert_close
 
+from afr_clip.data.disk import decode as decoding
 from afr_clip.data.disk.decode import decode_image, decode_mask, decode_picture
 from afr_clip.data.errors import DataError, MissingDataError
+from helpers.picture_files import one_of_each
 
 RNG_SHAPE = (20, 30)  # (height, width): not square, so a swap cannot hide
 
@@ -381,6 +383,18 @@ def test_the_smallest_pictures_are_turned_too(tmp_path, shape, orientation):
     height, width = shape if orientation < 5 else shape[::-1]
     assert decode_image(tmp_path / "x.png").shape == (3, height, width)
     assert decode_mask(tmp_path / "x.png").all()
+
+
+@pytest.mark.parametrize("piece", [1, 10, 35])  # less than a row; one row; three rows of 12
+def test_pixels_copied_in_pieces_are_those_of_the_file(tmp_path, monkeypatch, piece):
+    files = [file for file in one_of_each() if not file.may_be_refused]
+    transparent = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 10), dtype=np.uint8))
+    monkeypatch.setattr(decoding, "PIECE", piece)
+    for file in files:
+        (tmp_path / "x").write_bytes(file.content)
+        np.testing.assert_array_equal(decode_image(tmp_path / "x").permute(1, 2, 0).numpy(), file.truth, file.kind)
+    transparent.save(tmp_path / "x.png", transparency=7)
+    assert_close(decode_image(tmp_path / "x.png"), pillow_rgb(tmp_path / "x.png"), rtol=0, atol=0)
 
 
 def with_exif(image: Image.Image, exif: Image.Exif) -> Image.Image:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from afr_clip.files import written_whole
+from afr_clip.inspection import tiles
 from afr_clip.reports.pictures.maps import MapWriter, load_map, output_places, save_map, save_mask, with_suffix
 from afr_clip.settings import MapFormat
 
@@ -39,6 +40,14 @@ def test_every_code_comes_back(tmp_path):
     codes = torch.arange(65536).view(256, 256)
     save_map(tmp_path / "a", codes.float() / 65535, MapFormat.png)
     assert np.array_equal(np.rint(load_map(tmp_path / "a.png") * 65535), codes.numpy())
+
+
+def test_a_map_written_in_bands_is_the_same_file(tmp_path, monkeypatch):
+    anomaly_map = torch.rand(37, 53, generator=torch.Generator().manual_seed(0))
+    save_map(tmp_path / "at_once", anomaly_map, MapFormat.png)
+    monkeypatch.setattr(tiles, "BAND", 200)
+    save_map(tmp_path / "in_bands", anomaly_map, MapFormat.png)
+    assert (tmp_path / "in_bands.png").read_bytes() == (tmp_path / "at_once.png").read_bytes()
 
 
 def test_maps_are_16_bit_grey_and_masks_8_bit_grey_pngs(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.inspection.settings import InspectionSettings, Rule, share
@@ -203,6 +203,8 @@ class InspectConfig(CommandConfig):
             ValueError: If keys are out of range or contradict each other; one sentence for each.
         """
         values: dict[str, Any] = {one.name: getattr(self, one.name, None) for one in fields(InspectionSettings)}
+        for key, value in values.items():  # while OmegaConf builds this node, its lists are its own
+            values[key] = list(value) if isinstance(value, ListConfig) else value
         return InspectionSettings(**values)
 
 

@@ -41,8 +41,7 @@ class Learner(nn.Module):
         """
         visual = self.clip.visual
         patches = visual.conv1(seen)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's gradient takes many times as long on short sequences
-            image, _ = visual._pool(visual.transformer(self.tokens(patches[through], pool)))
+        image, _ = visual._pool(visual.transformer(self.tokens(patches[through], pool)))
         return F.normalize((image @ visual.proj).float(), dim=-1), F.normalize(
             self.local(patches.movedim(1, -1)).float(), dim=-1
         )
@@ -72,7 +71,7 @@ class Learner(nn.Module):
         clip, ends = self.clip, ids.argmax(dim=1)
         length = int(ends.max()) + 1
         tokens = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's gradient takes longer on sequences as short as these
             tokens = clip.ln_final(clip.transformer(tokens, attn_mask=clip.attn_mask[:length, :length]))
         return (tokens[torch.arange(len(ids)), ends] @ clip.text_projection).float()
 

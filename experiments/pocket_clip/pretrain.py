@@ -25,14 +25,22 @@ from measure import measure
 from pairs import Pairs, Shows, Source, prepare
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from view import PatchEmbedding
+from view import COLOURS, PatchEmbedding
 
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.config.plan import composed_training
 from afr_clip.files import written_whole
-from drawn_anomalies.pairs.captions import condition_caption, condition_captions, draw_frame
+from drawn_anomalies.features import FEATURES
+from drawn_anomalies.pairs.captions import (
+    NEUTRAL_NOUNS,
+    condition_caption,
+    condition_captions,
+    draw_frame,
+    plain_caption,
+)
 from drawn_anomalies.pairs.naming import Naming, draw_naming, false_name, true_name
 from drawn_anomalies.pairs.pair import MOST_FEATURES, Shown
+from drawn_anomalies.pairs.palette import PALETTE
 
 logger = logging.getLogger("pocket_clip")
 
@@ -48,6 +56,9 @@ LOG_EVERY = 20
 PATCHES_PER_STEP = 51_200
 """Patches of a batch: 128 pictures of 160 px, or 32 of 320 px."""
 
+COLOUR_GAIN = 8.0
+"""Of the first weights of the patches' colours."""
+
 NAMES_PER_PICTURE = 2
 """Names under which each picture is judged in a step."""
 
@@ -60,11 +71,13 @@ class Losses(NamedTuple):
 
     Attributes:
         contrast: Of pictures with a name against captions.
+        word: Of pictures with a name against single words for their colour and their features.
         condition: Of pictures, flawed against whole under a name.
         patch: Of patches, likewise.
     """
 
     contrast: Float[Tensor, ""]
+    word: Float[Tensor, ""]
     condition: Float[Tensor, ""]
     patch: Float[Tensor, ""]
 
@@ -84,19 +97,21 @@ class Recipe:
             in the others they see four times as many.
         lr: Largest learning rate; it rises over the first twentieth of the steps and falls along a cosine to zero.
         weight_decay: Of matrices; embeddings, norms and biases have none.
+        word_weight: Of the loss that names colour and features one by one.
         condition_weight: Of the loss that tells flawed from whole pictures by their class token.
         patch_weight: Of the loss that tells damaged patches from whole ones.
     """
 
-    num_small: int = 16_384
-    num_medium: int = 5_120
-    num_large: int = 8_192
+    num_small: int = 20_480
+    num_medium: int = 4_096
+    num_large: int = 5_120
     num_held_out: int = 512
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 7
     coarse_share: float = 0.8
     lr: float = 2e-3
     weight_decay: float = 0.1
+    word_weight: float = 0.5
     condition_weight: float = 0.5
     patch_weight: float = 10.0
 
@@ -167,6 +182,8 @@ def new_towers(settings: BackboneSettings, training: Sequence[Pairs], seed: int)
     embedding = PatchEmbedding(len(patches), clip.visual.conv1.out_channels)
     embedding.mean.copy_(patches.mean(dim=1))
     embedding.std.copy_(patches.std(dim=1).clamp_min(1e-3))
+    with torch.no_grad():  # at equal weights a few channels of colour are lost among hundreds of texture
+        embedding.project.weight[:, :COLOURS] *= COLOUR_GAIN
     clip.visual.conv1 = embedding
     return clip
 
@@ -193,7 +210,12 @@ def train(recipe: Recipe, settings: BackboneSettings, pictures: Drawn, out: Path
             rng = np.random.default_rng((recipe.seed, epoch, number))
             with torch.autocast("cpu", torch.bfloat16):
                 parts = _losses(learner, pairs, indices, _pool(pairs, recipe, rng), rng)
-            loss = parts.contrast + recipe.condition_weight * parts.condition + recipe.patch_weight * parts.patch
+            loss = (
+                parts.contrast
+                + recipe.word_weight * parts.word
+                + recipe.condition_weight * parts.condition
+                + recipe.patch_weight * parts.patch
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -233,7 +255,8 @@ def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng:
     states = [
         condition_caption(rng, name.words, flawed=flawed) for flawed in (True, False) for two in names for name in two
     ]
-    texts = learner.texts(right + wrong + states)
+    words = word_captions(str(rng.choice(NEUTRAL_NOUNS)))
+    texts = learner.texts(right + wrong + states + words)
     seen, masks = pairs.batch(indices), pairs.masks_of(indices)
     if rng.random() < 0.5:
         seen, masks = seen.flip(-1), masks.flip(-1)
@@ -242,14 +265,36 @@ def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng:
         scale = learner.clip.logit_scale.exp()
         captions = right + wrong
         contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
-        flawed, whole = texts[len(captions) :].unflatten(0, (2, len(shown), NAMES_PER_PICTURE))
+        word = told_by_words(scale * images[: len(named)] @ texts[-len(words) :].T, [shown[place] for place in named])
+        flawed, whole = texts[len(captions) : -len(words)].unflatten(0, (2, len(shown), NAMES_PER_PICTURE))
         towards = flawed - whole
         truth, told = judged(masks, names)
         patch = F.binary_cross_entropy_with_logits(learner.locate(patches, towards), truth, weight=told)
         is_flawed, is_told = _conditions(shown, names)
         logits = scale * torch.einsum("bd,bnd->bn", images, towards[through])
         condition = F.binary_cross_entropy_with_logits(logits, is_flawed[through], weight=is_told[through])
-    return Losses(contrasted, condition, patch)
+    return Losses(contrasted, word, condition, patch)
+
+
+def told_by_words(logits: Float[Tensor, "batch words"], shown: Sequence[Shown]) -> Float[Tensor, ""]:
+    """Return the cross-entropies of the colour and, where a picture has some, of its features, which share the weight.
+
+    Contrast with whole names alone leaves colours unlearned for many epochs: two pictures of a batch seldom show one
+    subject in two colours.
+
+    Args:
+        logits: Of the captions of ``word_captions``.
+    """
+    colours, features = list(PALETTE), list(FEATURES)
+    of_colours, of_features = logits.split([len(colours), len(features)], dim=1)
+    own = torch.tensor([colours.index(str(one.colour)) for one in shown])
+    has = torch.zeros_like(of_features)
+    for row, one in enumerate(shown):
+        has[row, [features.index(adjective) for adjective, _ in one.features]] = 1
+    some = has.any(dim=1)
+    share = has[some] / has[some].sum(dim=1, keepdim=True)
+    found = -(share * of_features[some].log_softmax(dim=1)).sum(dim=1)
+    return F.cross_entropy(of_colours, own) + found.sum() / len(shown)
 
 
 def judged(
@@ -298,6 +343,11 @@ def _captions(rng: np.random.Generator, shown: Sequence[Shown]) -> tuple[list[st
         wrong += [frame.format(false_name(rng, one)) for _ in range(FALSE_NAMES)]
         wrong += [] if opposite is None else [opposite.format(name)]
     return right, wrong
+
+
+def word_captions(noun: str) -> list[str]:
+    """Return a caption for each colour, then for each feature, of something without a name of its own."""
+    return [plain_caption(noun, word) for word in (*PALETTE, *FEATURES)]
 
 
 def _same(captions: Sequence[str], batch: int) -> Float[Tensor, "batch captions"]:

@@ -11,6 +11,9 @@ from afr_clip.clip import stem
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.stem import aligned, within_image
 
+COLOURS = 3
+"""Channels of an image."""
+
 BANDWIDTH = 0.5
 """Distance per channel, in deviations, up to which positions of an image count as alike."""
 
@@ -42,10 +45,10 @@ class PatchEmbedding(stem.PatchEmbedding):
 
 
 class PatchView(nn.Module):
-    """Describe each patch by the CNN's maps, and by how rare it is in its own image.
+    """Describe each patch by its colour, by the CNN's maps, and by how rare it is in its own image.
 
-    Of finer stages a patch has the mean and the deviation of what lies in it, so that a line thinner than a patch
-    still shows; coarser stages are interpolated.
+    Of pixels and of finer stages a patch has the mean and the deviation of what lies in it, so that a line thinner than
+    a patch still shows; coarser stages are interpolated.
 
     Args:
         patch_size: Side of a patch in pixels.
@@ -61,23 +64,25 @@ class PatchView(nn.Module):
         # Pixels per position of each stage's map.
         self._strides: tuple[int, ...] = tuple(cast("Any", cnn.network).feature_info.reduction())
         fine = sum(dim for dim, stride in zip(cnn.stage_dims, self._strides, strict=True) if stride < patch_size)
-        self.channels: int = cnn.feature_dim + fine + len(cnn.stage_dims)
+        self.channels: int = 2 * COLOURS + cnn.feature_dim + fine + len(cnn.stage_dims)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels h w"]:
         """View images normalised for the CLIP towers, without a graph."""
-        return self.of_maps(self.cnn.maps(image), *image.shape[-2:])
+        return self.of_maps(self.cnn.maps(image), image)
 
-    def of_maps(self, maps: tuple[Tensor, ...], height: int, width: int) -> Float[Tensor, "batch channels h w"]:
-        """View the CNN's maps of images of ``height x width`` pixels, without a graph."""
-        grid_size = (height // self.patch_size, width // self.patch_size)
+    def of_maps(
+        self, maps: tuple[Tensor, ...], image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels h w"]:
+        """View images of which the CNN's maps are known, without a graph."""
+        grid_size = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
         with torch.no_grad():
             means, deviations = [], []
-            for stage, stride in zip(maps, self._strides, strict=True):
+            for stage, stride in zip((image, *maps), (1, *self._strides), strict=True):
                 means.append(aligned(stage, grid_size))
                 if stride < self.patch_size:
                     variance = aligned(stage.square(), grid_size) - means[-1].square()
                     deviations.append(variance.clamp_min(0).sqrt())
-            rare = torch.stack([rarity(mean) for mean in means], dim=1)
+            rare = torch.stack([rarity(mean) for mean in means[1:]], dim=1)
             return torch.cat([*means, *deviations, rare], dim=1)
 
 

@@ -120,16 +120,19 @@ def test_rarity_does_not_change_with_the_images_contrast_or_brightness(view, gai
 def test_a_view_is_the_maps_and_how_rare_each_patch_is_at_every_stage(view):
     looking, image = view.PatchView(cnn(), patch_size=8), noise(2, 3, 64, 96)
     seen = looking(image)
-    assert seen.shape == (2, 176 + 24 + 3, 8, 12)
+    assert seen.shape == (2, 3 + 176 + 3 + 24 + 3, 8, 12)
     assert looking.channels == seen.shape[1]
     maps = looking.cnn.maps(image)
     fine, same, coarse = (aligned(stage, (8, 12)) for stage in maps)
-    torch.testing.assert_close(seen[:, :176], torch.cat([fine, same, coarse], dim=1))
-    torch.testing.assert_close(seen[:, 201], view.rarity(same))
+    blocks = image.unflatten(3, (12, 8)).unflatten(2, (8, 8)).movedim(3, 4).flatten(4)
+    torch.testing.assert_close(seen[:, :3], blocks.mean(dim=-1))
+    torch.testing.assert_close(seen[:, 3:179], torch.cat([fine, same, coarse], dim=1))
+    torch.testing.assert_close(seen[:, 179:182], blocks.std(dim=-1, correction=0))
+    torch.testing.assert_close(seen[:, 207], view.rarity(same))
 
 
 def test_a_line_thinner_than_a_patch_shows_in_the_deviation(view):
     looking, image = view.PatchView(cnn(), patch_size=8), torch.zeros(1, 3, 64, 64)
     image[..., 27, :] = 2.0
-    deviations = looking(image)[0, 176:200].mean(dim=0)
+    deviations = looking(image)[0, 182:206].mean(dim=0)
     assert deviations[3, 1:-1].min() > 5 * deviations[6, 1:-1].max()

@@ -89,7 +89,7 @@ def test_every_loss_is_recorded_after_every_epoch(trained):
     head, *lines = (trained / "loss.csv").read_text().splitlines()
     rows = [dict(zip(head.split(","), map(float, line.split(",")), strict=True)) for line in lines]
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert all(0 < row[f"{part}_loss"] < 10 for row in rows for part in ("contrast", "condition", "patch"))
+    assert all(0 < row[f"{part}_loss"] < 10 for row in rows for part in ("contrast", "word", "condition", "patch"))
     assert rows[1]["patch_loss"] < rows[0]["patch_loss"]
     assert json.loads((trained / "record.json").read_text())["recipe"]["num_small"] == 64
 
@@ -152,6 +152,24 @@ def test_a_picture_is_flawed_under_a_name_that_calls_for_less(pretraining):
     assert told.tolist() == [[1, 1]]
     flawed, told = pretrain._conditions([dotted], [[pretrain.Naming("object", (None,))] * 2])
     assert told.tolist() == [[0, 0]]
+
+
+def test_a_picture_is_told_by_the_words_for_its_colour_and_its_features(pretraining):
+    pretrain, _, _ = pretraining
+    captions = pretrain.word_captions("thing")
+    red, dotted, striped = (captions.index(f"a photo of a {word} thing") for word in ("red", "dotted", "striped"))
+    colours = len(pretrain.PALETTE)
+    shown = [
+        pretrain.Shown("sheet", "red", (("dotted", None), ("striped", "blue")), None),
+        pretrain.Shown("cup", "red", (), None),
+    ]
+    logits = torch.randn(2, len(captions), generator=torch.Generator().manual_seed(0))
+    total = 0.0
+    for row in logits.tolist():
+        total += (np.log(sum(np.exp(row[:colours]))) - row[red]) / 2
+    row = logits[0].tolist()
+    total += (np.log(sum(np.exp(row[colours:]))) - (row[dotted] + row[striped]) / 2) / 2
+    assert pretrain.told_by_words(logits, shown).item() == pytest.approx(total, rel=1e-5)
 
 
 def test_texts_are_embedded_as_the_tower_does_it(pretraining):

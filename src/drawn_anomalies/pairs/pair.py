@@ -39,8 +39,12 @@ NAMELESS_SHARE = 0.55
 FINER = (1.05, 1.6)
 """Range of the factor by which a picture is drawn larger and then scaled down, so that some are sharp and some soft."""
 
-SCALES, LEAST_CONTRASTS = (0.4, 1.7), (0.04, 0.3)
-"""Ranges of the size and the clarity of a defect, small and faint ones as often as large and clear ones."""
+LARGEST_SCALE, CLEAREST = 1.7, 0.3
+"""Largest scale and least contrast of a defect."""
+
+SMALLEST_SCALE, FAINTEST = 128, 12.8
+"""Smallest ones, times the side of the picture in pixels: 0.8 and 0.08 at 160 px, half of that at 320 px. Anything
+smaller cannot be seen. Small and faint defects are as likely as large and clear ones."""
 
 DRAWN: Mapping[str, Defect] = {**DEFECTS, **NAMELESS}
 """Every kind of defect, named or not."""
@@ -143,11 +147,14 @@ def _photographed(
     known: tuple[str | None, str | None, tuple[tuple[str, str | None], ...]],
 ) -> Pair:
     rng = canvas.rng
-    scale, contrast = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in (SCALES, LEAST_CONTRASTS))
+    side = min(size)
+    ranges = ((min(SMALLEST_SCALE / side, LARGEST_SCALE), LARGEST_SCALE), (min(FAINTEST / side, CLEAREST), CLEAREST))
+    scale, contrast = (float(np.exp(rng.uniform(*np.log(ends)))) for ends in ranges)
     least = Visible(scale, contrast, 0.003 * scale**2)
     picture, mask = photographed(canvas, surface, None if defect is None else DRAWN[defect], least)
     covered = np.zeros(canvas.size, np.float32) if mask is None else mask.astype(np.float32)
-    picture, (covered, *features) = snapshot(rng, picture, (covered, *features), size)
+    named = known[0] is not None
+    picture, (covered, *features) = snapshot(rng, picture, (covered, *features), size, keeps_colours=named)
     # A crop may have lost the defect or a feature, and a later feature may hide an earlier one.
     if covered.max() < 0.5:
         covered, defect = np.zeros_like(covered), None

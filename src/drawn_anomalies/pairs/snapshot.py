@@ -13,12 +13,15 @@ def snapshot(
     picture: UInt8[ndarray, "height width 3"],
     planes: tuple[Plane, ...],
     size: tuple[int, int],
+    *,
+    keeps_colours: bool,
 ) -> tuple[UInt8[ndarray, "rows columns 3"], tuple[Float32[ndarray, "rows columns"], ...]]:
     """Take a picture of a picture.
 
     Args:
         planes: What lies where, in [0, 1]; moved along with the picture.
         size: Height and width of the result; not larger than the picture.
+        keeps_colours: Whether the camera must not be one for grey pictures.
     """
     if rng.random() < 0.4:
         way, border = _view(rng, picture.shape[:2], size), np.clip(rng.uniform(0, 230) + rng.normal(0, 15, 3), 0, 255)
@@ -32,7 +35,7 @@ def snapshot(
     light = _lit(rng, seen.astype(np.float32) / 255)
     if rng.random() < 0.3:
         light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.3, 1.2) * min(size) / 256)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and not keeps_colours:
         light = np.repeat(light.mean(axis=-1, keepdims=True), 3, axis=-1)
     taken = np.round(np.clip(light, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.4:

@@ -75,7 +75,7 @@ def test_inventions_differ_from_each_other():
 @pytest.mark.parametrize("draw", [draw_named, draw_featured, room._draw_invented])
 def test_a_defect_changes_the_picture_where_its_mask_is(draw, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(room, "snapshot", lambda _, picture, planes, __: (picture, planes))
+    monkeypatch.setattr(room, "snapshot", lambda _, picture, planes, *__, **___: (picture, planes))
     for kind in (None, "stain"):
         monkeypatch.setattr(room, "_defect", lambda _, kind=kind: kind)
         drawn[kind] = draw(np.random.default_rng(2), (96, 64))

@@ -78,7 +78,7 @@ def test_effects_are_recovered_from_the_fraction_and_from_single_changes(study, 
 @pytest.fixture
 def names(tmp_path: Path) -> Path:
     """Write two names that share pictures: what is good under one is flawed under the other."""
-    root = write_mvtec_tree(tmp_path / "names", ("dotted_sheet",), num_normal=2, num_anomalous=2)
+    root = write_mvtec_tree(tmp_path / "names", ("dotted_sheet",), num_normal=2, num_anomalous=2, seed=1)
     own, other = root / "dotted_sheet" / "test", root / "striped_sheet" / "test"
     (other / "good").mkdir(parents=True)
     for picture in sorted(own.glob("s*/*.png")):

@@ -58,7 +58,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
 @pytest.mark.parametrize(
     ("line", "code", "cure"),
     [
-        ("predict", 2, "The config has 2 faults:"),
+        ("predict", 2, "images must be given, got nothing."),
         (
             "predict images= photos category=cap",
             2,

@@ -196,7 +196,7 @@ def test_the_config_is_found_in_a_checkout_and_in_an_installed_package(monkeypat
     [
         (["train", "optimizer.lrr=1"], 2, "Did you mean optimizer.lr?"),
         (["train", "seed=-1"], 1, "seed must be 0 or more, got -1."),
-        (["predict"], 2, "- images must be given, got nothing."),
+        (["predict"], 2, "images must be given, got nothing."),
     ],
 )
 def test_a_command_ends_with_its_code_before_it_has_written_anything(tmp_path, arguments, code, sentence):

@@ -1,6 +1,7 @@
 """The towers in training, the layer that reads patches, and the contrast with captions."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,28 @@ from pairs import MASK_SCALE, PATCH_SIZE
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from drawn_anomalies.features import FEATURES
+from drawn_anomalies.pairs.palette import PALETTE
+
+
+class Embedded(NamedTuple):
+    """Pictures and their patches.
+
+    Attributes:
+        images: Unit vectors in the space of the captions, of the pictures that went through the tower's blocks.
+        patches: Unit vectors in the same space, of all pictures.
+        dense: Logits of damage and of every feature in each patch, whatever the name.
+        colours: Logits of every colour in all patches together.
+    """
+
+    images: Float[Tensor, "pictures dim"]
+    patches: Float[Tensor, "batch h w dim"]
+    dense: Float[Tensor, "batch kinds h w"]
+    colours: Float[Tensor, "batch colours"]
+
 
 class Learner(nn.Module):
-    """The towers and the layer that reads patches; AFR-CLIP trains its own, so the layer is discarded.
+    """The towers and three layers that read patches; AFR-CLIP trains its own, so these are discarded.
 
     Args:
         clip: Towers whose image tower takes what is seen of patches in place of images.
@@ -24,26 +44,29 @@ class Learner(nn.Module):
         self.clip = clip
         self._tokenizer = tokenizer
         self._ids: dict[str, np.ndarray] = {}
-        self.local = nn.Linear(clip.visual.conv1.project.out_channels, clip.visual.output_dim)
+        self.local = nn.Linear(clip.visual.conv1.width, clip.visual.output_dim)
+        self.dense = nn.Conv2d(clip.visual.conv1.width, 1 + len(FEATURES), kernel_size=1)
+        self.colours = nn.Linear(clip.visual.conv1.width, len(PALETTE))
 
     def forward(
         self, seen: Float[Tensor, "batch channels h w"], pool: int, through: Sequence[int] | slice = slice(None)
-    ) -> tuple[Float[Tensor, "pictures dim"], Float[Tensor, "batch h w dim"]]:
-        """Embed pictures and their patches in the space of the captions.
+    ) -> Embedded:
+        """Embed pictures and their patches.
 
         Args:
             seen: What is seen of each patch.
             pool: The tower sees neighbouring patches averaged ``pool`` by ``pool``; 1 for every patch.
             through: Which pictures go through the tower's blocks; the embeddings of patches need none of them.
-
-        Returns:
-            Unit vectors: of these pictures, and of all patches.
         """
         visual = self.clip.visual
         patches = visual.conv1(seen)
-        image, _ = visual._pool(visual.transformer(self.tokens(patches[through], pool)))
-        return F.normalize((image @ visual.proj).float(), dim=-1), F.normalize(
-            self.local(patches.movedim(1, -1)).float(), dim=-1
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's gradient takes longer on sequences as short as these
+            image, _ = visual._pool(visual.transformer(self.tokens(patches[through], pool)))
+        return Embedded(
+            F.normalize((image @ visual.proj).float(), dim=-1),
+            F.normalize(self.local(patches.movedim(1, -1)).float(), dim=-1),
+            self.dense(patches).float(),
+            self.colours(patches.mean(dim=(2, 3))).float(),
         )
 
     def tokens(self, patches: Float[Tensor, "batch width h w"], pool: int) -> Float[Tensor, "batch tokens width"]:
@@ -71,7 +94,7 @@ class Learner(nn.Module):
         clip, ends = self.clip, ids.argmax(dim=1)
         length = int(ends.max()) + 1
         tokens = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel's gradient takes longer on sequences as short as these
+        with sdpa_kernel(SDPBackend.MATH):
             tokens = clip.ln_final(clip.transformer(tokens, attn_mask=clip.attn_mask[:length, :length]))
         return (tokens[torch.arange(len(ids)), ends] @ clip.text_projection).float()
 

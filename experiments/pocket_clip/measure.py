@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from learner import Embedded
 from pairs import Pairs
 from scipy.stats import rankdata
 from torch import Tensor
@@ -21,7 +22,7 @@ BATCH = 64
 class Embedder(Protocol):
     """What is measured: towers that embed pictures, patches and captions as unit vectors."""
 
-    def __call__(self, seen: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, seen: Tensor, pool: int) -> Embedded:
         """Embed pictures and their patches."""
 
     def texts(self, sentences: Sequence[str]) -> Tensor:
@@ -108,9 +109,9 @@ def _seen(towers: Embedder, pairs: Pairs, names: Sequence[Sequence[str]]) -> tup
     towards = torch.stack([torch.stack([known[name] for name in two]) for two in names])
     images, located = [], []
     for part in (np.arange(start, min(start + BATCH, len(pairs))) for start in range(0, len(pairs), BATCH)):
-        embedded, patches = towers(pairs.batch(part), pairs.grid // 10)
-        images.append(embedded)
-        located.append(towers.locate(patches, towards[part]))
+        embedded = towers(pairs.batch(part), pairs.grid // 10)
+        images.append(embedded.images)
+        located.append(towers.locate(embedded.patches, towards[part]))
     return torch.cat(images), torch.cat(located), towards
 
 

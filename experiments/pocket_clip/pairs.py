@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from view import PatchView
 
 from afr_clip.clip.cnn import load_cnn
 from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.stem import PatchView
 from afr_clip.files import written_whole
 from drawn_anomalies.pairs.pair import MOST_FEATURES, Pair, Shown, draw_featured, draw_named, draw_pair
 

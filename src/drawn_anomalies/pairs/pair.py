@@ -17,7 +17,7 @@ from drawn_anomalies.pairs.nameless import NAMELESS
 from drawn_anomalies.pairs.palette import PALETTE
 from drawn_anomalies.pairs.snapshot import snapshot
 
-FEATURED_SHARE, SUBJECT_SHARE = 0.4, 0.15
+FEATURED_SHARE, SUBJECT_SHARE = 0.3, 0.1
 """Shares of the pictures of a plain thing with features, and of a subject with a name of its own; the others show
 something invented for that picture."""
 

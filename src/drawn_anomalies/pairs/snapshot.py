@@ -16,13 +16,16 @@ def snapshot(
     *,
     keeps_colours: bool,
 ) -> tuple[UInt8[ndarray, "rows columns 3"], tuple[Float32[ndarray, "rows columns"], ...]]:
-    """Take a picture of a picture.
+    """Take a picture of a picture; half of them are only scaled.
 
     Args:
         planes: What lies where, in [0, 1]; moved along with the picture.
         size: Height and width of the result; not larger than the picture.
         keeps_colours: Whether the camera must not be one for grey pictures.
     """
+    if rng.random() < 0.5:
+        scaled = (cv2.resize(one, size[::-1], interpolation=cv2.INTER_AREA) for one in (picture, *planes))
+        return next(scaled), tuple(scaled)
     if rng.random() < 0.4:
         way, border = _view(rng, picture.shape[:2], size), np.clip(rng.uniform(0, 230) + rng.normal(0, 15, 3), 0, 255)
         seen = cv2.warpPerspective(

@@ -338,8 +338,8 @@ def test_a_tower_over_a_cnn_keeps_its_cnn(architecture: str, stages: list[int]):
         load_towers(pocket, needs_cnn=False)
 
 
-def test_a_tower_over_a_cnn_is_tapped_at_four_of_its_eight_blocks(stemmed):
-    assert stemmed.backbone.tap_layers == (2, 4, 6, 8)
+def test_a_tower_over_a_cnn_is_tapped_at_all_of_its_four_blocks(stemmed):
+    assert stemmed.backbone.tap_layers == (1, 2, 3, 4)
     taps = stemmed.backbone.tap(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
     assert [tuple(tap.shape) for tap in taps] == [(2, 1 + 20 * 20, 128)] * 4
     assert all(not torch.equal(taps[i], taps[j]) for i in range(4) for j in range(i))
@@ -350,7 +350,7 @@ def test_every_tap_carries_what_the_stem_saw_and_the_last_norm_leaves_it_alone(s
     embedded = stemmed.backbone.embed(image)
     taps = stemmed.backbone.tap(embedded)
     first, *_, last = stemmed.backbone.carry(taps, embedded)
-    assert first.shape[-1] == stemmed.backbone.tap_dim == 128 + 182 + 128
+    assert first.shape[-1] == stemmed.backbone.tap_dim == 128 + 209 + 128
     assert torch.equal(first[..., :128], taps[0])
     assert torch.equal(first[..., 128:], last[..., 128:])
     assert torch.equal(last[..., 128:], embedded.seen.tokens())
@@ -399,20 +399,20 @@ def test_stem_and_self_prompting_read_the_same_maps(stemmed):
     maps = stemmed.cnn.maps(image)
     assert [tuple(stage.shape[1:]) for stage in maps] == [(24, 40, 40), (40, 20, 20), (112, 10, 10)]
     seen = stem.view(image)
-    torch.testing.assert_close(seen[:, :176], torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
+    torch.testing.assert_close(seen[:, 3:179], torch.cat([aligned(stage, (20, 20)) for stage in maps], dim=1))
     torch.testing.assert_close(stem(image), stem.embedding(seen))
     torch.testing.assert_close(stemmed.cnn(image), torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1))
 
 
-def test_a_cnn_that_sees_nothing_leaves_stem_and_self_prompting_blind(stemmed):
+def test_a_cnn_that_sees_nothing_leaves_the_stem_with_colours_and_self_prompting_blind(stemmed):
     image = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     stem = stemmed.backbone.clip.visual.conv1
-    assert stem(image).std(dim=(2, 3)).min() > 0
+    assert stem.view(image).std(dim=(2, 3)).min() > 0
     blindfold = stemmed.cnn.network.register_forward_hook(lambda _, __, maps: [torch.zeros_like(m) for m in maps])
     try:
         unseen = 1 - image
-        inside = stem(unseen)[..., 2:-2, 2:-2]  # the embedding sees the edge of the picture two patches off
-        assert inside.std(dim=(2, 3)).max() < 1e-6
+        flat = stem.view(unseen).std(dim=(2, 3))[0] < 1e-6
+        assert (~flat).nonzero().flatten().tolist() == [0, 1, 2, 179, 180, 181]  # the means and deviations of colours
         assert stemmed.cnn(unseen).count_nonzero() == 0
     finally:
         blindfold.remove()
@@ -426,6 +426,6 @@ def test_weights_of_a_tower_over_a_cnn_load_from_a_file_without_the_cnn(tmp_path
     filed = replace(STEMMED, random_weights=False, weights=str(path))
     loaded = load_towers(filed, needs_cnn=False)
     embedding = loaded.backbone.clip.visual.conv1.embedding
-    assert torch.equal(embedding.mean, torch.full((182,), 0.25))
+    assert torch.equal(embedding.mean, torch.full((209,), 0.25))
     assert torch.equal(embedding.project.weight, state["visual.conv1.project.weight"])
     assert load_towers(replace(filed, image_size=320), needs_cnn=False).fingerprint() == loaded.fingerprint()

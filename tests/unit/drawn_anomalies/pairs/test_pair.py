@@ -40,10 +40,10 @@ def test_held_out_pairs_show_only_held_out_combinations():
     assert sum(len(one.features) == 2 for one in featured) > 25
 
 
-def test_four_in_ten_pairs_show_a_plain_thing_and_most_others_have_no_name(pairs):
+def test_three_in_ten_pairs_show_a_plain_thing_and_most_others_have_no_name(pairs):
     plain, subjects = {base.words for base in BASES}, {subject.words for subject in SUBJECTS}
-    assert 0.33 < np.mean([p.shown.subject in plain for p in pairs]) < 0.47
-    assert 0.09 < np.mean([p.shown.subject in subjects for p in pairs]) < 0.21
+    assert 0.23 < np.mean([p.shown.subject in plain for p in pairs]) < 0.37
+    assert 0.04 < np.mean([p.shown.subject in subjects for p in pairs]) < 0.16
     assert {p.shown.subject for p in pairs} <= plain | subjects | {None}
     assert max(len(p.shown.features) for p in pairs) == MOST_FEATURES
     assert all(not p.shown.features for p in pairs if p.shown.subject not in plain)

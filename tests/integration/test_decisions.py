@@ -16,7 +16,7 @@ QUICK = ("num_threads=1", "data.num_workers=0", "category=plate")
 def photograph(path: Path, seed: int, *, is_bad: bool = False) -> None:
     pixels = np.random.default_rng(seed).integers(110, 130, (64, 64, 3), dtype=np.uint8)
     if is_bad:
-        pixels[20:44, 20:44] = (250, 20, 20)
+        pixels[28:36, 26:38] = (250, 20, 20)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 

@@ -1,4 +1,4 @@
-"""The towers in training, the layer that reads patches, and the contrast with captions."""
+"""The towers in training, the layers that read patches, and the contrast with captions."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

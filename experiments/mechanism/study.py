@@ -35,6 +35,12 @@ FACTORS = (
 GENERATORS = {4: (1, 2, 3), 5: (0, 2, 3), 6: (0, 1, 2), 7: (0, 1, 3)}
 """The level of each further factor is the product of three of the first four: a 2^(8-4) design of resolution IV."""
 
+ALONE = (*FACTORS, "reading_temperature_hundred")
+"""Files that are also changed one at a time."""
+
+SINGLE, FRACTION = "single", "fraction"
+"""Folders of the two sweeps: the recipe with every single change, and the other combinations of the fraction."""
+
 REFERENCE, OWN, PARTNER, OBJECT = "full", "as_it_is", "partner", "object"
 
 MEASURES = {
@@ -87,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what has not been run, then collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the cells, results.json and the tables")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the recipe and the single changes")
+    parser.add_argument("--fraction-seeds", type=int, nargs="*", default=[0], help="of the other combinations")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="settings to skip")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--experiment", default="mechanism", help="or [mechanism,NAME] for another backbone")
     parser.add_argument("overrides", nargs="*", help="key=value, for every cell")
@@ -95,13 +103,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common = ["num_threads=1", "data.num_workers=0"]
     keys = {override.partition("=")[0] for override in typed.overrides}
     unless_typed = [override for override in common if override.partition("=")[0] not in keys]
-    seeds = f"seeds=[{','.join(map(str, typed.seeds))}]"
-    own = [f"experiment={typed.experiment}", seeds, f"sweep_dir={typed.out}", f"jobs={typed.jobs}"]
-    command("sweep", *own, *unless_typed, *typed.overrides)
+    combined = ["+".join(name for name in FACTORS if name in run) for run in fraction() if len(run) > 1]
+    sides = {SINGLE: (typed.seeds, combined), FRACTION: (typed.fraction_seeds, [*ALONE, REFERENCE])}
+    for name, (seeds, others) in sides.items():
+        if seeds:
+            own = [f"experiment={typed.experiment}", f"sweep_dir={typed.out / name}", f"jobs={typed.jobs}"]
+            chosen = [f"seeds={listed(seeds)}", f"leave_out={listed([*others, *typed.leave_out])}"]
+            command("sweep", *own, *chosen, *unless_typed, *typed.overrides)
     folders = [folder for _, _, folder in done(typed.out) if not (folder / "diagnosis.json").is_file()]
     with ThreadPoolExecutor(typed.jobs) as pool:
         list(pool.map(lambda folder: command("diagnose", str(folder), *common, "data.eval_batch_size=16"), folders))
     write(typed.out, [read_cell(*one) for one in done(typed.out)])
+
+
+def listed(items: Sequence[object]) -> str:
+    """Write a list as an override does."""
+    return f"[{','.join(map(str, items))}]"
 
 
 def command(name: str, *overrides: str) -> None:
@@ -112,10 +129,12 @@ def command(name: str, *overrides: str) -> None:
 
 
 def done(out: Path) -> Iterator[tuple[str, int, Path]]:
-    """Yield setting, seed and folder of each finished cell, in the order of the experiment."""
-    for cell in json.loads((out / "mechanism.json").read_text())["cells"]:
-        if cell["state"] == "done":
-            yield cell["setting"], cell["seed"], out / cell["folder"]
+    """Yield setting, seed and folder of each finished cell, the single changes first."""
+    for side in (SINGLE, FRACTION):
+        record = out / side / "mechanism.json"
+        for cell in json.loads(record.read_text())["cells"] if record.is_file() else ():
+            if cell["state"] == "done":
+                yield cell["setting"], cell["seed"], out / side / cell["folder"]
 
 
 def read_cell(setting: str, seed: int, folder: Path) -> Cell:

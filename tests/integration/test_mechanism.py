@@ -116,13 +116,14 @@ def test_two_cells_are_trained_diagnosed_and_compared_and_then_skipped(
 
     monkeypatch.setattr(study, "command", command)
     monkeypatch.setattr(study, "ThreadPoolExecutor", OneAtATime)
-    left_out = ",".join(setting for setting in settings if setting not in ("full", "reading_universal"))
+    left_out = [setting for setting in settings if "+" not in setting and setting not in ("full", "reading_universal")]
     target = [f"protocol.roots.demo_names_unseen={names}"]
     target.append("protocol.categories.demo_names_unseen=[dotted_sheet,striped_sheet]")
     tiny = ["backbone=tiny", "backbone.image_size=64", "trainer.limit_train_batches=1"]
     data = [f"dataset.root={auxiliary}", f"cache_dir={tmp_path / 'cache'}"]
     out = tmp_path / "out"
-    typed = ["--out", str(out), "--seeds", "0", "--jobs", "2", f"leave_out=[{left_out}]", *data, *target, *tiny]
+    options = ["--seeds", "0", "--fraction-seeds", "--jobs", "2", "--leave-out", *left_out]
+    typed = ["--out", str(out), *options, "--", *data, *target, *tiny]
     study.main(typed)
     with (out / "cells.csv").open(newline="") as file:
         full, universal = csv.DictReader(file)
@@ -135,7 +136,9 @@ def test_two_cells_are_trained_diagnosed_and_compared_and_then_skipped(
     (gap,) = [row for row in content["effects"] if row["measure"] == "gap"]
     assert gap["points"] == pytest.approx(float(universal["gap"]) - float(full["gap"]))
     before = {
-        path: path.stat().st_mtime_ns for path in out.glob("cells/*/*") if path.name in ("DONE", "diagnosis.json")
+        path: path.stat().st_mtime_ns
+        for path in out.glob("single/cells/*/*")
+        if path.name in ("DONE", "diagnosis.json")
     }
     assert len(before) == 4
     study.main(typed)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     calibration: str | Path | None = None,
     device: str = "auto",
     precision: str = "32-true",
+    image_size: int | None = None,
     batch_size: int = 4,
     tile: Tile = None,
     overlap: float = 0.25,
@@ -53,6 +55,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
         device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
         precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` or ``auto``, which is measured.
+        image_size: Side in pixels at which views are scored; without it, the checkpoint's own.
         batch_size: Views in one forward pass.
         tile: Side of tiles in pixels of the photograph, or ``auto``, for small defects on large photographs.
         overlap: Smallest share of a tile that the next one shows again.
@@ -98,6 +101,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         raise FileNotFoundError(msg)
     read = read_checkpoint(weight_path(named_checkpoint(name)))
     backbone, method = recorded_model(read.manifest["config"], files)
+    if image_size is not None:
+        backbone = replace(backbone, image_size=image_size)
     chosen = str(choose_precision(precision, device)["chosen"])
     scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
     if references is not None:

@@ -22,13 +22,15 @@ class DrawnSet(Enum):
     """Which categories are drawn.
 
     ``auxiliary`` and ``unseen`` share none, and the unseen set has its own defects. In ``names`` and ``names_unseen``
-    the name of a category decides what is a flaw; they share words but no names.
+    the name of a category decides what is a flaw; they share words but no names. ``auxiliary_and_names`` has the
+    categories of both training sets, half of the pictures taken by a workshop's camera.
     """
 
     auxiliary = "auxiliary"
     unseen = "unseen"
     names = "names"
     names_unseen = "names_unseen"
+    auxiliary_and_names = "auxiliary_and_names"
 
 
 @dataclass
@@ -38,7 +40,8 @@ class DrawnSettings:
     Attributes:
         categories: Which categories.
         images_per_category: Test images of each; half of them normal, the others spread over the category's defects.
-            Where the name decides, a third is normal, and as many are normal under another name.
+            Where the name decides, a third is normal, and as many are normal under another name. In
+            ``auxiliary_and_names`` such categories, which are many, have ``FEWEST_OF_A_NAME``.
         defect_scale: Factor on all lengths of a defect. At 1.6 the median defect covers 4 % of the picture, as those of
             MVTec AD's bottles.
         least_contrast: Mean difference that a defect makes to its pixels at least, in parts of full brightness; as far

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -22,8 +23,9 @@ from rich.progress import track
 from drawn_anomalies.canvas import Region
 from drawn_anomalies.catalogue import CATEGORIES
 from drawn_anomalies.kinds import GOOD, Drawable
-from drawn_anomalies.names import NAMED_CATEGORIES
-from drawn_anomalies.settings import DrawnSet, DrawnSettings
+from drawn_anomalies.names import NAMED_CATEGORIES, NamedCategory
+from drawn_anomalies.pairs.snapshot import snapshot
+from drawn_anomalies.settings import FEWEST_OF_A_NAME, DrawnSet, DrawnSettings
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,11 @@ def _remove_abandoned(root: Path) -> None:
 
 def categories_of(settings: DrawnSettings) -> Sequence[Drawable]:
     """Return the categories that are drawn."""
-    every: Mapping[DrawnSet, Sequence[Drawable]] = {**CATEGORIES, **NAMED_CATEGORIES}
+    every: Mapping[DrawnSet, Sequence[Drawable]] = {
+        **CATEGORIES,
+        **NAMED_CATEGORIES,
+        DrawnSet.auxiliary_and_names: (*CATEGORIES[DrawnSet.auxiliary], *NAMED_CATEGORIES[DrawnSet.names]),
+    }
     return every[settings.categories]
 
 
@@ -107,14 +113,26 @@ def pictures(settings: DrawnSettings) -> list[Picture]:
     listed = []
     for number, category in enumerate(categories_of(settings)):
         listed += [Picture(number, "train", GOOD, index) for index in range(NUM_TRAIN)]
-        listed += [Picture(number, "test", *one) for one in category.listed(settings.images_per_category)]
+        one_of_many = settings.categories is DrawnSet.auxiliary_and_names and isinstance(category, NamedCategory)
+        count = FEWEST_OF_A_NAME if one_of_many else settings.images_per_category
+        listed += [Picture(number, "test", *one) for one in category.listed(count)]
     return listed
 
 
 def draw(settings: DrawnSettings, picture: Picture) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
     """Draw one picture, independently of all others; return RGB and the mask of its defect, if it has one."""
     category = categories_of(settings)[picture.number]
-    return category.picture(settings, picture.split, picture.kind, picture.index)
+    image, mask = category.picture(settings, picture.split, picture.kind, picture.index)
+    if settings.categories is not DrawnSet.auxiliary_and_names:
+        return image, mask
+    rng = np.random.default_rng((settings.seed, zlib.crc32(repr((category.name, picture)).encode())))
+    planes = () if mask is None else (mask.astype(np.float32),)
+    taken, moved = snapshot(rng, image, planes, image.shape[:2], keeps_colours=True)
+    if mask is None:
+        return taken, None
+    seen = moved[0] > 0.5
+    # A crop may lose the defect; then the whole picture is kept.
+    return (taken, seen) if seen.sum() > 0.5 * mask.sum() else (image, mask)
 
 
 def _write(settings: DrawnSettings, root: Path) -> None:

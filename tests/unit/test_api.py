@@ -49,6 +49,17 @@ def test_the_identity_holds_settings_that_change_scores_but_no_weight(detector):
     assert {"scoring.temperature", "scoring.smoothing_sigma", "scoring.image_score", "quick_gelu"} <= identity.keys()
 
 
+def test_the_input_size_of_a_checkpoint_can_be_changed(detector, run, tmp_path):
+    Image.fromarray(BRIGHT).save(tmp_path / "a.png")
+    assert run("predict", f"images={tmp_path / 'a.png'}", "category=cap", "backbone.image_size=96",
+               f"run_dir={tmp_path / 'r'}", "num_threads=1", "data.num_workers=0") == 0  # fmt: skip
+    row = (tmp_path / "r" / "scores.csv").read_text().splitlines()[1]
+    other = afr_clip.load("pocket", image_size=96)
+    assert float(row.split(",")[-1]) == pytest.approx(other.inspect(BRIGHT, "cap").image_score, abs=1e-6)
+    assert other.identity("cap")["image_size"] == 96
+    assert detector.identity("cap")["image_size"] != 96
+
+
 def test_references_change_the_score_and_need_a_category(detector, tmp_path):
     Image.fromarray(BRIGHT).save(tmp_path / "good.png")
     few_shot = afr_clip.load("pocket", references=tmp_path, category="cap")

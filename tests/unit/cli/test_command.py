@@ -88,6 +88,12 @@ def test_a_fault_in_a_file_is_no_fault_of_the_command_line(composed, end_of, tmp
     assert said.startswith("error: In 'loss/mine': ConfigKeyError while composing the config: Key 'image_wieght' not")
 
 
+@pytest.mark.parametrize("choice", ["recipe=recommended", "ablation=no_cmfr"])
+def test_a_file_for_one_method_says_that_another_lacks_the_key(composed, end_of, choice):
+    _, said = end_of(lambda: composed("module=april_gan", "dataset=visa", choice))
+    assert said.startswith(f"error: {choice} sets module.network.cmfr, which the chosen module does not have. Choose")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [

@@ -23,7 +23,7 @@ class DrawnSet(Enum):
 
     ``auxiliary`` and ``unseen`` share none, and the unseen set has its own defects. In ``names`` and ``names_unseen``
     the name of a category decides what is a flaw; they share words but no names. ``auxiliary_and_names`` has the
-    categories of both training sets, half of the pictures taken by a workshop's camera.
+    categories of both training sets.
     """
 
     auxiliary = "auxiliary"

@@ -4,7 +4,6 @@ import logging
 import os
 import platform
 import shutil
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -24,7 +23,6 @@ from drawn_anomalies.canvas import Region
 from drawn_anomalies.catalogue import CATEGORIES
 from drawn_anomalies.kinds import GOOD, Drawable
 from drawn_anomalies.names import NAMED_CATEGORIES, NamedCategory
-from drawn_anomalies.pairs.snapshot import snapshot
 from drawn_anomalies.settings import FEWEST_OF_A_NAME, DrawnSet, DrawnSettings
 
 logger = logging.getLogger(__name__)
@@ -122,17 +120,7 @@ def pictures(settings: DrawnSettings) -> list[Picture]:
 def draw(settings: DrawnSettings, picture: Picture) -> tuple[UInt8[ndarray, "height width 3"], Region | None]:
     """Draw one picture, independently of all others; return RGB and the mask of its defect, if it has one."""
     category = categories_of(settings)[picture.number]
-    image, mask = category.picture(settings, picture.split, picture.kind, picture.index)
-    if settings.categories is not DrawnSet.auxiliary_and_names:
-        return image, mask
-    rng = np.random.default_rng((settings.seed, zlib.crc32(repr((category.name, picture)).encode())))
-    planes = () if mask is None else (mask.astype(np.float32),)
-    taken, moved = snapshot(rng, image, planes, image.shape[:2], keeps_colours=True)
-    if mask is None:
-        return taken, None
-    seen = moved[0] > 0.5
-    # A crop may lose the defect; then the whole picture is kept.
-    return (taken, seen) if seen.sum() > 0.5 * mask.sum() else (image, mask)
+    return category.picture(settings, picture.split, picture.kind, picture.index)
 
 
 def _write(settings: DrawnSettings, root: Path) -> None:

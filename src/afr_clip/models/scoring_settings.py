@@ -10,6 +10,8 @@ class ImageScore(Enum):
     class_token = "class_token"
     map_max = "map_max"
     class_token_and_map_max = "class_token_and_map_max"
+    map_top = "map_top"
+    class_token_and_map_top = "class_token_and_map_top"
 
 
 @dataclass
@@ -19,7 +21,8 @@ class ScoringSettings:
     Attributes:
         temperature: Divides the cosines before the softmax. AFR-CLIP's equations have none: 1.0. CLIP started training
             with 0.07; the factor 100 that others write is 0.01.
-        image_score: The class token's probability (AFR-CLIP's Eq. 9), the maximum of the map, or the mean of both.
+        image_score: The class token's probability (AFR-CLIP's Eq. 9), the maximum of the map, the mean of its highest
+            hundredth, or the mean of the first and one of the others.
         smoothing_sigma: Standard deviation in pixels of a Gaussian over the final map; 0 is none (AFR-CLIP's Eq. 14).
 
     Raises:

@@ -98,6 +98,15 @@ def test_image_score_is_made_of_the_chosen_parts(kind, expected):
     assert_close(combine_image_score(torch.tensor([0.2, 0.4]), maps, kind), torch.tensor(expected))
 
 
+@pytest.mark.parametrize(("kind", "expected"), [(ImageScore.map_top, 0.7), (ImageScore.class_token_and_map_top, 0.45)])
+def test_the_highest_hundredth_of_a_map_counts_and_no_less_than_a_pixel(kind, expected):
+    maps = torch.zeros(1, 20, 10)
+    maps[0, 3, 4], maps[0, 17, 9], maps[0, 0, 0] = 0.9, 0.5, 0.4
+    assert_close(combine_image_score(torch.tensor([0.2]), maps, kind), torch.tensor([expected]))
+    small = maps[:, 3:4, 4:6]
+    assert_close(combine_image_score(torch.tensor([0.9]), small, kind), torch.tensor([0.9]))
+
+
 @pytest.mark.parametrize(("temperature", "sigma", "name"), [(0.0, 0.0, "temperature"), (1.0, -1.0, "smoothing_sigma")])
 def test_senseless_settings_are_refused(temperature, sigma, name):
     with pytest.raises(ValueError, match=name):

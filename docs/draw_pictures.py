@@ -7,6 +7,7 @@ Every picture shows drawn specimens: the photographs of public datasets may not 
 """
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -26,8 +27,9 @@ GAP = 4
 
 
 def main(run: Path) -> None:
+    root = Path(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["targets"]["demo_unseen"]["root"])
     with (run / "scores.csv").open(encoding="utf-8", newline="") as file:
-        scores = {Path(row["image"]): float(row["image_score"]) for row in csv.DictReader(file)}
+        scores = {root / row["image"]: float(row["image_score"]) for row in csv.DictReader(file)}
     # The first specimen of each kind, so that nothing is picked for its looks.
     first = {(path.parts[-4], path.parts[-2]): path for path in sorted(scores, reverse=True)}
     draw_sheet(IMAGES / "readme.jpg", run, [(first[key], f"{key[0]}, {key[1]}") for key in README_COLUMNS], 132, 86)

@@ -49,7 +49,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     """Load a trained detector.
 
     Args:
-        checkpoint: ``pocket``, which ships with the package, a run folder, or a checkpoint file.
+        checkpoint: ``pocket`` or ``pocket_names``, which ship with the package, a run folder, or a checkpoint file.
         category: What photographs show, in words; needed with ``references``. Without it, and without a calibration,
             they are called "object" unless ``inspect`` names them.
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
@@ -96,7 +96,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         compare_names=None if compare_names is None else list(compare_names),
     )
     name = str(checkpoint)
-    if not os.path.lexists(name) and (near := get_close_matches(name, set(PACKAGED_CHECKPOINTS) - {name}, n=1)):
+    is_unknown = not os.path.lexists(name) and name not in PACKAGED_CHECKPOINTS
+    if is_unknown and (near := get_close_matches(name, PACKAGED_CHECKPOINTS, n=1)):
         msg = f"There is no checkpoint at {shown(name)}. Did you mean {near[0]}?"
         raise FileNotFoundError(msg)
     read = read_checkpoint(weight_path(named_checkpoint(name)))

@@ -3,17 +3,20 @@
 import csv
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import afr_clip
 from afr_clip.clip.weights import weight_path
 from drawn_anomalies.catalogue import CATEGORIES
-from drawn_anomalies.kinds import HELD_OUT
+from drawn_anomalies.kinds import GOOD, HELD_OUT
+from drawn_anomalies.names import NAMED_CATEGORIES
 from drawn_anomalies.pairs.captions import KINDS, SUBJECTS
-from drawn_anomalies.settings import DrawnSet
+from drawn_anomalies.settings import DrawnSet, DrawnSettings
 from helpers.trees import write_mvtec_tree
 
 SHIPPED = "package:afr_clip/pocket/demo.ckpt"
@@ -44,6 +47,17 @@ def test_evaluate_prints_the_thresholds_that_the_documents_show(run, tmp_path, c
             assert float(said) == pytest.approx(float(shown), rel=0.01)  # another processor rounds differently
         else:
             assert said == shown
+
+
+def test_the_model_that_reads_names_finds_a_thing_worse_under_a_wrong_one():
+    detector = afr_clip.load("pocket_names")
+    settings = DrawnSettings(DrawnSet.names_unseen, 6, 256, 1.6, 0.3, 0.012, seed=0)
+    is_worse = []
+    for category in NAMED_CATEGORIES[DrawnSet.names_unseen][::3]:
+        image, _ = category.picture(settings, "test", GOOD, 0)
+        right, wrong = (detector.inspect(image, one.words).image_score for one in (category, category.partner))
+        is_worse.append(wrong > right)
+    assert statistics.fmean(is_worse) > 0.8
 
 
 def test_photographs_are_scored_without_naming_a_checkpoint(run, tmp_path):
@@ -90,7 +104,7 @@ def test_a_bad_argument_is_refused_without_torch(tmp_path, words, fault):
     assert fault in done.stderr
 
 
-@pytest.mark.parametrize(("file", "most"), [("clip.safetensors", 12e6), ("demo.ckpt", 3e6)])
+@pytest.mark.parametrize(("file", "most"), [("clip.safetensors", 12e6), ("demo.ckpt", 3e6), ("names.ckpt", 3e6)])
 def test_what_is_shipped_stays_small(file, most):
     assert weight_path(f"package:afr_clip/pocket/{file}").stat().st_size <= most
 

@@ -18,8 +18,11 @@ FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_we
 """Keys that name files. A file that only a checkpoint names is not read: it may come from a stranger."""
 
 
-PACKAGED_CHECKPOINTS = {"pocket": "package:afr_clip/pocket/demo.ckpt"}
-"""Checkpoints that ship with the package, by name."""
+PACKAGED_CHECKPOINTS = {
+    "pocket": "package:afr_clip/pocket/demo.ckpt",
+    "pocket_names": "package:afr_clip/pocket/names.ckpt",
+}
+"""Checkpoints that ship with the package, by name; the second was also trained where the name decides."""
 
 
 def named_checkpoint(name: str) -> str:

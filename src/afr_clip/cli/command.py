@@ -236,14 +236,16 @@ def _is_bad_command_line(error: Exception) -> bool:
     return isinstance(error, kinds) and str(error).startswith(_TYPED)
 
 
-_OTHER_PARTS = re.compile(r"In '(experiment|ablation|recipe)/([^']+)': ConfigKeyError .*full_key: (\S+)", re.DOTALL)
-"""Hydra's words for a file that sets a key of another method, backbone or dataset."""
+_OTHER_PARTS = re.compile(
+    r"In '(experiment|ablation|recipe)/([^']+)': ConfigKeyError .*full_key: (module\.\S+)", re.DOTALL
+)
+"""Hydra's words for a file that sets a key of another method."""
 
 
 def _describe_config_error(error: Exception) -> str:
     if found := _OTHER_PARTS.match(str(error)):
         group, name, key = found.groups()
-        return f"{group}={name} sets {key}, which the chosen {key.split('.')[0]} does not have. Choose another {group}."
+        return f"{group}={name} sets {key}, which the chosen module does not have. Choose another {group}."
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     said = str(error).split("Config search path:")[0]
     lines = [line.strip() for line in said.splitlines() if line.strip() not in {"", "schema"}]

@@ -19,7 +19,7 @@ from afr_clip.clip.load import load_towers
 from afr_clip.config.plan import composed_training
 
 SIZES, THREADS, BATCHES = (160, 320), (1, 2), (1, 16)
-ROUNDS, FILES, SIDE = 7, 64, 256
+ROUNDS, FILES, SIDE = 5, 32, 256
 """Rounds, whose median and range are printed; JPEG files that are read, and their side in pixels."""
 
 

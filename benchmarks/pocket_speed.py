@@ -51,7 +51,7 @@ def forward(network: torch.nn.Module, images: torch.Tensor) -> int:
 
 
 def write_files(folder: Path) -> list[Path]:
-    """Write JPEG files of smooth noise, which are about as large as photographs."""
+    """Write JPEG files of smooth noise, about as many bytes as photographs of that side."""
     random, files = np.random.default_rng(0), []
     for number in range(FILES):
         coarse = Image.fromarray(random.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8))

@@ -1,11 +1,18 @@
-"""Environment variables for libraries: no telemetry, and their files in a private folder of the user."""
+"""What libraries need before they are imported: environment variables, and torch's shared libraries in memory.
+
+No telemetry, and files of libraries in a private folder of the user.
+"""
 
 import atexit
+import ctypes
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import MutableMapping
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -18,6 +25,9 @@ SILENT = {
 
 MATPLOTLIB = "MPLCONFIGDIR"
 
+TORCH = {"libtorch_global_deps.so": os.RTLD_GLOBAL, "libtorch_python.so": os.RTLD_LOCAL}
+"""The libraries that ``import torch`` loads, and how far it makes them known; the second needs all others."""
+
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set what the user has not set, before the libraries that read it are imported."""
@@ -25,6 +35,26 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.setdefault(variable, value)
     if MATPLOTLIB not in environment:
         environment[MATPLOTLIB] = _cache_folder(environment) or _temporary_folder()
+
+
+def load_torch_ahead() -> Thread | None:
+    """Let another core load torch's libraries while this one reads the command line; ``import torch`` finds them.
+
+    A quarter of what that import takes. Where it fails, the import reports why.
+    """
+    torch = find_spec("torch") if sys.platform == "linux" and "torch" not in sys.modules else None
+    if torch is None or torch.origin is None:
+        return None
+    folder = Path(torch.origin).parent / "lib"
+
+    def load() -> None:
+        dlopen = ctypes.CDLL(None).dlopen  # called as a foreign function, because `ctypes.CDLL(name)` keeps the lock
+        for name, scope in TORCH.items():
+            dlopen(os.fsencode(folder / name), os.RTLD_NOW | scope)
+
+    thread = Thread(target=load, daemon=True)  # an error in the command line does not wait for it
+    thread.start()
+    return thread
 
 
 def _cache_folder(environment: MutableMapping[str, str]) -> str | None:

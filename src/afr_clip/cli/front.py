@@ -5,16 +5,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.utils import JobStatus, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from afr_clip import __version__
 from afr_clip.cli.command import CommandLineError
+from afr_clip.cli.environment import load_torch_ahead
 from afr_clip.cli.help import help_of
 from afr_clip.cli.places import faults_of_output, faults_of_places
 from afr_clip.cli.words import Typed, as_text, read_words
@@ -31,7 +36,11 @@ from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError, hol
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
 
-def run_composed(command: str, main: Callable[[], None]) -> None:
+Command = Callable[..., None]
+"""A function under ``@hydra.main``: composes its config, or takes one that is composed."""
+
+
+def run_composed(command: str, main: Command) -> None:
     """Check the words in ``sys.argv``, then run a command under Hydra.
 
     Raises:
@@ -59,64 +68,89 @@ def run_composed(command: str, main: Callable[[], None]) -> None:
     if not typed.is_run:
         main()
         return
-    place = _checked(command, typed)
-    if place is None:
-        main()
-        return
-    with _run_folder(*place) as folder:
-        key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
-        sys.argv.append(f"{key}={as_text(str(folder))}")
-        if command != "sweep" and "torch" not in sys.modules:
-            sys.stderr.write("loading: PyTorch and the model\n")  # for some seconds, the only sign of life
+    load_torch_ahead()
+    key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
+    with initialize_config_dir(config_dir(), version_base="1.3", job_name=command):
+        config, folder, is_named_after_time = _checked(command, typed)
+        chosen = nullcontext(folder) if "RANK" in os.environ else _run_folder(folder, is_named_after_time)
+        if not typed.is_multirun and typed.config_dir is None:
+            with chosen as own:
+                if command != "sweep" and "torch" not in sys.modules:
+                    sys.stderr.write("loading: PyTorch and the model\n")  # for some seconds, the only sign of life
+                _run(main, config, own)
+            return
+    # Hydra composes again what has many runs, or files in a folder of the user's own.
+    with chosen as own:
+        if "RANK" not in os.environ:
+            sys.argv.append(f"{key}={as_text(str(own))}")
         main()
     if typed.is_multirun:
-        sys.stdout.write(f"runs: {folder}\n")
+        sys.stdout.write(f"runs: {own}\n")
 
 
-def _checked(command: str, typed: Typed) -> tuple[Path, bool] | None:
+class _NoCallbacks:
+    """Stands for Hydra's callbacks, which `refuse_untrusted` lets nobody set."""
+
+    def on_job_start(self, **_: Any) -> None:  # noqa: ANN401 - as Hydra declares it
+        pass
+
+    on_job_end = on_job_start
+
+
+def _run(main: Command, config: DictConfig, folder: Path) -> None:
+    """Run a command with the config that was checked; Hydra alone would compose it twice more."""
+    with read_write(config.hydra):
+        config.hydra.mode = RunMode.RUN
+        config.hydra.run.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.run.dir={as_text(str(folder))}")
+    loader, callbacks = GlobalHydra.instance().config_loader(), cast("Any", _NoCallbacks())
+    done = run_job(main, config, "hydra.run.dir", None, HydraContext(loader, callbacks))
+    assert done.status is JobStatus.COMPLETED, "a command that fails ends the process"
+
+
+def _checked(command: str, typed: Typed) -> tuple[DictConfig, Path, bool]:
     """Compose and check the config of every run of a command line.
 
     Returns:
-        The folder of the run, or of all runs of a multirun, and whether it is named after the time instead of by the
-        user; ``None`` if another process has chosen it.
+        The config of the first run, the folder of the run, or of all runs of a multirun, and whether it is named after
+        the time instead of by the user.
     """
     searched = [f"hydra.searchpath=[{as_text(f'file://{typed.config_dir}')}]"] if typed.config_dir else []
     if searched and any(override.lstrip("+").startswith("hydra.searchpath=") for override in typed.overrides):
         msg = "--config-dir and hydra.searchpath= name folders of config files, got both. Leave hydra.searchpath= out."
         raise CommandLineError(msg)
-    with initialize_config_dir(config_dir(), version_base="1.3", job_name=command):
-        runs = list(_runs(command, typed, searched))
-        faults: dict[str, None] = {}
-        config = None
-        for overrides in runs:
-            _refuse_unknown_choices(command, overrides, searched)
-            own = _composed(command, searched, overrides)
-            refuse_untrusted(own, overrides)
-            config = own if config is None else config
-            values = own.copy()
-            with open_dict(values):
-                del values["hydra"]
-            if command == "sweep":  # its cells have configs of their own, which it checks before the first starts
-                faults |= dict.fromkeys(faults_of_output("sweep_dir", Path(values.sweep_dir)))
-                continue
-            if command == "diagnose":
-                _complete_diagnosis(values)
-            settings = read(values, COMMANDS[command])
-            if isinstance(settings, EvaluateConfig | PredictConfig | CalibrateConfig):
-                _refuse_needless_checkpoint(settings, overrides)
-            if is_first():
-                faults |= dict.fromkeys(faults_of_places(settings))
-        assert config is not None, "there is at least one run"
-        key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
-        named = ("run_dir=", "sweep_dir=", f"{key}=")
-        is_named = any(override.lstrip("+").startswith(named) for override in typed.overrides)
-        is_named = is_named or command == "sweep" or OmegaConf.select(config, "run_dir") is not None
-        folder = Path(str(OmegaConf.select(config, key)))
-        if not is_named and OmegaConf.select(config, "resume"):
-            faults |= dict.fromkeys([_nothing_to_resume(folder.parent)])
-        if faults:
-            raise ConfigError(sentences(list(faults)))
-        return None if "RANK" in os.environ else (folder, not is_named)
+    runs = list(_runs(command, typed, searched))
+    faults: dict[str, None] = {}
+    config = None
+    for overrides in runs:
+        _refuse_unknown_choices(command, overrides, searched)
+        own = _composed(command, searched, overrides)
+        refuse_untrusted(own, overrides)
+        config = own if config is None else config
+        values = own.copy()
+        with open_dict(values):
+            del values["hydra"]
+        if command == "sweep":  # its cells have configs of their own, which it checks before the first starts
+            faults |= dict.fromkeys(faults_of_output("sweep_dir", Path(values.sweep_dir)))
+            continue
+        if command == "diagnose":
+            _complete_diagnosis(values)
+        settings = read(values, COMMANDS[command])
+        if isinstance(settings, EvaluateConfig | PredictConfig | CalibrateConfig):
+            _refuse_needless_checkpoint(settings, overrides)
+        if is_first():
+            faults |= dict.fromkeys(faults_of_places(settings))
+    assert config is not None, "there is at least one run"
+    key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
+    named = ("run_dir=", "sweep_dir=", f"{key}=")
+    is_named = any(override.lstrip("+").startswith(named) for override in typed.overrides)
+    is_named = is_named or command == "sweep" or OmegaConf.select(config, "run_dir") is not None
+    folder = Path(str(OmegaConf.select(config, key)))
+    if not is_named and OmegaConf.select(config, "resume"):
+        faults |= dict.fromkeys([_nothing_to_resume(folder.parent)])
+    if faults:
+        raise ConfigError(sentences(list(faults)))
+    return config, folder, not is_named
 
 
 def _nothing_to_resume(runs: Path) -> str:

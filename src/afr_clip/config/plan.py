@@ -23,7 +23,7 @@ from afr_clip.config.nodes import (
     config_dir,
     register,
 )
-from afr_clip.config.restore import plain_values, restored_group
+from afr_clip.config.restore import is_packaged, known_group, plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
@@ -342,7 +342,8 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
         if group in keys and typed != own:
             msg = f"The checkpoint was trained with {group}={own}, got {group}={typed}. Leave {group}= out."
             raise ConfigError(msg)
-    known = compose_groups(**names)
+    is_ours = all(is_packaged(group, name) for group, name in names.items())  # reading is faster than composing
+    known = {group: known_group(group, name) for group, name in names.items()} if is_ours else compose_groups(**names)
     for group in _MODEL_GROUPS:
         restored[group] = restored_group(group, known[group], trained_with[group], keys)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)

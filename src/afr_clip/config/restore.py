@@ -49,9 +49,7 @@ def recorded_model(
         if group == "module" and name not in method_names():
             msg = f"The checkpoint was trained with module={shown(name)}, which this version does not have."
             raise ConfigError(msg)
-        schema = BackboneSettings if group == "backbone" else module_schema(name)
-        known = OmegaConf.merge(OmegaConf.structured(schema), _defaults(group, name))
-        node = restored_group(group, known, recorded[group], files)
+        node = restored_group(group, known_group(group, name), recorded[group], files)
         for key, value in files.items():
             if key.startswith(f"{group}."):
                 OmegaConf.update(node, key.removeprefix(f"{group}."), value)
@@ -101,13 +99,22 @@ def _refuse_foreign_files(group: str, restored: Any, known: Any, named: Collecti
             raise ConfigError(msg)
 
 
-def _defaults(group: str, name: str) -> DictConfig:
-    """Read ``conf/GROUP/NAME.yaml``, which starts from its schema; nothing for a file of the user's own."""
-    path = Path(config_dir()) / group / f"{Path(name).name}.yaml"
-    own = OmegaConf.load(path) if path.is_file() else OmegaConf.create({})
+def is_packaged(group: str, name: str) -> bool:
+    """Whether ``conf/GROUP/NAME.yaml`` ships with the package."""
+    return Path(str(name)).name == name and _place(group, name).is_file()
+
+
+def known_group(group: str, name: str) -> Any:  # noqa: ANN401 - a config node
+    """Read ``conf/GROUP/NAME.yaml`` over its schema, without Hydra; for a file of the user's own, the schema alone."""
+    schema = BackboneSettings if group == "backbone" else module_schema(name)
+    own = OmegaConf.load(_place(group, name)) if is_packaged(group, name) else OmegaConf.create({})
     assert isinstance(own, DictConfig), "config files hold keys"
     own.pop("defaults", None)
-    return own
+    return OmegaConf.merge(OmegaConf.structured(schema), own)
+
+
+def _place(group: str, name: str) -> Path:
+    return Path(config_dir()) / group / f"{Path(name).name}.yaml"
 
 
 def plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 import afr_clip
+from afr_clip.config.nodes import config_dir
 from afr_clip.config.plan import composed_training
-from afr_clip.config.restore import named_checkpoint, recorded_model
+from afr_clip.config.restore import is_packaged, known_group, named_checkpoint, recorded_model
 from afr_clip.config.validate import ConfigError
 from afr_clip.models.checkpoint import read_checkpoint
 
@@ -21,6 +22,14 @@ def test_a_recorded_model_is_what_hydra_would_compose(recorded):
     backbone, module = recorded_model(recorded)
     job = composed_training("experiment=demo")
     assert (backbone, module.network) == (job.backbone, job.module.network)
+
+
+@pytest.mark.parametrize("path", sorted(Path(config_dir()).glob("[bm][ao][cd]*/*.yaml")), ids=lambda path: path.stem)
+def test_a_packaged_group_is_read_as_hydra_would_compose_it(composed, path):
+    group, name = path.parent.name, path.stem
+    assert is_packaged(group, name)
+    assert not is_packaged(group, f"../{group}/{name}")
+    assert known_group(group, name) == composed(f"{group}={name}", command="evaluate")[group]
 
 
 def test_a_key_that_is_newer_than_the_record_has_todays_default(recorded):

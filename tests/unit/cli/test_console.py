@@ -1,0 +1,44 @@
+"""The console command ends its process itself: codes, output and what libraries do at the end must survive."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import atexit, sys, threading, time
+from afr_clip.cli import main
+thread = threading.Thread(target=lambda: (time.sleep(0.2), print("the end of a thread")))
+def command():
+    atexit.register(lambda: print("the end of a library"))
+    thread.start()
+    print("the end of the command")
+    {ending}
+main.main = command
+sys.exit(main.console())
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "error"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('a sentence')", 1, "a sentence\n"),
+        ("raise RuntimeError('a bug')", 1, "RuntimeError: a bug\n"),
+    ],
+)
+def test_codes_and_output_are_those_of_an_ordinary_end(ending, code, error):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(ending=ending)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code
+    assert done.stdout.splitlines() == ["the end of the command", "the end of a thread", "the end of a library"]
+    assert done.stderr.endswith(error)
+
+
+def test_output_that_nobody_reads_ends_the_command_quietly():
+    command = f"{sys.executable} -m afr_clip --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,14 +2,17 @@
 
 python benchmarks/tiles.py [GOOD_PHOTOGRAPH [CATEGORY]]
 
-Without a photograph the picture is a brushed sheet: lines along its width, and noise.
+Without a photograph the picture is a brushed sheet: lines along its width, and noise. Then, how memory grows with the
+size of a tiled photograph.
 """
 
 import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +23,10 @@ import afr_clip
 SIDE = 12
 CASES = {"large": (4000, 6000), "narrow": (500, 6000)}
 """Heights and widths."""
+
+GROWING = ((2000, 3000), (4000, 6000), (8000, 12000), (12000, 16000))
+LARGE_TILE = 800
+"""Side of the tiles there: memory does not depend on it, and time does."""
 
 NEAR = 24
 """Pixels around the defect in which the highest score must lie."""
@@ -80,15 +87,49 @@ def measure(path: str, category: str, case: str, tile: str) -> None:
     print(json.dumps(values))
 
 
+def measure_memory(height: int, width: int) -> None:
+    """Print the memory that one process needs for a tiled photograph, beyond its pixels and its map."""
+    torch.set_num_threads(1)
+    detector = afr_clip.load("pocket", tile=LARGE_TILE, batch_size=16, max_pixels=10**9)
+    detector.inspect(np.zeros((1000, 2000), dtype=np.uint8), "metal sheet")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "photograph.jpg")
+        Image.fromarray(np.tile(brushed((500, 500)), (height // 500, width // 500, 1))).save(path)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from here
+        before, started = memory("VmRSS"), time.monotonic()
+        anomaly_map = detector.inspect(path, "metal sheet").anomaly_map
+        seconds, peak = time.monotonic() - started, memory("VmHWM") - before
+    pixels = height * width * 3 / 2**20
+    values = {
+        "photograph": f"{width} x {height}",
+        "seconds": round(seconds, 1),
+        "MiB_of_its_pixels": round(pixels),
+        "MiB_of_its_map": round(anomaly_map.nbytes / 2**20),
+        "peak_MiB_beyond_both": round(peak - pixels - anomaly_map.nbytes / 2**20),
+    }
+    print(json.dumps(values), flush=True)
+
+
+def memory(name: str) -> float:
+    """Return a line of Linux's account of this process in MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 def main() -> None:
     """Run every case in a process of its own, whose peak memory is its own."""
     path, category = (sys.argv[1:2] or [""])[0], (sys.argv[2:3] or ["metal sheet"])[0]
     if len(sys.argv) == 5:
         measure(path, category, *sys.argv[3:])
         return
+    if len(sys.argv) == 4:
+        measure_memory(int(sys.argv[2]), int(sys.argv[3]))
+        return
     for case in CASES:
         for tile in ("none", "auto"):
             subprocess.run([sys.executable, __file__, path, category, case, tile], check=True)
+    for height, width in GROWING:
+        subprocess.run([sys.executable, __file__, "memory", str(height), str(width)], check=True)
 
 
 if __name__ == "__main__":

@@ -193,10 +193,9 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
     squares = positions.square().sum(dim=-1, keepdim=True) + references.square().sum(dim=-1)[:, None]
     squared_distance = torch.baddbmm(squares, positions, references.transpose(1, 2), alpha=-2)  # (B, N, M)
     alike = squared_distance.mul_(-0.5 / (maps.shape[1] * BANDWIDTH**2)).exp_()
-    alike[:, place, torch.arange(len(place), device=maps.device)] = 0
-    own = torch.zeros(rows * columns, device=maps.device)
-    own[place] = 1
-    density = (alike.sum(dim=-1) / (len(place) - own)).clamp(LEAST_DENSITY, 1)
+    itself = torch.arange(rows * columns, device=maps.device)[:, None] == place  # (N, M)
+    num_others = len(place) - itself.sum(dim=-1)
+    density = (alike.masked_fill_(itself, 0).sum(dim=-1) / num_others).clamp(LEAST_DENSITY, 1)
     return -density.log().unflatten(1, (rows, columns))
 
 

@@ -102,18 +102,19 @@ def _score(
     )
     figures = FigureCollector(data.normalisation, job.num_figures)
     maps = (MapWriter(run.folder, samples, job.map_format),) if job.save_maps else ()
-    engine.predictions.sinks = (figures, *maps)
     module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
-    with data.naming_lost_images():
-        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
     vanished: dict[str, int] = {}
+    with data.naming_lost_images(), data.counting_vanished_defects(data.targets[name]) as (begin, counts):
+        engine.predictions.sinks = (figures, *maps, *([begin] if is_first() else []))
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+        if is_first():
+            vanished = counts()
     collected = gathered(figures)
     if is_first():
         figures.absorb(collected[1:])
         log_figures(engine.loggers, name, figures.draw(run.folder / "figures" / name))
         if has_mirror(engine.loggers):
             write_heat_maps(run.folder / FOLDER / name, figures.sheets(), figures.scale)
-        vanished = data.vanished_defects(data.targets[name])
     scores = metrics.image_scores().tolist()
     _warn_of_ties(name, samples, scores)
     root = data.targets[name].root

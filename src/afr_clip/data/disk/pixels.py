@@ -4,7 +4,7 @@ Sizes are ``(height, width)`` everywhere.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from torchvision.transforms.v2 import functional
 
 from afr_clip.data.disk.decode import MAX_PIXELS, Picture, decode_mask, decode_picture, turned
 from afr_clip.data.errors import DataError
-from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import shown
 
@@ -212,12 +211,14 @@ def is_nearly_full(mask: Bool[Tensor, "height width"]) -> bool:
     return int(mask.count_nonzero()) > NEARLY_FULL * mask.numel()
 
 
-def count_vanished_defects(samples: Sequence[AnomalySample], reader: SampleReader) -> dict[str, DefectCount]:
+def count_vanished_defects(samples: Iterable[AnomalySample], reader: SampleReader) -> dict[str, DefectCount]:
     """Count, for each category with masks, the defects that the model's input size cannot show."""
     counts: dict[str, DefectCount] = {}
-    masked = [(sample.category, sample.mask_path) for sample in samples if sample.mask_path is not None]
-    for category, path in tracked(masked, "Counting defects"):
-        mask = decode_mask(path, reader.mask_threshold, max_pixels=reader.max_pixels)
+    for sample in samples:
+        if sample.mask_path is None:
+            continue
+        category = sample.category
+        mask = decode_mask(sample.mask_path, reader.mask_threshold, max_pixels=reader.max_pixels)
         so_far = counts.get(category, DefectCount(0, 0, 0, 0))
         counts[category] = DefectCount(
             num_masks=so_far.num_masks + 1,

@@ -1,10 +1,12 @@
 """Lightning's view of the data: one auxiliary dataset to train on, any number of targets to score."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 from afr_clip.data.disk.decode import MAX_PIXELS
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.loaded import LoadedDataset, choose_references
-from afr_clip.data.disk.pixels import SampleReader, count_vanished_defects
+from afr_clip.data.disk.pixels import DefectCount, SampleReader, count_vanished_defects
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import Mosaic, build_augmentation
@@ -22,6 +24,7 @@ from afr_clip.data.feed.cache import FeatureCache, open_cache
 from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, build_loader, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.feed.workers import LoadingProcesses, naming_lost_images
+from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import counted
 
@@ -190,8 +193,38 @@ class AnomalyDataModule(LightningDataModule):
 
     def vanished_defects(self, dataset: LoadedDataset) -> dict[str, int]:
         """Count the 8-connected defects per category that have no pixel left at the model's input size; warn of any."""
-        counts = count_vanished_defects(dataset.samples, self.reader(dataset))
-        name = dataset.spec.name
+        masked = [sample for sample in dataset.samples if sample.mask_path is not None]
+        counts = count_vanished_defects(tracked(masked, "Counting defects"), self.reader(dataset))
+        return self._warned(dataset.spec.name, counts)
+
+    @contextmanager
+    def counting_vanished_defects(
+        self, dataset: LoadedDataset
+    ) -> Iterator[tuple[Callable[..., None], Callable[[], dict[str, int]]]]:
+        """Count `vanished_defects` on a thread: masks are decoded again at their full size while images are scored.
+
+        Yields:
+            A function that begins, to be called once the loading processes have been forked, and one that returns the
+            counts. If the block fails, counting ends.
+        """
+        is_over, begun = Event(), list[Future[dict[str, DefectCount]]]()
+        samples = (sample for sample in dataset.samples if not is_over.is_set())
+        with ThreadPoolExecutor(1) as pool:
+
+            def begin(*_: object) -> None:
+                if not begun:
+                    begun.append(pool.submit(count_vanished_defects, samples, self.reader(dataset)))
+
+            def counts() -> dict[str, int]:
+                begin()
+                return self._warned(dataset.spec.name, begun[0].result())
+
+            try:
+                yield begin, counts
+            finally:
+                is_over.set()
+
+    def _warned(self, name: str, counts: Mapping[str, DefectCount]) -> dict[str, int]:
         for category, count in counts.items():
             if count.num_empty:
                 empty = counted(count.num_empty, "mask marks", "masks mark")

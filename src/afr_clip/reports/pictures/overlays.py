@@ -74,7 +74,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int, middle:
     draw = ImageDraw.Draw(page)
     font = ImageFont.truetype(FONT, 12)
     for left, words in ((MARGIN, title), (column + 2 * MARGIN, score)):
-        draw.text((left, MARGIN // 2), _shortened(draw, words, font, column), fill="black", font=font)
+        draw.text((left, MARGIN // 2), shortened(draw, words, font, column), fill="black", font=font)
     top, left = page.height - LINE - BAR - MARGIN // 2, column + 2 * MARGIN
     scale = Image.fromarray(np.repeat(palette()[None], BAR, axis=0)).resize((column, BAR))
     page.paste(scale, (left, top))
@@ -85,7 +85,7 @@ def _write_words(page: Image.Image, title: str, score: str, column: int, middle:
         draw.text((left + share * column, top + BAR + 1), words, fill="black", font=font, anchor=anchor)
 
 
-def _shortened(draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shortened(draw: ImageDraw.ImageDraw, words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Shorten text in the middle until it fits."""
     kept = len(words)
     short = words

@@ -1,4 +1,5 @@
 import shutil
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.data.errors import DataError
+from afr_clip.data.feed import datamodule
 from afr_clip.data.feed.datamodule import AnomalyDataModule, DataSettings
 from afr_clip.data.records import AnomalyBatch
 from helpers.trees import write_mvtec_tree, write_visa_tree
@@ -149,6 +151,35 @@ def test_defects_that_vanish_are_counted_and_empty_masks_are_logged(roots, caplo
     Image.fromarray(pixels).save(mask)
     assert module.vanished_defects(module.targets["mvtec_ad"]) == {"bolt": 1, "tile": 0}
     assert "mvtec_ad: small defects without a pixel at input size: 1 (bolt); the manifest" in caplog.text
+    with module.counting_vanished_defects(module.targets["mvtec_ad"]) as (begin, counts):
+        begin()
+        begin()
+        assert counts() == {"bolt": 1, "tile": 0}
+    with module.counting_vanished_defects(module.targets["mvtec_ad"]) as (_, counts):
+        assert counts() == {"bolt": 1, "tile": 0}
+
+
+def test_counting_defects_ends_with_the_scoring_that_it_goes_with(roots, monkeypatch):
+    module, decoded = make(roots), []
+    samples = module.targets["mvtec_ad"].samples
+
+    def one_is_enough(walked, _reader):
+        for sample in walked:
+            decoded.append(sample)
+            has_failed.wait(10)
+
+    monkeypatch.setattr(datamodule, "count_vanished_defects", one_is_enough)
+    has_failed = Event()
+
+    def score():
+        with module.counting_vanished_defects(module.targets["mvtec_ad"]) as (begin, _):
+            begin()
+            Timer(0.2, has_failed.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score()
+    assert decoded == [samples[0]]
 
 
 def test_an_auxiliary_dataset_needs_anomalous_images_with_masks(roots, tmp_path):

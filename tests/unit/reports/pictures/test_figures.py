@@ -4,10 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from PIL import Image
 
+from afr_clip.inspection.colours import palette
 from afr_clip.reports.pictures import figures
 from afr_clip.reports.pictures.figures import (
     FigureCollector,
@@ -137,7 +136,8 @@ def test_a_sheet_has_one_row_per_image(scored, tmp_path, num):
     rng = np.random.default_rng(0)
     panels = [panel(rng.random((20, 20)), rng.random((20, 20)) > 0.5, scored) for _ in range(num)]
     draw_sheet(tmp_path / "deep" / "a.png", panels)
-    assert size_of(tmp_path / "deep" / "a.png") == (900, 310 * num)
+    # A row is as high as it is wide, with a line of words and a margin; the colour scale takes four lines.
+    assert size_of(tmp_path / "deep" / "a.png") == (900, (289 + 18 + 8) * num + 4 * 18)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.png"]
 
 
@@ -147,8 +147,7 @@ def test_a_flat_map_draws_without_a_warning_in_the_lowest_colour(scored, tmp_pat
     draw_sheet(tmp_path / "a.png", [panel(flat, None, scored)])
     with Image.open(tmp_path / "a.png") as image:
         pixels = np.asarray(image.convert("RGB"))
-    colours = ScalarMappable(Normalize(0, 1), "turbo")
-    lowest = np.rint(50 + np.array(colours.cmap(0.0)[:3]) * 255 / 2)
+    lowest = np.rint(50 + palette()[0] / 2)
     on_the_right = pixels[:, 600:].reshape(-1, 3).astype(int)
     assert (np.abs(on_the_right - lowest).max(axis=1) <= 1).sum() > 200 * 200
 
@@ -174,7 +173,7 @@ def test_names_are_drawn_as_they_are(scored, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_sheet(tmp_path / "a.png", [drawn])
-    assert size_of(tmp_path / "a.png") == (900, 310)
+    assert size_of(tmp_path / "a.png") == (900, 289 + 18 + 8 + 4 * 18)
 
 
 def test_an_image_is_named_with_its_folder(scored):

@@ -6,6 +6,8 @@ from jaxtyping import Float
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from afr_clip.clip.packed import PackedLinear
+
 QUICK_GELU_SLOPE = 1.702
 """Slope of the sigmoid that stands in for the normal distribution (Hendrycks and Gimpel, arXiv:1606.08415)."""
 
@@ -44,6 +46,7 @@ class FusedAttention(nn.Module):
         self.in_proj_weight = attention.in_proj_weight
         self.in_proj_bias = attention.in_proj_bias
         self.out_proj = attention.out_proj
+        self._in_proj: list[PackedLinear] = []
 
     def forward(
         self,
@@ -72,9 +75,18 @@ class FusedAttention(nn.Module):
                 "Use nn.MultiheadAttention for that."
             )
             raise ValueError(msg)
-        q, k, v = self._heads(F.linear(query, self.in_proj_weight, self.in_proj_bias))
+        if self._in_proj:
+            projected = self._in_proj[0](query)
+        else:
+            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = self._heads(projected)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self._joined(attended), None
+
+    def pack(self) -> None:
+        """Let oneDNN multiply the input projection; see `PackedLinear`."""
+        # In a list, so that the parameters keep their one name in the state.
+        self._in_proj = [PackedLinear(self.in_proj_weight, self.in_proj_bias)]
 
     def by_value(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:
         r"""Attend by how alike the values are, with the same weights and the same output projection.
@@ -133,3 +145,19 @@ def fuse(tower: nn.Module) -> int:
     for parent, name, child in found:
         setattr(parent, name, FusedAttention(child) if isinstance(child, nn.MultiheadAttention) else LeanQuickGELU())
     return len(found)
+
+
+def pack(tower: nn.Module) -> int:
+    """Let oneDNN multiply in all linear layers below a fused and frozen module, in place; returns how many."""
+    found = [
+        (parent, name, child)
+        for parent in tower.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, PackedLinear(child.weight, child.bias))
+    attentions = [module for module in tower.modules() if isinstance(module, FusedAttention)]
+    for attention in attentions:
+        attention.pack()
+    return len(found) + len(attentions)

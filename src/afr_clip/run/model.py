@@ -53,6 +53,7 @@ def note_towers(run: Run, towers: Towers, fingerprint: str) -> None:
         "fingerprint": fingerprint,
     }
     run.note_unchanged("backbone", "fingerprint", facts)
+    run.note(multiplication=towers.multiplication)
 
 
 def note_released_weights(job: Job, run: Run) -> None:

@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types docs test test-unit test-integration test-regression test-lowest fuzz fuzz-decoders kills check smoke demo bench dist clean
+.PHONY: help install format lint types docs test test-unit test-integration test-regression test-gpu test-lowest fuzz fuzz-decoders kills check smoke demo bench dist clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ test-integration: $(STAMP)  ## Run the commands end to end on small trees
 
 test-regression: $(STAMP)  ## Run the tests that need real data, published weights or a GPU
 	$(PYTEST) tests/regression
+
+test-gpu: $(STAMP)  ## Run the tests that need a GPU; they are skipped where there is none
+	$(BIN)/python -m pytest -m gpu tests/regression/test_gpu.py
 
 fuzz: $(STAMP)  ## Feed damaged and odd pictures, overrides, checkpoints, run folders and archives to the code; half an hour
 	AFR_CLIP_FUZZ=1 $(PYTEST) tests/fuzz

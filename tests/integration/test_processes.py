@@ -15,7 +15,7 @@ from helpers.trees import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
 
-SAME_WEIGHTS = 1e-6
+SAME_WEIGHTS = 1e-5  # a hundredth of one step of Adam; the order of sums gave 7.8e-7 and 1.6e-6 on two kinds of CPU
 """How far the weights may differ after an epoch: gradients are summed in another order."""
 
 

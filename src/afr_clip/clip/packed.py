@@ -113,14 +113,14 @@ class _Multiplied(torch.autograd.Function):
 def is_usable() -> bool:
     """Whether this version of PyTorch has the operators, and they give what PyTorch itself does, gradients included."""
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(96, 160).requires_grad_(False)
-    tokens = torch.randn(2, 7, 96, generator=generator, requires_grad=True)
-    direction = torch.randn(2, 7, 160, generator=generator)
     try:
-        with torch.inference_mode(mode=False), torch.enable_grad():
+        with torch.inference_mode(mode=False), torch.enable_grad(), torch.device("cpu"):
+            weight, bias = torch.randn(160, 96, generator=generator), torch.randn(160, generator=generator)
+            tokens = torch.randn(2, 7, 96, generator=generator, requires_grad=True)
+            direction = torch.randn(2, 7, 160, generator=generator)
             pairs = [
                 (output, torch.autograd.grad((output * direction).sum(), tokens)[0])
-                for output in (layer(tokens), PackedLinear(layer.weight, layer.bias)(tokens))
+                for output in (F.linear(tokens, weight, bias), PackedLinear(weight, bias)(tokens))
             ]
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
@@ -133,11 +133,11 @@ def measure(num_tokens: int, width: int) -> Libraries:
     if not is_usable():
         return Libraries(0.0, float("inf"))
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(1, num_tokens, width, generator=generator)
-    weight, bias = torch.randn(4 * width, width, generator=generator), torch.zeros(4 * width)
-    packed = PackedLinear(weight, bias)
-    both: tuple[Callable[[], Tensor], ...] = (lambda: F.linear(tokens, weight, bias), lambda: packed(tokens))
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.device("cpu"):
+        tokens = torch.randn(1, num_tokens, width, generator=generator)
+        weight, bias = torch.randn(4 * width, width, generator=generator), torch.zeros(4 * width)
+        packed = PackedLinear(weight, bias)
+        both: tuple[Callable[[], Tensor], ...] = (lambda: F.linear(tokens, weight, bias), lambda: packed(tokens))
         rounds = [[_seconds(multiply) for multiply in both] for _ in range(1 + REPETITIONS)]
     return Libraries(*(min(column) for column in zip(*rounds[1:], strict=True)))  # the first round warms up
 

@@ -1,7 +1,7 @@
 """The text tower: fixed embeddings of categories, and the tower opened up for learned words."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -92,14 +92,18 @@ class Words:
     Attributes:
         embeddings: One embedding per position: start-of-text, the words, end-of-text, padding.
         ends: The position at which each sentence is read out: its end-of-text.
+        first_end: The earliest of them; a number, so that no GPU has to be asked and waited for.
+        last_end: The latest of them.
     """
 
     embeddings: Float[Tensor, "sentences positions width"]
     ends: Int[Tensor, " sentences"]
+    first_end: int
+    last_end: int
 
     def repeated(self, times: int) -> "Words":
         """Repeat all sentences: all of the first image, then all of the second, and so on."""
-        return Words(self.embeddings.repeat(times, 1, 1), self.ends.repeat(times))
+        return replace(self, embeddings=self.embeddings.repeat(times, 1, 1), ends=self.ends.repeat(times))
 
 
 class TextTower:
@@ -140,7 +144,9 @@ class TextTower:
             ends = text_global_pool(
                 positions, ids, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None)
             )
-            return Words(clip.token_embedding(ids), ends)
+            # A network without values, built to look at its shapes, has no ends.
+            reach = (0, ids.shape[1] - 1) if ends.is_meta else (int(ends.min()), int(ends.max()))
+            return Words(clip.token_embedding(ids), ends, *reach)
 
     def encode(self, words: Words, before_block: BeforeBlock | None = None) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences given by their word embeddings; the result is float32 and not normalised.
@@ -151,7 +157,7 @@ class TextTower:
                 end-of-text; the causal mask hides all later ones, so they are not computed.
         """
         clip = self._backbone.clip
-        num_positions = int(words.ends.max()) + 1
+        num_positions = words.last_end + 1
         causal_mask = clip.attn_mask[:num_positions, :num_positions]
         tokens = words.embeddings[:, :num_positions] + clip.positional_embedding[:num_positions]
         for number, block in enumerate(clip.transformer.resblocks, start=1):

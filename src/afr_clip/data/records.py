@@ -60,6 +60,7 @@ class AnomalyBatch:
         tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
         share: This process's part of a batch of several processes; ``None`` for a single process.
         faults: Why a photograph could not be read, by its index; a black picture keeps its place.
+        truth_stays: Whether ``to`` moves only what a network reads: a batch that is scored is compared on the CPU.
     """
 
     image: Float[Tensor, "batch 3 height width"] | None
@@ -71,6 +72,7 @@ class AnomalyBatch:
     tapped: tuple[Tensor, ...] = ()
     share: Share | None = None
     faults: Mapping[int, str] = field(default_factory=dict)
+    truth_stays: bool = False
 
     @property
     def counts(self) -> bool:
@@ -93,9 +95,16 @@ class AnomalyBatch:
         """What each image shows, in words for prompts."""
         return tuple(sample.prompt_name for sample in self.samples)
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> "AnomalyBatch":
-        """Return the batch with its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device) -> "AnomalyBatch":
+        """Return the batch with its tensors, or only its images, on ``device``; a GPU is not waited for."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=device.type == "cuda")
+
+        if self.truth_stays:
+            image = None if self.image is None else move(self.image)
+            return replace(self, image=image, tapped=tuple(map(move, self.tapped)))
+        return self._map(move)
 
     def pin_memory(self) -> "AnomalyBatch":
         """Return the batch with its tensors in page-locked memory; called by PyTorch's data loader."""

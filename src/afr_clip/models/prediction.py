@@ -1,8 +1,9 @@
 """What every method returns, and what it expects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +24,19 @@ class AnomalyPrediction:
     image_score: Float[Tensor, " batch"]
     layer_maps: Float[Tensor, "batch layers grid_height grid_width"]
     trained_maps: Float[Tensor, "batch maps height width"]
+
+
+def on_cpu(prediction: AnomalyPrediction) -> AnomalyPrediction:
+    """Copy map and image score to the CPU, where they are counted and written.
+
+    In one piece, because a GPU is waited for with every copy.
+    """
+    anomaly_map, image_score = prediction.anomaly_map, prediction.image_score
+    if anomaly_map.device.type == "cpu":
+        return prediction
+    copied = torch.cat([anomaly_map.flatten(1), image_score[:, None].to(anomaly_map.dtype)], dim=1).cpu()
+    whole = copied[:, :-1].unflatten(1, anomaly_map.shape[1:])
+    return replace(prediction, anomaly_map=whole, image_score=copied[:, -1])
 
 
 def require_one_name_each(image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> None:

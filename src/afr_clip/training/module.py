@@ -1,6 +1,7 @@
 """The LightningModule: one ``forward`` for training and scoring of any method."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.interface import FewShotNetwork, UpgradingNetwork
 from afr_clip.models.method_settings import CategoryNames
-from afr_clip.models.prediction import AnomalyPrediction, require_finite_scores
+from afr_clip.models.prediction import AnomalyPrediction, on_cpu, require_finite_scores
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -111,7 +112,9 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._optimizer = optimizer
         self._schedule = schedule
         self._category_names = category_names
-        self.metrics: DatasetMetrics | None = None
+        # In a list, so that they stay on the CPU; a thread counts one batch while the device scores the next.
+        self._metrics: list[DatasetMetrics] = []
+        self._counting: tuple[ThreadPoolExecutor, Future[None]] | None = None
         self.results: tuple[CategoryResult, ...] = ()
         self._means = EpochMeans()
         self._target = ""
@@ -141,10 +144,16 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"Set module.category_names=raw, or score one category at a time with dataset.categories."
             )
             raise ValueError(msg)
-        self._target, self.metrics, self.results, self._references = dataset, metrics, (), tuple(references)
+        self._target, self._metrics, self.results, self._references = dataset, [metrics], (), tuple(references)
+
+    @property
+    def metrics(self) -> DatasetMetrics:
+        """The metrics of the target dataset, on the CPU."""
+        assert self._metrics, "score_next() names the target first"
+        return self._metrics[0]
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
-        """Score a batch.
+        """Score a batch; when it is not trained on, map and image score come on the CPU.
 
         Raises:
             ScoreError: If a score is NaN or infinite; in training the loss tells.
@@ -155,6 +164,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         else:
             prediction = self.network(batch.pictures, self._names(batch))
         if not self.training:
+            prediction = on_cpu(prediction)
             require_finite_scores(prediction, [shown(sample.image_path) for sample in batch.samples])
         return prediction
 
@@ -225,17 +235,30 @@ class AnomalyDetectionModule(pl.LightningModule):
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
         """Score one batch of a target dataset; ``None`` for a batch that only keeps processes in step."""
-        assert self.metrics is not None, "score_next() names the target first"
         if not batch.counts:
             return None
         prediction = self(batch)
-        self.metrics.update(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
+        self._count(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
         return prediction
+
+    def _count(self, *scored: Tensor) -> None:
+        """Begin to count a batch, once the one before is counted."""
+        pool = ThreadPoolExecutor(1) if self._counting is None else self._counting[0]
+        self._finish_counting()
+        self._counting = pool, pool.submit(self.metrics.update, *scored)
+
+    def _finish_counting(self) -> None:
+        if self._counting is not None:
+            self._counting[1].result()
 
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the target dataset."""
-        assert self.metrics is not None, "score_next() names the target first"
-        self.results = self.metrics.compute()
+        self._finish_counting()
+        if self._counting is not None:
+            self._counting[0].shutdown()  # the next target forks loading processes, which no thread survives
+            self._counting = None
+        # Processes on GPUs add their counts up there.
+        self.results = self.metrics.to(self.device).compute()
         for result in self.results:
             self.log_dict(
                 {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}

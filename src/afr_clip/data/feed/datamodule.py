@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -172,9 +171,9 @@ class AnomalyDataModule(LightningDataModule):
         dataset, settings = self._dataset(self._target(name), training=False), self.settings
         batch_size = settings.eval_batch_size or settings.batch_size
         if settings.num_processes == 1:
-            return self._loader(dataset, batch_size=batch_size)
+            return self._loader(dataset, truth_stays=True, batch_size=batch_size)
         batches = TargetBatches(len(dataset), batch_size, settings.process, settings.num_processes)
-        return self._loader(dataset, batch_sampler=batches)
+        return self._loader(dataset, truth_stays=True, batch_sampler=batches)
 
     def test_dataloader(self) -> list[DataLoader[AnomalyItem]]:
         """Load every target, in the order of ``targets``."""
@@ -247,10 +246,6 @@ class AnomalyDataModule(LightningDataModule):
         """Name the image that was being read if a loading process is lost inside the block."""
         return naming_lost_images(self._loading)
 
-    def transfer_batch_to_device(self, batch: AnomalyBatch, device: torch.device, dataloader_idx: int) -> AnomalyBatch:
-        """Move a batch; Lightning's own method would assign to the frozen dataclass."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def _target(self, name: str) -> LoadedDataset:
         if name not in self.targets:
             msg = f"The target must be one of {sorted(self.targets)}, got {name!r}. Add it to the targets of the run."
@@ -276,10 +271,17 @@ class AnomalyDataModule(LightningDataModule):
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
         return AnomalyDataset(*parts, features=features)
 
-    def _loader(self, dataset: AnomalyDataset, **batching: Any) -> DataLoader[AnomalyItem]:  # noqa: ANN401
+    def _loader(
+        self,
+        dataset: AnomalyDataset,
+        *,
+        truth_stays: bool = False,
+        **batching: Any,  # noqa: ANN401
+    ) -> DataLoader[AnomalyItem]:
         settings = self.settings
         largest = max(settings.batch_size // settings.num_processes, settings.eval_batch_size or 0, 1)
-        loader, loading = build_loader(dataset, settings.num_workers, largest, settings.seed, **batching)
+        sizes = (settings.num_workers, largest, settings.seed)
+        loader, loading = build_loader(dataset, *sizes, truth_stays=truth_stays, **batching)
         self._loading.append(loading)
         return loader
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ def normalise(
     return scaled.sub_(torch.tensor(mean).view(per_channel)).div_(torch.tensor(std).view(per_channel))
 
 
-def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
+def collate(items: Sequence[AnomalyItem], *, truth_stays: bool = False) -> AnomalyBatch:
     """Stack items of one size into a batch, in order."""
     images = [item.image for item in items if item.image is not None]
     return AnomalyBatch(
@@ -156,6 +157,7 @@ def collate(items: Sequence[AnomalyItem]) -> AnomalyBatch:
         tapped=tuple(torch.stack(tensors) for tensors in zip(*(item.tapped for item in items), strict=True)),
         share=items[0].share,
         faults={item.index: item.fault for item in items if item.fault is not None},
+        truth_stays=truth_stays,
     )
 
 
@@ -164,19 +166,22 @@ def build_loader(
     num_workers: int,
     largest: int,
     seed: int,
+    *,
+    truth_stays: bool = False,
     **batching: Any,  # noqa: ANN401 - arguments of PyTorch's loader
 ) -> tuple[DataLoader[AnomalyItem], LoadingProcesses]:
     """Build a loader of batches whose processes can be asked what they read.
 
     Args:
         largest: Most images of a batch.
+        truth_stays: See `AnomalyBatch`.
     """
     is_copying = copies_batches(num_workers, largest * dataset.num_bytes)
     loading = LoadingProcesses(num_workers, dataset.samples, is_copying=is_copying)
     loader: DataLoader[AnomalyItem] = DataLoader(
         dataset,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, truth_stays=truth_stays),
         worker_init_fn=loading,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),

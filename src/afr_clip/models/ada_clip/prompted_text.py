@@ -1,6 +1,7 @@
 """Text embeddings that depend on the image: every image reads the sentences under its own prompts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -47,11 +48,11 @@ class PromptedText:
 
     def _embed(self, name: str, prompts: Tensor) -> Float[Tensor, "images 2 dim"]:
         words, num_normal = self._words(name, prompts.device)
-        num_sentences, first_end = len(words.ends), int(words.ends.min())
-        if prompts.shape[2] >= first_end:
+        num_sentences = len(words.ends)
+        if prompts.shape[2] >= words.first_end:
             msg = (
-                f"hybrid_prompts.length must be below {first_end}, got {prompts.shape[2]}. A longer prompt overwrites "
-                f"the end of a sentence about {name!r}; AdaCLIP uses 5."
+                f"hybrid_prompts.length must be below {words.first_end}, got {prompts.shape[2]}. A longer prompt "
+                f"overwrites the end of a sentence about {name!r}; AdaCLIP uses 5."
             )
             raise ValueError(msg)
         parts = []
@@ -70,6 +71,6 @@ class PromptedText:
             words = self.tower.look_up([*sentences.normal, *sentences.abnormal])
             # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
             with torch.inference_mode(mode=False):
-                words = Words(words.embeddings[:, : int(words.ends.max()) + 1].clone(), words.ends)
+                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
             self._known[key] = (words, len(sentences.normal))
         return self._known[key]

@@ -75,6 +75,7 @@ class PromptLearner(nn.Module):
         self.ends: Tensor
         self.register_buffer("words", words.embeddings, persistent=False)
         self.register_buffer("ends", words.ends, persistent=False)
+        self._reach = words.first_end, words.last_end
 
     def forward(self) -> Float[Tensor, "2 embed_dim"]:
         """Embed the normal and the abnormal sentence; the embeddings are not normalised."""
@@ -88,7 +89,7 @@ class PromptLearner(nn.Module):
             deep = self.deep[index].to(tokens.dtype).expand(len(tokens), -1, -1)  # (2, deep tokens, width)
             return torch.cat([tokens[:, :1], deep, tokens[:, 1 + deep.shape[1] :]], dim=1)
 
-        return self._tower.encode(Words(embeddings, self.ends), overwrite)
+        return self._tower.encode(Words(embeddings, self.ends, *self._reach), overwrite)
 
     def released_tensors(self) -> dict[str, Tensor]:
         """Return views of the learned tensors by their released names: 10 with the published numbers of tokens."""

@@ -133,10 +133,10 @@ def test_lightning_moves_batches_and_announces_epochs(roots, tmp_path):
     assert watcher.tested == 16
 
 
-def test_moving_a_batch_keeps_it_whole(roots):
+def test_only_the_truth_of_what_is_scored_stays(roots):
     module = make(roots)
-    batch = next(iter(module.train_dataloader()))
-    assert module.transfer_batch_to_device(batch, torch.device("meta"), 0).mask.device.type == "meta"
+    assert not next(iter(module.train_dataloader())).truth_stays
+    assert next(iter(module.target_dataloader("mvtec_ad"))).truth_stays
 
 
 def test_defects_that_vanish_are_counted_and_empty_masks_are_logged(roots, caplog):

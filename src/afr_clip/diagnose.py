@@ -1,6 +1,8 @@
 """`python -m afr_clip.diagnose RUN`: measure what the text does in a network. The same as `afr-clip diagnose`."""
 
-from afr_clip.cli.main import run
+from functools import partial
+
+from afr_clip.cli.main import console, run
 
 if __name__ == "__main__":
-    run("diagnose")
+    console(partial(run, "diagnose"))

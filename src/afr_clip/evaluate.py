@@ -1,6 +1,8 @@
 """`python -m afr_clip.evaluate`: score a dataset with a trained checkpoint. The same as `afr-clip evaluate`."""
 
-from afr_clip.cli.main import run
+from functools import partial
+
+from afr_clip.cli.main import console, run
 
 if __name__ == "__main__":
-    run("evaluate")
+    console(partial(run, "evaluate"))

@@ -1,6 +1,8 @@
 """`python -m afr_clip.predict`: score photographs of your own. The same as `afr-clip predict`."""
 
-from afr_clip.cli.main import run
+from functools import partial
+
+from afr_clip.cli.main import console, run
 
 if __name__ == "__main__":
-    run("predict")
+    console(partial(run, "predict"))

@@ -15,8 +15,9 @@ from helpers.trees import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
 
-SAME_WEIGHTS = 1e-5  # a hundredth of one step of Adam; the order of sums gave 7.8e-7 and 1.6e-6 on two kinds of CPU
-"""How far the weights may differ after an epoch: gradients are summed in another order."""
+SAME_WEIGHTS = 1e-5
+"""How far the weights may differ after an epoch, a hundredth of a step of Adam. Gradients are summed in another order:
+7.8e-7 and 1.6e-6 on two kinds of CPU."""
 
 
 @pytest.fixture(scope="module")

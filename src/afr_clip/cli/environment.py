@@ -1,7 +1,4 @@
-"""What libraries need before they are imported: environment variables, and torch's shared libraries in memory.
-
-No telemetry, and files of libraries in a private folder of the user.
-"""
+"""Prepare the process before libraries are imported: no telemetry, caches in a private folder, torch's libraries."""
 
 import atexit
 import ctypes
@@ -25,8 +22,9 @@ SILENT = {
 
 MATPLOTLIB = "MPLCONFIGDIR"
 
-TORCH = {"libtorch_global_deps.so": os.RTLD_GLOBAL, "libtorch_python.so": os.RTLD_LOCAL}
-"""The libraries that ``import torch`` loads, and how far it makes them known; the second needs all others."""
+TORCH = {"libtorch_global_deps.so": ctypes.RTLD_GLOBAL, "libtorch_python.so": ctypes.RTLD_LOCAL}
+"""The shared libraries to load, with the visibility that ``import torch`` gives their symbols. The second brings in
+the rest."""
 
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -37,24 +35,22 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
         environment[MATPLOTLIB] = _cache_folder(environment) or _temporary_folder()
 
 
-def load_torch_ahead() -> Thread | None:
-    """Let another core load torch's libraries while this one reads the command line; ``import torch`` finds them.
+def load_torch_ahead() -> None:
+    """Load torch's shared libraries on a thread while the command line is checked.
 
-    A quarter of what that import takes. Where it fails, the import reports why.
+    ``import torch`` then finds them in memory. If this fails, it reports why.
     """
     torch = find_spec("torch") if sys.platform == "linux" and "torch" not in sys.modules else None
     if torch is None or torch.origin is None:
-        return None
+        return
     folder = Path(torch.origin).parent / "lib"
 
     def load() -> None:
-        dlopen = ctypes.CDLL(None).dlopen  # called as a foreign function, because `ctypes.CDLL(name)` keeps the lock
+        dlopen = ctypes.CDLL(None).dlopen  # called through ctypes, which releases the GIL; `ctypes.CDLL(name)` holds it
         for name, scope in TORCH.items():
             dlopen(os.fsencode(folder / name), os.RTLD_NOW | scope)
 
-    thread = Thread(target=load, daemon=True)  # an error in the command line does not wait for it
-    thread.start()
-    return thread
+    Thread(target=load, daemon=True).start()  # `console` ends the process without waiting for it
 
 
 def _cache_folder(environment: MutableMapping[str, str]) -> str | None:

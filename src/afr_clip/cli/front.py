@@ -13,7 +13,7 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobStatus, run_job
+from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -37,7 +37,7 @@ _HELP = ("-h", "--help", "-help", "-?", "help")
 
 
 Command = Callable[..., None]
-"""A function under ``@hydra.main``: composes its config, or takes one that is composed."""
+"""A function decorated with ``@hydra.main``; it composes its config unless it is given one."""
 
 
 def run_composed(command: str, main: Command) -> None:
@@ -69,27 +69,28 @@ def run_composed(command: str, main: Command) -> None:
         main()
         return
     load_torch_ahead()
-    key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
+    is_started = "RANK" in os.environ  # by a process that has chosen the folder
     with initialize_config_dir(config_dir(), version_base="1.3", job_name=command):
         config, folder, is_named_after_time = _checked(command, typed)
-        chosen = nullcontext(folder) if "RANK" in os.environ else _run_folder(folder, is_named_after_time)
-        if not typed.is_multirun and typed.config_dir is None:
+        chosen = nullcontext(folder) if is_started else _run_folder(folder, is_named_after_time)
+        if not is_started and command != "sweep" and "torch" not in sys.modules:
+            sys.stderr.write("loading: PyTorch and the model\n")  # for some seconds, the only sign of life
+        if not (typed.is_multirun or typed.config_dir or config.hydra.mode is RunMode.MULTIRUN):
             with chosen as own:
-                if command != "sweep" and "torch" not in sys.modules:
-                    sys.stderr.write("loading: PyTorch and the model\n")  # for some seconds, the only sign of life
                 _run(main, config, own)
             return
-    # Hydra composes again what has many runs, or files in a folder of the user's own.
+    # A multirun, or a run with --config-dir, is left to Hydra, which composes again.
     with chosen as own:
-        if "RANK" not in os.environ:
+        if not is_started:
+            key = "hydra.sweep.dir" if typed.is_multirun else "hydra.run.dir"
             sys.argv.append(f"{key}={as_text(str(own))}")
         main()
-    if typed.is_multirun:
+    if typed.is_multirun and not is_started:
         sys.stdout.write(f"runs: {own}\n")
 
 
 class _NoCallbacks:
-    """Stands for Hydra's callbacks, which `refuse_untrusted` lets nobody set."""
+    """No callbacks: `refuse_untrusted` refuses all of Hydra's."""
 
     def on_job_start(self, **_: Any) -> None:  # noqa: ANN401 - as Hydra declares it
         pass
@@ -98,14 +99,12 @@ class _NoCallbacks:
 
 
 def _run(main: Command, config: DictConfig, folder: Path) -> None:
-    """Run a command with the config that was checked; Hydra alone would compose it twice more."""
+    """Run a command with the config that was checked; Hydra would compose it twice more."""
     with read_write(config.hydra):
-        config.hydra.mode = RunMode.RUN
         config.hydra.run.dir = str(folder)
-        config.hydra.overrides.hydra.append(f"hydra.run.dir={as_text(str(folder))}")
     loader, callbacks = GlobalHydra.instance().config_loader(), cast("Any", _NoCallbacks())
     done = run_job(main, config, "hydra.run.dir", None, HydraContext(loader, callbacks))
-    assert done.status is JobStatus.COMPLETED, "a command that fails ends the process"
+    _ = done.return_value  # raises what the command raised
 
 
 def _checked(command: str, typed: Typed) -> tuple[DictConfig, Path, bool]:

@@ -5,8 +5,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -52,29 +51,43 @@ HELP = (
     "  afr-clip predict images=FOLDER category='metal nut'\n"
 )
 
+EXIT_LOST_OUTPUT = 120
+"""The code with which Python itself ends if output could not be written."""
+
 COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 
-def console() -> None:
-    """Run ``afr-clip`` as a process of its own, and end it without taking torch apart, which takes half a second."""
+def console(command: Callable[[], None] | None = None) -> None:
+    """Run ``afr-clip``, or one command, as a process of its own, and exit without tearing down torch.
+
+    That would take half a second.
+    """
     code = 1
 
     def leave() -> None:
+        status = code
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the terminal may have gone
+            try:
                 stream.flush()
-        os._exit(code)
+            except (BrokenPipeError, ValueError):  # the reader has gone
+                pass
+            except OSError:
+                status = status or EXIT_LOST_OUTPUT
+        os._exit(status)
 
-    atexit.register(leave)  # the first to be registered is the last to be called
+    atexit.register(leave)  # handlers are called in reverse order, so this one comes last
     try:
-        main()
+        (command or main)()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
     except BrokenPipeError:  # `| head` has read enough
         code = 0
+    except OSError as error:  # of `--help`, whose output goes to a full disk; commands report their own
+        sys.stderr.write(f"error: The output could not be written: {error.strerror}.\n")
+        code = EXIT_LOST_OUTPUT
 
 
 def main(typed: Sequence[str] | None = None) -> None:

@@ -85,7 +85,7 @@ class FusedAttention(nn.Module):
 
     def pack(self) -> None:
         """Let oneDNN multiply the input projection; see `PackedLinear`."""
-        # In a list, so that the parameters keep their one name in the state.
+        # In a list, so that `state_dict` does not name the parameters twice.
         self._in_proj = [PackedLinear(self.in_proj_weight, self.in_proj_bias)]
 
     def by_value(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens dim"]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.fused import pack
-from afr_clip.clip.packed import NARROWEST, measure
+from afr_clip.clip.packed import MARGIN, NARROWEST, is_usable, speedup
 from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
 from afr_clip.clip.weights import (
@@ -27,6 +27,11 @@ from afr_clip.clip.weights import (
 )
 
 logger = logging.getLogger(__name__)
+
+DEFAULT, ONEDNN = "default", "onednn"
+"""Libraries that multiply matrices on a CPU."""
+
+Choose = Callable[[Callable[[], str]], str]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Towers:
     settings: BackboneSettings
     backbone: CLIPBackbone
     cnn: FrozenCNN | None
-    multiplication: str = "default"
+    multiplication: str = DEFAULT
 
     @property
     def published_cnn(self) -> str | None:
@@ -57,12 +62,14 @@ class Towers:
         return fingerprint(nn.ModuleDict(frozen))
 
 
-def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
+def load_towers(settings: BackboneSettings, *, needs_cnn: bool, choose: Choose = lambda measured: measured()) -> Towers:
     """Build the frozen towers with the weights that the settings name.
 
     Args:
         settings: Architecture, weights, activation and input size.
         needs_cnn: Whether the method reads the CNN. Without it, only a stem loads the CNN's weights.
+        choose: Chooses the library of the image tower's linear layers, given a function that measures which is faster;
+            a run keeps the choice of its first process.
 
     Raises:
         FileNotFoundError: If there is no weight file and the weights cannot be downloaded.
@@ -91,21 +98,26 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool) -> Towers:
     if view is not None:  # only now: weight files hold the embedding and not the CNN
         stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
     backbone = CLIPBackbone(clip, tokenizer, settings.tap_layers, stem)
-    return Towers(settings, backbone, cnn, _multiply_fast(backbone))
+    return Towers(settings, backbone, cnn, _multiply_fast(backbone, choose))
 
 
-def _multiply_fast(backbone: CLIPBackbone) -> str:
-    """Let oneDNN multiply in the image tower if this machine has no GPU and is faster with it; name the library."""
-    if backbone.token_dim < NARROWEST or torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
-        return "default"
-    num_patches = backbone.grid_size[0] * backbone.grid_size[1]
-    libraries = measure(1 + num_patches, backbone.token_dim)
-    if not libraries.is_onednn_faster:
-        return "default"
+def _multiply_fast(backbone: CLIPBackbone, choose: Choose) -> str:
+    """Let oneDNN multiply in the image tower where it is chosen; name the library."""
+
+    def measured() -> str:
+        if backbone.token_dim < NARROWEST or torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
+            return DEFAULT
+        num_patches = backbone.grid_size[0] * backbone.grid_size[1]
+        times = speedup(1 + num_patches, backbone.token_dim)
+        if times < MARGIN:
+            return DEFAULT
+        logger.info("The image tower multiplies with oneDNN, which is %.1f times as fast here as the default.", times)
+        return ONEDNN
+
+    if choose(measured) != ONEDNN or not is_usable():
+        return DEFAULT
     pack(backbone.clip.visual.transformer)
-    times = libraries.default / libraries.onednn
-    logger.info("The image tower multiplies with oneDNN, which is %.1f times as fast here as PyTorch's default.", times)
-    return "onednn"
+    return ONEDNN
 
 
 def _load_clip(settings: BackboneSettings) -> tuple[Any, Callable[[Sequence[str]], Tensor]]:

@@ -1,54 +1,38 @@
 """Frozen linear layers that multiply with oneDNN over packed weights, for CPUs that are faster with it.
 
-PyTorch multiplies float32 matrices with Intel's MKL, which leaves half of the arithmetic units of some AMD CPUs idle.
-oneDNN uses them. PyTorch offers no public way to it that keeps gradients and packs a weight once, so two operators of
-its compiler are called, which `is_usable` tries out before anything relies on them.
+PyTorch multiplies float32 matrices with Intel's MKL. oneDNN was reported to be 2.2 times as fast on AMD CPUs with
+AVX-512. No public function of PyTorch packs a weight once and supports gradients. This module calls two internal
+operators of its compiler, which `is_usable` checks first.
 """
 
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LARGEST_DIFFERENCE = 1e-4
-"""Between what the two libraries make of numbers around 1."""
+"""Largest allowed difference between the two libraries, for results around 1."""
 
 MARGIN = 1.4
-"""How many times as fast oneDNN must be. Where it helps it is twice as fast; less may be noise."""
+"""oneDNN must be at least this many times as fast; less may be noise."""
 
 NARROWEST = 512
-"""Width of a tower below which neither is measured: there is little to multiply."""
+"""Towers narrower than this are not timed: they have little to multiply."""
 
 REPETITIONS = 3
-
-
-class Libraries(NamedTuple):
-    """What was measured before one was chosen.
-
-    Attributes:
-        default: Seconds of a block's widest layer with what PyTorch calls by itself.
-        onednn: The same with packed weights; infinite where they cannot be used.
-    """
-
-    default: float
-    onednn: float
-
-    @property
-    def is_onednn_faster(self) -> bool:
-        """Whether it is by more than `MARGIN`."""
-        return self.onednn * MARGIN < self.default
 
 
 class PackedLinear(nn.Module):
     """A frozen linear layer that multiplies float32 on a CPU with oneDNN, and everything else as PyTorch does.
 
-    The parameters are adopted, not copied, under their old names. Packed weights take their memory again, and once more
-    where a gradient flows through the layer. They are made on first use and left out of copies.
+    The parameters are shared and keep their names. Packed weights are made on first use, need the weight's memory a
+    second time (a third time where a gradient flows through the layer), and are left out of copies.
 
     Raises:
         ValueError: If the weight or the bias is trained.
@@ -70,7 +54,7 @@ class PackedLinear(nn.Module):
             raise ValueError(msg)
         self.out_features, self.in_features = weight.shape
         self.weight, self.bias = weight, bias
-        self._packed: dict[bool, tuple[int, Tensor]] = {}
+        self._packed: dict[bool, tuple[tuple[int, int], Tensor]] = {}
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """Apply the layer."""
@@ -86,18 +70,19 @@ class PackedLinear(nn.Module):
 
     def multiplied(self, x: Float[Tensor, "*rows channels"], *, backwards: bool) -> Float[Tensor, "*rows others"]:
         """Multiply with the weight and add the bias; backwards, multiply with the transposed weight alone."""
-        version = 0 if self.weight.is_inference() else self.weight._version  # an inference tensor counts no changes
-        known, packed = self._packed.get(backwards, (-1, None))
-        if packed is None or known != version:
+        # An inference tensor counts no changes, and `weight.data = ...` is none.
+        state = self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version
+        known, packed = self._packed.get(backwards, (None, None))
+        if packed is None or known != state:
             weight = self.weight.detach()
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.t().contiguous() if backwards else weight)
-            self._packed[backwards] = version, packed
+            self._packed[backwards] = state, packed
         bias = None if backwards else self.bias
         return cast("Tensor", torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], ""))
 
 
 class _Multiplied(torch.autograd.Function):
-    """The layer's product, whose gradient with respect to the tokens is another one."""
+    """The layer's product; its gradient is a product with the transposed weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:  # noqa: ANN401 - as PyTorch declares it
@@ -105,6 +90,7 @@ class _Multiplied(torch.autograd.Function):
         return layer.multiplied(x, backwards=False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         return ctx.layer.multiplied(gradients[0], backwards=True), None
 
@@ -122,16 +108,20 @@ def is_usable() -> bool:
                 (output, torch.autograd.grad((output * direction).sum(), tokens)[0])
                 for output in (F.linear(tokens, weight, bias), PackedLinear(weight, bias)(tokens))
             ]
-    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+    except (AttributeError, RuntimeError, TypeError):
         return False
     return all(torch.allclose(own, other, atol=LARGEST_DIFFERENCE) for own, other in zip(*pairs, strict=True))
 
 
 @cache
-def measure(num_tokens: int, width: int) -> Libraries:
-    """Time the layer that widens an image's tokens in a block, with either library in turn, at best of some runs."""
+def speedup(num_tokens: int, width: int) -> float:
+    """Time the widest linear layer of a block with each library in turn; the fastest run of each counts.
+
+    Returns:
+        How many times as fast oneDNN is; 0 where it cannot be used.
+    """
     if not is_usable():
-        return Libraries(0.0, float("inf"))
+        return 0.0
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(), torch.device("cpu"):
         tokens = torch.randn(1, num_tokens, width, generator=generator)
@@ -139,7 +129,8 @@ def measure(num_tokens: int, width: int) -> Libraries:
         packed = PackedLinear(weight, bias)
         both: tuple[Callable[[], Tensor], ...] = (lambda: F.linear(tokens, weight, bias), lambda: packed(tokens))
         rounds = [[_seconds(multiply) for multiply in both] for _ in range(1 + REPETITIONS)]
-    return Libraries(*(min(column) for column in zip(*rounds[1:], strict=True)))  # the first round warms up
+    default, onednn = (min(column) for column in zip(*rounds[1:], strict=True))  # the first round warms up
+    return default / onednn
 
 
 def _seconds(multiply: Callable[[], Tensor]) -> float:

@@ -92,7 +92,7 @@ class Words:
     Attributes:
         embeddings: One embedding per position: start-of-text, the words, end-of-text, padding.
         ends: The position at which each sentence is read out: its end-of-text.
-        first_end: The earliest of them; a number, so that no GPU has to be asked and waited for.
+        first_end: The earliest of them, as an int: reading it does not wait for a GPU.
         last_end: The latest of them.
     """
 
@@ -144,8 +144,8 @@ class TextTower:
             ends = text_global_pool(
                 positions, ids, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None)
             )
-            # A network without values, built to look at its shapes, has no ends.
-            reach = (0, ids.shape[1] - 1) if ends.is_meta else (int(ends.min()), int(ends.max()))
+            last = ids.shape[1] - 1  # on the meta device, a network has shapes and no values
+            reach = (last, last) if ends.is_meta else (int(ends.min()), int(ends.max()))
             return Words(clip.token_embedding(ids), ends, *reach)
 
     def encode(self, words: Words, before_block: BeforeBlock | None = None) -> Float[Tensor, "sentences embed_dim"]:

@@ -114,7 +114,7 @@ def known_group(group: str, name: str) -> Any:  # noqa: ANN401 - a config node
 
 
 def _place(group: str, name: str) -> Path:
-    return Path(config_dir()) / group / f"{Path(name).name}.yaml"
+    return Path(config_dir()) / group / f"{name}.yaml"
 
 
 def plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth

@@ -60,7 +60,7 @@ class AnomalyBatch:
         tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
         share: This process's part of a batch of several processes; ``None`` for a single process.
         faults: Why a photograph could not be read, by its index; a black picture keeps its place.
-        truth_stays: Whether ``to`` moves only what a network reads: a batch that is scored is compared on the CPU.
+        truth_stays: Whether ``to`` leaves truth and index on the CPU, where a scored batch is compared.
     """
 
     image: Float[Tensor, "batch 3 height width"] | None
@@ -96,7 +96,7 @@ class AnomalyBatch:
         return tuple(sample.prompt_name for sample in self.samples)
 
     def to(self, device: torch.device) -> "AnomalyBatch":
-        """Return the batch with its tensors, or only its images, on ``device``; a GPU is not waited for."""
+        """Return the batch on ``device``, without its truth if ``truth_stays``; does not wait for a GPU."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=device.type == "cuda")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from afr_clip.clip.load import Towers, load_towers
+from afr_clip.clip.load import Choose, Towers, load_towers
 from afr_clip.clip.precision import HALF
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.data.disk.pixels import resize_image
@@ -381,18 +381,23 @@ def _batches(items: Iterable[tuple[Any, Tensor]], size: int) -> Iterator[list[tu
 
 
 def build_scanner(
-    backbone: BackboneSettings, method: ModuleSettings, checkpoint: Checkpoint | None, scanning: Scanning
+    backbone: BackboneSettings,
+    method: ModuleSettings,
+    checkpoint: Checkpoint | None,
+    scanning: Scanning,
+    choose: Choose = lambda measured: measured(),
 ) -> Scanner:
     """Build the network that a checkpoint was trained with, load its weights, and make it ready.
 
     Args:
         checkpoint: ``None`` for a method that needs none.
+        choose: See `load_towers`.
 
     Raises:
         CheckpointError: If the weights do not fit.
         InspectionError: If the method needs references of its own, or the device is not there.
     """
-    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn)
+    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn, choose=choose)
     network = method.network.build(towers)
     if isinstance(network, FewShotNetwork) and network.shots:
         msg = (

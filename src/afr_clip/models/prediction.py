@@ -27,10 +27,7 @@ class AnomalyPrediction:
 
 
 def on_cpu(prediction: AnomalyPrediction) -> AnomalyPrediction:
-    """Copy map and image score to the CPU, where they are counted and written.
-
-    In one piece, because a GPU is waited for with every copy.
-    """
+    """Copy map and image score to the CPU, in one tensor: every copy from a GPU waits for it."""
     anomaly_map, image_score = prediction.anomaly_map, prediction.image_score
     if anomaly_map.device.type == "cpu":
         return prediction

@@ -170,7 +170,7 @@ class DiagnosingModule(AnomalyDetectionModule):
     def __init__(self, network: nn.Module, job: DiagnosisJob) -> None:
         super().__init__(network, category_names=job.module.category_names)
         self._job = job
-        self.changed: Any = nn.ModuleDict()  # moved to the device with the network
+        self.changed: dict[str, DatasetMetrics] = {}  # no submodules, so that they stay on the CPU
 
     def start(self, target: LoadedDataset, references: Sequence[AnomalyBatch] = ()) -> None:
         """Set the dataset that the next test run scores."""
@@ -189,7 +189,7 @@ class DiagnosingModule(AnomalyDetectionModule):
             partner = {name_of[one]: name_of[other] for one, other in self._partners.items()}
             self._changes[PARTNER] = partial(changed_text, change=named(lambda name: partner.get(name, name)))
             self._changes[OBJECT] = partial(changed_text, change=named(lambda _: "object"))
-        self.changed = nn.ModuleDict({name: DatasetMetrics(*truth) for name in self._changes})
+        self.changed = {name: DatasetMetrics(*truth) for name in self._changes}
         self._text = TextRecord(self._job.wrong_category)
         self._measured: list[dict[tuple[int, str], dict[str, list[float]]]] = []
 

@@ -3,12 +3,14 @@
 import hashlib
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from afr_clip.clip.load import Towers, check_architecture, load_towers
+from afr_clip.clip.load import DEFAULT, Towers, check_architecture, load_towers
 from afr_clip.clip.precision import choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_references
@@ -36,9 +38,15 @@ def check_model(job: Job) -> None:
 
 def build_towers(job: Job, run: Run) -> Towers:
     """Build the frozen towers and note their fingerprint."""
-    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn, choose=partial(choose_library, run))
     note_towers(run, towers, towers.fingerprint())
     return towers
+
+
+def choose_library(run: Run, measured: Callable[[], str]) -> str:
+    """Choose the library that multiplies once for all processes; a resumed run keeps it, and an old one its default."""
+    before = None if run.earlier is None else str(run.earlier.get("multiplication", DEFAULT))
+    return from_first(lambda: before or measured())
 
 
 def note_towers(run: Run, towers: Towers, fingerprint: str) -> None:
@@ -95,7 +103,7 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     precision = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
     run.note(precision=precision)
     scanning = Scanning(device, str(precision["chosen"]), settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
-    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning)
+    scanner = build_scanner(job.backbone, job.module, checkpoint, scanning, partial(choose_library, run))
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)
     if settings.references is not None:

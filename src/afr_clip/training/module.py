@@ -112,7 +112,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._optimizer = optimizer
         self._schedule = schedule
         self._category_names = category_names
-        # In a list, so that they stay on the CPU; a thread counts one batch while the device scores the next.
+        # In a list, not a submodule, so that they stay on the CPU. A thread adds a batch to them while the next one is
+        # scored.
         self._metrics: list[DatasetMetrics] = []
         self._counting: tuple[ThreadPoolExecutor, Future[None]] | None = None
         self.results: tuple[CategoryResult, ...] = ()
@@ -144,6 +145,9 @@ class AnomalyDetectionModule(pl.LightningModule):
                 f"Set module.category_names=raw, or score one category at a time with dataset.categories."
             )
             raise ValueError(msg)
+        if self._counting is not None:  # an earlier scoring failed
+            self._counting[0].shutdown()
+            self._counting = None
         self._target, self._metrics, self.results, self._references = dataset, [metrics], (), tuple(references)
 
     @property
@@ -153,7 +157,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         return self._metrics[0]
 
     def forward(self, batch: AnomalyBatch) -> AnomalyPrediction:
-        """Score a batch; when it is not trained on, map and image score come on the CPU.
+        """Score a batch. Outside training, map and image score are returned on the CPU.
 
         Raises:
             ScoreError: If a score is NaN or infinite; in training the loss tells.
@@ -242,23 +246,23 @@ class AnomalyDetectionModule(pl.LightningModule):
         return prediction
 
     def _count(self, *scored: Tensor) -> None:
-        """Begin to count a batch, once the one before is counted."""
+        """Add a batch to the metrics on a thread, once the batch before has been added."""
+        if self._counting is not None:
+            self._counting[1].result()
         pool = ThreadPoolExecutor(1) if self._counting is None else self._counting[0]
-        self._finish_counting()
         self._counting = pool, pool.submit(self.metrics.update, *scored)
 
     def _finish_counting(self) -> None:
+        """Wait for the last batch and end the thread: forking with a live thread can deadlock."""
         if self._counting is not None:
-            self._counting[1].result()
+            (pool, last), self._counting = self._counting, None
+            pool.shutdown()
+            last.result()
 
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the target dataset."""
         self._finish_counting()
-        if self._counting is not None:
-            self._counting[0].shutdown()  # the next target forks loading processes, which no thread survives
-            self._counting = None
-        # Processes on GPUs add their counts up there.
-        self.results = self.metrics.to(self.device).compute()
+        self.results = self.metrics.compute()
         for result in self.results:
             self.log_dict(
                 {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,14 @@ def command():
 main.main = command
 sys.exit(main.console())
 """
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_output_that_could_not_be_written_is_an_error():
+    command = f"{sys.executable} -m afr_clip --version > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 120
+    assert done.stderr == "error: The output could not be written: No space left on device.\n"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +47,7 @@ def test_codes_and_output_are_those_of_an_ordinary_end(ending, code, error):
     assert done.stderr.endswith(error)
 
 
-def test_output_that_nobody_reads_ends_the_command_quietly():
-    command = f"{sys.executable} -m afr_clip --help | true"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=60)
+def test_a_closed_pipe_ends_the_command_quietly():
+    words = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m afr_clip --help | true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

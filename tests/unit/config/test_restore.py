@@ -24,7 +24,10 @@ def test_a_recorded_model_is_what_hydra_would_compose(recorded):
     assert (backbone, module.network) == (job.backbone, job.module.network)
 
 
-@pytest.mark.parametrize("path", sorted(Path(config_dir()).glob("[bm][ao][cd]*/*.yaml")), ids=lambda path: path.stem)
+GROUPS = [path for group in ("backbone", "module") for path in sorted(Path(config_dir(), group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: path.stem)
 def test_a_packaged_group_is_read_as_hydra_would_compose_it(composed, path):
     group, name = path.parent.name, path.stem
     assert is_packaged(group, name)

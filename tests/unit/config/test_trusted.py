@@ -36,6 +36,7 @@ def merged(hydra_config):
         "hydra: {sweeper: {_target_: evil.Sweeper}}",
         "hydra: {callbacks: {x: {_target_: '${other}'}}}\nother: os.system",
         "hydra: {callbacks: '${mine}'}\nmine: {x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}",
+        "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
         "hydra: {callbacks: {x: '${oc.create:\"{_target_: os.system}\"}'}}",
         "mine: [{deep: {_target_: os.system}}]",
         "hydra: {job_logging: {handlers: {x: {'()': os.system, command: ls}}}}",

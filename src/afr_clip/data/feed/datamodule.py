@@ -200,11 +200,11 @@ class AnomalyDataModule(LightningDataModule):
     def counting_vanished_defects(
         self, dataset: LoadedDataset
     ) -> Iterator[tuple[Callable[..., None], Callable[[], dict[str, int]]]]:
-        """Count `vanished_defects` on a thread: masks are decoded again at their full size while images are scored.
+        """Count `vanished_defects` on a thread while images are scored.
 
         Yields:
-            A function that begins, to be called once the loading processes have been forked, and one that returns the
-            counts. If the block fails, counting ends.
+            A function that starts counting, to be called after the loading processes have been forked, and one that
+            waits and returns the counts. Counting stops if the block fails.
         """
         is_over, begun = Event(), list[Future[dict[str, DefectCount]]]()
         samples = (sample for sample in dataset.samples if not is_over.is_set())
@@ -216,6 +216,8 @@ class AnomalyDataModule(LightningDataModule):
 
             def counts() -> dict[str, int]:
                 begin()
+                if not begun[0].done():
+                    logger.info("%s: counting the defects that vanish at input size.", dataset.spec.name)
                 return self._warned(dataset.spec.name, begun[0].result())
 
             try:

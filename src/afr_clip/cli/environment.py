@@ -26,6 +26,8 @@ TORCH = {"libtorch_global_deps.so": ctypes.RTLD_GLOBAL, "libtorch_python.so": ct
 """The shared libraries to load, with the visibility that ``import torch`` gives their symbols. The second brings in
 the rest."""
 
+_loading: list[Thread] = []
+
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set what the user has not set, before the libraries that read it are imported."""
@@ -50,7 +52,15 @@ def load_torch_ahead() -> None:
         for name, scope in TORCH.items():
             dlopen(os.fsencode(folder / name), os.RTLD_NOW | scope)
 
-    Thread(target=load, daemon=True).start()  # `console` ends the process without waiting for it
+    _loading.append(Thread(target=load, daemon=True))
+    _loading[-1].start()
+    atexit.register(finish_loading)
+
+
+def finish_loading() -> None:
+    """Wait for `load_torch_ahead`: a process that tears libraries down while they are loaded may crash."""
+    for thread in _loading:
+        thread.join()
 
 
 def _cache_folder(environment: MutableMapping[str, str]) -> str | None:

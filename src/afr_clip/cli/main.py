@@ -11,7 +11,7 @@ from importlib import import_module
 
 from afr_clip import __version__
 from afr_clip.cli.command import EXIT_BAD_COMMAND_LINE, run_command
-from afr_clip.cli.environment import settle
+from afr_clip.cli.environment import finish_loading, settle
 from afr_clip.files import shown
 
 COMMANDS = {
@@ -88,6 +88,8 @@ def console(command: Callable[[], None] | None = None) -> None:
     except OSError as error:  # of `--help`, whose output goes to a full disk; commands report their own
         sys.stderr.write(f"error: The output could not be written: {error.strerror}.\n")
         code = EXIT_LOST_OUTPUT
+    finally:
+        atexit.unregister(finish_loading)  # nothing is torn down
 
 
 def main(typed: Sequence[str] | None = None) -> None:

@@ -51,3 +51,12 @@ def test_a_closed_pipe_ends_the_command_quietly():
     words = ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m afr_clip --help | true"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1])
+def test_a_process_that_ends_while_torch_is_loaded_does_not_crash(seconds):
+    source = (
+        "import sys, time\nfrom afr_clip.cli.environment import load_torch_ahead\n"
+        f"load_torch_ahead()\ntime.sleep({seconds})\nsys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 2

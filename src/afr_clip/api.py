@@ -19,7 +19,8 @@ from afr_clip.inspection.scanner import InspectionError, Scanning, build_scanner
 from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.inspection.tiles import Tile
 from afr_clip.models.checkpoint import read_checkpoint
-from afr_clip.settings import PRECISIONS, one_of, refuse
+from afr_clip.prompts.ensemble import AGNOSTIC_NAME
+from afr_clip.settings import PRECISIONS, Engine, one_of, refuse
 
 __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "load"]
 
@@ -31,6 +32,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     calibration: str | Path | None = None,
     device: str = "auto",
     precision: str = "32-true",
+    engine: str = "torch",
     image_size: int | None = None,
     batch_size: int = 4,
     tile: Tile = None,
@@ -55,6 +57,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
         device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
         precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` or ``auto``, which is measured.
+        engine: ``torch``; ``openvino``, which is often faster on a CPU; or ``auto``, the faster one, measured.
         image_size: Side in pixels at which views are scored; without it, the checkpoint's own.
         batch_size: Views in one forward pass.
         tile: Side of tiles in pixels of the photograph, or ``auto``, for small defects on large photographs.
@@ -81,8 +84,12 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         >>> black.anomaly_map.shape, black.is_anomalous
         ((40, 60), None)
     """
-    refuse(one_of("precision", precision, PRECISIONS, "Scores are always float32."))
+    refuse(
+        one_of("precision", precision, PRECISIONS, "Scores are always float32."),
+        one_of("engine", engine, [one.value for one in Engine], "auto measures which is faster."),
+    )
     settings = InspectionSettings(
+        engine=Engine(engine),
         tile=tile,
         overlap=overlap,
         roi=None if roi is None else str(roi),
@@ -105,7 +112,10 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)
     chosen = str(choose_precision(precision, device)["chosen"])
-    scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
+    scanner = build_scanner(
+        backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size, settings.engine)
+    )
+    scanner.engine = Engine(scanner.choose_engine(category or AGNOSTIC_NAME)["chosen"])
     if references is not None:
         if category is None:
             msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."

@@ -45,6 +45,14 @@ class AnnotationFormat(Enum):
     fiftyone = "fiftyone"
 
 
+class Engine(Enum):
+    """What computes the forward pass when photographs are scored."""
+
+    torch = "torch"
+    openvino = "openvino"
+    auto = "auto"
+
+
 class DecideBy(Enum):
     """What decides about a part: its image score, the maximum of its map, or either of them."""
 

@@ -21,6 +21,7 @@ from afr_clip.settings import (
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
+    Engine,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -183,6 +184,7 @@ class InspectConfig(CommandConfig):
 
     checkpoint: str | None
     category: str | None
+    engine: Engine
     tile: int | str | None
     overlap: float
     references: str | None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,24 @@ from afr_clip.clip.precision import HALF
 from afr_clip.clip.settings import BackboneSettings
 from afr_clip.data.disk.pixels import resize_image
 from afr_clip.data.feed.dataset import normalise
+from afr_clip.inspection.engine import (
+    CompiledNetwork,
+    EngineError,
+    Forward,
+    faster_engine,
+    has_openvino,
+    probe_pictures,
+)
 from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import Region
 from afr_clip.inspection.tiles import Blend, Tile, Tiling, bands, choose_tiles
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.models.interface import FewShotNetwork, TappedNetwork
 from afr_clip.models.method_settings import ModuleSettings
-from afr_clip.models.prediction import AnomalyPrediction, require_finite_scores
+from afr_clip.models.prediction import AnomalyPrediction, Scores, require_finite_scores
 from afr_clip.models.references import ReferenceBank
 from afr_clip.models.scoring import upsample_map
+from afr_clip.settings import Engine
 
 WHOLE, PIECE = "whole", "piece"
 """Views of a photograph, whose references are kept apart."""
@@ -36,6 +46,9 @@ HALVES = {HALF: torch.bfloat16, "16-mixed": torch.float16}
 
 MOST_HELD = 1 << 26
 """Pixels of photographs from which a batch is full; they are kept until their tiles are scored."""
+
+MOST_COMPILED = 4
+"""Categories whose converted networks are kept."""
 
 MOST_REFERENCE_PATCHES = 500_000
 """Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
@@ -93,6 +106,7 @@ class Scanning:
         tile: See `Tile`.
         overlap: Smallest share of a tile that the next one shows again.
         batch_size: Views in one forward pass.
+        engine: What is to compute the forward pass.
     """
 
     accelerator: str
@@ -100,6 +114,7 @@ class Scanning:
     tile: Tile
     overlap: float
     batch_size: int
+    engine: Engine = Engine.torch
 
 
 class Scanner:
@@ -110,6 +125,9 @@ class Scanner:
         towers: The frozen ones it is built on.
         facts: What identifies the weights, for `identity`.
         frozen: Fingerprint of the towers.
+
+    Attributes:
+        engine: What computes the forward pass: PyTorch, until the choice of `choose_engine` is set.
 
     Raises:
         InspectionError: If the device is not there.
@@ -136,6 +154,8 @@ class Scanner:
         self._references: tuple[str, ...] = ()
         self._learned = ""
         self._words: dict[tuple[str, tuple[str, ...]], Tensor] = {}
+        self.engine = Engine.torch
+        self._compiled: dict[str, CompiledNetwork] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
 
     @property
@@ -153,7 +173,51 @@ class Scanner:
             "tile": tile,
             "overlap": None if tile is None else self.scanning.overlap,
             "references": list(self._references),
+            **(
+                {} if self.engine is Engine.torch else {"engine": self.engine.value}
+            ),  # older ones have PyTorch's scores
         }
+
+    def choose_engine(self, category: str) -> dict[str, Any]:
+        """Choose what computes the forward pass, as ``scanning`` asks for.
+
+        Args:
+            category: Whose photographs time it, if anything has to be timed.
+
+        Returns:
+            For the manifest: what was ``asked``, what is to become ``engine``, and the seconds that were measured.
+
+        Raises:
+            EngineError: If OpenVINO is asked for and cannot be used.
+        """
+        asked, is_on_cpu = self.scanning.engine, self._device.type == "cpu"
+        if asked is Engine.openvino and not is_on_cpu:
+            msg = f"engine=openvino computes on the CPU, got the device {self._device}. Use engine=torch, or the CPU."
+            raise EngineError(msg)
+        if asked is Engine.openvino and not has_openvino():
+            msg = "engine=openvino needs OpenVINO, which is not installed. Run pip install openvino."
+            raise EngineError(msg)
+        seconds: dict[Engine, float] = {}
+        chosen: Engine = Engine.torch if asked is Engine.auto else asked
+        if asked is Engine.auto and is_on_cpu and has_openvino():
+            pictures = probe_pictures(self.input_size).repeat(self.scanning.batch_size, 1, 1, 1)
+            ways: dict[Engine, Forward] = {
+                Engine.torch: partial(self._predictions, names=(category,)),
+                Engine.openvino: self._compile(category),
+            }
+            with self._lock, torch.inference_mode(), self._cast():
+                chosen, seconds = faster_engine(ways, pictures)
+        measured = {"seconds": {engine.value: value for engine, value in seconds.items()}} if seconds else {}
+        return {"asked": asked.value, "chosen": chosen.value} | measured
+
+    def _compile(self, category: str) -> CompiledNetwork:
+        """Return the converted network of a category; only a few are kept, since each has weights of its own."""
+        if category not in self._compiled:
+            for oldest in list(self._compiled)[: 1 - MOST_COMPILED]:
+                del self._compiled[oldest]
+            precision, batch_size = self.scanning.precision, self.scanning.batch_size
+            self._compiled[category] = CompiledNetwork(self._network, category, self.input_size, precision, batch_size)
+        return self._compiled[category]
 
     def prepared(self, photograph: UInt8[Tensor, "3 height width"]) -> Float32[Tensor, "3 rows columns"]:
         """Resize and normalise one view for the network."""
@@ -256,7 +320,9 @@ class Scanner:
 
     def _predictions(
         self, pictures: Float[Tensor, "batch 3 height width"], names: Sequence[str]
-    ) -> list[AnomalyPrediction]:
+    ) -> Sequence[AnomalyPrediction | Scores]:
+        if self.engine is Engine.openvino:
+            return [self._compile(name)(pictures) for name in names]
         if len(names) > 1 and isinstance(self._network, TappedNetwork):
             tapped = self._network.tapped(pictures)
             return [self._network.score(tapped, (name,) * len(pictures)) for name in names]

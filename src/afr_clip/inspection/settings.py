@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from afr_clip.settings import DecideBy, not_negative, positive, refuse
+from afr_clip.settings import DecideBy, Engine, not_negative, positive, refuse
 
 
 @dataclass
@@ -23,6 +23,7 @@ class InspectionSettings:
         min_area_mm2: Regions smaller than this are left out.
         defects: Words for defects, of which each region gets the nearest as a hint.
         compare_names: Other names, under each of which a photograph gets a second image score.
+        engine: What computes the forward pass.
     """
 
     tile: int | str | None
@@ -36,8 +37,10 @@ class InspectionSettings:
     min_area_mm2: float | None
     defects: list[str] | None
     compare_names: list[str] | None = None
+    engine: Engine = Engine.torch
 
     def __post_init__(self) -> None:
+        self.engine = Engine(self.engine)
         is_word = isinstance(self.tile, str)
         refuse(
             f"tile must be auto, a number of pixels, or null, got {self.tile}. Write tile=auto."
@@ -66,6 +69,9 @@ class InspectionSettings:
             else f"compare_names must be different words, got {self.compare_names}. Write compare_names=[object].",
             "compare_names compares scores of whole photographs, got tile, roi or ignore too. Leave one of them out."
             if self.compare_names is not None and (self.tile, self.roi, self.ignore) != (None, None, None)
+            else None,
+            "compare_names scores with engine=torch only, got another engine too. Leave one of them out."
+            if self.compare_names is not None and self.engine is not Engine.torch
             else None,
             "region_threshold and calibration exclude each other, got both. A calibration brings its own threshold."
             if self.region_threshold is not None and self.calibration is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,13 @@ class AnomalyPrediction:
     trained_maps: Float[Tensor, "batch maps height width"]
 
 
+class Scores(NamedTuple):
+    """What is left of a prediction where nothing is trained or drawn."""
+
+    anomaly_map: Float[Tensor, "batch height width"]
+    image_score: Float[Tensor, " batch"]
+
+
 def on_cpu(prediction: AnomalyPrediction) -> AnomalyPrediction:
     """Copy map and image score to the CPU, in one tensor: every copy from a GPU waits for it."""
     anomaly_map, image_score = prediction.anomaly_map, prediction.image_score
@@ -47,7 +55,7 @@ class ScoreError(ValueError):
     """A score or map is NaN or infinite."""
 
 
-def require_finite_scores(prediction: AnomalyPrediction, images: Sequence[str]) -> None:
+def require_finite_scores(prediction: AnomalyPrediction | Scores, images: Sequence[str]) -> None:
     """Raise a `ScoreError` that names the first image whose score or map is NaN or infinite."""
     finite = prediction.anomaly_map.isfinite().all(dim=(1, 2)) & prediction.image_score.isfinite()
     for image, is_finite in zip(images, finite.tolist(), strict=True):

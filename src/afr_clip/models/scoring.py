@@ -125,7 +125,8 @@ def combine_image_score(
     pixels = anomaly_map.flatten(1)
     if kind in (ImageScore.map_top, ImageScore.class_token_and_map_top):
         # The maximum saturates: on a large picture some pixel nearly always reaches it, on a sound part too.
-        of_map = pixels.topk(max(1, round(TOP_SHARE * pixels.shape[1])), dim=1).values.mean(dim=1)
+        num_pixels = int(anomaly_map.shape[-2]) * int(anomaly_map.shape[-1])  # tensors, while a graph is traced
+        of_map = pixels.topk(max(1, round(TOP_SHARE * num_pixels)), dim=1).values.mean(dim=1)
     else:
         of_map = pixels.amax(dim=1)
     return of_map if kind in (ImageScore.map_max, ImageScore.map_top) else (class_token_score + of_map) / 2

@@ -23,6 +23,7 @@ from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.record.run_folder import RunFolderError
 from afr_clip.run.job import CalibrationJob, Job, PredictionJob
 from afr_clip.run.run import Run
+from afr_clip.settings import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +103,15 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     before = (run.earlier or {}).get("precision")
     precision = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
     run.note(precision=precision)
-    scanning = Scanning(device, str(precision["chosen"]), settings.tile, settings.overlap, data.eval_batch_size)  # type: ignore[arg-type]
+    looks = (settings.tile, settings.overlap, data.eval_batch_size)
+    scanning = Scanning(device, str(precision["chosen"]), *looks, settings.engine)  # type: ignore[arg-type]
     scanner = build_scanner(job.backbone, job.module, checkpoint, scanning, partial(choose_library, run))
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)
+    kept = (run.earlier or {}).get("engine") if settings.engine is Engine.auto else None
+    engine = from_first(lambda: kept or scanner.choose_engine(job.category))
+    scanner.engine = Engine(engine["chosen"])
+    run.note(engine=engine)
     if settings.references is not None:
         good = list_references([Path(settings.references)], job.category)
         scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)

@@ -1,0 +1,203 @@
+"""A network converted to OpenVINO, which computes it faster on many CPUs: one graph, fused layers, packed weights."""
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from afr_clip.clip.precision import FULL, HALF
+from afr_clip.models.prediction import Scores
+from afr_clip.settings import Engine
+
+logger = logging.getLogger(__name__)
+
+LARGEST_DIFFERENCE = {FULL: 1e-3, HALF: 0.05}
+"""Largest allowed difference of a map or an image score from PyTorch's in float32, for each precision."""
+
+MARGIN = 1.2
+"""``engine=auto`` takes OpenVINO if it is this many times as fast; less may be noise."""
+
+REPETITIONS = 3
+
+Forward = Callable[[Tensor], object]
+
+
+class EngineError(ValueError):
+    """A network cannot be computed by the engine that was asked for."""
+
+
+class _OneCategory(nn.Module):
+    """A network that scores pictures of one category; its text embeddings become constants of the graph."""
+
+    def __init__(self, network: nn.Module, category: str, batch_size: int) -> None:
+        super().__init__()
+        self.network, self.names = network, (category,) * batch_size
+
+    def forward(self, pictures: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor]:
+        prediction = self.network(pictures, self.names)
+        return prediction.anomaly_map, prediction.image_score
+
+
+class CompiledNetwork:
+    """A network of one category that OpenVINO computes on the CPU.
+
+    Graphs have a fixed batch size, with which they are fastest. A smaller batch is filled up, except for a single
+    picture, which has a graph of its own. A graph is converted when it is first needed.
+
+    Args:
+        network: Of any method, in eval mode, on the CPU.
+        input_size: Height and width of pictures.
+        precision: ``32-true`` or ``bf16-mixed``.
+        batch_size: Largest batch.
+
+    Raises:
+        EngineError: When called, if the network cannot be converted, or its scores differ from PyTorch's.
+    """
+
+    def __init__(
+        self, network: nn.Module, category: str, input_size: tuple[int, int], precision: str, batch_size: int
+    ) -> None:
+        self._network, self._category, self._precision = network, category, precision
+        self._input_size, self._batch_size = input_size, batch_size
+        self._graphs: dict[int, Any] = {}
+
+    def __call__(self, pictures: Float32[Tensor, "batch 3 height width"]) -> Scores:
+        """Score normalised pictures of the input size."""
+        size = 1 if len(pictures) == 1 else self._batch_size
+        if size not in self._graphs:
+            self._graphs[size] = self._compiled(size)
+        parts = []
+        for part in pictures.split(size):
+            missing = size - len(part)
+            full = torch.cat([part, part[:1].expand(missing, -1, -1, -1)]) if missing else part
+            maps, scores = self._graphs[size](full.numpy()).values()
+            parts.append((torch.tensor(maps[: len(part)]), torch.tensor(scores[: len(part)])))
+        return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _compiled(self, size: int) -> Any:  # noqa: ANN401 - OpenVINO's own type
+        """Convert a graph, and compare it with PyTorch."""
+        started = time.perf_counter()
+        pictures = probe_pictures(self._input_size).repeat(size, 1, 1, 1)
+        converted = convert(self._network, self._category, pictures)
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self._precision == HALF else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        graph = _openvino().Core().compile_model(converted, "CPU", options)
+        with _plainly():
+            expected = _OneCategory(self._network, self._category, 1)(pictures[:1])
+        found = graph(pictures.numpy()).values()
+        pairs = zip(found, expected, strict=True)
+        difference = max(float((torch.tensor(its[:1]) - own).abs().max()) for its, own in pairs)
+        if not difference <= LARGEST_DIFFERENCE[self._precision]:
+            msg = (
+                f"The scores of engine=openvino must be within {LARGEST_DIFFERENCE[self._precision]} of PyTorch's, but "
+                f"on a test picture one differs by {difference:.2g}. Use engine=torch."
+            )
+            raise EngineError(msg)
+        seconds = time.perf_counter() - started
+        logger.info("Converted the network to OpenVINO in %.0f s; scores differ by %.1g.", seconds, difference)
+        return graph
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; does not import it."""
+    return find_spec("openvino") is not None
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Compute in float32 and without a graph; the caller may be in inference mode or under autocast."""
+    with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _openvino() -> Any:  # noqa: ANN401 - a module without types
+    """Import OpenVINO without the package that reports each conversion to its makers; it has a stub for that case."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
+
+
+def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 height width"]) -> Any:  # noqa: ANN401
+    """Convert a network to an ``openvino.Model`` whose outputs are ``anomaly_map`` and ``image_score``.
+
+    Args:
+        category: Whose text embeddings become constants.
+        pictures: An example; the model takes batches of this size.
+
+    Raises:
+        EngineError: If OpenVINO has no rule for one of the network's operations.
+    """
+    one_category = _OneCategory(network, category, len(pictures))
+    try:
+        with _plainly(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of each shape that becomes a constant, which is intended
+            one_category(pictures)  # text embeddings are computed and kept outside the graph
+            # OpenVINO would trace it itself, and run it three times more to check that: its scores are checked instead.
+            traced = torch.jit.trace(one_category, pictures, check_trace=False, strict=False)
+            model = _openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
+    except Exception as error:
+        if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino")):
+            raise
+        msg = (
+            f"This method's network cannot be converted to OpenVINO ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[-160:]}). Use engine=torch."
+        )
+        raise EngineError(msg) from error
+    for output, name in zip(model.outputs, ("anomaly_map", "image_score"), strict=True):
+        output.get_tensor().set_names({name})
+    model.inputs[0].get_tensor().set_names({"pictures"})
+    return model
+
+
+def probe_pictures(input_size: tuple[int, int]) -> Float32[Tensor, "1 3 height width"]:
+    """Return a normalised picture with noise, an even area, stripes and a ramp, one in each quarter."""
+    height, width = input_size
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(3, height, width, generator=generator)
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    upper, left = rows < height // 2, columns < width // 2
+    picture = torch.where(upper & ~left, torch.zeros(()), picture)
+    picture = torch.where(~upper & left, ((rows // 4) % 2 * 2.0 - 1.0).expand(height, width), picture)
+    ramp = (columns / width * 4 - 2).expand(height, width)
+    return torch.where(~upper & ~left, ramp, picture)[None]
+
+
+def faster_engine(ways: Mapping[Engine, Forward], pictures: Tensor) -> tuple[Engine, dict[Engine, float]]:
+    """Time a batch with PyTorch and with OpenVINO in turn; the fastest run of each counts.
+
+    Returns:
+        OpenVINO if it is faster by `MARGIN`, and the seconds of both; PyTorch and nothing if the network cannot be
+        converted.
+    """
+    try:
+        rounds = [{engine: _seconds(way, pictures) for engine, way in ways.items()} for _ in range(1 + REPETITIONS)]
+    except EngineError as error:
+        logger.info("PyTorch computes the network. %s", error)
+        return Engine.torch, {}
+    seconds = {engine: min(each[engine] for each in rounds[1:]) for engine in ways}  # the first round warms up
+    chosen = Engine.openvino if seconds[Engine.openvino] * MARGIN < seconds[Engine.torch] else Engine.torch
+    logger.info(
+        "engine=%s: a batch of %d takes %.3f s with OpenVINO and %.3f s with PyTorch.",
+        chosen.value,
+        len(pictures),
+        seconds[Engine.openvino],
+        seconds[Engine.torch],
+    )
+    return chosen, seconds
+
+
+def _seconds(forward: Forward, pictures: Tensor) -> float:
+    started = time.perf_counter()
+    forward(pictures)
+    return time.perf_counter() - started

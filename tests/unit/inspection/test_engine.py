@@ -1,0 +1,133 @@
+"""OpenVINO computes the same scores as PyTorch, or refuses."""
+
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+import afr_clip
+from afr_clip.inspection import engine
+from afr_clip.inspection.engine import CompiledNetwork, EngineError, faster_engine, probe_pictures
+from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.models.prediction import AnomalyPrediction
+from afr_clip.settings import Engine
+
+needs_openvino = pytest.mark.skipif(not engine.has_openvino(), reason="openvino is not installed")
+
+
+class Bright(torch.nn.Module):
+    """Scores a picture by its red channel."""
+
+    def forward(self, pictures, names):
+        red = pictures[:, 0].sigmoid()
+        return AnomalyPrediction(red, red.amax(dim=(1, 2)), red[:, None], red[:, None])
+
+
+@needs_openvino
+@pytest.mark.parametrize("num_pictures", [1, 2, 3, 5])
+def test_batches_of_any_size_are_scored_as_pytorch_scores_them(num_pictures):
+    pictures = torch.randn(num_pictures, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps, scores = CompiledNetwork(Bright(), "cap", (8, 8), "32-true", 3)(pictures)
+    expected = Bright()(pictures, ())
+    assert torch.allclose(maps, expected.anomaly_map, atol=1e-6)
+    assert torch.allclose(scores, expected.image_score, atol=1e-6)
+
+
+@needs_openvino
+def test_a_graph_that_differs_is_refused(monkeypatch):
+    monkeypatch.setitem(engine.LARGEST_DIFFERENCE, "32-true", 0.0)
+    wrong = Bright()
+    wrong.calls = 0
+
+    def forward(pictures, names):
+        wrong.calls += 1
+        return Bright.forward(wrong, pictures + (0.01 if wrong.calls > 2 else 0.0), names)
+
+    monkeypatch.setattr(wrong, "forward", forward)
+    with pytest.raises(EngineError, match=r"must be within 0\.0 of PyTorch's.*Use engine=torch"):
+        CompiledNetwork(wrong, "cap", (8, 8), "32-true", 2)(torch.zeros(1, 3, 8, 8))
+
+
+@needs_openvino
+def test_an_operation_without_a_rule_is_an_error_that_names_it():
+    class Odd(Bright):
+        def forward(self, pictures, names):
+            torch.linalg.eigvals(pictures[:, 0])
+            return super().forward(torch.linalg.eigvals(pictures).real[..., None] + pictures, names)
+
+    with pytest.raises(EngineError, match=r"cannot be converted to OpenVINO.*linalg_eigvals.*Use engine=torch"):
+        CompiledNetwork(Odd(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
+
+
+@needs_openvino
+def test_nothing_is_reported_to_the_makers_of_openvino():
+    CompiledNetwork(Bright(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
+    assert sys.modules["openvino_telemetry"] is None
+    assert type(sys.modules["openvino.tools.ovc.convert_impl"].tm.Telemetry()).__module__.endswith("telemetry_stub")
+
+
+@pytest.mark.parametrize(
+    ("torch_seconds", "openvino_seconds", "chosen"),
+    [(1.0, 0.5, Engine.openvino), (1.0, 0.9, Engine.torch), (1.0, 2.0, Engine.torch)],
+)
+def test_auto_takes_what_is_faster_by_a_margin(monkeypatch, torch_seconds, openvino_seconds, chosen):
+    taken = {Engine.torch: torch_seconds, Engine.openvino: openvino_seconds}
+    monkeypatch.setattr(engine, "_seconds", lambda way, _: way(None))
+    ways = {one: lambda _, seconds=seconds: seconds for one, seconds in taken.items()}
+    assert faster_engine(ways, torch.zeros(1)) == (chosen, taken)
+
+
+def test_auto_takes_pytorch_where_a_network_cannot_be_converted():
+    def refuse(_):
+        msg = "no rule"
+        raise EngineError(msg)
+
+    assert faster_engine({Engine.torch: lambda _: None, Engine.openvino: refuse}, torch.zeros(1)) == (Engine.torch, {})
+
+
+def test_the_test_picture_has_four_different_quarters():
+    quarters = [part for half in probe_pictures((8, 8))[0].chunk(2, dim=1) for part in half.chunk(2, dim=2)]
+    assert len({tuple(part.flatten().tolist()) for part in quarters}) == 4
+
+
+@needs_openvino
+@pytest.mark.parametrize(("precision", "limit"), [("32-true", 1e-4), ("bf16-mixed", 0.05)])
+def test_pocket_inspects_alike_with_both_engines(precision, limit, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # while a graph is traced, sizes are tensors
+    photographs = [np.random.default_rng(seed).integers(0, 256, (70, 90, 3), dtype=np.uint8) for seed in range(5)]
+    own, its = (
+        list(afr_clip.load("pocket", category="cap", engine=one, precision=how).inspect(photographs))
+        for one, how in (("torch", "32-true"), ("openvino", precision))
+    )
+    for a, b in zip(own, its, strict=True):
+        assert abs(a.image_score - b.image_score) < limit
+        assert np.abs(a.anomaly_map - b.anomaly_map).max() < limit
+
+
+@needs_openvino
+def test_a_calibration_of_another_engine_is_refused():
+    own, its = (afr_clip.load("pocket", category="cap", engine=one).identity("cap") for one in ("torch", "openvino"))
+    assert "engine" not in own  # as in calibrations of older versions
+    assert its == own | {"engine": "openvino"}
+
+
+def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("afr_clip.inspection.scanner.has_openvino", lambda: False)
+    with pytest.raises(EngineError, match=r"pip install openvino"):
+        afr_clip.load("pocket", engine="openvino")
+    assert afr_clip.load("pocket", engine="auto").identity("cap") == afr_clip.load("pocket").identity("cap")
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match="engine must be one of torch, openvino, auto, got tensorrt"):
+        afr_clip.load("pocket", engine="tensorrt")
+
+
+def test_comparing_names_needs_pytorch():
+    settings = {"overlap": 0.25, "tile": None} | dict.fromkeys(
+        ("roi", "ignore", "references", "calibration", "region_threshold", "mm_per_pixel", "min_area_mm2", "defects")
+    )
+    with pytest.raises(ValueError, match="compare_names scores with engine=torch only"):
+        InspectionSettings(engine=Engine.openvino, compare_names=["object"], **settings)

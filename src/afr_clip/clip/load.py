@@ -15,6 +15,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.fused import pack
 from afr_clip.clip.packed import MARGIN, NARROWEST, is_usable, speedup
+from afr_clip.clip.precision import FULL, HALF
 from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
 from afr_clip.clip.weights import (
@@ -62,12 +63,19 @@ class Towers:
         return fingerprint(nn.ModuleDict(frozen))
 
 
-def load_towers(settings: BackboneSettings, *, needs_cnn: bool, choose: Choose = lambda measured: measured()) -> Towers:
+def load_towers(
+    settings: BackboneSettings,
+    *,
+    needs_cnn: bool,
+    precision: str = FULL,
+    choose: Choose = lambda measured: measured(),
+) -> Towers:
     """Build the frozen towers with the weights that the settings name.
 
     Args:
         settings: Architecture, weights, activation and input size.
         needs_cnn: Whether the method reads the CNN. Without it, only a stem loads the CNN's weights.
+        precision: In which the image tower will run.
         choose: Chooses the library of the image tower's linear layers, given a function that measures which is faster;
             a run keeps the choice of its first process.
 
@@ -98,23 +106,30 @@ def load_towers(settings: BackboneSettings, *, needs_cnn: bool, choose: Choose =
     if view is not None:  # only now: weight files hold the embedding and not the CNN
         stem = clip.visual.conv1 = Stem(view, clip.visual.conv1)
     backbone = CLIPBackbone(clip, tokenizer, settings.tap_layers, stem)
-    return Towers(settings, backbone, cnn, _multiply_fast(backbone, choose))
+    return Towers(
+        settings,
+        backbone,
+        cnn,
+        _multiply_fast(backbone, torch.bfloat16 if precision == HALF else torch.float32, choose),
+    )
 
 
-def _multiply_fast(backbone: CLIPBackbone, choose: Choose) -> str:
+def _multiply_fast(backbone: CLIPBackbone, dtype: torch.dtype, choose: Choose) -> str:
     """Let oneDNN multiply in the image tower where it is chosen; name the library."""
 
     def measured() -> str:
         if backbone.token_dim < NARROWEST or torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
             return DEFAULT
         num_patches = backbone.grid_size[0] * backbone.grid_size[1]
-        times = speedup(1 + num_patches, backbone.token_dim)
+        times = speedup(1 + num_patches, backbone.token_dim, dtype)
         if times < MARGIN:
             return DEFAULT
-        logger.info("The image tower multiplies with oneDNN, which is %.1f times as fast here as the default.", times)
+        logger.info(
+            "The image tower multiplies with packed weights (oneDNN), %.1f times as fast here as the default.", times
+        )
         return ONEDNN
 
-    if choose(measured) != ONEDNN or not is_usable():
+    if choose(measured) != ONEDNN or not is_usable(dtype):
         return DEFAULT
     pack(backbone.clip.visual.transformer)
     return ONEDNN

@@ -463,7 +463,7 @@ def build_scanner(
         CheckpointError: If the weights do not fit.
         InspectionError: If the method needs references of its own, or the device is not there.
     """
-    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn, choose=choose)
+    towers = load_towers(backbone, needs_cnn=method.network.needs_cnn, precision=scanning.precision, choose=choose)
     network = method.network.build(towers)
     if isinstance(network, FewShotNetwork) and network.shots:
         msg = (

@@ -12,16 +12,16 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from afr_clip.clip.load import Towers
-from afr_clip.clip.precision import choose_precision
 from afr_clip.data.disk.layouts import title_of
 from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.disk.reading import DatasetSpec
 from afr_clip.data.feed.datamodule import DataSettings
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.processes.place import is_first, place
-from afr_clip.processes.together import from_first, in_turn
+from afr_clip.processes.together import in_turn
 from afr_clip.run.job import Job, TrainingJob
 from afr_clip.run.mirrors import build_mirrors
+from afr_clip.run.model import precision_of_run
 from afr_clip.run.run import Run
 from afr_clip.settings import DatasetSettings
 from afr_clip.training.callbacks import EpochInRecord, ForEachPrediction, show_progress
@@ -125,14 +125,8 @@ class Engine:
 
 
 def build_engine(job: Job, run: Run, loggers: Sequence[Logger] = (), callbacks: Sequence[pl.Callback] = ()) -> Engine:
-    """Build Lightning's Trainer; checkpoints and metrics are ours.
-
-    The precision is chosen once for all processes, and a resumed run keeps it.
-    """
-    before = (run.earlier or {}).get("precision")
-    choice = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
-    run.note(precision=choice)
-    arguments = vars(job.trainer) | {"precision": str(choice["chosen"])}
+    """Build Lightning's Trainer; checkpoints and metrics are ours."""
+    arguments = vars(job.trainer) | {"precision": precision_of_run(job, run)}
     if place().world_size > 1:  # the processes were started before, and not by Lightning
         find_unused = job.trainer.strategy == "ddp_find_unused_parameters_true"
         arguments["strategy"] = DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)

@@ -39,9 +39,22 @@ def check_model(job: Job) -> None:
 
 def build_towers(job: Job, run: Run) -> Towers:
     """Build the frozen towers and note their fingerprint."""
-    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn, choose=partial(choose_library, run))
+    towers = load_towers(
+        job.backbone,
+        needs_cnn=job.module.network.needs_cnn,
+        precision=precision_of_run(job, run),
+        choose=partial(choose_library, run),
+    )
     note_towers(run, towers, towers.fingerprint())
     return towers
+
+
+def precision_of_run(job: Job, run: Run) -> str:
+    """Choose Lightning's precision once for all processes, and note it; a resumed run keeps its own."""
+    before = run.manifest.get("precision") or (run.earlier or {}).get("precision")
+    choice = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
+    run.note(precision=choice)
+    return str(choice["chosen"])
 
 
 def choose_library(run: Run, measured: Callable[[], str]) -> str:
@@ -100,11 +113,8 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     here, device = place(), job.trainer.accelerator
     if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{here.local_rank}"
-    before = (run.earlier or {}).get("precision")
-    precision = from_first(lambda: before or choose_precision(job.trainer.precision, job.trainer.accelerator))
-    run.note(precision=precision)
     looks = (settings.tile, settings.overlap, data.eval_batch_size)
-    scanning = Scanning(device, str(precision["chosen"]), *looks, settings.engine)  # type: ignore[arg-type]
+    scanning = Scanning(device, precision_of_run(job, run), *looks, settings.engine)  # type: ignore[arg-type]
     scanner = build_scanner(job.backbone, job.module, checkpoint, scanning, partial(choose_library, run))
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)

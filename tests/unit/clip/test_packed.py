@@ -43,12 +43,26 @@ def test_gradients_reach_the_tokens():
     torch.testing.assert_close(other.grad, plain.grad)
 
 
-def test_autocast_and_other_types_go_the_usual_way():
+def test_other_types_go_the_usual_way():
     layer = frozen(24, 40)
     own, x = PackedLinear(layer.weight, layer.bias), torch.randn(3, 24)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.float16):
         assert torch.equal(own(x), layer(x))
     assert torch.equal(own.double()(x.double()), layer.double()(x.double()))
+
+
+def test_autocast_multiplies_in_bfloat16_as_pytorch_does():
+    layer, results = frozen(96, 40), []
+    for linear in (layer, PackedLinear(layer.weight, layer.bias)):
+        x = torch.randn(30, 96, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = linear(x)
+        output.float().square().sum().backward()
+        results.append((output, x.grad))
+    (expected, its_gradient), (own, gradient) = results
+    assert own.dtype is torch.bfloat16
+    torch.testing.assert_close(own, expected)
+    torch.testing.assert_close(gradient, its_gradient, rtol=0.02, atol=0.02)
 
 
 def test_a_changed_weight_is_packed_again():
@@ -109,7 +123,7 @@ def test_a_packed_tower_gives_the_same_tokens_gradients_and_fingerprint():
 )
 def test_a_wide_tower_takes_what_is_faster(monkeypatch, times, has_gpu, expected):
     monkeypatch.setattr(load, "NARROWEST", 1)
-    monkeypatch.setattr(load, "speedup", lambda _tokens, _width: times)
+    monkeypatch.setattr(load, "speedup", lambda _tokens, _width, _dtype: times)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     towers = tiny_towers()
     attentions = [module for module in towers.backbone.modules() if isinstance(module, FusedAttention)]
@@ -135,9 +149,9 @@ def test_a_resumed_run_keeps_its_library(earlier, expected):
 def test_the_fastest_run_of_each_library_counts_and_not_the_first(monkeypatch):
     seconds = iter([0.1, 0.1, 4.0, 3.0, 5.0, 2.0, 6.0, 9.0])  # both in turn
     monkeypatch.setattr(packed, "_seconds", lambda multiply: (multiply(), next(seconds))[1])
-    assert speedup(17, 64) == 2.0
-    monkeypatch.setattr(packed, "is_usable", lambda: False)
-    assert speedup(18, 64) == 0
+    assert speedup(17, 64, torch.float32) == 2.0
+    monkeypatch.setattr(packed, "is_usable", lambda _dtype: False)
+    assert speedup(18, 64, torch.float32) == 0
 
 
 def test_operators_that_are_not_there_or_wrong_are_not_used(monkeypatch):

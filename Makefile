@@ -76,9 +76,8 @@ demo: $(STAMP)  ## Train on drawn pictures, score unseen categories, write heat 
 	$(BIN)/python -m afr_clip.train experiment=demo
 	@echo "With the paper's backbone and data:  afr-clip train dataset=visa protocol.targets=[mvtec_ad] data_dir=DIR"
 
-bench: $(STAMP)  ## Measure pixel metrics and the cost of the forward pass on this machine
-	$(BIN)/python benchmarks/pixel_metrics.py
-	$(BIN)/python benchmarks/forward_cost.py
+bench: $(STAMP)  ## Measure what AFR-CLIP costs on this machine next to its peers; a quarter of an hour
+	$(BIN)/python benchmarks/bench.py
 
 dist: $(STAMP)  ## Build wheel and sdist into dist/ and check their metadata
 	$(BIN)/pip install --quiet build twine

@@ -8,18 +8,38 @@ python benchmarks/methods.py --threads 1
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 
 import torch
-from forward_cost import build_method, peak_gib, seconds
+from bench import seconds
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
 
-from afr_clip.config.nodes import method_names
+from afr_clip.clip.load import Towers, load_towers
+from afr_clip.config.nodes import config_dir, method_names, register
 from afr_clip.reports.record.manifest import build_manifest
 
 REFERENCE = "afr_clip"
 CATEGORY = "screw"
+
+
+def peak_gib() -> float:
+    """Return the largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def build_method(overrides: list[str]) -> tuple[Towers, nn.Module]:
+    """Build the towers and the network of a config, with random weights."""
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = compose("evaluate", ["backbone.random_weights=true", "backbone.cnn.random_weights=true", *overrides])
+    backbone, method = OmegaConf.to_object(config.backbone), OmegaConf.to_object(config.module).network
+    towers = load_towers(backbone, needs_cnn=method.needs_cnn)
+    return towers, method.build(towers)
 
 
 def measure(method: str, threads: int, rounds: int) -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "find thresholds from good parts, with a budget of false alarms",
     "diagnose": "measure what the text does in a trained network",
     "sweep": "run the cells of an ablation table or a search",
+    "figure": "draw figure 1, 3 or 4 of the paper from runs",
     "report": "write the paper's tables next to what runs measured",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",

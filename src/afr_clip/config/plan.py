@@ -193,6 +193,18 @@ def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Pat
     )
 
 
+def composed_diagnosis(folder: Path, run: Mapping[str, Any], *overrides: str) -> DiagnosisJob:
+    """Make the job that ``afr-clip diagnose FOLDER OVERRIDES`` would run, outside a command.
+
+    Args:
+        run: The manifest of the run in the folder.
+    """
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = compose("diagnose", list(overrides))
+        return diagnosis_job(config, run, folder, Record("diagnose", overrides, {}, {}))
+
+
 def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[DictConfig]:
     """Yield the datasets that a run scored, at the root that it recorded if there still is such a folder.
 

@@ -180,10 +180,7 @@ class AFRCLIP(nn.Module):
             text: What ``adapted_text`` returned.
         """
         grid_size = self.backbone.grid_size
-        normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
-        if self._adapters.standardised_patches:
-            normed = torch.cat([normed[:, :1], standardised(normed[:, 1:])], dim=1)
-        adapted = self.visual_adapters[stage](normed)  # (B, 1 + N, D), Eq. (1)
+        adapted = self.adapted(stage, tokens)
         class_token, patch_tokens = adapted[:, :1], self.mpfa(adapted[:, 1:], grid_size)
         if self._adapters.unit_tokens:
             class_token, patch_tokens = F.normalize(class_token, dim=-1), F.normalize(patch_tokens, dim=-1)
@@ -192,6 +189,14 @@ class AFRCLIP(nn.Module):
             class_token = cmfr(class_token, text.stateless, (1, 1))
             patch_tokens = cmfr(patch_tokens, text.stateless, grid_size)
         return torch.cat([class_token, patch_tokens], dim=1)
+
+    def adapted(self, stage: int, tokens: Float[Tensor, "batch tokens tap_dim"]) -> Float[Tensor, "batch tokens dim"]:
+        """Adapt the tokens of a tap, Eq. (1)."""
+        normed = self.backbone.ln_post(tokens) if self._tap_ln_post else tokens
+        if self._adapters.standardised_patches:
+            normed = torch.cat([normed[:, :1], standardised(normed[:, 1:])], dim=1)
+        adapted: Tensor = self.visual_adapters[stage](normed)
+        return adapted
 
     @property
     def tapped_from(self) -> str:

@@ -122,7 +122,7 @@ def _multiply_fast(backbone: CLIPBackbone, dtype: torch.dtype, choose: Choose) -
             return DEFAULT
         num_patches = backbone.grid_size[0] * backbone.grid_size[1]
         times = speedup(1 + num_patches, backbone.token_dim, dtype)
-        if times < MARGIN:
+        if times < MARGIN[dtype]:
             return DEFAULT
         logger.info(
             "The image tower multiplies with packed weights (oneDNN), %.1f times as fast here as the default.", times

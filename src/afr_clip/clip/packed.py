@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 LARGEST_DIFFERENCE = 1e-4
 """Largest allowed difference between the two libraries, for results around 1."""
 
-MARGIN = 1.2
-"""Packed weights must be at least this many times as fast; less may be noise."""
+MARGIN = {torch.float32: 1.2, torch.bfloat16: 1.1}
+"""Packed weights must be at least this many times as fast; less may be noise. In bfloat16 they are never slower."""
 
 LARGEST_DIFFERENCE_HALF = 0.05
 """Likewise in bfloat16, which has eight bits."""

@@ -21,6 +21,7 @@ from afr_clip.reports.compare.notes import (
     notes,
     notices,
 )
+from afr_clip.reports.compare.pairwise import PAIRS_NOTE, RANKS_NOTE, Pairwise
 from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
@@ -127,6 +128,11 @@ class Comparison:
         """Everything measured, by category."""
         return CategoryTables(self.measured)
 
+    @cached_property
+    def pairwise(self) -> Pairwise:
+        """Its settings against each other."""
+        return Pairwise(self.measured)
+
     def write(self, out: Path) -> Path:
         """Write every table and the page, in place of those of an earlier report."""
         warnings = _sentences(self._notices())
@@ -141,6 +147,7 @@ class Comparison:
         for grid in [*grids, *self.categories.grids()]:
             parts.append(f"\n## {escape_markdown(grid.name)}\n\n{to_markdown([grid])}")
         write_text(out / "categories.md", "".join(parts))
+        write_records(out / "pairwise.csv", self.pairwise.records, self.pairwise.header)
         write_text(out / COMPARISON_PAGE, self._page())
         return out / COMPARISON_PAGE
 
@@ -162,6 +169,8 @@ class Comparison:
         outside = self.categories.outside()
         links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
+        pairs, ranks = self.pairwise.grids(), self.pairwise.ranks()
+        links += [("pairwise", "Settings against each other")] if pairs or ranks else []
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
         num = len(self.measured.datasets)
         counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
@@ -174,6 +183,10 @@ class Comparison:
             notes=notes(self.measured, self.runs),
             tables=self.tables,
             outside=outside,
+            pairs=pairs,
+            pairs_note=PAIRS_NOTE,
+            ranks=ranks,
+            ranks_note=RANKS_NOTE,
             categories=self.categories.grids(),
             pictures=self.pictures(),
             runs=run_grid(self.runs, self.measured) if self.runs else None,

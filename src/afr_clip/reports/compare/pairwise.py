@@ -1,0 +1,245 @@
+"""Settings against each other: paired differences with intervals, corrected p-values, and mean ranks."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from afr_clip.reports.compare.values import NO_SEED, Measured
+from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, text_headings
+from afr_clip.reports.record.results import MEAN_ROW
+
+LEVEL = 0.95
+COMPARED = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
+"""Metrics that are compared; F1 at the best threshold chooses the threshold on the truth."""
+
+MOST_SETTINGS = 24
+"""More settings would give more pairs than anyone reads: they are ranked, but not compared in pairs."""
+
+PAIRS_NOTE = (
+    "Differences are paired by seed and category. Their 95 % intervals and p-values are Student's: the variances of "
+    "the means over seeds and over categories are added, with Satterthwaite's degrees of freedom. They say how a "
+    "difference may vary with other seeds and categories. p is corrected by Holm's method over the datasets and "
+    "metrics of a pair."
+)
+RANKS_NOTE = (
+    "Mean rank over the datasets that all of these settings scored; 1 is best. Two settings whose ranks differ by less "
+    "than the critical difference (Nemenyi, 5 %) are not told apart."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two settings differ by.
+
+    Attributes:
+        mean: As a fraction.
+        low: Lower end of the interval; NaN if a single seed and a single category give none.
+        p: Two-sided, of no difference; NaN likewise.
+        num_seeds: Pairs of seeds; 1 for two methods that draw nothing at random.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    num_seeds: int
+    num_categories: int
+
+
+def difference_of(matrix: NDArray[np.float64]) -> Difference:
+    r"""Compare paired differences with zero, where seeds and categories are both drawn from many.
+
+    .. math:: \operatorname{Var}(\bar d) \approx \frac{MS_{seeds} + MS_{categories}}{S\,C}, \qquad
+        \nu = \frac{(MS_{seeds} + MS_{categories})^2}{MS_{seeds}^2 / (S - 1) + MS_{categories}^2 / (C - 1)}
+
+    The variance of a single difference is in both terms, so that intervals are rather too wide than too narrow. An axis
+    with a single entry is left out: what one seed or one category varies by is not known.
+
+    Args:
+        matrix: One row per seed and one column per category, all of them defined.
+
+    Example:
+        >>> found = difference_of(np.array([[0.10, 0.12, 0.08], [0.11, 0.13, 0.09]]))
+        >>> round(found.mean, 3), found.low > 0, found.p < 0.05
+        (0.105, True, True)
+        >>> difference_of(np.array([[0.1]]))
+        Difference(mean=0.1, low=nan, high=nan, p=nan, num_seeds=1, num_categories=1)
+    """
+    num_seeds, num_categories = matrix.shape
+    mean = float(matrix.mean())
+    squares = []
+    for axis, num, other in ((1, num_seeds, num_categories), (0, num_categories, num_seeds)):
+        if num > 1:
+            squares.append((other * matrix.mean(axis=axis).var(ddof=1), num - 1))
+    if not squares:
+        return Difference(mean, math.nan, math.nan, math.nan, num_seeds, num_categories)
+    total = sum(square for square, _ in squares)
+    if total == 0:  # the same difference everywhere
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, num_seeds, num_categories)
+    freedom = total**2 / sum(square**2 / free for square, free in squares)
+    error = math.sqrt(total / matrix.size)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, mean - reach, mean + reach, p, num_seeds, num_categories)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct p-values for being several, by Holm's step-down method; NaN stays and does not count.
+
+    Example:
+        >>> holm([0.01, 0.04, float("nan"), 0.03])
+        [0.03, 0.06, nan, 0.06]
+    """
+    corrected, largest = [math.nan] * len(values), 0.0
+    defined = sorted((value, place) for place, value in enumerate(values) if not math.isnan(value))
+    for rank, (value, place) in enumerate(defined):
+        largest = max(largest, min(1.0, value * (len(defined) - rank)))
+        corrected[place] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """All settings of a report against each other."""
+
+    measured: Measured
+
+    header = (
+        *("setting", "other", "dataset", "metric"),
+        *("difference", "low", "high", "p", "p_holm", "num_seeds", "num_categories"),
+    )
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row per pair, dataset and metric, in points; a pair has only what both scored on the same images."""
+        labels = {one.name: one.label for one in self.measured.series}
+        rows: list[dict[str, Any]] = []
+        if len(labels) <= MOST_SETTINGS:
+            for one, other in combinations(labels, 2):
+                found = list(self._differences(one, other))
+                corrected = holm([difference.p for _, _, difference in found])
+                for (dataset, metric, difference), p in zip(found, corrected, strict=True):
+                    points = {"difference": difference.mean, "low": difference.low, "high": difference.high}
+                    rows.append(
+                        {"setting": labels[one], "other": labels[other], "dataset": dataset, "metric": metric}
+                        | {name: 100 * value for name, value in points.items()}
+                        | {"p": difference.p, "p_holm": p}
+                        | {"num_seeds": difference.num_seeds, "num_categories": difference.num_categories}
+                    )
+        return pd.DataFrame(rows, columns=list(self.header))
+
+    def _differences(self, one: str, other: str) -> Iterator[tuple[str, str, Difference]]:
+        datasets = self.measured.datasets
+        mine, its = (datasets[datasets.series == name] for name in (one, other))
+        for own, facts in mine.iterrows():
+            alike = its[(its.target_sha256 == facts.target_sha256) & _trained_alike(its, facts)]
+            for metric in COMPARED if len(alike) == 1 else ():
+                matrix = _paired(self._by_seed(int(own), metric), self._by_seed(int(alike.index[0]), metric))
+                if matrix.size:
+                    yield str(facts.label), metric, difference_of(matrix)
+
+    def _by_seed(self, number: int, metric: str) -> pd.DataFrame:
+        return self._values[number, metric]
+
+    @cached_property
+    def _values(self) -> Mapping[tuple[int, str], pd.DataFrame]:
+        values = self.measured.values
+        chosen = values[(values.row != MEAN_ROW) & values.metric.isin(COMPARED)]
+        return {
+            (int(number), str(metric)): rows.pivot(index="seed", columns="row", values="value")
+            for (number, metric), rows in chosen.groupby(["dataset", "metric"])
+        }
+
+    def grids(self) -> list[Grid]:
+        """Lay out the pairs, one grid for each metric."""
+        rows = self.records
+        headings = [*text_headings("Setting", "Against", "Dataset"), Heading("Points"), Heading("p"), Heading("Seeds")]
+        headings += [Heading("Categories")]
+        return [
+            Grid(COLUMNS[str(metric)][0], headings, [_cells(record) for record in of_metric.to_dict("records")])
+            for metric, of_metric in rows.groupby("metric", sort=False)
+        ]
+
+    def ranks(self) -> Grid | None:
+        """Lay out mean ranks over the datasets that all settings scored; ``None`` below three settings or datasets."""
+        ranked = {metric: ranks for metric in COMPARED if (ranks := self._ranks(metric)) is not None}
+        if not ranked:
+            return None
+        labels = {one.name: one.label for one in self.measured.series}
+        body = []
+        for name in next(iter(ranked.values())).columns:
+            means = [ranks[name].mean() for ranks in ranked.values()]
+            body.append([TableCell(labels[str(name)]), *(TableCell(f"{mean:.2f}", float(mean)) for mean in means)])
+        tests = [(critical_difference(len(ranks.columns), len(ranks)), _friedman(ranks)) for ranks in ranked.values()]
+        foot = [
+            [TableCell("critical difference"), *(TableCell(f"{critical:.2f}", critical) for critical, _ in tests)],
+            [TableCell("p (Friedman)"), *(TableCell(_shown(p), p) for _, p in tests)],
+            [TableCell("datasets"), *(TableCell(str(len(ranks)), float(len(ranks))) for ranks in ranked.values())],
+        ]
+        return Grid("Mean rank", [*text_headings("Setting"), *(Heading(COLUMNS[m][0]) for m in ranked)], body, foot)
+
+    def _ranks(self, metric: str) -> pd.DataFrame | None:
+        """Return ranks, one row per dataset and one column per setting."""
+        means = self.measured.cells.xs((MEAN_ROW, metric), level=("row", "metric"))["mean"]
+        facts = self.measured.datasets.loc[means.index, ["series", "target_sha256"]].assign(mean=means)
+        table = facts.drop_duplicates(["series", "target_sha256"], keep=False).pivot(
+            index="target_sha256", columns="series", values="mean"
+        )
+        complete = table.reindex(columns=[one.name for one in self.measured.series]).dropna()
+        if len(complete) < 3 or len(complete.columns) < 3:
+            return None
+        return complete.rank(axis=1, ascending=False)
+
+
+def critical_difference(num_settings: int, num_datasets: int) -> float:
+    """Return the difference of mean ranks from which two settings differ at 5 % (Nemenyi; Demsar, 2006).
+
+    Example:
+        >>> round(critical_difference(4, 14), 2)  # Demsar's example
+        1.25
+    """
+    quantile = float(stats.studentized_range.ppf(LEVEL, num_settings, np.inf)) / math.sqrt(2)
+    return quantile * math.sqrt(num_settings * (num_settings + 1) / (6 * num_datasets))
+
+
+def _friedman(ranks: pd.DataFrame) -> float:
+    return float(stats.friedmanchisquare(*(ranks[name] for name in ranks.columns)).pvalue)
+
+
+def _trained_alike(its: pd.DataFrame, facts: pd.Series) -> pd.Series:
+    """Whether each was trained on the same images; what trains nothing may be compared with anything."""
+    alike: pd.Series = (its.auxiliary_sha256 == facts.auxiliary_sha256) | (its.auxiliary_sha256 == "")
+    return alike | (facts.auxiliary_sha256 == "")
+
+
+def _paired(mine: pd.DataFrame, its: pd.DataFrame) -> NDArray[np.float64]:
+    """Subtract what shares a seed and a category; what draws nothing at random is paired with every seed."""
+    if list(its.index) == [NO_SEED] and list(mine.index) != [NO_SEED]:
+        difference = mine - its.loc[NO_SEED]
+    elif list(mine.index) == [NO_SEED]:
+        difference = mine.loc[NO_SEED] - its
+    else:
+        shared = [seed for seed in mine.index if seed in its.index]
+        difference = mine.loc[shared] - its.loc[shared]
+    return difference.dropna(axis=1).to_numpy(dtype=np.float64)
+
+
+def _cells(record: Mapping[Any, Any]) -> list[TableCell]:
+    ends = [None if math.isnan(record[end]) else record[end] for end in ("low", "high")]
+    nums = [TableCell(str(record[name]), float(record[name])) for name in ("num_seeds", "num_categories")]
+    words = [TableCell(str(record[name])) for name in ("setting", "other", "dataset")]
+    p = record["p_holm"]
+    shown = TableCell(_shown(p), None if math.isnan(p) else p, is_strong=p < 1 - LEVEL)
+    return [*words, difference_cell(record["difference"], ends), shown, *nums]
+
+
+def _shown(p: float) -> str:
+    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -5,8 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afr_clip.cli.command import CommandLine, run_command
+
+if TYPE_CHECKING:
+    from afr_clip.run.figures import Scored
 
 RULES = ("seeded", "best", "median", "worst")
 
@@ -40,27 +44,44 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(typed)
 
 
+def load_runs(arguments: argparse.Namespace) -> "list[Scored]":
+    """Load the network of each run, under the name of its folder, or its path if several folders have that name.
+
+    Raises:
+        FigureError: If a folder is named twice, or a figure of one run gets several.
+    """
+    from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415 - these need torch, --help does not
+    from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
+    from afr_clip.run.figures import FigureError, load_run  # noqa: PLC0415
+
+    folders = [folder.resolve() for folder in arguments.runs]
+    if len(set(folders)) < len(folders):
+        msg = "RUN must name different folders, but one is named twice. Leave it out."
+        raise FigureError(msg)
+    if arguments.number != 4 and len(folders) > 1:
+        msg = f"Figure {arguments.number} shows one run, got {len(folders)}. Draw each with a command of its own."
+        raise FigureError(msg)
+    names = [folder.name for folder in folders]
+    labels = names if len(set(names)) == len(names) else [str(folder) for folder in arguments.runs]
+    overrides = [f"dataset={arguments.dataset}"] if arguments.dataset else []
+    overrides += [f"data_dir={arguments.data_dir}"] if arguments.data_dir else []
+    jobs = [composed_diagnosis(folder, read_finished(folder), *overrides) for folder in arguments.runs]
+    return [load_run(job, label) for job, label in zip(jobs, labels, strict=True)]
+
+
 def main() -> None:
     """Measure, draw, and print the files."""
     arguments = read_arguments()
     # These need torch, --help does not.
-    from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415
     from afr_clip.reports.pictures import paper_figures as drawing  # noqa: PLC0415
     from afr_clip.reports.record.run_folder import write_text  # noqa: PLC0415
     from afr_clip.run import figures as measuring  # noqa: PLC0415
-    from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
 
     number, rule = arguments.number, measuring.Rule(arguments.rule)
     if arguments.rows < 1:
         msg = f"--rows must be at least 1, got {arguments.rows}. Try 6."
         raise measuring.FigureError(msg)
-    if number != 4 and len(arguments.runs) > 1:
-        msg = f"Figure {number} shows one run, got {len(arguments.runs)}. Draw each with a command of its own."
-        raise measuring.FigureError(msg)
-    overrides = [f"dataset={arguments.dataset}"] if arguments.dataset else []
-    overrides += [f"data_dir={arguments.data_dir}"] if arguments.data_dir else []
-    jobs = [composed_diagnosis(folder, read_finished(folder), *overrides) for folder in arguments.runs]
-    runs = [measuring.load_run(job) for job in jobs]
+    runs = load_runs(arguments)
     first, name = runs[0], runs[0].target.spec.name
     how = f"seed {arguments.seed}" if rule is measuring.Rule.seeded else f"{rule.value} by pixel AP under {first.label}"
     samples = [] if number == 1 else measuring.choose_samples(first, arguments.rows, rule, arguments.seed)

@@ -1,6 +1,7 @@
 """The paper's figures from the command line, and the numbers in them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def trained(run_once, auxiliary: Path, unseen: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def loaded(trained):
-    return load_run(composed_diagnosis(trained, read_finished(trained), *LATER))
+    return load_run(composed_diagnosis(trained, read_finished(trained), *LATER), "run")
 
 
 @pytest.mark.parametrize(("number", "more"), [("1", []), ("3", ["--rows", "2"]), ("4", ["--rule", "worst"])])
@@ -49,8 +50,10 @@ def test_each_figure_is_drawn_in_three_formats(run, trained, tmp_path, capsys, n
 
 
 def test_several_runs_stand_side_by_side(run, trained, tmp_path):
-    words = ["4", str(trained), str(trained), "--out", str(tmp_path), "--rows", "1", "--own-scales"]
+    other = shutil.copytree(trained, tmp_path / "other" / "run")
+    words = ["4", str(trained), str(other), "--out", str(tmp_path), "--rows", "1", "--own-scales"]
     assert run("figure", *words) == 0
+    assert json.loads((tmp_path / "figure4_parts.json").read_text())["runs"] == [str(trained), str(other)]
     with Image.open(tmp_path / "figure4_parts.png") as picture:
         wide = picture.width
     assert run("figure", "4", str(trained), "--out", str(tmp_path), "--rows", "1") == 0
@@ -63,6 +66,7 @@ def test_several_runs_stand_side_by_side(run, trained, tmp_path):
     [
         (["1", "{run}", "{run}"], "Figure 1 shows one run, got 2."),
         (["3", "{run}", "--rows", "0"], "--rows must be at least 1, got 0."),
+        (["4", "{run}", "{run}"], "one is named twice"),
         (["4", "{run}/nothing"], "must be the folder of a finished train or evaluate run"),
     ],
 )
@@ -74,16 +78,22 @@ def test_what_cannot_be_drawn_is_said(run, trained, tmp_path, capsys, words, fau
 def test_the_similarities_are_those_of_the_network(loaded):
     measured = {(one.category, one.comparison): one for one in compare_similarity(loaded)}
     assert {comparison for _, comparison in measured} == {"image against text", "text on text"}
-    network, (first, *_) = loaded.module.network, loaded.batches()
-    with torch.inference_mode():
-        prediction = network(first.pictures, loaded.names(first))
-    # One temperature for all, so a patch whose abnormal similarity is higher has a probability above a half.
-    assert (prediction.layer_maps > 0.5).any()
+    network, margins = loaded.module.network, []
+    for batch in loaded.batches():
+        with torch.inference_mode():
+            maps = network(batch.pictures, loaded.names(batch)).layer_maps
+        # The probability of the abnormal state is a sigmoid of the difference over the temperature, Eq. (13).
+        margin = (maps.double().logit() * network.temperature).mean(dim=1).flatten(1)
+        share = torch.nn.functional.adaptive_avg_pool2d(batch.mask.float(), network.backbone.grid_size).flatten(1)
+        margins.append(margin[(share == 0) | (share >= 0.25)])
+    expected = torch.cat(margins)
+    own = [measured[key] for key in measured if key[1] == "text on text"]
+    counts = sum(one.sound.counts + one.defective.counts for one in own)
+    values = (np.arange(len(counts)) + 0.5) / len(counts) * 4 - 2
+    assert counts.sum() == len(expected)
+    assert (counts * values).sum() / counts.sum() == pytest.approx(float(expected.mean()), abs=2e-4)
     for one in measured.values():
         assert one.to_normal.counts.sum() == one.to_abnormal.counts.sum() == one.defective.counts.sum()
-    own = [measured[key] for key in measured if key[1] == "text on text"]
-    patches = network.backbone.grid_size[0] * network.backbone.grid_size[1] * len(loaded.target.samples)
-    assert 0 < sum(one.sound.counts.sum() + one.defective.counts.sum() for one in own) <= patches
     assert network.cmfr, "it is put back"
 
 

@@ -87,7 +87,7 @@ class Scored:
         return self.module._names(batch)
 
 
-def load_run(job: DiagnosisJob) -> Scored:
+def load_run(job: DiagnosisJob, label: str) -> Scored:
     """Load the network of a run, and the one dataset of the job.
 
     Raises:
@@ -114,7 +114,7 @@ def load_run(job: DiagnosisJob) -> Scored:
         raise FigureError(msg)
     device = choose_device(job.trainer.accelerator)
     data = AnomalyDataModule(None, [target], data_settings(job, towers))
-    return Scored(job.folder.name, module.to(device).eval(), data, device)
+    return Scored(label, module.to(device).eval(), data, device)
 
 
 def compare_similarity(run: Scored) -> list[Overlap]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from afr_clip.files import write_encoded
@@ -188,11 +189,18 @@ def draw_map_grid(maps: Maps, title: str, *, own_scales: bool = False) -> Figure
         for row, panel in enumerate(panels):
             drawn = axes[row, column].imshow(panel.anomaly_map, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
             axes[row, column].set_title(f"{_short(label)}\n{panel.image_score:.2f}", fontsize=6)
-        if own_scales or column == 1 + len(maps.columns):
-            figure.colorbar(drawn, ax=axes[:, column], shrink=0.8, pad=0.02).ax.tick_params(labelsize=6)
+        if own_scales:
+            _add_scale(figure, drawn, axes[:, column])
+    if not own_scales:
+        _add_scale(figure, drawn, axes[:, 2:])
     _without_ticks(axes)
     figure.suptitle(title, fontsize=8)
     return figure
+
+
+def _add_scale(figure: Figure, drawn: AxesImage, axes: np.ndarray) -> None:
+    scale = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.9, pad=0.01, aspect=20 * axes.size / len(axes))
+    scale.ax.tick_params(labelsize=6)
 
 
 def _draw_photograph(axis: Axes, panel: Panel) -> None:

@@ -11,8 +11,7 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
@@ -24,6 +23,7 @@ import pixel_metrics
 import pocket_speed
 import start
 import torch
+from timing import Work, seconds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -49,16 +49,8 @@ SLOWER = 1.15
 
 FULL, HALF = "32-true", "bf16-mixed"
 
-Work = Callable[[], object]
 Table = tuple[dict[str, Work], dict[str, float], str]
 """What runs, of which the first is the base of all ratios; how much each does in one run; and the unit of that."""
-
-
-def seconds(work: Work) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def autocast(precision: str) -> AbstractContextManager[Any]:
@@ -233,11 +225,15 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {row['seconds']:.3g} | {row['ratio']:.3f} | {spread} | {row['per_second']:.3g} |"
 
 
-def slower(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield what takes longer than in an earlier record, relative to the base of its table."""
+def slower(records: Sequence[dict[str, Any]], now: dict[str, Any]) -> Iterator[str]:
+    """Yield what takes longer than in the last record of its table, relative to the table's base."""
     for table, result in now.items():
+        earlier = [record["tables"][table]["rows"] for record in records if table in record["tables"]]
+        if not earlier:
+            yield f"no record of {table} yet"
+            continue
         for name, row in result["rows"].items():
-            old = before.get(table, {}).get("rows", {}).get(name)
+            old = earlier[-1].get(name)
             if old is not None and row["ratio"] > SLOWER * old["ratio"] and row["lowest"] > old["highest"]:
                 yield f"slower: {name}: {row['ratio']:.3f} of the base, {old['ratio']:.3f} in the last record"
 
@@ -278,13 +274,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
             print("", f"## {name}", "", *lines(results[name]), sep="\n", flush=True)
     file = RECORDS / f"{kind.replace(' ', '_')}.json"
     records = json.loads(file.read_text()) if file.is_file() else []
-    print(
-        "",
-        *(list(slower(records[-1]["tables"], results)) or ["nothing is slower"]) if records else ["no record yet"],
-        sep="\n",
-    )
+    print("", *(list(slower(records, results)) or ["nothing is slower than in the last record"]), sep="\n")
     if typed.record:
-        kept = {key: manifest[key] for key in ("commit", "started", "machine", "packages") if key in manifest}
+        kept = {key: manifest[key] for key in ("commit", "overrides", "started", "machine", "packages")}
         RECORDS.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps([*records, {"manifest": kept, "tables": results}], indent=1) + "\n")
         print(f"kept in {file}")

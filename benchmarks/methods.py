@@ -14,9 +14,9 @@ import subprocess
 import sys
 
 import torch
-from bench import seconds
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from timing import seconds
 from torch import nn
 
 from afr_clip.clip.load import Towers, load_towers

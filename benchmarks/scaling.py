@@ -2,21 +2,24 @@
 
     python benchmarks/scaling.py --out experiments/benchmarks
 
-ViT-L/14@336 with random weights in bfloat16 and float32; all points of a panel take their turn in each round. The last
-panel keeps the scores of up to 100,000 small maps, as an evaluation does.
+ViT-L/14@336 with random weights in bfloat16 and float32; all points of a size take turns. The last panel keeps the
+scores of up to 100,000 small maps, as an evaluation does.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import torch
-from bench import CATEGORY, FULL, HALF, LARGE, block_gigaflop, forward, gigaflop, machine_kind, seconds
+from bench import CATEGORY, FULL, HALF, LARGE, block_gigaflop, forward, gigaflop, machine_kind
 from pixel_metrics import resident_mb
+from timing import seconds
 
 from afr_clip.clip.load import load_towers
 from afr_clip.config.plan import composed_training
@@ -27,45 +30,48 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 SIDES, BATCHES, THREADS, IMAGES = (224, 336, 518, 700, 1036), (1, 2, 4, 8), (1, 2), (100, 1_000, 10_000, 100_000)
-BATCH_SIDE, MAP_SIDE = 224, 64
+BATCH_SIDE, THREADS_SIDE, MAP_SIDE = 224, 518, 64
 COLOURS = {FULL: "#0072B2", HALF: "#D55E00"}
 NAMES = {FULL: "float32", HALF: "bfloat16"}
 
 Point = dict[str, Any]
 
 
-def networks(side: int) -> dict[str, tuple[float, torch.nn.Module]]:
-    """Build the network for images of a size, once for each precision, with the GFLOP of an image."""
-    job = composed_training(*LARGE, f"backbone.image_size={side}")
-    built: dict[str, tuple[float, torch.nn.Module]] = {}
+def networks(side: int) -> tuple[float, dict[str, tuple[str, torch.nn.Module]]]:
+    """Build the network for images of a size.
+
+    Returns:
+        The GFLOP of an image, and for each precision what multiplies and the network.
+    """
+    job, built, amount = composed_training(*LARGE, f"backbone.image_size={side}"), {}, 0.0
     for precision in (FULL, HALF):
         towers = load_towers(job.backbone, needs_cnn=True, precision=precision)
         torch.manual_seed(0)
         network = job.module.network.build(towers).eval()
-        image = torch.randn(1, 3, side, side)
-        if FULL not in built:  # what packed weights multiply is not counted
+        built[precision] = towers.multiplication, network
+        if precision == FULL:  # what packed weights multiply is not counted
+            image = torch.randn(1, 3, side, side)
             amount = gigaflop(partial(network, image, [CATEGORY])) + block_gigaflop(towers)[1]
-        built[precision] = amount, network
-    return built
+    return amount, built
 
 
-def scored(
-    built: tuple[float, torch.nn.Module], side: int, batch: int, precision: str, threads: int, rounds: int
-) -> Point:
-    """Time a batch; the first run warms up."""
-    amount, network = built
-    torch.set_num_threads(threads)
-    image = torch.randn(batch, 3, side, side)
-    work = partial(forward, network, image, precision, [CATEGORY] * batch)
-    times = [seconds(work) for _ in range(1 + rounds)][1:]
-    facts = {
-        "side": side,
-        "batch": batch,
-        "threads": threads,
-        "precision": NAMES[precision],
-        "gigaflop": amount * batch,
-    }
-    return facts | {"seconds": statistics.median(times), "lowest": min(times), "highest": max(times)}
+def scored(side: int, rounds: int) -> Iterator[tuple[str, Point]]:
+    """Time all points of a size in turn, and yield each with its panel; the first round warms up."""
+    amount, built = networks(side)
+    points = [("side", 1, max(THREADS))]
+    points += [("batch", batch, max(THREADS)) for batch in BATCHES if side == BATCH_SIDE]
+    points += [("threads", 1, threads) for threads in THREADS if side == THREADS_SIDE]
+    times: dict[tuple[str, int, int, str], list[float]] = {}
+    for _ in range(1 + rounds):
+        for (panel, batch, threads), precision in product(points, built):
+            torch.set_num_threads(threads)
+            image, names = torch.randn(batch, 3, side, side), [CATEGORY] * batch
+            work = partial(forward, built[precision][1], image, precision, names)
+            times.setdefault((panel, batch, threads, precision), []).append(seconds(work))
+    for (panel, batch, threads, precision), (_, *took) in times.items():
+        facts = {"side": side, "batch": batch, "threads": threads, "precision": NAMES[precision]}
+        facts |= {"multiplication": built[precision][0], "gigaflop": amount * batch}
+        yield panel, facts | {"seconds": statistics.median(took), "lowest": min(took), "highest": max(took)}
 
 
 def kept(num_images: int) -> Point:
@@ -90,15 +96,10 @@ def kept(num_images: int) -> Point:
 
 def measure(rounds: int) -> dict[str, list[Point]]:
     """Measure all points."""
-    panels: dict[str, list[Point]] = {"side": [], "batch": [], "threads": [], "images": [kept(n) for n in IMAGES]}
-    most = max(THREADS)
+    panels: dict[str, list[Point]] = {"side": [], "batch": [], "threads": [], "images": [kept(num) for num in IMAGES]}
     for side in SIDES:
-        for precision, built in networks(side).items():
-            panels["side"].append(scored(built, side, 1, precision, most, rounds))
-            if side == BATCH_SIDE:
-                panels["batch"] += [scored(built, side, batch, precision, most, rounds) for batch in BATCHES]
-            if side == 518:
-                panels["threads"] += [scored(built, side, 1, precision, threads, rounds) for threads in THREADS]
+        for panel, point in scored(side, rounds):
+            panels[panel].append(point)
     return panels
 
 
@@ -108,7 +109,7 @@ def plot(panels: dict[str, list[Point]], title: str, file: Path) -> None:
     labels = {
         "side": "side of the image in pixels",
         "batch": f"images in a batch, {BATCH_SIDE} px",
-        "threads": "threads, 518 px",
+        "threads": f"threads, {THREADS_SIDE} px",
     }
     for axis, (key, label) in zip(axes, labels.items(), strict=False):
         for precision, name in NAMES.items():
@@ -135,7 +136,7 @@ def main() -> None:
     typed = parser.parse_args()
     panels, kind = measure(typed.rounds), machine_kind(max(THREADS))
     manifest = build_manifest("scaling", [f"rounds={typed.rounds}"], {"seed": 0})
-    facts = {key: manifest[key] for key in ("commit", "started", "machine", "packages", "seed")}
+    facts = {key: manifest[key] for key in ("commit", "overrides", "started", "machine", "packages", "seed")}
     typed.out.mkdir(parents=True, exist_ok=True)
     (typed.out / "scaling.json").write_text(json.dumps({"manifest": facts, "panels": panels}, indent=1) + "\n")
     plot(panels, f"AFR-CLIP on ViT-L/14@336, {kind}", typed.out / "scaling.png")

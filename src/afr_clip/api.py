@@ -20,7 +20,7 @@ from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.inspection.tiles import Tile
 from afr_clip.models.checkpoint import read_checkpoint
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
-from afr_clip.settings import PRECISIONS, Engine, one_of, refuse
+from afr_clip.settings import PRECISIONS, ScoringEngine, one_of, refuse
 
 __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "load"]
 
@@ -86,10 +86,10 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     """
     refuse(
         one_of("precision", precision, PRECISIONS, "Scores are always float32."),
-        one_of("engine", engine, [one.value for one in Engine], "auto measures which is faster."),
+        one_of("engine", engine, [one.value for one in ScoringEngine], "auto measures which is faster."),
     )
     settings = InspectionSettings(
-        engine=Engine(engine),
+        engine=ScoringEngine(engine),
         tile=tile,
         overlap=overlap,
         roi=None if roi is None else str(roi),
@@ -112,10 +112,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)
     chosen = str(choose_precision(precision, device)["chosen"])
-    scanner = build_scanner(
-        backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size, settings.engine)
-    )
-    scanner.engine = Engine(scanner.choose_engine(category or AGNOSTIC_NAME)["chosen"])
+    scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
     if references is not None:
         if category is None:
             msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
@@ -126,6 +123,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     thresholds = None if calibration is None else read_calibration(Path(calibration))
     if thresholds is not None:
         category = category or str(thresholds.identity.get("category", "")) or None
+    engine_of_category = scanner.choose_engine(settings.engine, category or AGNOSTIC_NAME)
+    scanner.use(ScoringEngine(engine_of_category["chosen"]))
     detector = Detector(scanner, settings, category, thresholds, max_pixels)
     if thresholds is not None and category is not None:
         thresholds.require(detector.identity(category))

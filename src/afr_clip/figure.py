@@ -3,16 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afr_clip.cli.command import CommandLine, run_command
+from afr_clip.cli.command import CommandLine, CommandLineError, run_command
+from afr_clip.files import clean_name
+from afr_clip.settings import ImageRule
 
 if TYPE_CHECKING:
     from afr_clip.run.figures import Scored
-
-RULES = ("seeded", "best", "median", "worst")
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,64 +32,75 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", metavar="NAME", help="which to draw, if a run scored several")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that holds the datasets, if they have moved")
-    parser.add_argument("--rows", type=int, default=6, metavar="N", help="images of figures 3 and 4 (default: 6)")
+    parser.add_argument("--rows", type=int, metavar="N", help="images of figures 3 and 4 (default: 6)")
     parser.add_argument(
-        "--rule", choices=RULES, default="seeded",
+        "--rule", choices=[rule.value for rule in ImageRule],
         help="which anomalous images: drawn from the categories in turn, or by the average precision of their pixels "
         "under the first run (default: seeded)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --rule seeded (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of --rule seeded (default: 0)")
     parser.add_argument(
         "--own-scales", action="store_true", help="figure 4: colours of each run from its own lowest to highest value"
     )
     return parser.parse_args(typed)
 
 
-def load_runs(arguments: argparse.Namespace) -> "list[Scored]":
-    """Load the network of each run, under the name of its folder, or its path if several folders have that name.
-
-    Raises:
-        FigureError: If a folder is named twice, or a figure of one run gets several.
-    """
-    from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415 - these need torch, --help does not
-    from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
-    from afr_clip.run.figures import FigureError, load_run  # noqa: PLC0415
-
-    folders = [folder.resolve() for folder in arguments.runs]
+def refuse_what_has_no_effect(arguments: argparse.Namespace) -> None:
+    """Raise a `CommandLineError` for options that do not fit the figure, or each other."""
+    number, folders = arguments.number, [folder.resolve() for folder in arguments.runs]
     if len(set(folders)) < len(folders):
         msg = "RUN must name different folders, but one is named twice. Leave it out."
-        raise FigureError(msg)
-    if arguments.number != 4 and len(folders) > 1:
-        msg = f"Figure {arguments.number} shows one run, got {len(folders)}. Draw each with a command of its own."
-        raise FigureError(msg)
-    names = [folder.name for folder in folders]
+        raise CommandLineError(msg)
+    if number != 4 and len(folders) > 1:
+        msg = f"Figure {number} shows one run, got {len(folders)}. Draw each with a command of its own."
+        raise CommandLineError(msg)
+    useless = [f"--{name}" for name in ("rows", "rule", "seed") if number == 1 and getattr(arguments, name) is not None]
+    useless += ["--own-scales"] if arguments.own_scales and number != 4 else []
+    useless += ["--seed"] if arguments.seed is not None and arguments.rule not in (None, "seeded") else []
+    if useless:
+        msg = f"{useless[0]} has no effect on this figure. Leave it out."
+        raise CommandLineError(msg)
+    if arguments.rows is not None and arguments.rows < 1:
+        msg = f"--rows must be at least 1, got {arguments.rows}. Try 6."
+        raise CommandLineError(msg)
+
+
+def load_runs(arguments: argparse.Namespace) -> "Iterator[Scored]":
+    """Load the network of one run after another.
+
+    A run has the name of its folder, or its path if several folders have that name.
+    """
+    from afr_clip.config.axes import quoted  # noqa: PLC0415 - these need Hydra or torch, --help does not
+    from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415
+    from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
+    from afr_clip.run.figures import load_run  # noqa: PLC0415
+
+    names = [folder.resolve().name for folder in arguments.runs]
     labels = names if len(set(names)) == len(names) else [str(folder) for folder in arguments.runs]
-    overrides = [f"dataset={arguments.dataset}"] if arguments.dataset else []
-    overrides += [f"data_dir={arguments.data_dir}"] if arguments.data_dir else []
-    jobs = [composed_diagnosis(folder, read_finished(folder), *overrides) for folder in arguments.runs]
-    return [load_run(job, label) for job, label in zip(jobs, labels, strict=True)]
+    overrides = [f"dataset={quoted(arguments.dataset)}"] if arguments.dataset else []
+    overrides += [f"data_dir={quoted(arguments.data_dir)}"] if arguments.data_dir else []
+    for folder, label in zip(arguments.runs, labels, strict=True):
+        yield load_run(composed_diagnosis(folder, read_finished(folder), *overrides), label)
 
 
 def main() -> None:
     """Measure, draw, and print the files."""
     arguments = read_arguments()
+    refuse_what_has_no_effect(arguments)
     # These need torch, --help does not.
     from afr_clip.reports.pictures import paper_figures as drawing  # noqa: PLC0415
     from afr_clip.reports.record.run_folder import write_text  # noqa: PLC0415
     from afr_clip.run import figures as measuring  # noqa: PLC0415
 
-    number, rule = arguments.number, measuring.Rule(arguments.rule)
-    if arguments.rows < 1:
-        msg = f"--rows must be at least 1, got {arguments.rows}. Try 6."
-        raise measuring.FigureError(msg)
-    runs = load_runs(arguments)
-    first, name = runs[0], runs[0].target.spec.name
-    how = f"seed {arguments.seed}" if rule is measuring.Rule.seeded else f"{rule.value} by pixel AP under {first.label}"
-    samples = [] if number == 1 else measuring.choose_samples(first, arguments.rows, rule, arguments.seed)
-    facts = measuring.describe_figure(runs, samples, "all images" if number == 1 else how)
+    number, rule, seed = arguments.number, ImageRule(arguments.rule or "seeded"), arguments.seed or 0
+    first = next(runs := load_runs(arguments))
+    name, target, labels = first.target.spec.name, first.target, [first.label]
+    how = f"seed {seed}" if rule is ImageRule.seeded else f"{rule.value} by pixel AP under {first.label}"
+    samples = [] if number == 1 else measuring.choose_samples(first, arguments.rows or 6, rule, seed)
+    stem, more = f"figure{number}_{name}", {}
     if number == 1:
-        measured = measuring.compare_similarity(first)
-        facts["overlap"] = [
+        how, measured = "all images", measuring.compare_similarity(first)
+        more["overlap"] = [
             {"category": one.category, "comparison": one.comparison, **one.overlaps()} for one in measured
         ]
         figure = drawing.draw_similarity(measured, f"{name}, {first.label}: similarity of patches and text")
@@ -96,13 +108,16 @@ def main() -> None:
         rows = measuring.aggregate_features(first, samples)
         figure = drawing.draw_aggregation(rows, f"{name}, {first.label}: first three principal components ({how})")
     else:
-        maps = measuring.draw_maps(runs, samples)
-        scale = "each run's own colours" if arguments.own_scales else "one colour scale"
+        maps = measuring.draw_maps(chain([first], runs), samples)
+        labels, scale = list(maps.columns), "each run's own colours" if arguments.own_scales else "one colour scale"
         figure = drawing.draw_map_grid(maps, f"{name} ({how}; {scale})", own_scales=arguments.own_scales)
+    if number != 4:
+        stem += f"_{clean_name(first.label)}"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for path in drawing.save(figure, arguments.out, f"figure{number}_{name}"):
+    for path in drawing.save(figure, arguments.out, stem):
         sys.stdout.write(f"figure: {path}\n")
-    write_text(arguments.out / f"figure{number}_{name}.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    facts = measuring.describe_figure(labels, target, samples, how) | more
+    write_text(arguments.out / f"{stem}.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

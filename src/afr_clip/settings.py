@@ -45,7 +45,16 @@ class AnnotationFormat(Enum):
     fiftyone = "fiftyone"
 
 
-class Engine(Enum):
+class ImageRule(Enum):
+    """Which anomalous images a figure shows."""
+
+    seeded = "seeded"
+    best = "best"
+    median = "median"
+    worst = "worst"
+
+
+class ScoringEngine(Enum):
     """What computes the forward pass when photographs are scored."""
 
     torch = "torch"

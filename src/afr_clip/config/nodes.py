@@ -21,13 +21,13 @@ from afr_clip.settings import (
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
-    Engine,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
     MapFormat,
     OptimizerSettings,
     ScheduleSettings,
+    ScoringEngine,
     SearchSettings,
     TrainerSettings,
     not_negative,
@@ -184,7 +184,7 @@ class InspectConfig(CommandConfig):
 
     checkpoint: str | None
     category: str | None
-    engine: Engine
+    engine: ScoringEngine
     tile: int | str | None
     overlap: float
     references: str | None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.precision import FULL, HALF
 from afr_clip.models.prediction import Scores
-from afr_clip.settings import Engine
+from afr_clip.settings import ScoringEngine
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,10 @@ def _plainly() -> Iterator[None]:
 
 
 def _openvino() -> Any:  # noqa: ANN401 - a module without types
-    """Import OpenVINO without the package that reports each conversion to its makers; it has a stub for that case."""
+    """Import OpenVINO without the package that reports each conversion to its makers; it has a stub for that case.
+
+    A program that has imported OpenVINO's converter before decides for itself.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return import_module("openvino")
 
@@ -147,7 +150,8 @@ def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 
             traced = torch.jit.trace(one_category, pictures, check_trace=False, strict=False)
             model = _openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
     except Exception as error:
-        if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino")):
+        is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino")
+        if not is_of_conversion or "allocate memory" in str(error):
             raise
         msg = (
             f"This method's network cannot be converted to OpenVINO ({type(error).__name__}: "
@@ -173,7 +177,9 @@ def probe_pictures(input_size: tuple[int, int]) -> Float32[Tensor, "1 3 height w
     return torch.where(~upper & ~left, ramp, picture)[None]
 
 
-def faster_engine(ways: Mapping[Engine, Forward], pictures: Tensor) -> tuple[Engine, dict[Engine, float]]:
+def faster_engine(
+    ways: Mapping[ScoringEngine, Forward], pictures: Tensor
+) -> tuple[ScoringEngine, dict[ScoringEngine, float]]:
     """Time a batch with PyTorch and with OpenVINO in turn; the fastest run of each counts.
 
     Returns:
@@ -184,15 +190,19 @@ def faster_engine(ways: Mapping[Engine, Forward], pictures: Tensor) -> tuple[Eng
         rounds = [{engine: _seconds(way, pictures) for engine, way in ways.items()} for _ in range(1 + REPETITIONS)]
     except EngineError as error:
         logger.info("PyTorch computes the network. %s", error)
-        return Engine.torch, {}
+        return ScoringEngine.torch, {}
     seconds = {engine: min(each[engine] for each in rounds[1:]) for engine in ways}  # the first round warms up
-    chosen = Engine.openvino if seconds[Engine.openvino] * MARGIN < seconds[Engine.torch] else Engine.torch
+    chosen = (
+        ScoringEngine.openvino
+        if seconds[ScoringEngine.openvino] * MARGIN < seconds[ScoringEngine.torch]
+        else ScoringEngine.torch
+    )
     logger.info(
         "engine=%s: a batch of %d takes %.3f s with OpenVINO and %.3f s with PyTorch.",
         chosen.value,
         len(pictures),
-        seconds[Engine.openvino],
-        seconds[Engine.torch],
+        seconds[ScoringEngine.openvino],
+        seconds[ScoringEngine.torch],
     )
     return chosen, seconds
 

@@ -37,7 +37,7 @@ from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.models.prediction import AnomalyPrediction, Scores, require_finite_scores
 from afr_clip.models.references import ReferenceBank
 from afr_clip.models.scoring import upsample_map
-from afr_clip.settings import Engine
+from afr_clip.settings import ScoringEngine
 
 WHOLE, PIECE = "whole", "piece"
 """Views of a photograph, whose references are kept apart."""
@@ -47,7 +47,7 @@ HALVES = {HALF: torch.bfloat16, "16-mixed": torch.float16}
 MOST_HELD = 1 << 26
 """Pixels of photographs from which a batch is full; they are kept until their tiles are scored."""
 
-MOST_COMPILED = 4
+MOST_COMPILED = 2
 """Categories whose converted networks are kept."""
 
 MOST_REFERENCE_PATCHES = 500_000
@@ -106,7 +106,6 @@ class Scanning:
         tile: See `Tile`.
         overlap: Smallest share of a tile that the next one shows again.
         batch_size: Views in one forward pass.
-        engine: What is to compute the forward pass.
     """
 
     accelerator: str
@@ -114,7 +113,6 @@ class Scanning:
     tile: Tile
     overlap: float
     batch_size: int
-    engine: Engine = Engine.torch
 
 
 class Scanner:
@@ -127,7 +125,7 @@ class Scanner:
         frozen: Fingerprint of the towers.
 
     Attributes:
-        engine: What computes the forward pass: PyTorch, until the choice of `choose_engine` is set.
+        engine: What computes the forward pass: PyTorch, until `use` says otherwise.
 
     Raises:
         InspectionError: If the device is not there.
@@ -154,7 +152,7 @@ class Scanner:
         self._references: tuple[str, ...] = ()
         self._learned = ""
         self._words: dict[tuple[str, tuple[str, ...]], Tensor] = {}
-        self.engine = Engine.torch
+        self.engine = ScoringEngine.torch
         self._compiled: dict[str, CompiledNetwork] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
 
@@ -174,50 +172,58 @@ class Scanner:
             "overlap": None if tile is None else self.scanning.overlap,
             "references": list(self._references),
             **(
-                {} if self.engine is Engine.torch else {"engine": self.engine.value}
+                {} if self.engine is ScoringEngine.torch else {"engine": self.engine.value}
             ),  # older ones have PyTorch's scores
         }
 
-    def choose_engine(self, category: str) -> dict[str, Any]:
-        """Choose what computes the forward pass, as ``scanning`` asks for.
+    def choose_engine(self, asked: ScoringEngine, category: str) -> dict[str, Any]:
+        """Choose what computes the forward pass; `use` then takes it.
 
         Args:
             category: Whose photographs time it, if anything has to be timed.
 
         Returns:
-            For the manifest: what was ``asked``, what is to become ``engine``, and the seconds that were measured.
+            For the manifest: what was ``asked`` and ``chosen``, and the seconds that were measured.
 
         Raises:
             EngineError: If OpenVINO is asked for and cannot be used.
         """
-        asked, is_on_cpu = self.scanning.engine, self._device.type == "cpu"
-        if asked is Engine.openvino and not is_on_cpu:
+        is_on_cpu = self._device.type == "cpu"
+        if asked is ScoringEngine.openvino and not is_on_cpu:
             msg = f"engine=openvino computes on the CPU, got the device {self._device}. Use engine=torch, or the CPU."
             raise EngineError(msg)
-        if asked is Engine.openvino and not has_openvino():
+        if asked is ScoringEngine.openvino and not has_openvino():
             msg = "engine=openvino needs OpenVINO, which is not installed. Run pip install openvino."
             raise EngineError(msg)
-        seconds: dict[Engine, float] = {}
-        chosen: Engine = Engine.torch if asked is Engine.auto else asked
-        if asked is Engine.auto and is_on_cpu and has_openvino():
+        seconds: dict[ScoringEngine, float] = {}
+        chosen: ScoringEngine = ScoringEngine.torch if asked is ScoringEngine.auto else asked
+        if asked is ScoringEngine.auto and is_on_cpu and has_openvino():
             pictures = probe_pictures(self.input_size).repeat(self.scanning.batch_size, 1, 1, 1)
-            ways: dict[Engine, Forward] = {
-                Engine.torch: partial(self._predictions, names=(category,)),
-                Engine.openvino: self._compile(category),
+            ways: dict[ScoringEngine, Forward] = {
+                ScoringEngine.torch: partial(self._predictions, names=(category,)),
+                ScoringEngine.openvino: self._compile(category),
             }
             with self._lock, torch.inference_mode(), self._cast():
                 chosen, seconds = faster_engine(ways, pictures)
         measured = {"seconds": {engine.value: value for engine, value in seconds.items()}} if seconds else {}
         return {"asked": asked.value, "chosen": chosen.value} | measured
 
+    def use(self, engine: ScoringEngine) -> None:
+        """Let an engine compute the forward pass from now on."""
+        self.engine = engine
+        if engine is ScoringEngine.torch:
+            self._compiled.clear()
+
     def _compile(self, category: str) -> CompiledNetwork:
-        """Return the converted network of a category; only a few are kept, since each has weights of its own."""
-        if category not in self._compiled:
+        """Return the converted network of a category; only the last few are kept, since each has its own weights."""
+        found = self._compiled.pop(category, None)
+        if found is None:
             for oldest in list(self._compiled)[: 1 - MOST_COMPILED]:
                 del self._compiled[oldest]
             precision, batch_size = self.scanning.precision, self.scanning.batch_size
-            self._compiled[category] = CompiledNetwork(self._network, category, self.input_size, precision, batch_size)
-        return self._compiled[category]
+            found = CompiledNetwork(self._network, category, self.input_size, precision, batch_size)
+        self._compiled[category] = found
+        return found
 
     def prepared(self, photograph: UInt8[Tensor, "3 height width"]) -> Float32[Tensor, "3 rows columns"]:
         """Resize and normalise one view for the network."""
@@ -321,7 +327,7 @@ class Scanner:
     def _predictions(
         self, pictures: Float[Tensor, "batch 3 height width"], names: Sequence[str]
     ) -> Sequence[AnomalyPrediction | Scores]:
-        if self.engine is Engine.openvino:
+        if self.engine is ScoringEngine.openvino:
             return [self._compile(name)(pictures) for name in names]
         if len(names) > 1 and isinstance(self._network, TappedNetwork):
             tapped = self._network.tapped(pictures)

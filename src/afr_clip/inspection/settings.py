@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from afr_clip.settings import DecideBy, Engine, not_negative, positive, refuse
+from afr_clip.settings import DecideBy, ScoringEngine, not_negative, positive, refuse
 
 
 @dataclass
@@ -37,10 +37,10 @@ class InspectionSettings:
     min_area_mm2: float | None
     defects: list[str] | None
     compare_names: list[str] | None = None
-    engine: Engine = Engine.torch
+    engine: ScoringEngine = ScoringEngine.torch
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.engine)
+        self.engine = ScoringEngine(self.engine)
         is_word = isinstance(self.tile, str)
         refuse(
             f"tile must be auto, a number of pixels, or null, got {self.tile}. Write tile=auto."
@@ -70,8 +70,8 @@ class InspectionSettings:
             "compare_names compares scores of whole photographs, got tile, roi or ignore too. Leave one of them out."
             if self.compare_names is not None and (self.tile, self.roi, self.ignore) != (None, None, None)
             else None,
-            "compare_names scores with engine=torch only, got another engine too. Leave one of them out."
-            if self.compare_names is not None and self.engine is not Engine.torch
+            "compare_names works only with engine=torch, got another engine. Leave out compare_names=, or write engine=torch."
+            if self.compare_names is not None and self.engine is not ScoringEngine.torch
             else None,
             "region_threshold and calibration exclude each other, got both. A calibration brings its own threshold."
             if self.region_threshold is not None and self.calibration is not None

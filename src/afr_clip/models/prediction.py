@@ -28,7 +28,7 @@ class AnomalyPrediction:
 
 
 class Scores(NamedTuple):
-    """What is left of a prediction where nothing is trained or drawn."""
+    """Map and image score, without what training and figures need."""
 
     anomaly_map: Float[Tensor, "batch height width"]
     image_score: Float[Tensor, " batch"]

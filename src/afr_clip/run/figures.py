@@ -1,9 +1,7 @@
 """What the paper's figures 1, 3 and 4 show, measured on runs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
@@ -31,6 +29,7 @@ from afr_clip.run.evaluate import build_scoring
 from afr_clip.run.job import DiagnosisJob
 from afr_clip.run.model import check_model
 from afr_clip.run.run import Run, prepare
+from afr_clip.settings import ImageRule
 from afr_clip.training.module import AnomalyDetectionModule
 
 IMAGE_TEXT, TEXT_ON_TEXT = "image against text", "text on text"
@@ -38,17 +37,8 @@ IMAGE_TEXT, TEXT_ON_TEXT = "image against text", "text on text"
 WINDOWS = (1, 3, 5)
 """Windows ``m`` of MPFA in figure 3, in patches; 1 is without it."""
 
-DEFECTIVE_SHARE = 0.25
-"""A patch counts as defective if this share of its pixels is; a patch with fewer, but any, counts as neither."""
-
-
-class Rule(Enum):
-    """Which anomalous images a figure shows."""
-
-    seeded = "seeded"
-    best = "best"
-    median = "median"
-    worst = "worst"
+ANOMALOUS_SHARE = 0.25
+"""A patch counts as anomalous if this share of its pixels is; a patch with fewer, but any, counts as neither."""
 
 
 class FigureError(ValueError):
@@ -84,7 +74,7 @@ class Scored:
 
     def names(self, batch: AnomalyBatch) -> tuple[str, ...]:
         """Name each image as the network gets it."""
-        return self.module._names(batch)
+        return self.module.names_of(batch)
 
 
 def load_run(job: DiagnosisJob, label: str) -> Scored:
@@ -120,8 +110,8 @@ def load_run(job: DiagnosisJob, label: str) -> Scored:
 def compare_similarity(run: Scored) -> list[Overlap]:
     """Measure figure 1: how far apart the normal and the abnormal similarity are, with and without rectification.
 
-    For each category and both comparisons two pairs of distributions: over defective patches, the similarity to the
-    normal and to the abnormal text; and the difference of the two, over normal and over defective patches. Similarities
+    For each category and both comparisons two pairs of distributions: over anomalous patches, the similarity to the
+    normal and to the abnormal text; and the difference of the two, over normal and over anomalous patches. Similarities
     are means over the stages. "Image against text" compares the adapted patch tokens themselves with the text.
 
     Raises:
@@ -134,34 +124,35 @@ def compare_similarity(run: Scored) -> list[Overlap]:
     found: dict[tuple[str, str], Overlap] = {}
     with torch.inference_mode():
         for batch in run.batches():
-            truth = _patch_truth(batch, network.backbone.grid_size)
+            share = _anomalous_share(batch, network.backbone.grid_size)
             tapped, names = network.tapped(batch.pictures), run.names(batch)
             for comparison in (IMAGE_TEXT, TEXT_ON_TEXT):
-                with _without_cmfr(network) if comparison == IMAGE_TEXT else nullcontext():
-                    similarity = _similarity(network, tapped, names).cpu()
+                similarity = _similarity(network, tapped, names, comparison).cpu()
                 for row, sample in enumerate(batch.samples):
-                    key = (sample.category, comparison)
-                    found.setdefault(key, Overlap(sample.category, comparison)).add(
-                        *_values(similarity[row], truth[row])
-                    )
+                    own = found.setdefault((sample.category, comparison), Overlap(sample.category, comparison))
+                    own.add(*_values(similarity[row], share[row]))
     complete = [one for one in found.values() if one.is_complete]
     if not complete:
-        msg = f"Figure 1 needs defective patches, but no defect of {run.target.spec.name} fills a quarter of one."
+        msg = f"Figure 1 needs anomalous patches, but no defect of {run.target.spec.name} fills a quarter of one."
         raise FigureError(msg)
     return complete
 
 
-def _similarity(network: AFRCLIP, tapped: tuple[Tensor, ...], names: Sequence[str]) -> Float[Tensor, "batch patches 2"]:
-    text = network.adapted_text(names, tapped[0].device)
-    stages = [
-        text_on_text_similarity(network.rectified(stage, tokens, text)[:, 1:].float(), text.stateful.float())
-        for stage, tokens in enumerate(tapped)
-    ]
+def _similarity(
+    network: AFRCLIP, tapped: tuple[Tensor, ...], names: Sequence[str], comparison: str
+) -> Float[Tensor, "batch patches 2"]:
+    text, stages = network.adapted_text(names, tapped[0].device), []
+    for stage, tokens in enumerate(tapped):
+        if comparison == TEXT_ON_TEXT:
+            compared = network.rectified(stage, tokens, text)[:, 1:]
+        else:
+            compared = network.mpfa(network.adapted(stage, tokens)[:, 1:], network.backbone.grid_size)
+        stages.append(text_on_text_similarity(compared.float(), text.stateful.float()))
     return torch.stack(stages).mean(dim=0)
 
 
-def _patch_truth(batch: AnomalyBatch, grid_size: tuple[int, int]) -> Float[Tensor, "batch patches"]:
-    """Return the share of defective pixels of each patch; NaN where the truth is unknown."""
+def _anomalous_share(batch: AnomalyBatch, grid_size: tuple[int, int]) -> Float[Tensor, "batch patches"]:
+    """Return the share of anomalous pixels of each patch; NaN where the truth is unknown."""
     share = F.adaptive_avg_pool2d(batch.mask.float().cpu()[:, None], grid_size).flatten(1)
     return share.masked_fill(~batch.has_mask.cpu()[:, None], torch.nan)
 
@@ -169,19 +160,9 @@ def _patch_truth(batch: AnomalyBatch, grid_size: tuple[int, int]) -> Float[Tenso
 def _values(
     similarity: Float[Tensor, "patches 2"], share: Float[Tensor, " patches"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    defective, normal = share >= DEFECTIVE_SHARE, share == 0
+    anomalous, normal = share >= ANOMALOUS_SHARE, share == 0
     margin = similarity[:, ABNORMAL] - similarity[:, NORMAL]
-    return similarity[defective, NORMAL], similarity[defective, ABNORMAL], margin[normal], margin[defective]
-
-
-@contextmanager
-def _without_cmfr(network: AFRCLIP) -> Iterator[None]:
-    """Let the network compare its adapted tokens with the text."""
-    own, network.cmfr = network.cmfr, nn.ModuleList()
-    try:
-        yield
-    finally:
-        network.cmfr = own
+    return similarity[anomalous, NORMAL], similarity[anomalous, ABNORMAL], margin[normal], margin[anomalous]
 
 
 def aggregate_features(run: Scored, samples: Sequence[AnomalySample]) -> list[Aggregated]:
@@ -232,10 +213,20 @@ def principal_colours(features: Sequence[Float[Tensor, "patches dim"]]) -> list[
     return [((one - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) for one in projected]
 
 
-def draw_maps(runs: Sequence[Scored], samples: Sequence[AnomalySample]) -> Maps:
-    """Measure figure 4: the anomaly maps of some images by each run."""
+def draw_maps(runs: Iterable[Scored], samples: Sequence[AnomalySample]) -> Maps:
+    """Measure figure 4: the anomaly maps of some images by each run; one network is in memory at a time.
+
+    Raises:
+        FigureError: If the runs do not show the same images.
+    """
     columns: dict[str, list[Panel]] = {}
+    digest = ""
     for run in runs:
+        own = run.target.digest.sha256
+        if digest not in ("", own):
+            msg = f"Figure 4 needs the same images in all runs, but {run.label} scored others. Add --dataset NAME."
+            raise FigureError(msg)
+        digest = own
         panels = columns.setdefault(run.label, [])
         with torch.inference_mode():
             for batch in run.batches(samples):
@@ -244,8 +235,8 @@ def draw_maps(runs: Sequence[Scored], samples: Sequence[AnomalySample]) -> Maps:
     return Maps(columns)
 
 
-def choose_samples(run: Scored, num: int, rule: Rule, seed: int) -> list[AnomalySample]:
-    """Choose anomalous images with a mask, by a rule that no one can bend.
+def choose_samples(run: Scored, num: int, rule: ImageRule, seed: int) -> list[AnomalySample]:
+    """Choose anomalous images with a mask, by a fixed rule.
 
     Seeded images are drawn in turn from each category. The others are ranked by the average precision of their own
     pixels under ``run``: the highest, those around the median, or the lowest.
@@ -257,7 +248,7 @@ def choose_samples(run: Scored, num: int, rule: Rule, seed: int) -> list[Anomaly
     if not samples:
         msg = f"{run.target.spec.name} has no anomalous image with a mask. Choose another with --dataset NAME."
         raise FigureError(msg)
-    if rule is Rule.seeded:
+    if rule is ImageRule.seeded:
         order = np.random.default_rng(seed).permutation(len(samples))
         by_category: dict[str, list[AnomalySample]] = {}
         for index in order:
@@ -265,7 +256,11 @@ def choose_samples(run: Scored, num: int, rule: Rule, seed: int) -> list[Anomaly
         turns = [(turn, category) for category, own in sorted(by_category.items()) for turn in range(len(own))]
         return [by_category[category][turn] for turn, category in sorted(turns)][:num]
     ranked = [sample for _, sample in sorted(_precision_of(run, samples), key=lambda pair: -pair[0])]
-    start = {Rule.best: 0, Rule.median: max(0, (len(ranked) - num) // 2), Rule.worst: max(0, len(ranked) - num)}[rule]
+    if not ranked:
+        msg = f"No defect of {run.target.spec.name} has a pixel at the network's input size. Choose --rule seeded."
+        raise FigureError(msg)
+    rest = max(0, len(ranked) - num)
+    start = {ImageRule.best: 0, ImageRule.median: rest // 2, ImageRule.worst: rest}[rule]
     return ranked[start : start + num]
 
 
@@ -281,12 +276,15 @@ def _precision_of(run: Scored, samples: Sequence[AnomalySample]) -> Iterator[tup
                 yield float(metrics.compute()["pixel_ap"]), sample
 
 
-def describe_figure(runs: Sequence[Scored], samples: Sequence[AnomalySample], rule: str) -> dict[str, Any]:
+def describe_figure(
+    labels: Sequence[str], target: LoadedDataset, samples: Sequence[AnomalySample], rule: str
+) -> dict[str, Any]:
     """Return what a figure was made of, for its JSON file."""
-    root: Path = runs[0].target.root
+    root: Path = target.root
     return {
-        "runs": [run.label for run in runs],
-        "dataset": runs[0].target.spec.name,
+        "runs": list(labels),
+        "dataset": target.spec.name,
+        "precision": "float32",
         "rule": rule,
         "images": [str(sample.image_path.relative_to(root)) for sample in samples],
     }

@@ -23,7 +23,7 @@ from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.record.run_folder import RunFolderError
 from afr_clip.run.job import CalibrationJob, Job, PredictionJob
 from afr_clip.run.run import Run
-from afr_clip.settings import Engine
+from afr_clip.settings import ScoringEngine
 
 logger = logging.getLogger(__name__)
 
@@ -114,13 +114,15 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{here.local_rank}"
     looks = (settings.tile, settings.overlap, data.eval_batch_size)
-    scanning = Scanning(device, precision_of_run(job, run), *looks, settings.engine)  # type: ignore[arg-type]
+    scanning = Scanning(device, precision_of_run(job, run), *looks)  # type: ignore[arg-type]
     scanner = build_scanner(job.backbone, job.module, checkpoint, scanning, partial(choose_library, run))
     note_towers(run, scanner.towers, scanner.frozen)
     note_released_weights(job, run)
-    kept = (run.earlier or {}).get("engine") if settings.engine is Engine.auto else None
-    engine = from_first(lambda: kept or scanner.choose_engine(job.category))
-    scanner.engine = Engine(engine["chosen"])
+    asked = settings.engine
+    if run.earlier is not None and asked is ScoringEngine.auto:  # a resumed run keeps its engine
+        asked = ScoringEngine(run.earlier.get("engine", {}).get("chosen", ScoringEngine.torch.value))
+    engine = from_first(lambda: scanner.choose_engine(asked, job.category))
+    scanner.use(ScoringEngine(engine["chosen"]))
     run.note(engine=engine)
     if settings.references is not None:
         good = list_references([Path(settings.references)], job.category)

@@ -138,7 +138,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         Raises:
             ValueError: If the network is told the same name for two categories that have references.
         """
-        names = [self._names(batch)[0] for batch in references]
+        names = [self.names_of(batch)[0] for batch in references]
         if len(set(names)) < len(names):
             msg = (
                 f"Categories with reference images must have different names, got {names} for {dataset!r}. "
@@ -164,9 +164,9 @@ class AnomalyDetectionModule(pl.LightningModule):
         """
         prediction: AnomalyPrediction
         if batch.tapped:  # the feature cache holds the first half of the forward
-            prediction = self.network.score(batch.tapped, self._names(batch))
+            prediction = self.network.score(batch.tapped, self.names_of(batch))
         else:
-            prediction = self.network(batch.pictures, self._names(batch))
+            prediction = self.network(batch.pictures, self.names_of(batch))
         if not self.training:
             prediction = on_cpu(prediction)
             require_finite_scores(prediction, [shown(sample.image_path) for sample in batch.samples])
@@ -183,7 +183,8 @@ class AnomalyDetectionModule(pl.LightningModule):
             prediction = self(batch)
         return bool(prediction.trained_maps.isfinite().all() and prediction.image_score.isfinite().all())
 
-    def _names(self, batch: AnomalyBatch) -> tuple[str, ...]:
+    def names_of(self, batch: AnomalyBatch) -> tuple[str, ...]:
+        """Name the category of each image as the network gets it."""
         return batch.prompt_name if self._category_names is CategoryNames.words else batch.category
 
     def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
@@ -235,7 +236,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Show the references to the network, now that it is on its device."""
         with self.trainer.precision_plugin.test_step_context():  # the precision of scoring
             for batch in self._references:
-                self.network.observe(batch.pictures.to(self.device), self._names(batch)[0])
+                self.network.observe(batch.pictures.to(self.device), self.names_of(batch)[0])
 
     def test_step(self, batch: AnomalyBatch, batch_idx: int) -> Any:
         """Score one batch of a target dataset; ``None`` for a batch that only keeps processes in step."""

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import afr_clip
+from afr_clip.clip.packed import PackedLinear
 from afr_clip.inspection import engine
 from afr_clip.inspection.engine import CompiledNetwork, EngineError, faster_engine, probe_pictures
 from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.settings import Engine
+from afr_clip.settings import ScoringEngine
 
 needs_openvino = pytest.mark.skipif(not engine.has_openvino(), reason="openvino is not installed")
 
@@ -70,10 +71,10 @@ def test_nothing_is_reported_to_the_makers_of_openvino():
 
 @pytest.mark.parametrize(
     ("torch_seconds", "openvino_seconds", "chosen"),
-    [(1.0, 0.5, Engine.openvino), (1.0, 0.9, Engine.torch), (1.0, 2.0, Engine.torch)],
+    [(1.0, 0.5, ScoringEngine.openvino), (1.0, 0.9, ScoringEngine.torch), (1.0, 2.0, ScoringEngine.torch)],
 )
 def test_auto_takes_what_is_faster_by_a_margin(monkeypatch, torch_seconds, openvino_seconds, chosen):
-    taken = {Engine.torch: torch_seconds, Engine.openvino: openvino_seconds}
+    taken = {ScoringEngine.torch: torch_seconds, ScoringEngine.openvino: openvino_seconds}
     monkeypatch.setattr(engine, "_seconds", lambda way, _: way(None))
     ways = {one: lambda _, seconds=seconds: seconds for one, seconds in taken.items()}
     assert faster_engine(ways, torch.zeros(1)) == (chosen, taken)
@@ -84,7 +85,10 @@ def test_auto_takes_pytorch_where_a_network_cannot_be_converted():
         msg = "no rule"
         raise EngineError(msg)
 
-    assert faster_engine({Engine.torch: lambda _: None, Engine.openvino: refuse}, torch.zeros(1)) == (Engine.torch, {})
+    assert faster_engine({ScoringEngine.torch: lambda _: None, ScoringEngine.openvino: refuse}, torch.zeros(1)) == (
+        ScoringEngine.torch,
+        {},
+    )
 
 
 def test_the_test_picture_has_four_different_quarters():
@@ -104,6 +108,35 @@ def test_pocket_inspects_alike_with_both_engines(precision, limit, monkeypatch):
     for a, b in zip(own, its, strict=True):
         assert abs(a.image_score - b.image_score) < limit
         assert np.abs(a.anomaly_map - b.anomaly_map).max() < limit
+
+
+@needs_openvino
+def test_a_tower_with_packed_weights_is_converted():
+    class Packed(Bright):
+        def __init__(self):
+            super().__init__()
+            layer = torch.nn.Linear(8, 8).requires_grad_(requires_grad=False)
+            self.layer = PackedLinear(layer.weight, layer.bias)
+
+        def forward(self, pictures, names):
+            return super().forward(self.layer(pictures), names)
+
+    network, pictures = Packed(), torch.randn(2, 3, 8, 8)
+    network(pictures, ())  # packs
+    scores = CompiledNetwork(network, "cap", (8, 8), "32-true", 2)(pictures)
+    assert torch.allclose(scores.anomaly_map, network(pictures, ()).anomaly_map, atol=1e-5)
+
+
+@needs_openvino
+def test_only_the_last_categories_stay_converted():
+    scanner = afr_clip.load("pocket", engine="openvino").scanner
+    first = scanner._compile("cap")
+    scanner._compile("nut")
+    assert scanner._compile("cap") is first
+    scanner._compile("bolt")  # in place of "nut"
+    assert list(scanner._compiled) == ["cap", "bolt"]
+    scanner.use(ScoringEngine.torch)
+    assert not scanner._compiled
 
 
 @needs_openvino
@@ -129,5 +162,5 @@ def test_comparing_names_needs_pytorch():
     settings = {"overlap": 0.25, "tile": None} | dict.fromkeys(
         ("roi", "ignore", "references", "calibration", "region_threshold", "mm_per_pixel", "min_area_mm2", "defects")
     )
-    with pytest.raises(ValueError, match="compare_names scores with engine=torch only"):
-        InspectionSettings(engine=Engine.openvino, compare_names=["object"], **settings)
+    with pytest.raises(ValueError, match="compare_names works only with engine=torch"):
+        InspectionSettings(engine=ScoringEngine.openvino, compare_names=["object"], **settings)

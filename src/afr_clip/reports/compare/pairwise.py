@@ -20,6 +20,9 @@ LEVEL = 0.95
 COMPARED = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
 """Metrics that are compared; F1 at the best threshold chooses the threshold on the truth."""
 
+IMAGES = ("target", "target_sha256")
+"""What two measured datasets have in common if they show the same images."""
+
 MOST_SETTINGS = 24
 """More settings would give more pairs than anyone reads: they are ranked, but not compared in pairs."""
 
@@ -27,7 +30,7 @@ PAIRS_NOTE = (
     "Differences are paired by seed and category. Their 95 % intervals and p-values are Student's: the variances of "
     "the means over seeds and over categories are added, with Satterthwaite's degrees of freedom. They say how a "
     "difference may vary with other seeds and categories. p is corrected by Holm's method over the datasets and "
-    "metrics of a pair."
+    "metrics of a pair, not over pairs. With one seed they say nothing about other seeds."
 )
 RANKS_NOTE = (
     "Mean rank over the datasets that all of these settings scored; 1 is best. Two settings whose ranks differ by less "
@@ -113,7 +116,7 @@ class Pairwise:
     measured: Measured
 
     header = (
-        *("setting", "other", "dataset", "metric"),
+        *("setting", "other", "dataset", "trained_on", "metric"),
         *("difference", "low", "high", "p", "p_holm", "num_seeds", "num_categories"),
     )
 
@@ -125,32 +128,33 @@ class Pairwise:
         if len(labels) <= MOST_SETTINGS:
             for one, other in combinations(labels, 2):
                 found = list(self._differences(one, other))
-                corrected = holm([difference.p for _, _, difference in found])
-                for (dataset, metric, difference), p in zip(found, corrected, strict=True):
+                corrected = holm([difference.p for *_, difference in found])
+                for (facts, metric, difference), p in zip(found, corrected, strict=True):
                     points = {"difference": difference.mean, "low": difference.low, "high": difference.high}
                     rows.append(
-                        {"setting": labels[one], "other": labels[other], "dataset": dataset, "metric": metric}
+                        {"setting": labels[one], "other": labels[other], "dataset": facts.label}
+                        | {"trained_on": facts.label_trained_on, "metric": metric}
                         | {name: 100 * value for name, value in points.items()}
                         | {"p": difference.p, "p_holm": p}
                         | {"num_seeds": difference.num_seeds, "num_categories": difference.num_categories}
                     )
         return pd.DataFrame(rows, columns=list(self.header))
 
-    def _differences(self, one: str, other: str) -> Iterator[tuple[str, str, Difference]]:
+    def _differences(self, one: str, other: str) -> Iterator[tuple[pd.Series, str, Difference]]:
+        """Yield each dataset of a pair, with the facts of whichever was trained."""
         datasets = self.measured.datasets
         mine, its = (datasets[datasets.series == name] for name in (one, other))
         for own, facts in mine.iterrows():
-            alike = its[(its.target_sha256 == facts.target_sha256) & _trained_alike(its, facts)]
-            for metric in COMPARED if len(alike) == 1 else ():
-                matrix = _paired(self._by_seed(int(own), metric), self._by_seed(int(alike.index[0]), metric))
-                if matrix.size:
-                    yield str(facts.label), metric, difference_of(matrix)
-
-    def _by_seed(self, number: int, metric: str) -> pd.DataFrame:
-        return self._values[number, metric]
+            same = (its[list(IMAGES)] == facts[list(IMAGES)]).all(axis=1)
+            alike = its[same & _trained_alike(its, facts)]
+            for number, others in alike.iterrows():
+                for metric in COMPARED:
+                    matrix = _paired(self._by_seed[int(own), metric], self._by_seed[int(number), metric])
+                    if matrix.size:
+                        yield others if facts.auxiliary_sha256 == "" else facts, metric, difference_of(matrix)
 
     @cached_property
-    def _values(self) -> Mapping[tuple[int, str], pd.DataFrame]:
+    def _by_seed(self) -> Mapping[tuple[int, str], pd.DataFrame]:
         values = self.measured.values
         chosen = values[(values.row != MEAN_ROW) & values.metric.isin(COMPARED)]
         return {
@@ -158,10 +162,22 @@ class Pairwise:
             for (number, metric), rows in chosen.groupby(["dataset", "metric"])
         }
 
+    @property
+    def note(self) -> str:
+        """How to read the pairs, or why there are none."""
+        num = len(self.measured.series)
+        few = f"{num} settings are too many to compare in pairs; give at most {MOST_SETTINGS}."
+        return PAIRS_NOTE if num <= MOST_SETTINGS else few
+
     def grids(self) -> list[Grid]:
         """Lay out the pairs, one grid for each metric."""
         rows = self.records
-        headings = [*text_headings("Setting", "Against", "Dataset"), Heading("Points"), Heading("p"), Heading("Seeds")]
+        headings = [
+            *text_headings("Setting", "Against", "Dataset", "Trained on"),
+            Heading("Points"),
+            Heading("p"),
+            Heading("Seeds"),
+        ]
         headings += [Heading("Categories")]
         return [
             Grid(COLUMNS[str(metric)][0], headings, [_cells(record) for record in of_metric.to_dict("records")])
@@ -169,7 +185,14 @@ class Pairwise:
         ]
 
     def ranks(self) -> Grid | None:
-        """Lay out mean ranks over the datasets that all settings scored; ``None`` below three settings or datasets."""
+        """Lay out mean ranks over the datasets that all settings scored.
+
+        Settings are ranked only if all of them were trained on the same images, or on none: ``None`` if they were not,
+        and below three settings or datasets.
+        """
+        trainings = set(self.measured.datasets.auxiliary_sha256) - {""} if self.measured.series else set()
+        if len(self.measured.series) < 3 or len(trainings) > 1:
+            return None
         ranked = {metric: ranks for metric in COMPARED if (ranks := self._ranks(metric)) is not None}
         if not ranked:
             return None
@@ -189,10 +212,9 @@ class Pairwise:
     def _ranks(self, metric: str) -> pd.DataFrame | None:
         """Return ranks, one row per dataset and one column per setting."""
         means = self.measured.cells.xs((MEAN_ROW, metric), level=("row", "metric"))["mean"]
-        facts = self.measured.datasets.loc[means.index, ["series", "target_sha256"]].assign(mean=means)
-        table = facts.drop_duplicates(["series", "target_sha256"], keep=False).pivot(
-            index="target_sha256", columns="series", values="mean"
-        )
+        facts = self.measured.datasets.loc[means.index, ["series", *IMAGES]].assign(mean=means)
+        once = facts.drop_duplicates(["series", *IMAGES], keep=False)
+        table = once.pivot(index=list(IMAGES), columns="series", values="mean")
         complete = table.reindex(columns=[one.name for one in self.measured.series]).dropna()
         if len(complete) < 3 or len(complete.columns) < 3:
             return None
@@ -235,7 +257,7 @@ def _paired(mine: pd.DataFrame, its: pd.DataFrame) -> NDArray[np.float64]:
 def _cells(record: Mapping[Any, Any]) -> list[TableCell]:
     ends = [None if math.isnan(record[end]) else record[end] for end in ("low", "high")]
     nums = [TableCell(str(record[name]), float(record[name])) for name in ("num_seeds", "num_categories")]
-    words = [TableCell(str(record[name])) for name in ("setting", "other", "dataset")]
+    words = [TableCell(str(record[name])) for name in ("setting", "other", "dataset", "trained_on")]
     p = record["p_holm"]
     shown = TableCell(_shown(p), None if math.isnan(p) else p, is_strong=p < 1 - LEVEL)
     return [*words, difference_cell(record["difference"], ends), shown, *nums]

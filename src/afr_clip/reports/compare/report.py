@@ -21,8 +21,9 @@ from afr_clip.reports.compare.notes import (
     notes,
     notices,
 )
-from afr_clip.reports.compare.pairwise import PAIRS_NOTE, RANKS_NOTE, Pairwise
+from afr_clip.reports.compare.pairwise import RANKS_NOTE, Pairwise
 from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
+from afr_clip.reports.compare.published import PUBLISHED_NOTE, published_grids
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
@@ -170,7 +171,9 @@ class Comparison:
         links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
         pairs, ranks = self.pairwise.grids(), self.pairwise.ranks()
-        links += [("pairwise", "Settings against each other")] if pairs or ranks else []
+        links += [("pairwise", "Settings against each other")] if len(self.measured.series) > 1 else []
+        others = published_grids(set(self.measured.datasets.target)) if self.measured.series else []
+        links += [("published", "Published by others")] if others else []
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
         num = len(self.measured.datasets)
         counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
@@ -184,9 +187,11 @@ class Comparison:
             tables=self.tables,
             outside=outside,
             pairs=pairs,
-            pairs_note=PAIRS_NOTE,
+            pairs_note=self.pairwise.note if len(self.measured.series) > 1 else "",
             ranks=ranks,
             ranks_note=RANKS_NOTE,
+            others=others,
+            others_note=PUBLISHED_NOTE,
             categories=self.categories.grids(),
             pictures=self.pictures(),
             runs=run_grid(self.runs, self.measured) if self.runs else None,

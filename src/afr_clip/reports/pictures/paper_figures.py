@@ -75,34 +75,34 @@ class Overlap:
     """Figure 1 for one category and one comparison.
 
     Attributes:
-        to_normal: Over defective patches, the similarity to the normal text.
+        to_normal: Over anomalous patches, the similarity to the normal text.
         to_abnormal: Likewise to the abnormal text.
-        sound: Over normal patches, the abnormal minus the normal similarity.
-        defective: Likewise over defective patches.
+        normal: Over normal patches, the abnormal minus the normal similarity.
+        anomalous: Likewise over anomalous patches.
     """
 
     category: str
     comparison: str
     to_normal: Histogram = field(default_factory=Histogram)
     to_abnormal: Histogram = field(default_factory=Histogram)
-    sound: Histogram = field(default_factory=Histogram)
-    defective: Histogram = field(default_factory=Histogram)
+    normal: Histogram = field(default_factory=Histogram)
+    anomalous: Histogram = field(default_factory=Histogram)
 
-    def add(self, to_normal: Tensor, to_abnormal: Tensor, sound: Tensor, defective: Tensor) -> None:
+    def add(self, to_normal: Tensor, to_abnormal: Tensor, normal: Tensor, anomalous: Tensor) -> None:
         """Count the patches of an image."""
         self.to_normal.add(to_normal)
         self.to_abnormal.add(to_abnormal)
-        self.sound.add(sound)
-        self.defective.add(defective)
+        self.normal.add(normal)
+        self.anomalous.add(anomalous)
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has both defective and normal patches."""
-        return bool(self.defective.counts.any() and self.sound.counts.any())
+        """Whether it has both anomalous and normal patches."""
+        return bool(self.anomalous.counts.any() and self.normal.counts.any())
 
     def overlaps(self) -> dict[str, float]:
         """Return what the two pairs of distributions have in common."""
-        return {"texts": overlap(self.to_normal, self.to_abnormal), "patches": overlap(self.sound, self.defective)}
+        return {"texts": overlap(self.to_normal, self.to_abnormal), "patches": overlap(self.normal, self.anomalous)}
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def draw_similarity(measured: Sequence[Overlap], title: str) -> Figure:
     comparisons = list(dict.fromkeys(one.comparison for one in measured))
     figure, axes = _grid(len(categories), 2 * len(comparisons), width=3.4, height=2.0)
     pairs = (
-        ("texts", "similarity of defective patches", "to the normal text", "to the abnormal text"),
-        ("patches", "abnormal minus normal similarity", "normal patches", "defective patches"),
+        ("texts", "similarity of anomalous patches", "to the normal text", "to the abnormal text"),
+        ("patches", "abnormal minus normal similarity", "normal patches", "anomalous patches"),
     )
     for one in measured:
         for number, (name, label, left, right) in enumerate(pairs):
             row, column = categories.index(one.category), 2 * comparisons.index(one.comparison) + number
-            both = (one.to_normal, one.to_abnormal) if name == "texts" else (one.sound, one.defective)
+            both = (one.to_normal, one.to_abnormal) if name == "texts" else (one.normal, one.anomalous)
             axis = axes[row, column]
             _draw_pair(axis, both, (left, right))
             axis.set_title(f"{one.category}, {one.comparison}\noverlap {one.overlaps()[name]:.2f}", fontsize=8)

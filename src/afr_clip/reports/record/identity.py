@@ -89,6 +89,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     without = {key: value for key, value in _WITHOUT_KEY.items() if key.rpartition(".")[0] in nodes}
     if "module.network" in nodes:
         without |= _WITHOUT_KEY_OF_METHOD.get(known.get("module.name", ""), {})
+    if {"images", "good"} & known.keys():  # predict and calibrate
+        without |= {"engine": "torch"}
     return without | known
 
 

@@ -25,6 +25,7 @@ PACKAGES = (
     "albumentations",
     "numpy",
     "pillow",
+    "openvino",
 )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afr_clip.reports.compare.pairwise import critical_difference, difference_of, holm
+from afr_clip.reports.compare.pairwise import Pairwise, critical_difference, difference_of, holm
+from helpers.results import CONFIG, measured_in, source, write_run
 
 DRAWS = 500
 
@@ -78,3 +79,62 @@ def test_what_has_no_p_value_does_not_count():
 def test_the_critical_difference_has_demsars_quantiles(num_settings, num_datasets, quantile):
     root = math.sqrt(num_settings * (num_settings + 1) / (6 * num_datasets))
     assert critical_difference(num_settings, num_datasets) / root == pytest.approx(quantile, abs=6e-4)
+
+
+def of_method(name: str) -> dict:
+    return {**CONFIG, "module": {**CONFIG["module"], "name": name}}
+
+
+def test_runs_are_paired_by_seed_and_only_on_the_same_images(tmp_path):
+    visa = source("VisA")
+    for seed, value in ((0, 0.6), (1, 0.7), (2, 0.8)):
+        write_run(tmp_path / f"a{seed}", {"BTAD": value, "MPDD": 0.5}, auxiliary=visa, seed=seed)
+    for seed, value in ((0, 0.5), (1, 0.6)):
+        other = {"config": of_method("april_gan"), "auxiliary": visa, "seed": seed}
+        write_run(
+            tmp_path / f"b{seed}", {"BTAD": value, "MPDD": 0.5}, sources={"MPDD": source("MPDD", digest="b")}, **other
+        )
+    records = Pairwise(measured_in(tmp_path)).records
+    assert set(records.dataset) == {"BTAD"}  # MPDD has other images
+    assert set(records.num_seeds) == {2}
+    assert records.difference.tolist() == pytest.approx([10.0] * len(records))
+
+
+def test_a_method_without_seeds_is_paired_with_every_seed(tmp_path):
+    for seed, value in ((0, 0.6), (1, 0.7)):
+        write_run(tmp_path / f"a{seed}", {"BTAD": value}, auxiliary=source("VisA"), seed=seed)
+    write_run(tmp_path / "b", {"BTAD": 0.5}, config=of_method("winclip"))
+    (first, *_) = Pairwise(measured_in(tmp_path)).records.to_dict("records")
+    assert (first["difference"], first["num_seeds"]) == (pytest.approx(15.0), 2)
+
+
+def test_ranks_need_three_settings_and_three_datasets(tmp_path):
+    titles = ("BTAD", "MPDD", "Br35H")
+    for number, method in enumerate(("afr_clip", "april_gan", "anomaly_clip")):
+        assert Pairwise(measured_in(tmp_path)).ranks() is None if number else True
+        write_run(
+            tmp_path / method,
+            dict.fromkeys(titles, 0.9 - 0.1 * number),
+            config=of_method(method),
+            auxiliary=source("VisA"),
+        )
+    ranks = Pairwise(measured_in(tmp_path)).ranks()
+    assert {row[0].shown: row[1].value for row in ranks.body} == {
+        "AFR-CLIP": 1,
+        "APRIL-GAN (vit_l_14_336)": 2,
+        "AnomalyCLIP": 3,
+    }
+    assert ranks.foot[-1][1].value == 3
+
+
+def test_trainings_on_different_data_are_not_ranked_together_and_each_is_paired(tmp_path):
+    for number, method in enumerate(("afr_clip", "april_gan", "winclip")):
+        for aux in ("VisA", "MVTec AD") if method != "winclip" else ("",):
+            trained = {"auxiliary": source(aux, digest=aux[0].lower())} if aux else {}
+            values = dict.fromkeys(("BTAD", "MPDD", "Br35H"), 0.9 - 0.1 * number)
+            write_run(tmp_path / f"{method}{aux}", values, config=of_method(method), **trained)
+    pairwise = Pairwise(measured_in(tmp_path))
+    assert pairwise.ranks() is None
+    of_pairs = pairwise.records.groupby(["setting", "other"]).trained_on.unique()
+    assert all(set(trained) == {"VisA", "MVTec AD"} for trained in of_pairs)
+    assert len(of_pairs) == 3

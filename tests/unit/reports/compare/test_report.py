@@ -24,7 +24,7 @@ from helpers.results import source, write_run
 from helpers.sweeps import VISA, cell, config_with, write_cell, write_loss, write_record, write_search
 
 REPOSITORY = Path(__file__).parents[4]
-FILES = {"report.html", "categories.csv", "categories.md"} | {
+FILES = {"report.html", "categories.csv", "categories.md", "pairwise.csv"} | {
     f"table{number}.{ending}" for number in (1, 2) for ending in ("csv", "md", "tex")
 }
 

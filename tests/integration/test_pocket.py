@@ -1,14 +1,18 @@
 """What comes with the package works without a download, and is as good as it was when it was made."""
 
 import csv
+import json
 import re
 import shlex
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import afr_clip
 from afr_clip.clip.weights import weight_path
@@ -118,3 +122,28 @@ def test_nothing_of_the_unseen_set_is_drawn_for_training():
     shown = {kind for category in auxiliary for kind in category.defects} | set(KINDS)
     assert not shown & set(HELD_OUT)
     assert {kind for category in unseen for kind in category.defects} >= set(HELD_OUT)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_predict_with_openvino_gives_the_same_scores_and_keeps_its_engine(tmp_path):
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+
+    def predict(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "afr_clip", "predict", f"images={tmp_path}", "category=cap", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    scores = {}
+    for engine in ("torch", "openvino"):
+        done = predict(f"engine={engine}", f"run_dir={tmp_path}/runs/{engine}")
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / "runs" / engine / "scores.csv").open(newline="") as file:
+            scores[engine] = {row["image"]: float(row["image_score"]) for row in csv.DictReader(file)}
+    assert scores["openvino"] == pytest.approx(scores["torch"], abs=1e-4)
+    manifest = json.loads((tmp_path / "runs" / "openvino" / "manifest.json").read_text())
+    assert manifest["engine"] == {"asked": "openvino", "chosen": "openvino"}
+    assert manifest["packages"]["openvino"]
+    refused = predict("engine=torch", f"run_dir={tmp_path}/runs/openvino", "resume=true")
+    assert refused.returncode != 0
+    assert "engine" in refused.stderr

@@ -70,7 +70,7 @@ class InspectionSettings:
             "compare_names compares scores of whole photographs, got tile, roi or ignore too. Leave one of them out."
             if self.compare_names is not None and (self.tile, self.roi, self.ignore) != (None, None, None)
             else None,
-            "compare_names works only with engine=torch, got another one. Leave out compare_names=, or use engine=torch."
+            "compare_names works only with engine=torch, got another. Leave out compare_names= or engine=."
             if self.compare_names is not None and self.engine is not ScoringEngine.torch
             else None,
             "region_threshold and calibration exclude each other, got both. A calibration brings its own threshold."

@@ -64,3 +64,11 @@ def test_an_old_record_of_afr_clip_means_the_readings_of_today_with_their_defaul
 
 def test_a_key_that_only_one_of_them_has_differs():
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1, "c": None, "d": 2}}) == ["a.d"]
+
+
+@pytest.mark.parametrize("command", ["images", "good"])
+def test_a_record_from_before_engines_is_one_of_pytorch(command):
+    old = {command: "photos"}
+    assert differing_keys(old, {command: "photos", "engine": "torch"}) == []
+    assert differing_keys(old, {command: "photos", "engine": "openvino"}) == ["engine"]
+    assert "engine" not in flat({"task_name": "train"})

@@ -27,3 +27,10 @@ def test_a_gpu_gets_what_it_computes_in(monkeypatch, has_half, chosen):
 
 def test_a_block_takes_time():
     assert precision._seconds_of_block(torch.float32) > 0
+
+
+def test_a_moment_of_other_work_does_not_decide(monkeypatch):
+    half = iter([9.0, 0.25, 0.3])  # the first turn met other work
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "_seconds_of_block", lambda dtype: 1.0 if dtype is torch.float32 else next(half))
+    assert precision.choose_precision("auto", "cpu")["chosen"] == "bf16-mixed"

@@ -44,7 +44,7 @@ class Difference:
 
     Attributes:
         mean: As a fraction.
-        low: Lower end of the interval; NaN if a single seed and a single category give none.
+        low: Lower end of the interval; NaN if there is one seed and one category, or no variation over them.
         p: Two-sided, of no difference; NaN likewise.
         num_seeds: Pairs of seeds; 1 for two methods that draw nothing at random.
     """
@@ -82,11 +82,11 @@ def difference_of(matrix: NDArray[np.float64]) -> Difference:
     for axis, num, other in ((1, num_seeds, num_categories), (0, num_categories, num_seeds)):
         if num > 1:
             squares.append((other * matrix.mean(axis=axis).var(ddof=1), num - 1))
-    if not squares:
-        return Difference(mean, math.nan, math.nan, math.nan, num_seeds, num_categories)
     total = sum(square for square, _ in squares)
-    if total == 0:  # the same difference everywhere
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, num_seeds, num_categories)
+    if (
+        total <= (1e-9 * max(1.0, abs(mean))) ** 2
+    ):  # no variation to judge by, as where scores do not depend on the seed
+        return Difference(mean, math.nan, math.nan, math.nan, num_seeds, num_categories)
     freedom = total**2 / sum(square**2 / free for square, free in squares)
     error = math.sqrt(total / matrix.size)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error

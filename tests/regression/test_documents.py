@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from afr_clip import figure
 from afr_clip.cli.words import read_words
 from afr_clip.config.nodes import config_dir, register
 from afr_clip.dashboard import build_parser as dashboard_parser
@@ -41,13 +42,14 @@ COMMANDS = [split(line) for line in lines(OURS + r"[a-z]+ [^ ]")]
 # test_contributing.py composes the example method.
 COMPOSED = [words for words in COMMANDS if words[0] in TAKES_A_CONFIG and "module=linear_probe" not in words]
 REPORTS = [words for words in COMMANDS if words[0] == "report"]
+FIGURES = [words for words in COMMANDS if words[0] == "figure"]
 ON_DATASETS = [words for words in COMMANDS if words[0] == "datasets" and (len(words) > 2 or words[1] == "list")]
 ON_DASHBOARDS = [words for words in COMMANDS if words[0] == "dashboard"]
 OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(first|second|third)")]
 
 
 def test_every_command_exists():
-    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"report", "datasets", "dashboard"}
+    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"figure", "report", "datasets", "dashboard"}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,13 @@ def test_every_report_can_be_typed_so(words):
 def test_every_command_on_datasets_can_be_typed_so(words):
     typed = [{"NAME": "btad"}.get(word, word) for word in words[1:]]
     assert getattr(build_parser("DIR").parse_args(typed), "name", "btad") in {*DATASETS, "widgets"}
+
+
+@pytest.mark.parametrize("words", FIGURES, ids=" ".join)
+def test_every_figure_can_be_typed_so(words):
+    arguments = figure.read_arguments(words[1:])
+    figure.refuse_what_has_no_effect(arguments)
+    assert arguments.number in (1, 3, 4)
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

@@ -122,6 +122,18 @@ def _plainly() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _keeping_root_logger() -> Iterator[None]:
+    """Undo what OpenVINO's converter does to the root logger: it hides all but errors."""
+    root = logging.getLogger()
+    level, handlers, filters = root.level, root.handlers[:], root.filters[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:], root.filters[:] = handlers, filters
+
+
 def _openvino() -> Any:  # noqa: ANN401 - a module without types
     """Import OpenVINO without the package that reports each conversion to its makers; it has a stub for that case.
 
@@ -143,7 +155,7 @@ def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 
     """
     one_category = _OneCategory(network, category, len(pictures))
     try:
-        with _plainly(), warnings.catch_warnings():
+        with _plainly(), _keeping_root_logger(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of each shape that becomes a constant, which is intended
             one_category(pictures)  # text embeddings are computed and kept outside the graph
             # OpenVINO would trace it itself, and run it three times more to check that: its scores are checked instead.

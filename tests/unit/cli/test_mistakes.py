@@ -205,7 +205,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         (
             "images=photos predict",
             2,
-            "The command must be one of train, evaluate, predict, calibrate, diagnose, sweep, report",
+            "The command must be one of train, evaluate, predict, calibrate, diagnose, sweep, figure, report",
         ),
     ],
 )

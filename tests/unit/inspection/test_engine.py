@@ -1,7 +1,9 @@
 """OpenVINO computes the same scores as PyTorch, or refuses."""
 
+import logging
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -59,6 +61,22 @@ def test_an_operation_without_a_rule_is_an_error_that_names_it():
 
     with pytest.raises(EngineError, match=r"cannot be converted to OpenVINO.*linalg_eigvals.*Use engine=torch"):
         CompiledNetwork(Odd(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
+
+
+@needs_openvino
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_root_logger_stays_as_it_is(fails, caplog):
+    class Failing(Bright):
+        def forward(self, pictures, names):
+            return super().forward(torch.linalg.eigvals(pictures).real[..., None] + pictures, names)
+
+    root = logging.getLogger()
+    before = root.level, root.handlers[:], root.filters[:]
+    with pytest.raises(EngineError) if fails else nullcontext():
+        CompiledNetwork(Failing() if fails else Bright(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
+    assert (root.level, root.handlers, root.filters) == before
+    logging.getLogger("afr_clip").warning("still heard")
+    assert "still heard" in caplog.text
 
 
 @needs_openvino

@@ -17,6 +17,7 @@ def test_the_manifest_names_the_published_weights_of_the_cnn_in_full(monkeypatch
     monkeypatch.setattr(model, "load_towers", lambda settings, **_: replace(built, settings=settings))
     job, run = Mock(spec=TrainingJob), Mock(spec=Run)
     job.backbone, job.module = settings, composed_module("afr_clip")
+    run.manifest, run.earlier = {"precision": {"chosen": "32-true"}}, None
     model.build_towers(job, run)
     ((fact, key, values),) = (call.args for call in run.note_unchanged.call_args_list)
     assert (fact, key, values["cnn"]) == ("backbone", "fingerprint", named)

@@ -16,6 +16,7 @@ HEADINGS = [
 
 def render_grid(grid, notices=()):
     empty = {"contents": [], "links": [], "notes": [], "tables": [], "categories": [], "pictures": [], "runs": None}
+    empty |= {"pairs": [], "pairs_note": "", "ranks": None, "others": []}
     return render("comparison.html", title="T", subtitle="", notices=notices, outside=grid, **empty)
 
 

@@ -134,3 +134,19 @@ def assert_goes_on(run, whole) -> Callable[..., None]:
         assert (folder / "metrics.csv").read_text() == (whole(*more) / "metrics.csv").read_text()
 
     return resume
+
+
+@pytest.fixture(scope="module")
+def trained_into(run_once, auxiliary: Path, unseen: Path) -> Callable[[Path], Path]:
+    """Train a tiny network for one epoch and score two unseen categories, in a given folder."""
+
+    def train(folder: Path) -> Path:
+        data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}"]
+        targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
+        quick = ["backbone=tiny", "backbone.image_size=64", "trainer.max_epochs=1", "seed=3"]
+        quoted = str(folder).replace("'", "\\'")
+        own = ["data.num_workers=0", "num_threads=1", f"run_dir='{quoted}'"]
+        assert run_once("train", *data, *targets, *quick, *own) == 0
+        return folder
+
+    return train

@@ -20,14 +20,8 @@ LATER = ("data.num_workers=0", "num_threads=1")
 
 
 @pytest.fixture(scope="module")
-def trained(run_once, auxiliary: Path, unseen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "it's a run"
-    data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}"]
-    targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
-    quick = ["backbone=tiny", "backbone.image_size=64", "trainer.max_epochs=1", "seed=3", *LATER]
-    quoted = str(folder).replace("'", "\\'")
-    assert run_once("train", *data, *targets, *quick, f"run_dir='{quoted}'") == 0
-    return folder
+def trained(trained_into, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_into(tmp_path_factory.mktemp("trained") / "it's a run")
 
 
 @pytest.fixture

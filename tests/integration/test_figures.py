@@ -22,13 +22,8 @@ LATER = ("data.num_workers=0", "num_threads=1")
 
 
 @pytest.fixture(scope="module")
-def trained(run_once, auxiliary: Path, unseen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}"]
-    targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
-    quick = ["backbone=tiny", "backbone.image_size=64", "trainer.max_epochs=1", "seed=3", *LATER]
-    assert run_once("train", *data, *targets, *quick, f"run_dir={folder}") == 0
-    return folder
+def trained(trained_into, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_into(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +83,16 @@ def test_the_similarities_are_those_of_the_network(loaded):
     network, margins, plain = loaded.module.network, [], []
     for batch in loaded.batches():
         with torch.inference_mode():
-            maps = network(batch.pictures, loaded.names(batch)).layer_maps
+            maps = network(batch.pictures, loaded.module.names_of(batch)).layer_maps
         # The probability of the abnormal state is a sigmoid of the difference over the temperature, Eq. (13).
         margin = (maps.double().logit() * network.temperature).mean(dim=1).flatten(1)
         share = torch.nn.functional.adaptive_avg_pool2d(batch.mask.float(), network.backbone.grid_size).flatten(1)
         margins.append(margin[(share == 0) | (share >= 0.25)])
         with torch.inference_mode():
-            tapped, text = network.tapped(batch.pictures), network.adapted_text(loaded.names(batch), loaded.device)
+            tapped, text = (
+                network.tapped(batch.pictures),
+                network.adapted_text(loaded.module.names_of(batch), loaded.device),
+            )
             grid_size = network.backbone.grid_size
             adapted = [network.mpfa(network.adapted(s, one)[:, 1:], grid_size) for s, one in enumerate(tapped)]
             similarity = torch.stack([text_on_text_similarity(one, text.stateful) for one in adapted]).mean(dim=0)

@@ -18,16 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LARGEST_DIFFERENCE = 1e-4
-"""Largest allowed difference between the two libraries, for results around 1."""
+LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""Largest allowed difference between the two libraries, for results around 1, in each type that is packed."""
 
 MARGIN = {torch.float32: 1.2, torch.bfloat16: 1.1}
 """Packed weights must be at least this many times as fast; less may be noise."""
-
-LARGEST_DIFFERENCE_HALF = 0.05
-"""Likewise in bfloat16, which has eight bits."""
-
-TYPES = (torch.float32, torch.bfloat16)
 
 NARROWEST = 512
 """Towers narrower than this are not timed: they have little to multiply."""
@@ -67,7 +62,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """Apply the layer."""
         own = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        is_other = x.device.type != "cpu" or self.weight.dtype is not torch.float32 or own not in TYPES
+        is_other = x.device.type != "cpu" or self.weight.dtype is not torch.float32 or own not in LARGEST_DIFFERENCE
         if is_other or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # OpenVINO packs itself
             return F.linear(x, self.weight, self.bias)
         x = x.to(own)
@@ -109,8 +104,7 @@ class _Multiplied(torch.autograd.Function):
 @cache
 def is_usable(dtype: torch.dtype = torch.float32) -> bool:
     """Whether this version of PyTorch has the operators, and they give what PyTorch itself does, gradients included."""
-    generator, half = torch.Generator().manual_seed(0), dtype is torch.bfloat16
-    limit = LARGEST_DIFFERENCE_HALF if half else LARGEST_DIFFERENCE
+    generator, limit = torch.Generator().manual_seed(0), LARGEST_DIFFERENCE[dtype]
     try:
         with torch.inference_mode(mode=False), torch.enable_grad(), torch.device("cpu"), _cast(dtype):
             weight, bias = torch.randn(160, 96, generator=generator), torch.randn(160, generator=generator)

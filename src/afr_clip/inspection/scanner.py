@@ -164,17 +164,17 @@ class Scanner:
     def identity(self, category: str) -> dict[str, Any]:
         """Return everything that affects a photograph's scores. A calibration is valid for this combination only."""
         tile = self.scanning.tile
-        return self._facts | {
+        identity = self._facts | {
             "category": category,
             "image_size": self.input_size[0],
             "precision": self.scanning.precision,
             "tile": tile,
             "overlap": None if tile is None else self.scanning.overlap,
             "references": list(self._references),
-            **(
-                {} if self.engine is ScoringEngine.torch else {"engine": self.engine.value}
-            ),  # older ones have PyTorch's scores
         }
+        if self.engine is not ScoringEngine.torch:  # identities without the key are older, and PyTorch's
+            identity["engine"] = self.engine.value
+        return identity
 
     def choose_engine(self, asked: ScoringEngine, category: str) -> dict[str, Any]:
         """Choose what computes the forward pass; `use` then takes it.

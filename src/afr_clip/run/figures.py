@@ -72,10 +72,6 @@ class Scored:
         for batch in data.target_dataloader(chosen.spec.name):
             yield batch.to(self.device)
 
-    def names(self, batch: AnomalyBatch) -> tuple[str, ...]:
-        """Name each image as the network gets it."""
-        return self.module.names_of(batch)
-
 
 def load_run(job: DiagnosisJob, label: str) -> Scored:
     """Load the network of a run, and the one dataset of the job.
@@ -125,7 +121,7 @@ def compare_similarity(run: Scored) -> list[Overlap]:
     with torch.inference_mode():
         for batch in run.batches():
             share = _anomalous_share(batch, network.backbone.grid_size)
-            tapped, names = network.tapped(batch.pictures), run.names(batch)
+            tapped, names = network.tapped(batch.pictures), run.module.names_of(batch)
             for comparison in (IMAGE_TEXT, TEXT_ON_TEXT):
                 similarity = _similarity(network, tapped, names, comparison).cpu()
                 for row, sample in enumerate(batch.samples):

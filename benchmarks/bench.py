@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import afr_clip
 from afr_clip.clip.load import DEFAULT, Towers, load_towers
-from afr_clip.clip.packed import PackedLinear
+from afr_clip.clip.packed import PackedLinear, is_usable
 from afr_clip.config.plan import composed_training
 from afr_clip.inspection.engine import CompiledNetwork, has_openvino
 from afr_clip.losses.total import AnomalyLoss
@@ -118,15 +118,16 @@ def gigaflop(work: Work) -> float:
 
 
 def multiplications() -> tuple[dict[str, Work], dict[str, float]]:
-    """Return one large product of matrices for each library: the most that a machine was seen to do."""
+    """Return one large product of matrices for each library that works here: the most that a machine was seen to do."""
     rows, width = 2048, 2048
     tokens = torch.randn(rows, width)
     linear = nn.Linear(width, width, bias=False).requires_grad_(requires_grad=False)
     packed = PackedLinear(linear.weight, None)
     work: dict[str, Work] = {
         f"one product, {how}, {name}": partial(forward, layer, tokens, precision)
-        for precision, name in ((FULL, "float32"), (HALF, "bfloat16"))
+        for precision, name, dtype in ((FULL, "float32", torch.float32), (HALF, "bfloat16", torch.bfloat16))
         for how, layer in (("PyTorch", linear), ("packed weights", packed))
+        if layer is linear or is_usable(dtype)
     }
     return work, dict.fromkeys(work, 2 * rows * width * width / 1e9)
 

@@ -17,6 +17,7 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 FEATURE_DTYPES = ("float32", "float16")
 OPTIMIZERS = ("adam", "adamw")
 MOSAIC_LABELS = ("any", "replaced")
+MOSAIC_KINDS = ("by_type", "class_aware")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 FAIL_ON = ("anomalous", "undecided")
@@ -95,6 +96,7 @@ class LoadingSettings:
     num_workers: int
     augment: bool
     mosaic: float
+    mosaic_kind: str
     mosaic_label: str
     cache: bool
     feature_cache: bool
@@ -108,6 +110,7 @@ class LoadingSettings:
             None
             if 0 <= self.mosaic <= 1
             else f"data.mosaic must be from 0 to 1, got {self.mosaic}. Change data.mosaic=VALUE.",
+            one_of("data.mosaic_kind", self.mosaic_kind, MOSAIC_KINDS, "UniADet uses class_aware."),
             one_of("data.mosaic_label", self.mosaic_label, MOSAIC_LABELS, "AdaCLIP's public code uses replaced."),
             one_of("data.feature_dtype", self.feature_dtype, FEATURE_DTYPES, "float32 loses nothing."),
         )
@@ -121,6 +124,8 @@ class LossSettings:
     focal_weight: float
     dice_weight: float
     complement_weight: float
+    l1_weight: float
+    alignment_weight: float
     focal_gamma: float
     image_gamma: float
     focal_smoothing: float
@@ -138,7 +143,7 @@ class LossSettings:
             ),
             one_of("loss.dice_per", self.dice_per, DICE_PER, "Use image, or row as in AdaCLIP's public code."),
         )
-        if not any((self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)):
+        if not any(value for key, value in numbers.items() if key.endswith("_weight")):
             msg = "The loss weights must not all be 0, got 0 for each. Set at least one, for example to 1."
             raise ValueError(msg)
 

@@ -38,7 +38,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from helpers.naive_ada_clip import naive_clusters
-from helpers.official_differences import SIZE, WINDOW_SIZE, Record, hard_logits, thinned
+from helpers.official_differences import AF_CLIP_NORM, SIZE, WINDOW_SIZE, Record, hard_logits, thinned
 from helpers.pro_cases import pro_cases
 from helpers.repeatable import (
     ARCHITECTURES,
@@ -58,6 +58,7 @@ COMMITS = {
     "VAND-APRIL-GAN": "f13b8a634e04f9fde8fa03db125b25af5695d8e1",
     "Accurate-WinCLIP-pytorch": "eef4f8cce6a80eddfa07415b503c22c6c3427351",
     "anomalib": "b7233686172e3485bfbe01272a8cd7a7e4576986",
+    "AF-CLIP": "bb7edec4128a76f29cb573cd3002538bf250b2fe",
 }
 TAPS = [6, 12, 18, 24]
 LABELS = torch.arange(NUM_PICTURES) % 2
@@ -652,6 +653,110 @@ def sentences(repository: str, category: str) -> tuple[list[str], list[str]]:
     return sorted(normal), sorted(abnormal)
 
 
+def af_clip(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train AF-CLIP for one step, and score without and with one normal picture, all by its own programs."""
+    record: Record = {}
+    modules = ("main", "clip.model", "util.utils")
+    with official_modules("AF-CLIP", *modules) as (program, model, evaluation), pytest.MonkeyPatch.context() as patch:
+        made: list[Any] = []
+
+        def load(**_: Any) -> tuple[nn.Module, SimpleNamespace]:
+            made.append(model.build_model(dict(tower_state("ViT-known-quickgelu"))))
+            return made[-1], SimpleNamespace(transforms=[None, None])
+
+        class Pictures(torch.utils.data.Dataset[tuple[Tensor, int, Tensor]]):
+            """The drawn pictures, in the shape of the program's datasets."""
+
+            dataset_name, categories, train, fewshot = "drawn", ["colon"], False, 0
+
+            def __init__(self, **_: Any) -> None:
+                self.cur_img_paths: list[str] = []
+
+            def update(self, category: str) -> None:
+                self.category = category
+
+            def __len__(self) -> int:
+                return 1 if self.train else NUM_PICTURES
+
+            def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+                mask = torch.from_numpy(masks(SIZE)[index])[None].float()
+                return normalised(SIZE)[index], int(mask.any()), mask
+
+        insert = model.CLIP.insert
+
+        def inserted(self: Any, **given: Any) -> None:
+            insert(self, **given)
+            fill_af_clip(self)
+
+        patch.setattr(program, "load", load)
+        patch.setattr(model.CLIP, "insert", inserted)
+        for name in [name for name in vars(program) if name.endswith("Dataset")]:
+            patch.setattr(program, name, Pictures)
+        forward = record_method(patch, model.CLIP, "detect_forward_seg")
+        sentences = record_method(patch, model.CLIP, "encode_state_prompt")
+        focal = Recorded(program.focal_loss)
+        l1, alignment = Recorded(program.l1_loss), Recorded(program.patch_alignment_loss)
+        for name, function in (("focal_loss", focal), ("l1_loss", l1), ("patch_alignment_loss", alignment)):
+            patch.setattr(program, name, function)
+        scores, blurred = Recorded(lambda *_: {}), Recorded(evaluation.gaussian_filter)
+        patch.setattr(evaluation, "calculate_metrics", scores)
+        patch.setattr(evaluation, "compute_pro", lambda *_: 0.0)
+        patch.setattr(evaluation, "gaussian_filter", blurred)
+        record_step(patch, "Adam", lambda: af_clip_parameters(made[-1]), record)
+        common = {"log_dir": str(folder), "data_dir": "", "model": "", "clip_download_dir": "", "weight": None}
+        common |= {
+            "prompt_len": 12,
+            "feature_layers": TAPS,
+            "memory_layers": TAPS,
+            "alpha": 0.1,
+            "vis": 0,
+            "seed": 0,
+        }
+        common |= {"img_size": SIZE, "batch_size": NUM_PICTURES, "epochs": 1, "lambda1": 1, "lambda2": 1}
+        torch.manual_seed(0)
+        trained = SimpleNamespace(**common, dataset="mvtec", test_dataset=["mvtec"], fewshot=0, lr=0.0001)
+        patch.setattr(program, "available_models", list)
+        program.train(trained)
+        ((image, *_), (score, grid_map, tokens)) = forward[0]
+        order = in_order(image)
+        record["trained_maps"], record["class_score"] = grid_map[order], score[order]
+        record["tokens"] = torch.stack([stream[order, 1:] for stream in tokens], dim=1)
+        record["text"] = sentences[0][1]
+        record["loss.image"], record["loss.focal"] = focal.returned[:2]
+        record["loss.l1"], record["loss.alignment"] = l1.returned[0], torch.as_tensor(alignment.returned[0])
+
+        network = made[-1]
+        fill_af_clip(network)
+        for shots, prefix in ((0, ""), (1, "one_shot.")):
+            blurred.given.clear()
+            blurred.returned.clear()
+            scores.given.clear()
+            given = SimpleNamespace(**common, fewshot=shots)
+            evaluation.eval_all_class(network, "drawn", Pictures(), given, logging.getLogger("drawn"), "cpu")
+            scale = 1.1 if shots else 1.0  # this project divides by the sum of the weights
+            record[f"{prefix}map_before_smoothing"] = torch.cat([one[0] for one in blurred.given]) / scale
+            record[f"{prefix}map"] = torch.cat(blurred.returned) / scale
+            record[f"{prefix}score"] = scores.given[0][0] / scale
+
+        small = model.build_model(small_tower_state("ViT-known-quickgelu"))
+        small.encode_image(normalised(SIZE)[:1], TAPS)
+        record["position_embedding"] = small.visual.positional_embedding.detach()
+    return record
+
+
+def fill_af_clip(network: Any) -> None:
+    """Fill what AF-CLIP learns; with a norm as weak as the other weights its attention would be the same everywhere."""
+    fill(af_clip_parameters(network))
+    with torch.no_grad():
+        network.adaptor.attention.norm.weight.mul_(AF_CLIP_NORM)
+
+
+def af_clip_parameters(network: Any) -> dict[str, Tensor]:
+    """Return what AF-CLIP learns by its own names."""
+    adapter = {f"adaptor.{name}": value for name, value in network.adaptor.named_parameters()}
+    return adapter | {"state_prompt_embedding": network.state_prompt_embedding}
+
+
 def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
     """Record a run that does not round prompts to half precision, and the main results of one that does."""
 
@@ -667,6 +772,7 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
     "anomaly_clip": (with_half(anomaly_clip), "AnomalyCLIP"),
     "april_gan": (april_gan, "VAND-APRIL-GAN"),
     "ada_clip": (with_half(ada_clip), "AdaCLIP"),
+    "af_clip": (af_clip, "AF-CLIP"),
     "losses": (losses, "AdaCLIP"),
     "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
     "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),

@@ -49,6 +49,7 @@ _MAY_CHANGE = (
     "module.network.scoring.image_score",
     "module.network.scoring.smoothing_sigma",
     "module.network.released_weights",
+    "module.network.shots",
     "backbone.image_size",
     "backbone.weights",
     "backbone.pretrained",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
@@ -67,32 +68,78 @@ def dice_loss(
     return (1 - overlap / total).mean()
 
 
+def alignment_loss(
+    patch_tokens: Float[Tensor, "batch streams patches dim"], mask: Bool[Tensor, "batch grid_height grid_width"]
+) -> Float[Tensor, ""]:
+    r"""Ask that normal patches resemble each other, and anomalous ones too, more than they resemble the other kind.
+
+    .. math::
+        \mathrm{ReLU}\bigl(\mathrm{mean}_{g_i \ne g_j} \cos(v_i, v_j) - \mathrm{mean}_{g_i = g_j} \cos(v_i, v_j)\bigr)
+        \text{, the mean over streams} \qquad \text{AF-CLIP, arXiv:2507.19949}
+
+    Means are over all pairs within an image, of all images together. They follow from the sums of each kind's unit
+    tokens, so that no table of pairs is needed. Without both kinds of patches in one image the loss is 0.
+
+    Example:
+        >>> tokens, mask = torch.eye(2)[None, None], torch.tensor([[[True, False]]])
+        >>> alignment_loss(tokens, mask), alignment_loss(tokens.new_ones(1, 1, 2, 2) - 2 * tokens, mask)
+        (tensor(0.), tensor(0.))
+    """
+    units = F.normalize(patch_tokens.float(), dim=-1)
+    kinds = torch.stack([mask.flatten(1), ~mask.flatten(1)]).to(units.dtype)  # (2, B, N)
+    anomalous, normal = torch.einsum("kbn,bsnd->kbsd", kinds, units)
+    num_anomalous, num_normal = kinds.sum(dim=2)
+    num_unlike, num_alike = (2 * num_anomalous * num_normal).sum(), (num_anomalous**2 + num_normal**2).sum()
+    unlike = 2 * (anomalous * normal).sum(dim=(0, 2)) / num_unlike.clamp(min=1)
+    alike = (anomalous**2 + normal**2).sum(dim=(0, 2)) / num_alike
+    return ((unlike - alike).relu() * (num_unlike > 0)).mean()
+
+
+def on_grid(
+    mask: Bool[Tensor, "batch height width"], size: tuple[int, int]
+) -> Bool[Tensor, "batch grid_height grid_width"]:
+    """Bring masks to the patch grid: a patch is anomalous where the mask around its centre mostly is."""
+    if mask.shape[1:] == size:
+        return mask
+    return F.interpolate(mask[:, None].float(), size=size, mode="bilinear")[:, 0] > 0.5
+
+
 def rows_as_images(values: Shaped[Tensor, "batch height width"]) -> Shaped[Tensor, "rows 1 width"]:
     """Make each row of each map or mask an image of its own."""
     return values.flatten(0, 1)[:, None]
 
 
 class LossTerms(NamedTuple):
-    """A loss and its weighted terms; the last three are summed over the trained maps."""
+    """A loss and its weighted terms; all but the image's and the alignment are summed over the trained maps.
+
+    Attributes:
+        l1: ``None``, as is the alignment, where its weight is 0.
+    """
 
     total: Float[Tensor, ""]
     image: Float[Tensor, ""]
     focal: Float[Tensor, ""]
     dice: Float[Tensor, ""]
     complement: Float[Tensor, ""]
+    l1: Float[Tensor, ""] | None = None
+    alignment: Float[Tensor, ""] | None = None
 
 
 @dataclass(frozen=True)
 class AnomalyLoss:
-    """Image loss + focal + Dice + Dice of the complement, each with its weight; the map terms once per trained map.
+    """Image loss + focal + Dice + Dice of the complement (+ L1 + alignment), each with its weight.
+
+    The terms of the map count once per trained map, those of maps on the patch grid against the mask on that grid.
 
     AFR-CLIP does not state its loss; it cites these terms. The losses of the compared methods are other weights of the
     same sum. Everything is computed in float32.
 
     Attributes:
-        image_weight: Weight of the image score's cross-entropy.
+        image_weight: Weight of the image score's cross-entropy, the mean over scores if there are several.
         dice_weight: Weight of the map's Dice loss.
         complement_weight: Weight of the Dice loss of ``1 - map`` against the normal pixels.
+        l1_weight: Weight of the mean absolute difference of map and mask.
+        alignment_weight: Weight of `alignment_loss`, for methods that give patch tokens.
         focal_gamma: Focusing exponent of the maps' focal loss.
         image_gamma: Focusing exponent of the image score's cross-entropy; 0 leaves it as it is.
         focal_smoothing: Label smoothing of the maps' focal loss.
@@ -108,6 +155,8 @@ class AnomalyLoss:
     focal_weight: float = 1.0
     dice_weight: float = 1.0
     complement_weight: float = 1.0
+    l1_weight: float = 0.0
+    alignment_weight: float = 0.0
     focal_gamma: float = FOCAL_GAMMA
     image_gamma: float = 0.0
     focal_smoothing: float = 0.0
@@ -115,7 +164,8 @@ class AnomalyLoss:
     dice_per: str = "image"
 
     def __post_init__(self) -> None:
-        weights = (self.image_weight, self.focal_weight, self.dice_weight, self.complement_weight)
+        of_maps = (self.focal_weight, self.dice_weight, self.complement_weight, self.l1_weight)
+        weights = (self.image_weight, *of_maps, self.alignment_weight)
         others = (self.focal_gamma, self.image_gamma, self.focal_smoothing, self.image_smoothing)
         if min(*weights, *others) < 0 or not any(weights):
             msg = f"loss weights must not be negative and not all 0, got {self}. The default is 1 each, focal_gamma 2."
@@ -126,19 +176,30 @@ class AnomalyLoss:
 
     def __call__(
         self,
-        trained_maps: Float[Tensor, "batch maps height width"],
-        image_score: Float[Tensor, " batch"],
+        trained_maps: Float[Tensor, "batch maps map_height map_width"],
+        image_score: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "batch height width"],
         is_anomalous: Bool[Tensor, " batch"],
+        patch_tokens: Float[Tensor, "batch streams patches dim"] | None = None,
     ) -> LossTerms:
-        """Compute the loss of a batch; each of the trained maps is compared with the mask."""
+        """Compute the loss of a batch; each trained map is compared with the mask, each image score with the label."""
         with torch.autocast(trained_maps.device.type, enabled=False):
-            maps = trained_maps.float().unbind(dim=1)
+            height, width = trained_maps.shape[2:]
+            maps, mask = trained_maps.float().unbind(dim=1), on_grid(mask, (height, width))
             score, exponent, smoothing = image_score.float(), self.focal_gamma, self.focal_smoothing
-            image = self.image_weight * focal_loss(score, is_anomalous, self.image_gamma, self.image_smoothing)
+            truth = is_anomalous if score.ndim == 1 else is_anomalous[:, None].expand_as(score)
+            image = self.image_weight * focal_loss(score, truth, self.image_gamma, self.image_smoothing)
             focal = self.focal_weight * torch.stack([focal_loss(p, mask, exponent, smoothing) for p in maps]).sum()
+            l1 = alignment = None
+            if self.l1_weight:
+                l1 = self.l1_weight * torch.stack([F.l1_loss(p, mask.to(p.dtype)) for p in maps]).sum()
+            if self.alignment_weight and patch_tokens is not None:
+                alignment = self.alignment_weight * alignment_loss(patch_tokens, mask)
             if self.dice_per == "row":
                 maps, mask = tuple(rows_as_images(p) for p in maps), rows_as_images(mask)
             dice = self.dice_weight * torch.stack([dice_loss(p, mask) for p in maps]).sum()
             complement = self.complement_weight * torch.stack([dice_loss(1 - p, ~mask) for p in maps]).sum()
-        return LossTerms(image + focal + dice + complement, image, focal, dice, complement)
+        total = image + focal + dice + complement
+        for term in (l1, alignment):
+            total = total if term is None else total + term
+        return LossTerms(total, image, focal, dice, complement, l1, alignment)

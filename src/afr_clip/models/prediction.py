@@ -17,14 +17,24 @@ class AnomalyPrediction:
         anomaly_map: Per-pixel anomaly score in [0, 1] at input size; not a calibrated probability.
         image_score: Image-level anomaly score in [0, 1].
         layer_maps: The maps on the patch grid that the final one is made of: one per tap layer, or per scale.
-        trained_maps: What the loss sees, at input size. Each map is compared with the mask on its own: the final map
-            before it is smoothed, or one map per tap layer before fusion.
+        trained_maps: What the loss sees, at input size or on the patch grid. Each map is compared with the mask on its
+            own: the final map before it is smoothed, or one map per tap layer before fusion.
+        class_scores: Scores of the whole image that are trained in place of the image score, such as one per tap layer;
+            ``None`` if the image score itself is trained.
+        patch_tokens: Tokens of streams of patches that the alignment loss pulls together or apart; ``None`` for none.
     """
 
     anomaly_map: Float[Tensor, "batch height width"]
     image_score: Float[Tensor, " batch"]
     layer_maps: Float[Tensor, "batch layers grid_height grid_width"]
-    trained_maps: Float[Tensor, "batch maps height width"]
+    trained_maps: Float[Tensor, "batch maps trained_height trained_width"]
+    class_scores: Float[Tensor, "batch scores"] | None = None
+    patch_tokens: Float[Tensor, "batch streams patches dim"] | None = None
+
+    @property
+    def trained_scores(self) -> Float[Tensor, "batch scores"]:
+        """What the loss compares with the image's label, each score on its own."""
+        return self.image_score[:, None] if self.class_scores is None else self.class_scores
 
 
 class Scores(NamedTuple):

@@ -11,6 +11,16 @@ Features = tuple[Tensor, ...]
 """Features of images at every scale, each ``(B, positions, dim)``: patch tokens, then windows of each size."""
 
 
+def require_shots(image: Float[Tensor, "shots 3 height width"], category: str, shots: int) -> None:
+    """Raise a ``ValueError`` if there are more or fewer images of a category than ``shots``."""
+    if image.shape[0] != shots:
+        msg = (
+            f"{category!r} needs exactly shots={shots} reference images, got {image.shape[0]} images. "
+            f"Set module.network.shots to their number."
+        )
+        raise ValueError(msg)
+
+
 class ReferenceBank:
     """Features of normal images by category.
 

@@ -66,6 +66,7 @@ def data_settings(job: Job, towers: Towers) -> DataSettings:
         seed=job.seed,
         augment=data.augment,
         mosaic=data.mosaic,
+        mosaic_kind=data.mosaic_kind,
         mosaic_label=data.mosaic_label,
         cache=data.cache,
         cache_dir=job.cache_dir,

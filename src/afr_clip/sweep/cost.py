@@ -188,7 +188,7 @@ def probe(job: TrainingJob) -> Pace:
     starting = started - begun
     batch = next(iter(data.train_dataloader())).to(device)
     prediction = module(batch)
-    loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous).total.backward()
+    loss(prediction.trained_maps, prediction.trained_scores, batch.mask, batch.is_anomalous).total.backward()
     optimizer.step()
     step = (time.perf_counter() - started) / len(batch.samples)
     started, scored = time.perf_counter(), 0.0

@@ -23,7 +23,7 @@ from afr_clip.models.prediction import AnomalyPrediction, on_cpu, require_finite
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], LossTerms]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], LossTerms]
 
 
 DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
@@ -193,7 +193,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         prediction = self(batch)
         # The loss would refuse NaN scores with a message that names no image.
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
-        terms = self._loss(prediction.trained_maps, prediction.image_score, batch.mask, batch.is_anomalous)
+        truth = batch.mask, batch.is_anomalous
+        terms = self._loss(prediction.trained_maps, prediction.trained_scores, *truth, prediction.patch_tokens)
         self._refuse_divergence(terms.total, batch)
         share = batch.share or Share(own=len(batch.samples), whole=len(batch.samples))
         # DDP takes the mean over processes. With this weight it is the mean over images, however they are spread.
@@ -202,7 +203,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         mean = self.trainer.strategy.reduce(weight * terms.total.detach(), reduce_op="mean")
         self.log(LOSS_STEP, mean, prog_bar=True, on_step=True, on_epoch=False, batch_size=share.whole)
         names = {name: LOSS_EPOCH if name == "total" else f"{LOSS}_{name}" for name in terms._fields}
-        values = {names[name]: value for name, value in terms._asdict().items()}
+        values = {names[name]: value for name, value in terms._asdict().items() if value is not None}
         rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
         self._means.add(values | {LEARNING_RATE: rate}, share.own)
         return {"loss": weight * terms.total, "prediction": prediction}

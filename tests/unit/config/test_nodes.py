@@ -225,6 +225,7 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
             AnomalyLoss(image_gamma=2.0, focal_smoothing=1e-5, image_smoothing=1e-5, dice_per="row"),
         ),
         ("afr_clip", [0.9, 0.999], AnomalyLoss()),
+        ("uni_adet", [0.9, 0.999], AnomalyLoss(complement_weight=0.0, focal_smoothing=1e-5)),
     ],
 )
 def test_each_method_is_trained_with_its_published_loss_and_betas(composed, method, betas, published):

@@ -58,6 +58,7 @@ def test_what_must_not_be_negative_is_not_and_zero_will_do(changed, key):
 @pytest.mark.parametrize(
     ("key", "wrong", "message"),
     [
+        ("data.mosaic_kind", "caa", r"^data\.mosaic_kind must be one of by_type, class_aware, got caa"),
         ("data.mosaic_label", "four", r"^data\.mosaic_label must be one of any, replaced, got four"),
         ("loss.dice_per", "column", r"^loss\.dice_per must be one of image, row, got column"),
         ("loss.focal_smoothing", 0.5, r"^loss\.focal_smoothing must be below 0\.5, got 0\.5"),

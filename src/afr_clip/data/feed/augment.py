@@ -1,5 +1,6 @@
-"""Training augmentation that changes an image and its mask together: random transforms, and mosaics of four images."""
+"""Training augmentation that changes an image and its mask together: random transforms, mosaics and cells."""
 
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -111,22 +112,79 @@ class Mosaic:
         decisive = [index] if self._label == "replaced" else shown
         return any(self._anomalous[position] for position in decisive)
 
+    def cropped(self, pixels: Pixels, index: int, draw_seed: int) -> Pixels:
+        """Return what is seen of an image that ``draw`` left alone: all of it."""
+        return pixels
 
-def collage(quarters: Sequence[Pixels]) -> Pixels:
-    """Put four images of one size into one image of that size.
+
+class ClassAwareMosaic(Mosaic):
+    """Shows some images as a grid of images of their category, others as one cell of such a grid (UniADet).
+
+    Half of the changed images become a grid of 2 x 2 or 3 x 3, in which the image itself has a random place. A normal
+    image is joined by normal ones only, so that it stays normal. The other half is cut into such a grid and one cell is
+    enlarged: of an anomalous image one with a defect, if its mask shows any.
+    """
+
+    SIDES = (2, 3)
+
+    def draw(self, index: int, draw_seed: int) -> tuple[int, ...]:
+        """Return the indices of the images of a grid, row by row, or the index alone."""
+        kind, side, generator = self._drawn(draw_seed)
+        if kind != "grid":
+            return (index,)
+        of_category = [i for of_type in self._by_type[self._categories[index]].values() for i in of_type]
+        others = [i for i in of_category if self._anomalous[index] or not self._anomalous[i]]
+        shown = [int(generator.choice(others)) for _ in range(side * side - 1)]
+        shown.insert(int(generator.integers(side * side)), index)
+        return tuple(shown)
+
+    def cropped(self, pixels: Pixels, index: int, draw_seed: int) -> Pixels:
+        """Enlarge one cell of an image, where that was drawn for it."""
+        kind, side, generator = self._drawn(draw_seed)
+        if kind != "cell":
+            return pixels
+        height, width = pixels.mask.shape
+        cells = [(rows, columns) for rows in _cut(height, side) for columns in _cut(width, side)]
+        if self._anomalous[index]:
+            cells = [(rows, columns) for rows, columns in cells if pixels.mask[rows, columns].any()]
+        if not cells:
+            return pixels
+        rows, columns = cells[generator.integers(len(cells))]
+        size = (height, width)
+        return Pixels(resize_image(pixels.image[:, rows, columns], size), resize_mask(pixels.mask[rows, columns], size))
+
+    def _drawn(self, draw_seed: int) -> tuple[str, int, np.random.Generator]:
+        """Draw what happens to an image, and the side of its grid in cells."""
+        generator = np.random.default_rng((draw_seed, MOSAIC_STREAM))
+        share = generator.random()
+        kind = "whole" if share >= self._probability else "grid" if share < self._probability / 2 else "cell"
+        return kind, int(generator.choice(self.SIDES)), generator
+
+
+MOSAICS = {"by_type": Mosaic, "class_aware": ClassAwareMosaic}
+"""Kinds of mosaics by their name in the config."""
+
+
+def collage(tiles: Sequence[Pixels]) -> Pixels:
+    """Put images of one size into a square grid of that size, each shown smaller.
 
     Args:
-        quarters: Upper left, upper right, lower left, lower right. Each is shown at half its size; where a side is odd,
-            the second half is the larger.
+        tiles: As many as a square has cells, row by row. Where a side cannot be divided evenly, later cells are larger.
     """
-    height, width = quarters[0].mask.shape
-    heights, widths = (height // 2, height - height // 2), (width // 2, width - width // 2)
+    side = math.isqrt(len(tiles))
+    height, width = tiles[0].mask.shape
     small = []
-    for position, pixels in enumerate(quarters):
-        size = (heights[position // 2], widths[position % 2])
+    for position, pixels in enumerate(tiles):
+        rows, columns = _cut(height, side)[position // side], _cut(width, side)[position % side]
+        size = (rows.stop - rows.start, columns.stop - columns.start)
         small.append(Pixels(resize_image(pixels.image, size), resize_mask(pixels.mask, size)))
-    rows = [small[:2], small[2:]]
+    by_row = [small[start : start + side] for start in range(0, len(small), side)]
     return Pixels(
-        image=torch.cat([torch.cat([pixels.image for pixels in row], dim=2) for row in rows], dim=1),
-        mask=torch.cat([torch.cat([pixels.mask for pixels in row], dim=1) for row in rows], dim=0),
+        image=torch.cat([torch.cat([pixels.image for pixels in row], dim=2) for row in by_row], dim=1),
+        mask=torch.cat([torch.cat([pixels.mask for pixels in row], dim=1) for row in by_row], dim=0),
     )
+
+
+def _cut(length: int, parts: int) -> list[slice]:
+    """Cut a side into parts that differ by at most one pixel."""
+    return [slice(length * part // parts, length * (part + 1) // parts) for part in range(parts)]

@@ -18,7 +18,7 @@ from afr_clip.data.disk.loaded import LoadedDataset, choose_references
 from afr_clip.data.disk.pixels import DefectCount, SampleReader, count_vanished_defects
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
-from afr_clip.data.feed.augment import Mosaic, build_augmentation
+from afr_clip.data.feed.augment import MOSAICS, build_augmentation
 from afr_clip.data.feed.cache import FeatureCache, open_cache
 from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, build_loader, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
@@ -40,7 +40,8 @@ class DataSettings:
         batch_size: Images per training step of all processes together.
         num_workers: Loading processes; 0 loads in the main process.
         seed: The run's seed; decides the order of training and the augmentation.
-        mosaic: Share of training images that become a collage of four images of their category.
+        mosaic: Share of training images that become a collage of images of their category.
+        mosaic_kind: ``by_type`` or ``class_aware``, see `Mosaic` and `ClassAwareMosaic`.
         mosaic_label: ``any`` or ``replaced``, see `Mosaic`.
         cache: Whether resized pixels are kept on disk, in ``cache_dir``.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
@@ -57,6 +58,7 @@ class DataSettings:
     seed: int = 0
     augment: bool = False
     mosaic: float = 0.0
+    mosaic_kind: str = "by_type"
     mosaic_label: str = "any"
     cache: bool = False
     cache_dir: Path | None = None
@@ -269,7 +271,7 @@ class AnomalyDataModule(LightningDataModule):
         augmentation = build_augmentation(settings.image_size) if training and settings.augment else None
         mosaic = None
         if training and settings.mosaic:
-            mosaic = Mosaic(loaded.samples, settings.mosaic, settings.mosaic_label)
+            mosaic = MOSAICS[settings.mosaic_kind](loaded.samples, settings.mosaic, settings.mosaic_label)
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
         return AnomalyDataset(*parts, features=features)
 

@@ -98,6 +98,8 @@ class AnomalyDataset(Dataset[AnomalyItem]):
         elif self._mosaic is not None:
             shown = self._mosaic.draw(index, draw_seed)
         pixels = self._read(shown[0]) if len(shown) == 1 else collage([self._read(position) for position in shown])
+        if self._mosaic is not None and draw_seed is not None:
+            pixels = self._mosaic.cropped(pixels, index, draw_seed)
         if self._augmentation is not None and draw_seed is not None:
             pixels = self._augmentation(pixels, draw_seed)
         sample = self.samples[index]

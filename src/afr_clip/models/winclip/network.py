@@ -10,7 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
-from afr_clip.models.references import Features, ReferenceBank
+from afr_clip.models.references import Features, ReferenceBank, require_shots
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
@@ -84,12 +84,7 @@ class WinCLIP(nn.Module):
         Raises:
             ValueError: If there are more or fewer images than ``shots``.
         """
-        if image.shape[0] != self.shots:
-            msg = (
-                f"{category!r} needs exactly shots={self.shots} reference images, got {image.shape[0]} images. "
-                f"Set module.network.shots to their number."
-            )
-            raise ValueError(msg)
+        require_shots(image, category, self.shots)
         _, features = self._encode(image)
         self._references.remember(category, features)
 

@@ -46,7 +46,10 @@ _NAMED_BY_TARGET = {
 
 _WITHOUT_KEY: dict[str, Any] = {
     "backbone.position_embeddings": "bicubic_antialias",
+    "data.mosaic_kind": "by_type",
     "data.mosaic_label": "any",
+    "loss.l1_weight": 0.0,
+    "loss.alignment_weight": 0.0,
     "loss.focal_smoothing": 0.0,
     "loss.image_smoothing": 0.0,
     "loss.dice_per": "image",

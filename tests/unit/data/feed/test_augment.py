@@ -6,7 +6,7 @@ import torch
 
 from afr_clip.data.disk.pixels import Pixels, SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
-from afr_clip.data.feed.augment import Mosaic, build_augmentation, collage
+from afr_clip.data.feed.augment import ClassAwareMosaic, Mosaic, build_augmentation, collage
 from afr_clip.data.feed.dataset import AnomalyDataset
 from afr_clip.data.records import AnomalySample
 from helpers.trees import write_mvtec_tree
@@ -155,3 +155,57 @@ def test_a_collage_counts_as_what_it_replaced_where_that_is_asked(tmp_path):
     assert labels["any"] == [bool(item.mask.any()) for item in items]
     assert labels["replaced"] == [sample.is_anomalous for sample in samples for _ in range(3)]
     assert labels["any"] != labels["replaced"]
+
+
+def kind_of(mosaic: ClassAwareMosaic, index: int, seed: int) -> str:
+    whole = Pixels(torch.zeros(3, 12, 12, dtype=torch.uint8), torch.eye(12, dtype=torch.bool))
+    if len(mosaic.draw(index, seed)) > 1:
+        return "grid"
+    return "whole" if mosaic.cropped(whole, index, seed) is whole else "cell"
+
+
+def test_half_of_the_pictures_become_a_grid_or_a_cell():
+    kinds = [kind_of(ClassAwareMosaic(SAMPLES, 0.5), 3, seed) for seed in range(1000)]
+    for kind, share in (("whole", 0.5), ("grid", 0.25), ("cell", 0.25)):
+        assert abs(kinds.count(kind) / 1000 - share) < 0.05
+
+
+def test_a_grid_shows_the_picture_itself_among_those_of_its_category_and_a_normal_one_among_normal_ones():
+    mosaic, places = ClassAwareMosaic(SAMPLES, 1.0), set()
+    for index in (3, 20, 22):
+        grids = [shown for seed in range(300) if len(shown := mosaic.draw(index, seed)) > 1]
+        assert {len(shown) for shown in grids} == {4, 9}
+        assert all(index in shown for shown in grids)
+        assert {SAMPLES[i].category for shown in grids for i in shown} == {SAMPLES[index].category}
+        assert all(mosaic.is_anomalous(index, shown) == SAMPLES[index].is_anomalous for shown in grids)
+        assert any(not SAMPLES[i].is_anomalous for shown in grids for i in shown)
+        places |= {shown.index(index) for shown in grids if len(shown) == 4}
+    assert places == {0, 1, 2, 3}
+
+
+def test_a_cell_of_an_anomalous_picture_shows_its_defect():
+    mosaic, image = (
+        ClassAwareMosaic(SAMPLES, 1.0),
+        torch.arange(144, dtype=torch.uint8).view(1, 12, 12).expand(3, -1, -1),
+    )
+    mask = torch.zeros(12, 12, dtype=torch.bool)
+    mask[1, 10] = True
+    cells = [
+        cell
+        for seed in range(200)
+        if len(mosaic.draw(20, seed)) == 1
+        and (cell := mosaic.cropped(Pixels(image, mask), 20, seed)).image is not image
+    ]
+    assert len(cells) > 50
+    assert all(cell.mask.any() and cell.mask.shape == (12, 12) and cell.image.shape == (3, 12, 12) for cell in cells)
+    assert {int(cell.mask.sum()) for cell in cells} == {4, 9}  # one pixel, enlarged to 2 x 2 or 3 x 3
+    nothing = Pixels(image, torch.zeros(12, 12, dtype=torch.bool))
+    assert all(mosaic.cropped(nothing, 20, seed) is nothing for seed in range(50))  # no defect to look for
+
+
+def test_a_collage_of_nine_shows_each_in_its_place():
+    tiles = [Pixels(torch.full((3, 8, 9), 20 * i, dtype=torch.uint8), torch.full((8, 9), i == 5)) for i in range(9)]
+    made = collage(tiles)
+    assert made.image[0, :, 0].tolist() == [0, 0, 60, 60, 60, 120, 120, 120]
+    assert made.image[0, 7].tolist() == [120] * 3 + [140] * 3 + [160] * 3
+    assert made.mask.sum() == 9

@@ -124,6 +124,10 @@ class LossTerms(NamedTuple):
     l1: Float[Tensor, ""] | None = None
     alignment: Float[Tensor, ""] | None = None
 
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the total and its terms, without those that are ``None``."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
 
 @dataclass(frozen=True)
 class AnomalyLoss:

@@ -202,8 +202,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         # Not sync_dist: the progress bar, which only the first process has, would wait for the others' sums.
         mean = self.trainer.strategy.reduce(weight * terms.total.detach(), reduce_op="mean")
         self.log(LOSS_STEP, mean, prog_bar=True, on_step=True, on_epoch=False, batch_size=share.whole)
-        names = {name: LOSS_EPOCH if name == "total" else f"{LOSS}_{name}" for name in terms._fields}
-        values = {names[name]: value for name, value in terms._asdict().items() if value is not None}
+        values = {LOSS_EPOCH if name == "total" else f"{LOSS}_{name}": one for name, one in terms.by_name().items()}
         rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
         self._means.add(values | {LEARNING_RATE: rate}, share.own)
         return {"loss": weight * terms.total, "prediction": prediction}

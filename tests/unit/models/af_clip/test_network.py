@@ -141,9 +141,8 @@ def test_the_published_loss_sees_the_patch_grid_and_the_tokens(network):
     assert_probabilities(prediction)
     assert prediction.trained_maps.shape == (4, 1, 4, 4)
     assert prediction.patch_tokens.shape[:3] == (4, 3 * 4, 16)
-    loss = AnomalyLoss(
-        image_gamma=4, focal_gamma=4, dice_weight=0, complement_weight=0, l1_weight=1, alignment_weight=1
-    )
+    weights = {"dice_weight": 0.0, "complement_weight": 0.0, "l1_weight": 1.0, "alignment_weight": 1.0}
+    loss = AnomalyLoss(image_gamma=4.0, focal_gamma=4.0, **weights)
     given = prediction.trained_maps, prediction.trained_scores, batch.mask, batch.is_anomalous
     terms = loss(*given, prediction.patch_tokens)
     grid = on_grid(batch.mask, (4, 4)).float()

@@ -65,7 +65,7 @@ ALIASES = {
 }
 """What other programs call some of our keys."""
 
-FILE_GROUPS = ("experiment", "ablation", "recipe", "paths")
+FILE_GROUPS = ("suite", "experiment", "ablation", "recipe", "paths")
 """Groups of files that set keys all over the config."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from lightning.pytorch import Trainer
@@ -14,7 +15,9 @@ from afr_clip.cli.command import describe
 from afr_clip.config import nodes
 from afr_clip.config.axes import read_axes
 from afr_clip.config.nodes import GROUPS, config_dir, method_names
+from afr_clip.config.plan import training_job
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.run.job import Record
 from afr_clip.training.schedule import optimizer_factory, schedule_factory
 from helpers.configs import plain, validate
 
@@ -61,7 +64,7 @@ REFUSED = [
     ("train", "optimzer.lr=1", "optimizer.lr=[1]"),
 ]
 
-GLOBAL = {"ablation", "experiment", "recipe"}
+GLOBAL = {"ablation", "experiment", "recipe", "suite"}
 """Groups whose files change keys of others."""
 
 HYDRAS_OWN = {"defaults", "hydra"}
@@ -99,6 +102,38 @@ def test_every_file_of_every_group_composes_and_its_values_arrive(composed, path
 @pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=as_override)
 def test_every_experiment_validates(composed, path):
     assert validate(composed(as_override(path), f"data_dir={CONF}")).data_dir == str(CONF)
+
+
+NOT_READ_YET = {
+    *("endotect", "real_iad", "real_iad_variety", "rsdd", "ksdd2", "bmad_brain", "bmad_liver", "bmad_retina"),
+    *("cvc_300", "mvtec_ad_2", "mvtec_loco", "kaputt", "goods_ad"),
+}
+"""Datasets that suites may name before they have a file."""
+
+SIZES = {"afr11": 11, "crane14": 14, "adaclip14": 14, "visualad13": 13 - 2, "anomalyvfm24": 24 - 3}
+"""Datasets of each suite; two lack some that cannot be read here."""
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("suite/*.yaml")), ids=as_override)
+def test_a_suite_scores_each_of_its_datasets_with_a_model_that_has_not_seen_it(composed, path):
+    legs = validate(composed(as_override(path))).protocol.legs
+    scored = [name for targets in legs.values() for name in targets]
+    assert len(scored) == len(set(scored)) == SIZES[path.stem]
+    assert all(auxiliary in scored and auxiliary not in targets for auxiliary, targets in legs.items())
+    read = {file.stem for file in CONF.glob("dataset/*.yaml")}
+    assert set(scored) <= read | NOT_READ_YET
+    if set(scored) <= read:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", [as_override(path)])
+            job = training_job(config, Path("runs"), Record("train", (), {}, {}))
+        assert [leg.folder for leg in job.legs] == [Path("runs") / auxiliary for auxiliary in legs]
+
+
+def test_a_suite_is_a_protocol_whose_legs_may_be_changed(composed):
+    crane, adaclip = (composed(f"suite={name}").protocol.legs for name in ("crane14", "adaclip14"))
+    assert {*crane.mvtec_ad, *crane.visa} == {*adaclip.mvtec_ad, *adaclip.visa}
+    assert composed("suite=crane14", "protocol.legs.visa=[mpdd]").protocol.legs.visa == ["mpdd"]
+    assert plain(composed("suite=afr11").protocol) == plain(composed("protocol=cross_dataset").protocol)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("ablation/*.yaml")), ids=as_override)

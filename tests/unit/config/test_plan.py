@@ -274,6 +274,14 @@ def test_a_leg_is_the_job_of_a_training_of_its_own(composed, leg):
     assert (made.record.config, made) == (own.record.config, own)
 
 
+@pytest.mark.parametrize(("method", "epochs"), [("april_gan", 15), ("ada_clip", 5)])
+def test_a_recipe_that_depends_on_the_dataset_depends_on_that_of_the_leg(leg, method, epochs):
+    made = leg(f"module={method}")
+    assert (made.auxiliary.name, made.data.mosaic, made.trainer.max_epochs) == ("visa", 0.0, epochs)
+    made = leg(f"module={method}", "~protocol.legs.visa")
+    assert (made.auxiliary.name, made.data.mosaic) == ("mvtec_ad", 0.2)
+
+
 def test_roots_and_categories_reach_the_dataset_a_leg_is_trained_on(leg):
     made = leg("+protocol.roots.visa=/v", "+protocol.categories.visa=[pcb1]")
     assert (made.auxiliary.root, made.auxiliary.categories) == ("/v", ["pcb1"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip import figure
+from afr_clip import doctor, figure
 from afr_clip.cli.words import read_words
 from afr_clip.config.nodes import config_dir, register
 from afr_clip.dashboard import build_parser as dashboard_parser
@@ -49,7 +49,7 @@ OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(
 
 
 def test_every_command_exists():
-    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"figure", "report", "datasets", "dashboard"}
+    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"figure", "report", "datasets", "dashboard", "doctor"}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,11 @@ def test_every_figure_can_be_typed_so(words):
     arguments = figure.read_arguments(words[1:])
     figure.refuse_what_has_no_effect(arguments)
     assert arguments.number in (1, 3, 4)
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "doctor"], ids=" ".join)
+def test_every_check_of_the_machine_can_be_typed_so(words):
+    assert doctor.build_parser(None).parse_args(words[1:]).suite == "afr11"
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

@@ -36,7 +36,7 @@ def list_datasets(data_dir: Path | None) -> None:
     table.add_column("where", overflow="fold")
     for row in DATASETS.values():
         if row.domain is not Domain.OWN:
-            found, where = _on_disk(DatasetSpec(row.name, row.name, data_dir=data_dir))
+            found, where = on_disk(DatasetSpec(row.name, row.name, data_dir=data_dir))
             table.add_row(
                 row.name, row.title, row.domain.value, " + ".join(row.levels), _count(row.total), found, where
             )
@@ -127,7 +127,7 @@ def unpack(name: str, archives: Sequence[Path], data_dir: Path) -> None:
     sys.stdout.write(f"unpacked: {root}  (next: python -m afr_clip.datasets check {name} --data-dir {data_dir})\n")
 
 
-def _on_disk(spec: DatasetSpec) -> tuple[str, str]:
+def on_disk(spec: DatasetSpec) -> tuple[str, str]:
     """Return how much of a dataset is on disk, and where."""
     try:
         root = find_root(spec)

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "write the paper's tables next to what runs measured",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
+    "doctor": "check this machine, and say what is missing",
 }
 
 COMPOSED = ("train", "evaluate", "predict", "calibrate", "diagnose", "sweep")

@@ -189,12 +189,24 @@ def load_clip_weights(clip: nn.Module, path: Path, way: PositionEmbeddings) -> N
     Raises:
         ValueError: If the file belongs to another architecture.
     """
+    clip.load_state_dict(fitting_state(clip, path, way))
+
+
+def fitting_state(clip: nn.Module, path: Path, way: PositionEmbeddings) -> dict[str, Tensor]:
+    """Read the weights of a file as an open_clip model needs them; the model itself may be on the meta device.
+
+    Raises:
+        ValueError: If the file is damaged or belongs to another architecture.
+    """
     state = read_state_dict(path)
-    # A file of another width would fail inside the resize with a shape error; load_exactly explains it better.
+    # A file of another width would fail inside the resize with a shape error; the comparison explains it better.
     if RESIZED in state and state[RESIZED].shape[-1] == clip.get_parameter(RESIZED).shape[-1]:
         resize_position_embeddings(state, clip, way)
     resize_text_pos_embed(state, clip)
-    load_exactly(clip, state, path)
+    _require_fit(
+        clip.state_dict(), state, path, "the chosen architecture", "Choose the backbone the file was made for."
+    )
+    return state
 
 
 def resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module, way: PositionEmbeddings) -> None:
@@ -219,9 +231,13 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises:
         ValueError: If a name is missing, unexpected, or of another shape.
     """
+    _require_fit_of_file(module, state, path)
+    module.load_state_dict(state)
+
+
+def _require_fit_of_file(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     advice = "Choose the backbone the file was made for."
     _require_fit(module.state_dict(), state, path, "the chosen architecture", advice)
-    module.load_state_dict(state)
 
 
 def fill_from_release(

@@ -68,19 +68,22 @@ def refuse_what_has_no_effect(arguments: argparse.Namespace) -> None:
 def load_runs(arguments: argparse.Namespace) -> "Iterator[Scored]":
     """Load the network of one run after another.
 
-    A run has the name of its folder, or its path if several folders have that name.
+    A run has the name of its folder, or of its method if several folders have that name, or its path.
     """
     from afr_clip.config.axes import quoted  # noqa: PLC0415 - these need Hydra or torch, --help does not
     from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415
+    from afr_clip.reports.record.provenance import method_of  # noqa: PLC0415
     from afr_clip.run.diagnose import read_finished  # noqa: PLC0415
     from afr_clip.run.figures import load_run  # noqa: PLC0415
 
+    manifests = [read_finished(folder) for folder in arguments.runs]
     names = [folder.resolve().name for folder in arguments.runs]
-    labels = names if len(set(names)) == len(names) else [str(folder) for folder in arguments.runs]
+    candidates = [names, list(map(method_of, manifests)), [str(folder) for folder in arguments.runs]]
+    labels = next(labels for labels in candidates if len(set(labels)) == len(labels))
     overrides = [f"dataset={quoted(arguments.dataset)}"] if arguments.dataset else []
     overrides += [f"data_dir={quoted(arguments.data_dir)}"] if arguments.data_dir else []
-    for folder, label in zip(arguments.runs, labels, strict=True):
-        yield load_run(composed_diagnosis(folder, read_finished(folder), *overrides), label)
+    for folder, manifest, label in zip(arguments.runs, manifests, labels, strict=True):
+        yield load_run(composed_diagnosis(folder, manifest, *overrides), label)
 
 
 def main() -> None:

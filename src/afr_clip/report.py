@@ -25,12 +25,14 @@ def main() -> None:
     """Write the report and print its tables and the paths of its pages."""
     arguments = read_arguments()
     # These need pandas and matplotlib, --help does not.
-    from afr_clip.reports.compare.report import report_on  # noqa: PLC0415
+    from afr_clip.reports.compare.report import report_on, write_together  # noqa: PLC0415
     from afr_clip.reports.compare.values import ComparisonError  # noqa: PLC0415
     from afr_clip.reports.layout.text import terminal  # noqa: PLC0415
 
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]
+    if len(reports) > 1 and arguments.runs:
+        pages.append(write_together(reports, arguments.out))
     console = terminal(200)
     for table in (table for report in reports for table in report.printed()):
         console.print(table)

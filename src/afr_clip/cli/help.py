@@ -56,6 +56,7 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
         (
             ("dataset", "what is trained on: visa, mvtec_ad, ..., or folder with dataset.root=DIR for your own"),
             ("protocol.targets", "datasets to score after the training, as a list: [mvtec_ad,mpdd]"),
+            ("suite", "a published comparison: afr11, crane14, adaclip14, visualad13 or anomalyvfm24"),
             ("data_dir", "the folder that holds the public datasets; default: AFR_CLIP_DATA_DIR"),
             ("module", "the method: afr_clip, anomaly_clip, april_gan or ada_clip"),
             ("backbone", "the frozen CLIP; pocket needs no download"),
@@ -82,7 +83,7 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
         "afr-clip sweep experiment=NAME sweep_dir=DIR [KEY=VALUE ...]",
         "afr-clip sweep experiment=table3 seeds=[0,1,2] sweep_dir=outputs/table3",
         (
-            ("experiment", "what is varied: table3, table4, ..., readings, search, or a file of your own"),
+            ("experiment", "what is varied: paper (everything), methods, table3, ..., readings, search, or a file"),
             ("sweep_dir", "the folder of the sweep; the same command resumes it"),
             ("seeds", "each setting is trained once per seed, as a list"),
             ("jobs", "cells at a time on this machine"),

@@ -24,7 +24,7 @@ from afr_clip.config.plan import (
     typed_overrides,
 )
 from afr_clip.config.restore import named_checkpoint
-from afr_clip.config.sweeps import sweep_job
+from afr_clip.config.sweeps import sweep_jobs
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import shown
 from afr_clip.run.job import AnyJob, ProtocolJob, Record
@@ -122,10 +122,10 @@ def diagnose(config: DictConfig) -> None:
 @_composed("sweep")
 def sweep(config: DictConfig) -> None:
     """Run every cell of an experiment or a search that is not finished."""
-    job = sweep_job(config, typed_overrides())
+    jobs = sweep_jobs(config, typed_overrides())
     from afr_clip.sweep.command import sweep as run  # noqa: PLC0415
 
-    run(job)
+    run(jobs)
 
 
 def _with_checkpoint(

@@ -35,13 +35,13 @@ class Axes:
         """Name every combination of choices, with its overrides.
 
         Yields:
-            The name: where only files of ``ablation`` are varied, the file itself, or ``a+b`` for the list ``[a,b]``;
-            otherwise ``key=value,...``.
+            The name: where only files of ``ablation`` or ``module`` are varied, the file itself, or ``a+b`` for the
+            list ``[a,b]``; otherwise ``key=value,...``.
         """
         for values in product(*self.choices.values()):
             overrides = tuple(f"{key}={value}" for key, value in zip(self.choices, values, strict=True))
-            is_ablation = self.choices.keys() == {"ablation"}
-            yield "+".join(files_of(values[0])) if is_ablation else ",".join(overrides), overrides
+            is_file = self.choices.keys() in ({"ablation"}, {"module"})
+            yield "+".join(files_of(values[0])) if is_file else ",".join(overrides), overrides
 
     def as_plain(self) -> dict[str, Any]:
         """Return plain values for a record."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.config.axes import Axes, files_of, keys_of_file, quoted, read_axes, typed_values
-from afr_clip.config.plan import training_job
+from afr_clip.config.plan import compose_target, evaluation_job, group_options, training_job
 from afr_clip.config.validate import ConfigError
 from afr_clip.files import counted, shown
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
@@ -51,15 +51,15 @@ class _Sweep:
     folder: Path
 
 
-def sweep_job(config: DictConfig, typed: Sequence[str]) -> SweepJob:
-    """Make the job of ``afr-clip sweep``.
+def sweep_jobs(config: DictConfig, typed: Sequence[str]) -> list[SweepJob]:
+    """Make the jobs of ``afr-clip sweep``: one for each experiment, all in the same folder.
 
     Args:
         config: The composed config; the cells compose their own.
         typed: Everything typed except Hydra's own overrides.
 
     Returns:
-        The job; each cell's config has been checked.
+        The jobs; each cell's config has been checked.
 
     Raises:
         ConfigError: If no experiment was typed, something was typed that the sweep decides itself, or a cell's config
@@ -69,7 +69,20 @@ def sweep_job(config: DictConfig, typed: Sequence[str]) -> SweepJob:
         if config[key] < 1:
             msg = f"{key} must be positive, got {config[key]}. Change {key}=VALUE."
             raise ConfigError(msg)
-    sweep = _sweep_of(typed, Path(config.sweep_dir).resolve())
+    sweeps = _sweeps_of(typed, Path(config.sweep_dir).resolve())
+    known = [name for sweep in sweeps for name in _settings(sweep)]
+    for name in config.leave_out:
+        if name not in known:
+            where = sweeps[0].experiment if len(sweeps) == 1 else "the sweep"
+            msg = f"leave_out must name settings of {where} ({', '.join(known)}), got {name}."
+            raise ConfigError(msg)
+    if len(sweeps) > 1 and any(sweep.axes.space for sweep in sweeps):
+        msg = f"A search runs alone, got {', '.join(sweep.experiment for sweep in sweeps)}. Run each by itself."
+        raise ConfigError(msg)
+    return [_job(config, sweep) for sweep in sweeps]
+
+
+def _job(config: DictConfig, sweep: _Sweep) -> SweepJob:
     seeds, axes = list(config.seeds), sweep.axes
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         msg = f"seeds must be different numbers of 0 or more, got {seeds}. Write seeds=[0,1,2]."
@@ -112,7 +125,8 @@ def sweep_job(config: DictConfig, typed: Sequence[str]) -> SweepJob:
     )
 
 
-def _sweep_of(typed: Sequence[str], folder: Path) -> _Sweep:
+def _sweeps_of(typed: Sequence[str], folder: Path) -> list[_Sweep]:
+    """Read the experiment that was typed; one that varies ``experiment`` stands for several."""
     passed_on: list[str] = []
     for (key, _), override in zip(typed_values(typed), typed, strict=True):
         if key in _OF_A_RUN:
@@ -134,9 +148,14 @@ def _sweep_of(typed: Sequence[str], folder: Path) -> _Sweep:
         msg = f"Only one experiment of a sweep may vary settings, got {', '.join(varying)}. Choose one of them."
         raise ConfigError(msg)
     name = varying[0] if varying else files[-1]
+    if inner := axes[name].choices.get("experiment"):
+        others = [override for override in passed_on if not override.startswith("experiment=")]
+        more = "".join(f",{file}" for file in files if file != name)
+        names = [f"[{each}{more}]" if more else each for each in inner]
+        return [one for each in names for one in _sweeps_of([*others, f"experiment={each}"], folder)]
     sweep = _Sweep(name, tuple(passed_on), axes[name], folder)
     _refuse_contradictions(sweep)
-    return sweep
+    return [sweep]
 
 
 def _refuse_contradictions(sweep: _Sweep) -> None:
@@ -163,13 +182,12 @@ def _decisive(overrides: Sequence[str]) -> list[str]:
     return sorted(override for key, override in zip(keys, overrides, strict=True) if not _is_below(key, _DECIDED))
 
 
+def _settings(sweep: _Sweep) -> dict[str, tuple[str, ...]]:
+    return dict(sweep.axes.settings()) if sweep.axes.choices else {sweep.experiment: ()}
+
+
 def _experiment(sweep: _Sweep, seeds: Sequence[int], leave_out: Sequence[str]) -> list[Cell]:
-    settings = dict(sweep.axes.settings()) if sweep.axes.choices else {sweep.experiment: ()}
-    for name in leave_out:
-        if name not in settings:
-            msg = f"leave_out must name settings of {sweep.experiment} ({', '.join(settings)}), got {name}."
-            raise ConfigError(msg)
-    chosen = {name: overrides for name, overrides in settings.items() if name not in leave_out}
+    chosen = {name: overrides for name, overrides in _settings(sweep).items() if name not in leave_out}
     logger.info("Composing %s of %s.", counted(len(chosen) * len(seeds), "cell"), shown(sweep.experiment))
     cells: list[Cell] = []
     faults: dict[str, list[str]] = {}
@@ -189,6 +207,9 @@ def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequenc
     """Compose and check the cells of one setting; one that already has a folder, under any name, keeps it."""
     common = [*sweep.overrides, *overrides]
     config = compose("train", common)
+    network: Any = OmegaConf.get_type(config.module, "network")
+    if not network.trains:
+        return list(_scoring_cells(sweep, setting, config, seeds[0]))
     if config.logger.wandb is not None:
         typed = {key for key, _ in typed_values(sweep.overrides)}
         tags = ",".join(quoted(tag) for tag in (sweep.experiment, setting))
@@ -204,6 +225,25 @@ def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequenc
         job = training_job(config, folder, Record("train", own_overrides, {}, {}))
         cells.append(Cell(setting, seed, own_overrides, digest, folder, job))
     return cells
+
+
+def _scoring_cells(sweep: _Sweep, setting: str, config: DictConfig, seed: int) -> Iterator[Cell]:
+    """Make the cells of a method that trains nothing: ``evaluate`` on each dataset that the others score."""
+    protocol = config.protocol
+    scored = dict.fromkeys([*protocol.targets, *(name for leg in protocol.legs.values() for name in leg)])
+    for name in scored:
+        node = compose_target(name, protocol)
+        dataset = name if name in group_options("dataset") else "folder"
+        common = [f"module={config.module.name}", f"backbone={config.backbone.name}", f"dataset={dataset}"]
+        own = flat(_plain(config) | {"dataset": _plain(node), "seed": seed})
+        known = flat(_plain(compose("evaluate", common)))
+        differing = {key: value for key, value in own.items() if key in known and value != known[key]}
+        overrides = (*common, *(f"{key}={json.dumps(value)}" for key, value in differing.items() if key != "task_name"))
+        composed = compose("evaluate", list(overrides))
+        digest = digest_of(_plain(composed))
+        folder = _folder_of(sweep.folder, f"{setting}-{name}", digest)
+        job = evaluation_job(composed, folder, Record("evaluate", overrides, {}, {}))
+        yield Cell(f"{setting} on {name}", seed, overrides, digest, folder, job)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

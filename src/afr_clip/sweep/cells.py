@@ -1,6 +1,7 @@
 """The cells of a sweep: each is a training in its own process, which leaves marks in its folder.
 
-A cell is ``train`` in its folder, which resumes a run that it finds there. So a cell may be started again at any time.
+A cell is ``train``, or ``evaluate`` where nothing is trained, in its folder. Both resume a run that they find there. So
+a cell may be started again at any time.
 """
 
 import logging
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 from afr_clip.processes.signals import EXIT_STOPPED, STOP_SIGNALS, start_child, stoppable, watch_parent
 from afr_clip.reports.record.run_folder import LOCK, hold, holds_run, write_json
 from afr_clip.reports.record.schema import CellFailure, CellPlan, read_record
+from afr_clip.run.job import EvaluationJob
 from afr_clip.sweep.job import Cell
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ def state_of(folder: Path) -> State:
 def write_plan(cell: Cell, extra: Sequence[str] = ()) -> None:
     """Write into a cell's folder what it has to run; ``extra`` are overrides without influence on numbers."""
     content = {
+        "command": "evaluate" if isinstance(cell.job, EvaluationJob) else "train",
         "setting": cell.setting,
         "seed": cell.seed,
         "digest": cell.digest,
@@ -93,7 +96,8 @@ class CellProcess:
         quoted = folder.replace("'", "\\'")
         resume = ["resume=true"] if holds_run(self.folder) else []
         own = [*self._plan["overrides"], f"run_dir='{quoted}'", *resume]
-        return [sys.executable, "-m", "afr_clip.sweep.cells", folder, *own]
+        command = "evaluate" if self._plan.get("command") == "evaluate" else "train"
+        return [sys.executable, "-m", "afr_clip.sweep.cells", folder, command, *own]
 
     def ended(self) -> bool:
         """Whether the process has ended."""
@@ -201,5 +205,6 @@ if __name__ == "__main__":
     # The training itself holds the lock, so one that outlives its sweep keeps others out until it has saved and ended.
     watch_parent()
     hold(Path(sys.argv[1]), "a cell of a sweep")
-    del sys.argv[1]
-    runpy.run_module("afr_clip.train", run_name="__main__", alter_sys=True)
+    command = sys.argv[2]
+    del sys.argv[1:3]
+    runpy.run_module(f"afr_clip.{command}", run_name="__main__", alter_sys=True)

@@ -3,21 +3,22 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from afr_clip.files import counted, shown
-from afr_clip.reports.compare.report import write_ablations
+from afr_clip.reports.compare.report import FIGURES, report_on, write_ablations, write_together
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import SweepHead
 from afr_clip.reports.record.schema import read_record as read_checked
 from afr_clip.sweep.cells import state_of
-from afr_clip.sweep.cost import duration, find_faults, print_cost
-from afr_clip.sweep.job import SweepJob, describe_faults
+from afr_clip.sweep.cost import duration, find_faults, is_absent, print_cost
+from afr_clip.sweep.figures import draw_figures
+from afr_clip.sweep.job import Cell, SweepJob, describe_faults
 from afr_clip.sweep.launch import HERE, run_cells
 from afr_clip.sweep.search import check_search, run_search
 
@@ -32,81 +33,110 @@ class UnfinishedSweepError(ValueError):
     """Some cells of a sweep are not done."""
 
 
-def sweep(job: SweepJob) -> None:
+def sweep(jobs: Sequence[SweepJob]) -> None:
     """Run every cell that is not done, or the trials of a search.
+
+    Args:
+        jobs: The experiments, all in one folder; a search stands alone.
 
     Raises:
         SweepFolderError: If the folder holds another sweep, or another process is at work there.
         UnfinishedSweepError: If a cell failed twice, or was stopped.
         ValueError: If cells cannot run, all of which are named, or the search or its launcher is not as it must be.
     """
-    folders = {cell.folder for cell in job.cells}  # two settings may be the same training
-    done = sum(state_of(folder).name == "done" for folder in folders)
-    if not job.space:
-        settings, seeds = (len({getattr(cell, key) for cell in job.cells}) for key in ("setting", "seed"))
-        logger.info(
-            "%s of %s in %s (settings: %d, seeds: %d; done: %d).",
-            *(counted(len(folders), "cell"), shown(job.experiment), shown(job.folder), settings, seeds, done),
-        )
-    read_record(job)
+    first = jobs[0]
+    for job in jobs:
+        if not job.space:
+            _log_cells(job)
+        read_record(job)
     # A launcher's jobs may see other disks than this machine.
-    faults = find_faults(job.cells, with_data=job.launcher == HERE)
+    is_here = first.launcher == HERE
+    cells = [cell for job in jobs for cell in job.cells if first.dry_run or not (is_here and is_absent(cell))]
+    faults = find_faults(cells, with_data=is_here, may_lack=first.dry_run)
     if faults:
         raise ValueError(describe_faults(faults))
-    job.folder.mkdir(parents=True, exist_ok=True)
+    first.folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(job.folder / ".lock", timeout=0).acquire()
+        lock = FileLock(first.folder / ".lock", timeout=0).acquire()
     except Timeout:
         msg = (
-            f"Only one sweep may run in {job.folder} at a time, and another is running. Wait for it, or choose another "
-            f"sweep_dir."
+            f"Only one sweep may run in {first.folder} at a time, and another is running. Wait for it, or choose "
+            f"another sweep_dir."
         )
         raise SweepFolderError(msg) from None
     with lock:
-        read_record(job)
-        if job.space:
-            check_search(job)
-        if job.dry_run:
-            print_cost(job)
-            return
-        if job.space:
-            cells = {f"trial {number}": cell for number, cell in run_search(job).items()}
+        for job in jobs:
+            read_record(job)
+        if first.space:
+            check_search(first)
+        if first.dry_run:
+            print_cost(jobs)
+        elif first.space:
+            trials = {f"trial {number}": cell.folder for number, cell in run_search(first).items()}
             again = "The same command resumes stopped trials, and does not repeat one that failed twice"
+            _report(jobs, trials, again)
         else:
-            cells = {f"{cell.setting} with seed {cell.seed}": cell for cell in job.cells}
-            again = "The same command runs only these cells again"
-            write_record(job)
-            run_cells(job, job.cells, _Progress(job))
-            write_record(job)
-        _report(job.folder, {name: cell.folder for name, cell in cells.items()}, again)
+            _run(jobs, cells)
+            named = {f"{cell.setting} with seed {cell.seed}": cell.folder for cell in cells}
+            _report(jobs, named, "The same command runs only these cells again")
+
+
+def _log_cells(job: SweepJob) -> None:
+    folders = {cell.folder for cell in job.cells}  # two settings may be the same training
+    done = sum(state_of(folder).name == "done" for folder in folders)
+    settings, seeds = (len({getattr(cell, key) for cell in job.cells}) for key in ("setting", "seed"))
+    logger.info(
+        "%s of %s in %s (settings: %d, seeds: %d; done: %d).",
+        *(counted(len(folders), "cell"), shown(job.experiment), shown(job.folder), settings, seeds, done),
+    )
+
+
+def _run(jobs: Sequence[SweepJob], cells: Sequence[Cell]) -> None:
+    for job in jobs:
+        for cell in job.cells:
+            if cell not in cells:
+                logger.warning("%s is left out, because its dataset is not on disk.", shown(cell.setting))
+        write_record(job)
+    run_cells(jobs[0], cells, _Progress(jobs))
+    for job in jobs:
+        write_record(job)
 
 
 class _Progress:
-    """Writes the record after each cell, and logs how many are done and how long the others may take."""
+    """Writes the records after each cell, and logs how many are done and how long the others may take."""
 
-    def __init__(self, job: SweepJob) -> None:
-        self._job = job
+    def __init__(self, jobs: Sequence[SweepJob]) -> None:
+        self._jobs = jobs
+        self._folders = {cell.folder for job in jobs for cell in job.cells}
         self._started = time.monotonic()
         self._before = self._num_done()
 
     def __call__(self) -> None:
-        write_record(self._job)
-        num, folders = self._num_done(), {cell.folder for cell in self._job.cells}
+        for job in self._jobs:
+            write_record(job)
+        num, whole = self._num_done(), len(self._folders)
         left = ""
         if num > self._before:  # the time that cells take, with their starts, however many run at once
-            seconds = (time.monotonic() - self._started) / (num - self._before) * (len(folders) - num)
-            left = f", about {duration(seconds)} left" if num < len(folders) else ""
-        logger.info("%d of %d cells done%s.", num, len(folders), left)
+            seconds = (time.monotonic() - self._started) / (num - self._before) * (whole - num)
+            left = f", about {duration(seconds)} left" if num < whole else ""
+        logger.info("%d of %d cells done%s.", num, whole, left)
 
     def _num_done(self) -> int:
-        return sum(state_of(folder).name == "done" for folder in {cell.folder for cell in self._job.cells})
+        return sum(state_of(folder).name == "done" for folder in self._folders)
 
 
-def _report(folder: Path, cells: Mapping[str, Path], again: str) -> None:
-    faults: list[str] = []
+def _report(jobs: Sequence[SweepJob], cells: Mapping[str, Path], again: str) -> None:
+    folder, faults = jobs[0].folder, list[str]()
     try:
-        page = write_ablations(folder, folder / "report")
-        sys.stdout.write(f"report: {page}\n")
+        if any(job.compares_methods for job in jobs):
+            faults += draw_figures(jobs, folder / "report" / FIGURES)
+            reports = report_on([folder])
+            pages = [report.write(folder / "report") for report in reports]
+            pages.append(write_together(reports, folder / "report"))
+            faults += [fault for report in reports for fault in report.faults]
+        else:
+            pages = [write_ablations(folder, folder / "report")]
+        sys.stdout.write("".join(f"report: {page}\n" for page in pages))
     except ComparisonError as error:  # what failed is reported all the same
         faults.append(str(error))
     sys.stdout.write(f"sweep: {folder}\n")
@@ -150,5 +180,5 @@ def write_record(job: SweepJob) -> None:
     for (setting, seed), folder in folders.items():
         state = state_of(job.folder / folder)
         entries.append({"setting": setting, "seed": seed, "folder": folder, "state": state.name, "error": state.error})
-    reference = job.reference or earlier.get("reference") or entries[0]["setting"]
+    reference = None if job.compares_methods else job.reference or earlier.get("reference") or entries[0]["setting"]
     write_json(job.record_path, job.record_head | {"reference": reference, "cells": entries})

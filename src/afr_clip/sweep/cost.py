@@ -2,36 +2,58 @@
 
 import functools
 import logging
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 from afr_clip.clip.load import load_towers
+from afr_clip.data.disk.layouts import dataset_row, title_of
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
-from afr_clip.data.errors import DataError
+from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.feed.datamodule import AnomalyDataModule
+from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import counted, shown
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
 from afr_clip.run.build import build_module, data_settings, dataset_spec
-from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.run.job import EvaluationJob, ProtocolJob, TrainingJob
 from afr_clip.run.model import check_model
 from afr_clip.sweep.cells import DONE, state_of
 from afr_clip.sweep.job import Cell, SweepJob
+from afr_clip.training.module import AnomalyDetectionModule
 from afr_clip.training.schedule import optimizer_factory
 
 logger = logging.getLogger(__name__)
+
+PROBE_REPEATS = 3
+"""Steps and batches that a probe times; it takes the quickest."""
+
+PROBE_SECONDS = 6.0
+"""After so long, a probe repeats nothing."""
+
+LARGE = 336
+"""Pixels from which a CPU takes as long for a batch as for its images one by one."""
+
+BYTES_OF_PICTURES = 20e6
+"""What a run writes in addition to its weights, roughly."""
 
 
 class Images(NamedTuple):
@@ -42,12 +64,19 @@ class Images(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Seconds per image and epoch of training, per scored image and per start of a cell, and how they are known."""
+    """Seconds per image and epoch of training, per scored image and per start of a cell, and how they are known.
+
+    Attributes:
+        memory: Bytes that training and scoring took at most, of the GPU if there is one; 0 if that was not measured.
+        disk: Bytes that a run leaves on disk.
+    """
 
     training: float
     scoring: float
     source: str
     starting: float = 0.0
+    memory: int = 0
+    disk: float = 0.0
 
     def seconds(self, images: Images, num_cells: int = 1) -> float:
         """Return how long some cells with these images take."""
@@ -55,96 +84,169 @@ class Pace(NamedTuple):
 
 
 @functools.cache
-def count(dataset: DatasetSpec) -> int:
-    """Count the images of a dataset, once.
+def missing(dataset: DatasetSpec) -> MissingDataError | None:
+    """Return why a dataset cannot be read, if files of it are missing.
 
     Raises:
-        DataError: If it is missing or damaged.
+        DataError: If it is damaged.
     """
-    return len(read_samples(dataset))
+    try:
+        read_samples(dataset)
+    except MissingDataError as error:
+        return error
+    return None
 
 
 @functools.cache
-def _loaded(dataset: DatasetSpec) -> LoadedDataset | str:
+def count(dataset: DatasetSpec) -> int:
+    """Count the images of a dataset, once; of one that is missing, the published ones.
+
+    Raises:
+        DataError: If it is damaged, or missing without published numbers.
+    """
+    error = missing(dataset)
+    if error is None:
+        return len(read_samples(dataset))
+    row = dataset_row(dataset.layout)
+    if row.total is None:
+        raise error
+    return sum(sum(row.counts.get(name, ())) for name in dataset.categories or ()) or sum(row.total)
+
+
+@functools.cache
+def _loaded(dataset: DatasetSpec) -> LoadedDataset | DataError:
     try:
         return load_dataset(dataset)
     except DataError as error:
-        return str(error)
+        return error
 
 
-def find_faults(cells: Sequence[Cell], *, with_data: bool) -> dict[str, list[str]]:
+def find_faults(cells: Sequence[Cell], *, with_data: bool, may_lack: bool = False) -> dict[str, list[str]]:
     """Find out before any cell starts which cannot run: their models and, in addition, their datasets.
 
     A protocol with legs may lack datasets.
+
+    Args:
+        may_lack: Whether others may lack them too, as where nothing will run.
 
     Returns:
         The settings that share a fault, by the fault.
     """
     faults: dict[str, list[str]] = {}
     for cell in cells:
-        for job in cell.trainings:
+        for job in cell.runs:
             try:
                 check_model(job)
             except ValueError as error:
                 faults.setdefault(str(error), []).append(cell.setting)
         if with_data and not isinstance(cell.job, ProtocolJob):
             for fault in _faults_of_data(cell.job):
-                faults.setdefault(fault, []).append(cell.setting)
+                if not (may_lack and isinstance(fault, MissingDataError)):
+                    faults.setdefault(str(fault), []).append(cell.setting)
     return faults
 
 
-def _faults_of_data(job: TrainingJob) -> Iterator[str]:
-    auxiliary = _loaded(dataset_spec(job.auxiliary, job))
-    if isinstance(auxiliary, str):
+def _faults_of_data(job: TrainingJob | EvaluationJob) -> Iterator[DataError]:
+    auxiliary = _loaded(dataset_spec(job.auxiliary, job)) if isinstance(job, TrainingJob) else None
+    if isinstance(auxiliary, DataError):
         yield auxiliary
     for target in (_loaded(dataset_spec(target, job)) for target in job.targets):
-        if isinstance(target, str):
+        if isinstance(target, DataError):
             yield target
         elif isinstance(auxiliary, LoadedDataset):
             try:
                 refuse_overlap(TrainedOn.of(auxiliary), target)
             except DataError as error:
-                yield str(error)
+                yield error
+
+
+def is_absent(cell: Cell) -> bool:
+    """Whether a cell only scores a dataset, and that is missing: like a protocol, a sweep goes on without it."""
+    return isinstance(cell.job, EvaluationJob) and any(missing(dataset_spec(one, cell.job)) for one in cell.job.targets)
 
 
 def images_of(cell: Cell) -> Images:
-    """Count what a cell trains on and scores, in all its trainings."""
+    """Count what a cell trains on and scores, in all its runs."""
     trained = scored = 0
-    for job in cell.trainings:
-        images, limit = count(dataset_spec(job.auxiliary, job)), job.trainer.limit_train_batches
-        per_epoch = min(images, limit * job.data.batch_size) if isinstance(limit, int) else round(images * limit)
-        trained += per_epoch * job.trainer.max_epochs
+    for job in cell.runs:
+        if isinstance(job, TrainingJob):
+            images, limit = count(dataset_spec(job.auxiliary, job)), job.trainer.limit_train_batches
+            per_epoch = min(images, limit * job.data.batch_size) if isinstance(limit, int) else round(images * limit)
+            trained += per_epoch * job.trainer.max_epochs
         scored += sum(count(dataset_spec(target, job)) for target in job.targets)
     return Images(trained, scored)
 
 
-def print_cost(job: SweepJob) -> None:
-    """Print the cells of a sweep, and what those that are not done would cost.
+def print_cost(jobs: Sequence[SweepJob]) -> None:
+    """Print the cells of a sweep, what is missing on disk, and what those that are not done would cost.
 
     Raises:
-        DataError: If a dataset is missing; the cells are printed before.
+        DataError: If a dataset is damaged; the cells are printed before.
     """
-    console = terminal()
-    table = Table(title=counted(len(job.cells), "cell"))
+    table = Table(title=counted(sum(len(job.cells) for job in jobs), "cell"))
     for column in ("setting", "seed", "folder", "state"):
         table.add_column(column, overflow="fold")
-    for cell in job.cells:
-        folder = str(cell.folder.relative_to(job.folder))
-        table.add_row(Text(shown(cell.setting)), str(cell.seed), Text(shown(folder)), state_of(cell.folder).name)
-    console.print(table)
-    times = job.num_trials if job.space else 1
-    cells = {cell.folder: cell for cell in job.cells}  # two settings with the same folder run once
-    todo = [images_of(cell) for folder, cell in cells.items() if state_of(folder).name != "done"]
-    total = Images(sum(one.trained for one in todo) * times, sum(one.scored for one in todo) * times)
+    for job in jobs:
+        for cell in job.cells:
+            where = str(cell.folder.relative_to(job.folder))
+            table.add_row(Text(shown(cell.setting)), str(cell.seed), Text(shown(where)), state_of(cell.folder).name)
+        table.add_section()
+    terminal().print(table)
+    cells = {cell.folder: cell for job in jobs for cell in job.cells}  # two settings with the same folder run once
+    for sentence in _absences(cells.values()):
+        sys.stdout.write(f"{sentence}\n")
+    todo = {folder: images_of(cell) for folder, cell in cells.items() if state_of(folder).name != "done"}
+    times = jobs[0].num_trials if jobs[0].space else 1
+    trained, scored = (times * sum(one[number] for one in todo.values()) for number in (0, 1))
     sys.stdout.write(
-        f"{counted(len(todo) * times, 'cell')} to run: {counted(total.trained, 'image')} to train on (counted once "
-        f"an epoch), {counted(total.scored, 'image')} to score.\n"
+        f"{counted(len(todo) * times, 'cell')} to run: {counted(trained, 'image')} to train on (counted once "
+        f"an epoch), {counted(scored, 'image')} to score.\n"
     )
     if todo:
-        pace = measured_pace(list(cells.values())) or probe(job.cells[0].trainings[0])
-        each = ", ".join(sorted({duration(pace.seconds(one)) for one in todo}))
-        whole = duration(pace.seconds(total, len(todo) * times))
-        sys.stdout.write(f"Estimate: {each} a cell, {whole} one after the other, from {pace.source}.\n")
+        _print_estimate(jobs[0], cells.values(), todo, times)
+
+
+def _print_estimate(job: SweepJob, cells: Iterable[Cell], todo: Mapping[Path, Images], times: int) -> None:
+    """Print time, memory and disk; cells of one method on one backbone are taken to need the same for an image."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.runs[0].module.name, cell.runs[0].backbone.name), []).append(cell)
+    whole, memory, disk = 0.0, 0, 0.0
+    for (method, backbone), group in groups.items():
+        own = [cell for cell in group if cell.folder in todo]
+        if not own:
+            continue
+        pace = measured_pace(group) or probe(own[0].runs[0])
+        each = sorted(pace.seconds(todo[cell.folder]) for cell in own)
+        span = " to ".join(dict.fromkeys((duration(each[0]), duration(each[-1]))))
+        seconds = times * sum(pace.seconds(todo[cell.folder], 1) for cell in own)
+        whole, memory = whole + seconds, max(memory, pace.memory)
+        disk += times * pace.disk * sum(len(cell.runs) for cell in own)
+        name = f" of {method} on {backbone}" if len(groups) > 1 else ""
+        sys.stdout.write(
+            f"Estimate{name}: {span} a cell, {duration(seconds)} one after the other ({pace.training:.3g} s for an "
+            f"image of training, {pace.scoring:.3g} s for a scored one), from {pace.source}.\n"
+        )
+    if len(groups) > 1 or job.jobs > 1:
+        sys.stdout.write(f"Together: {duration(whole / job.jobs)} with jobs={job.jobs}.\n")
+    free = shutil.disk_usage(job.folder).free
+    sys.stdout.write(f"Disk: about {disk / 1e9:.2g} GB for the runs; {free / 1e9:.0f} GB are free.\n")
+    if memory:
+        kind = "of a GPU" if torch.cuda.is_available() else "of the machine"
+        sys.stdout.write(f"Memory {kind}: at most {memory / 2**30:.1f} GiB for a cell, {job.jobs} at a time.\n")
+
+
+def _absences(cells: Iterable[Cell]) -> Iterator[str]:
+    """Yield a sentence on the datasets that are missing."""
+    specs = [
+        dataset_spec(one, job)
+        for cell in cells
+        for job in cell.runs
+        for one in (*((job.auxiliary,) if isinstance(job, TrainingJob) else ()), *job.targets)
+    ]
+    absent = {title_of(spec.name, spec.layout): error for spec in specs if (error := missing(spec)) is not None}
+    if absent:
+        yield f"Not on disk, and counted as published: {', '.join(absent)}. See afr-clip datasets list."
 
 
 def measured_pace(cells: Sequence[Cell]) -> Pace | None:
@@ -152,53 +254,111 @@ def measured_pace(cells: Sequence[Cell]) -> Pace | None:
     seen: list[Images] = []
     starts: list[float] = []
     training = scoring = 0.0
+    cells = [cell for cell in cells if state_of(cell.folder).name == "done"]
     for cell in cells:
-        manifest = cell.folder / "manifest.json"
-        facts = read_record(manifest, Durations) if manifest.exists() else {}
-        if state_of(cell.folder).name == "done" and facts.get("seconds_training") is not None:
+        manifests = [path for path in (run / "manifest.json" for run in _run_folders(cell)) if path.exists()]
+        facts = [read_record(path, Durations) for path in manifests]
+        of_training = sum(fact.get("seconds_training") or 0.0 for fact in facts)
+        of_scoring = sum(sum((fact.get("seconds_scoring") or {}).values()) for fact in facts)
+        if of_training or of_scoring:
             seen.append(images_of(cell))
-            of_training, of_scoring = facts["seconds_training"], sum((facts.get("seconds_scoring") or {}).values())
             training, scoring = training + of_training, scoring + of_scoring
             whole = read_record(cell.folder / DONE, CellEnd).get("seconds")
-            if whole is not None and "resumed_from" not in facts:  # not of a cell that was run in pieces
+            if whole is not None and not any("resumed_from" in fact for fact in facts):  # not of one run in pieces
                 starts.append(max(0.0, whole - of_training - of_scoring))
     if not seen:
         return None
     trained, scored = (max(1, sum(images)) for images in zip(*seen, strict=True))
     source = f"{counted(len(seen), 'finished cell')} of this sweep{'' if starts else ', without starting up'}"
-    return Pace(training / trained, scoring / scored, source, fmean(starts) if starts else 0.0)
+    sizes = [path.stat().st_size for cell in cells for path in cell.folder.rglob("*") if path.is_file()]
+    disk = sum(sizes) / sum(len(cell.runs) for cell in cells)
+    return Pace(training / trained, scoring / scored, source, fmean(starts) if starts else 0.0, disk=disk)
 
 
-def probe(job: TrainingJob) -> Pace:
-    """Time the start of a cell, one training step and one scored batch on this machine."""
-    logger.info("No cell is finished yet, so a start, one training step and one batch are timed.")
+def _run_folders(cell: Cell) -> list[Path]:
+    return [leg.folder for leg in cell.runs] if isinstance(cell.job, ProtocolJob) else [cell.folder]
+
+
+def probe(job: TrainingJob | EvaluationJob) -> Pace:
+    """Time the start of a cell, a training step and a scored batch on this machine, of at most `PROBE_REPEATS` each."""
+    logger.info("No cell of %s is finished yet, so a start, a training step and a batch are timed.", job.module.name)
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import afr_clip.run.train"], check=False, capture_output=True)
     if job.num_threads is not None:
         torch.set_num_threads(job.num_threads)
     torch.manual_seed(job.seed)
-    auxiliary, *targets = (load_dataset(dataset_spec(one, job)) for one in (job.auxiliary, *job.targets[:1]))
     device = torch.device("cuda" if torch.cuda.is_available() and job.trainer.accelerator != "cpu" else "cpu")
     towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
-    data = AnomalyDataModule(auxiliary, targets, replace(data_settings(job, towers), num_workers=0))
-    module, loss = build_module(job, towers).to(device), AnomalyLoss(**vars(job.loss))
+    settings = replace(data_settings(job, towers), num_workers=0)
+    if is_slow := device.type == "cpu" and job.backbone.image_size >= LARGE:
+        settings = replace(settings, batch_size=1, eval_batch_size=1)
+    half = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(job.trainer.precision)
+    starting = time.perf_counter() - begun
+    with TemporaryDirectory() as folder, torch.autocast(device.type, half, enabled=half is not None):
+        auxiliary, target = _probe_data(job, Path(folder))
+        data = AnomalyDataModule(auxiliary, [target], settings)
+        module = build_module(job, towers).to(device)
+        step = _time_step(job, module, data) if isinstance(job, TrainingJob) else 0.0
+        with torch.inference_mode():
+            name = next(iter(data.targets))
+            scored = _quickest(
+                lambda: data.target_dataloader(name), lambda b: float(module(b).anomaly_map.sum()), device
+            )
+    used = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+    small = ", one image at a time" if is_slow else ""
+    source = f"a start, one training step and one scored batch on this machine{small}"
+    weights = sum(p.numel() for p in module.trainable_parameters())
+    return Pace(step, scored, source, starting, used, 16 * weights + BYTES_OF_PICTURES)  # weights twice, two moments
+
+
+def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDataModule) -> float:
+    loss = AnomalyLoss(**vars(job.loss))
     optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
 
-    started = time.perf_counter()
-    starting = started - begun
-    batch = next(iter(data.train_dataloader())).to(device)
-    prediction = module(batch)
-    loss(prediction.trained_maps, prediction.trained_scores, batch.mask, batch.is_anomalous).total.backward()
-    optimizer.step()
-    step = (time.perf_counter() - started) / len(batch.samples)
-    started, scored = time.perf_counter(), 0.0
-    for name in data.targets:
-        with torch.inference_mode():
-            batch = next(iter(data.target_dataloader(name))).to(device)
-            float(module(batch).anomaly_map.sum())  # waits for the GPU
-        scored = (time.perf_counter() - started) / len(batch.samples)
-    source = "a start, one training step and one scored batch on this machine, the first, so rather too long"
-    return Pace(step, scored, source, starting)
+    def train(batch: AnomalyBatch) -> None:
+        prediction = module(batch)
+        optimizer.zero_grad()
+        seen, truth = (prediction.trained_maps, prediction.trained_scores), (batch.mask, batch.is_anomalous)
+        total = loss(*seen, *truth, prediction.patch_tokens).total
+        total.backward()
+        optimizer.step()
+        float(total)  # waits for the GPU
+
+    return _quickest(data.train_dataloader, train, module.device)
+
+
+def _quickest(
+    load: Callable[[], Iterable[AnomalyBatch]], work: Callable[[AnomalyBatch], object], device: torch.device
+) -> float:
+    """Return the seconds an image that loading a batch and working on it takes; the first time may take longer."""
+    best, begun = inf, time.perf_counter()
+    for _ in range(PROBE_REPEATS):
+        started = time.perf_counter()
+        batch = next(iter(load())).to(device)
+        work(batch)
+        best = min(best, (time.perf_counter() - started) / len(batch.samples))
+        if time.perf_counter() - begun > PROBE_SECONDS:
+            break
+    return best
+
+
+def _probe_data(job: TrainingJob | EvaluationJob, folder: Path) -> tuple[LoadedDataset, LoadedDataset]:
+    """Load what a job trains on and scores; noise stands in for what is missing."""
+    wanted = [*((job.auxiliary,) if isinstance(job, TrainingJob) else job.targets[:1]), *job.targets[:1]]
+    found = [_loaded(dataset_spec(one, job)) for one in (wanted[0], wanted[-1])]
+    if any(isinstance(one, MissingDataError) for one in found):
+        pixels = np.random.default_rng(0).integers(256, size=(job.backbone.image_size,) * 2 + (3,), dtype=np.uint8)
+        for name in ("test/good/0.png", "test/defect/1.png", "ground_truth/defect/1_mask.png"):
+            path = folder / "noise" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels if "test" in name else (pixels[..., 0] > 250).astype(np.uint8) * 255).save(path)
+            pixels = 255 - pixels
+    noise = DatasetSpec("noise", "folder", folder)
+    auxiliary, target = (load_dataset(noise) if isinstance(one, MissingDataError) else one for one in found)
+    for one in (auxiliary, target):
+        if isinstance(one, DataError):
+            raise one
+    return auxiliary, target  # type: ignore[return-value]
 
 
 def duration(seconds: float) -> str:

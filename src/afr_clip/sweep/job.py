@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from afr_clip.files import clean_name, first_few
-from afr_clip.run.job import ProtocolJob, TrainingJob
+from afr_clip.run.job import EvaluationJob, ProtocolJob, TrainingJob
 from afr_clip.settings import SearchSettings
 
 
@@ -26,7 +26,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a sweep.
+    """One training of a sweep, or one dataset that a method without training is scored on.
 
     Attributes:
         overrides: What its own command is given, without the folder.
@@ -38,11 +38,11 @@ class Cell:
     overrides: tuple[str, ...]
     digest: str
     folder: Path
-    job: TrainingJob | ProtocolJob = field(compare=False, repr=False)
+    job: TrainingJob | ProtocolJob | EvaluationJob = field(compare=False, repr=False)
 
     @property
-    def trainings(self) -> tuple[TrainingJob, ...]:
-        """The trainings of the cell: itself, or the legs of its protocol."""
+    def runs(self) -> tuple[TrainingJob | EvaluationJob, ...]:
+        """The runs of the cell: itself, or the legs of its protocol."""
         return self.job.legs if isinstance(self.job, ProtocolJob) else (self.job,)
 
     @property
@@ -98,6 +98,11 @@ class SweepJob:
     launcher: str
     launcher_settings: Mapping[str, Any]
     trial: Callable[[int, Mapping[str, float]], Cell]
+
+    @property
+    def compares_methods(self) -> bool:
+        """Whether its cells are runs for tables 1 and 2, instead of settings of one method."""
+        return "module" in self.axes
 
     @property
     def record_path(self) -> Path:

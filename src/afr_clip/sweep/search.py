@@ -9,6 +9,7 @@ from typing import Any
 from afr_clip.metrics.average import METRICS
 from afr_clip.reports.record.results import MEAN_ROW, RESULTS, read_results
 from afr_clip.reports.record.run_folder import write_json
+from afr_clip.run.job import TrainingJob
 from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.sweep.launch import run_cells
@@ -31,7 +32,8 @@ def check_search(job: SweepJob) -> None:
     if job.search.objective not in METRICS:
         msg = f"search.objective must be one of {', '.join(METRICS)}, got {job.search.objective}."
         raise SearchError(msg)
-    training, *legs = job.cells[0].trainings
+    training, *legs = job.cells[0].runs
+    assert isinstance(training, TrainingJob), "a search varies what is trained"
     targets, trained_on = [target.name for target in training.targets], training.auxiliary.name
     if legs or targets != [trained_on] or training.targets[0].categories is None:
         msg = (
@@ -148,7 +150,7 @@ class Study:
         return None if any(map(math.isnan, numbers)) else sum(numbers) / len(numbers)
 
     def _targets(self) -> list[str]:
-        return [target.name for target in self._job.cells[0].trainings[0].targets]
+        return [target.name for target in self._job.cells[0].runs[0].targets]
 
     def write(self) -> None:
         """Write ``search.json``."""

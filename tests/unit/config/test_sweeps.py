@@ -8,9 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from afr_clip.config.nodes import config_dir, register
-from afr_clip.config.sweeps import digest_of, sweep_job
+from afr_clip.config.sweeps import digest_of, sweep_jobs
 from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.run_folder import write_json
+from afr_clip.run.job import EvaluationJob
 from afr_clip.sweep.job import SweepJob
 from helpers.configs import plain
 
@@ -25,12 +26,21 @@ def _configs():
 
 
 @pytest.fixture
-def planned(tmp_path: Path, monkeypatch) -> Callable[..., SweepJob]:
-    def plan(*typed: str, seeds=(0,), leave_out=()) -> SweepJob:
+def all_planned(tmp_path: Path, monkeypatch) -> Callable[..., list[SweepJob]]:
+    def plan(*typed: str, seeds=(0,), leave_out=()) -> list[SweepJob]:
         own = (f"sweep_dir={tmp_path}", f"seeds={list(seeds)}", f"leave_out={list(leave_out)}")
         config = compose("sweep", [*TINY, *typed, *own], return_hydra_config=True)
         monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
-        return sweep_job(config, [*TINY, *typed])
+        return sweep_jobs(config, [*TINY, *typed])
+
+    return plan
+
+
+@pytest.fixture
+def planned(all_planned) -> Callable[..., SweepJob]:
+    def plan(*typed: str, **more) -> SweepJob:
+        (job,) = all_planned(*typed, **more)
+        return job
 
     return plan
 
@@ -161,7 +171,7 @@ def test_a_cell_with_legs_has_a_training_and_a_result_for_each(planned):
     others = ("table6_1", "table6_5")
     (cell,) = planned("experiment=table6", "protocol=cross_dataset", "protocol.targets=[]", leave_out=others).cells
     assert cell.results == ["visa/results.json", "mvtec_ad/results.json"]
-    assert [leg.auxiliary.name for leg in cell.trainings] == ["visa", "mvtec_ad"]
+    assert [leg.auxiliary.name for leg in cell.runs] == ["visa", "mvtec_ad"]
 
 
 def test_a_cell_that_an_earlier_version_ran_keeps_its_folder(planned):
@@ -181,3 +191,38 @@ def test_only_decisive_overrides_must_stay_the_same(planned):
     plan = planned("experiment=table6", "num_threads=1", "trainer.max_epochs=2", "data_dir=a")
     assert plan.decisive == sorted([*TINY, "experiment=table6", "trainer.max_epochs=2"])
     assert json.dumps(plan.axes) == '{"ablation": ["table6_1", "table6_3", "table6_5"]}'
+
+
+def test_the_paper_is_its_methods_and_its_tables_in_one_folder(all_planned):
+    jobs = all_planned("experiment=paper", "backbone.image_size=64", seeds=(0, 1, 2))
+    assert [job.experiment for job in jobs] == ["methods", "table3", "table4", "table5", "table6"]
+    assert [job.reference for job in jobs] == [None, "table3_full", "table4_stages_1", "table5_both", "table6_3"]
+    assert [job.compares_methods for job in jobs] == [True, False, False, False, False]
+    assert len({job.folder for job in jobs}) == 1
+    assert jobs[1].overrides == (*TINY, "backbone.image_size=64", "experiment=table3")
+    cells = [cell for job in jobs for cell in job.cells]
+    assert len({cell.folder for cell in cells}) == 4 * 3 + 11 + 12 * 3  # protocols, datasets of WinCLIP, ablations
+
+
+def test_a_method_that_trains_nothing_is_scored_on_each_dataset_once(planned):
+    plan = planned(
+        "experiment=methods", "protocol.legs.visa=[mpdd]", "data.eval_batch_size=7", "data_dir=a b", seeds=(0, 1)
+    )
+    trained, scored = plan.cells[:8], plan.cells[8:]
+    assert [cell.setting for cell in trained[::2]] == ["afr_clip", "ada_clip", "anomaly_clip", "april_gan"]
+    assert [cell.setting for cell in scored] == ["winclip on mpdd", "winclip on visa"]
+    job = scored[0].job
+    assert isinstance(job, EvaluationJob)
+    assert (job.backbone.name, job.data.eval_batch_size, str(job.data_dir)) == ("tiny", 7, "a b")
+    assert [target.name for target in job.targets] == ["mpdd"]
+    assert scored[0].overrides[:3] == ("module=winclip", "backbone=tiny", "dataset=mpdd")
+    assert not any(key.startswith(("optimizer", "protocol", "seed")) for key in scored[0].overrides)
+    assert scored[0].digest != scored[1].digest
+
+
+def test_another_suite_takes_the_place_of_the_papers(planned):
+    plan = planned(
+        "experiment=methods", "suite=crane14", leave_out=("ada_clip", "anomaly_clip", "april_gan", "winclip")
+    )
+    assert [leg.auxiliary.name for leg in plan.cells[0].runs] == ["visa", "mvtec_ad"]
+    assert {"ksdd", "dagm", "dtd_synthetic"} <= {one.name for leg in plan.cells[0].runs for one in leg.targets}

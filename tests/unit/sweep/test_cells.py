@@ -77,7 +77,7 @@ def test_the_command_is_the_training_and_goes_on_where_there_is_something(cell, 
     (made.folder / "checkpoints").mkdir()
     CellProcess.start(made.folder, {})
     folder = str(made.folder.resolve())
-    own = ["-m", "afr_clip.sweep.cells", folder, *made.overrides, "num_threads=2", f"run_dir='{folder}'"]
+    own = ["-m", "afr_clip.sweep.cells", folder, "train", *made.overrides, "num_threads=2", f"run_dir='{folder}'"]
     assert commands == [[sys.executable, *own], [sys.executable, *own, "resume=true"]]
 
 

@@ -46,7 +46,7 @@ def test_another_sweep_in_the_folder_is_refused_but_not_for_what_has_no_influenc
 
 def test_one_sweep_at_a_time_works_in_a_folder(sweep_of, tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(SweepFolderError, match="Only one sweep may run in"):
-        sweep(sweep_of())
+        sweep([sweep_of()])
 
 
 def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monkeypatch, capsys):
@@ -56,21 +56,21 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
         write_json(cells[0].folder / DONE, {})
         write_json(cells[1].folder / FAILED, {"error": "It must hold."})
 
-    monkeypatch.setattr(command, "find_faults", lambda _cells, *, with_data: {})
+    monkeypatch.setattr(command, "find_faults", lambda _cells, **_: {})
     monkeypatch.setattr(command, "run_cells", run)
     monkeypatch.setattr(command, "write_ablations", lambda _folder, report: report / "index.html")
     job = sweep_of(*cells)
     with pytest.raises(UnfinishedSweepError, match="Of 3 cells, 1 failed and 1 stopped") as unfinished:
-        sweep(job)
+        sweep([job])
     assert "table6_3 with seed 0: It must hold." in str(unfinished.value)
     assert capsys.readouterr().out.splitlines()[-1] == f"sweep: {job.folder}"
 
 
 def test_faults_of_cells_are_said_together_and_nothing_is_started(sweep_of, cell, monkeypatch, tmp_path):
     faults = {"No data.": ["table6_1", "table6_3"], "No stem.": ["table6_5"]}
-    monkeypatch.setattr(command, "find_faults", lambda _cells, *, with_data: faults)
+    monkeypatch.setattr(command, "find_faults", lambda _cells, **_: faults)
     with pytest.raises(ValueError, match="cannot run") as refused:
-        sweep(sweep_of(cell()))
+        sweep([sweep_of(cell())])
     assert str(refused.value) == "table6_1, table6_3 cannot run: No data.\ntable6_5 cannot run: No stem."
     assert not (tmp_path / ".lock").exists()
 
@@ -81,7 +81,7 @@ def test_progress_counts_cells_and_the_time_they_took_with_their_starts(sweep_of
     monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
     write_json(cells[0].folder / DONE, {})
     caplog.set_level("INFO")
-    progress = command._Progress(sweep_of(*cells))
+    progress = command._Progress([job := sweep_of(*cells)])
     for made, seconds in zip(cells[1:], (60.0, 80.0, 100.0), strict=True):
         now[0] = 100 + seconds
         write_json(made.folder / DONE, {})
@@ -91,7 +91,7 @@ def test_progress_counts_cells_and_the_time_they_took_with_their_starts(sweep_of
         "3 of 4 cells done, about 40 s left.",
         "4 of 4 cells done.",
     ]
-    assert [entry["state"] for entry in json.loads((progress._job.record_path).read_text())["cells"]] == ["done"] * 4
+    assert [entry["state"] for entry in json.loads((job.record_path).read_text())["cells"]] == ["done"] * 4
 
 
 def test_an_experiment_of_any_name_keeps_its_record_in_the_folder(sweep_of, tmp_path):

@@ -29,13 +29,16 @@ from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, rea
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
 from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell
-from afr_clip.reports.layout.html import render
+from afr_clip.reports.layout.html import render, render_sections
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
 from afr_clip.reports.pictures.drawing import drawing_names
 from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
 from afr_clip.reports.record.run_folder import write_json, write_text
 
 COMPARISON_PAGE, ABLATIONS_PAGE, ABLATIONS_DATA = "report.html", "ablations.html", "ablations.json"
+
+TOGETHER_PAGE, FIGURES = "paper.html", "figures"
+"""The page that holds everything, and the folder next to it with the figures of ``afr-clip figure``."""
 
 CAPTIONS = {
     "bars": "What each setting measured, and its difference to the reference",
@@ -149,7 +152,7 @@ class Comparison:
             parts.append(f"\n## {escape_markdown(grid.name)}\n\n{to_markdown([grid])}")
         write_text(out / "categories.md", "".join(parts))
         write_records(out / "pairwise.csv", self.pairwise.records, self.pairwise.header)
-        write_text(out / COMPARISON_PAGE, self._page())
+        write_text(out / COMPARISON_PAGE, render("comparison.html", **self.parts(out)))
         return out / COMPARISON_PAGE
 
     def printed(self) -> list[Table]:
@@ -166,7 +169,8 @@ class Comparison:
     def _notices(self) -> list[Notice]:
         return [*_left_out(self.faults), *notices(self.measured)]
 
-    def _page(self) -> str:
+    def parts(self, _out: Path) -> dict[str, Any]:
+        """Return what the page shows."""
         outside = self.categories.outside()
         links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
@@ -177,25 +181,24 @@ class Comparison:
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
         num = len(self.measured.datasets)
         counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
-        return render(
-            "comparison.html",
-            title=f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
-            subtitle=counted if self.runs else "No run was given.",
-            notices=self._notices(),
-            links=links,
-            notes=notes(self.measured, self.runs),
-            tables=self.tables,
-            outside=outside,
-            pairs=pairs,
-            pairs_note=self.pairwise.note if len(self.measured.series) > 1 else "",
-            ranks=ranks,
-            ranks_note=RANKS_NOTE,
-            others=others,
-            others_note=PUBLISHED_NOTE,
-            categories=self.categories.grids(),
-            pictures=self.pictures(),
-            runs=run_grid(self.runs, self.measured) if self.runs else None,
-        )
+        return {
+            "title": f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
+            "subtitle": counted if self.runs else "No run was given.",
+            "notices": self._notices(),
+            "links": links,
+            "notes": notes(self.measured, self.runs),
+            "tables": self.tables,
+            "outside": outside,
+            "pairs": pairs,
+            "pairs_note": self.pairwise.note if len(self.measured.series) > 1 else "",
+            "ranks": ranks,
+            "ranks_note": RANKS_NOTE,
+            "others": others,
+            "others_note": PUBLISHED_NOTE,
+            "categories": self.categories.grids(),
+            "pictures": self.pictures(),
+            "runs": run_grid(self.runs, self.measured) if self.runs else None,
+        }
 
     def pictures(self) -> list[PictureGroup]:
         """Read the heat maps of everything measured, of the lowest seed if there are several."""
@@ -207,6 +210,31 @@ class Comparison:
             sheets = {str(named / f"{sheet}.png"): SHEETS[sheet] for sheet in ("highest", "worst_ranked")}
             groups.append(read_pictures(heading, Path(dataset.run), sheets))
         return [(heading, pictures) for heading, pictures in groups if pictures]
+
+
+def write_together(reports: Sequence["Ablations | Comparison"], out: Path) -> Path:
+    """Write one page with the tables of all reports, which were written to ``out``, and the figures that lie there."""
+    pages = [(report, report.parts(out)) for report in reversed(reports)]  # tables 1 and 2 first
+    links = [link for _, parts in pages for link in parts["links"]]
+    found = sorted((out / FIGURES).glob("figure*.png"))
+    captions = {path.name: path.stem.replace("figure", "Figure ").replace("_", ": ", 1) for path in found}
+    figures = read_pictures("Figures", out / FIGURES, captions)[1]
+    sections = [
+        render_sections(f"{'ablation' if isinstance(report, Ablations) else 'comparison'}_sections.html", **parts)
+        for report, parts in pages
+    ]
+    page = render(
+        "together.html",
+        title="AFR-CLIP: tables and figures of the paper, and what was measured",
+        subtitle=". ".join(parts["subtitle"] for _, parts in pages),
+        notices=list(dict.fromkeys(notice for _, parts in pages for notice in parts["notices"])),
+        links=[("figures", "Figures"), *links] if figures else links,
+        notes=list(dict.fromkeys(note for _, parts in pages for note in parts["notes"])),
+        figures=figures,
+        sections=sections,
+    )
+    write_text(out / TOGETHER_PAGE, page)
+    return out / TOGETHER_PAGE
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
@@ -255,7 +283,7 @@ class Ablations:
                 with drawing_names():
                     draw_parallel(out / "search_parallel.png", search)
                     draw_best(out / "search_best.png", search)
-        write_text(out / ABLATIONS_PAGE, self._page(out))
+        write_text(out / ABLATIONS_PAGE, render("ablation.html", **self.parts(out)))
         return out / ABLATIONS_PAGE
 
     def printed(self) -> list[Table]:
@@ -306,7 +334,8 @@ class Ablations:
     def _notices(self) -> list[Notice]:
         return [*_left_out(self.faults), *ablation_notices(self.tables)]
 
-    def _page(self, folder: Path) -> str:
+    def parts(self, folder: Path) -> dict[str, Any]:
+        """Return what the page shows; its pictures lie in the folder."""
         cells = [cell for table in self.tables for cell in table.experiment.cells]
         has_cells = any(table.measured.series for table in self.tables)
         links = [(table.spec.stem, table.spec.title) for table in self.tables]
@@ -317,23 +346,22 @@ class Ablations:
         )
         counted += f"folders; without numbers: {sum(len(table.missing) for table in self.tables)}"
         counted += f"; trials: {sum(len(search.trials) for search in self.searches)}" if self.searches else ""
-        return render(
-            "ablation.html",
-            title=f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
-            subtitle=counted if cells or self.searches else "No run was given.",
-            notices=self._notices(),
-            links=links,
-            notes=[PAPER, INTERVALS] if has_cells else [PAPER],
-            tables=[
+        return {
+            "title": f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
+            "subtitle": counted if cells or self.searches else "No run was given.",
+            "notices": self._notices(),
+            "links": links,
+            "notes": [PAPER, INTERVALS] if has_cells else [PAPER],
+            "tables": [
                 (table, ablation_notes(table), _pictures(folder, table.spec.stem, table.spec.title, ("bars", "losses")))
                 for table in self.tables
             ],
-            searches=[
+            "searches": [
                 (search_grid(search), search_note(search), _pictures(folder, "search", "Search", ("parallel", "best")))
                 for search in self.searches
             ],
-            cells=self.cells(),
-        )
+            "cells": self.cells(),
+        }
 
 
 def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[EmbeddedPicture]:

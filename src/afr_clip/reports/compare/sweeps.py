@@ -128,11 +128,16 @@ class Search:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A folder of cells, with its experiments in alphabetical order."""
+    """A folder of cells, with its experiments in alphabetical order.
+
+    Attributes:
+        methods: Folders of cells whose runs are compared in tables 1 and 2.
+    """
 
     folder: Path
     experiments: Sequence[Experiment] = ()
     search: Search | None = None
+    methods: Sequence[Path] = ()
 
 
 def read_sweep(folder: Path, faults: list[str] | None = None) -> Sweep:
@@ -153,16 +158,21 @@ def read_sweep(folder: Path, faults: list[str] | None = None) -> Sweep:
         msg = f"{shown(folder)} contains no record of a sweep, EXPERIMENT.json or {SEARCH}. Pass a sweep_dir."
         raise ComparisonError(msg)
     experiments: list[Experiment] = []
+    methods: list[Path] = []
     search = None
     for path in paths:
         try:
             if path.name == SEARCH:
                 search = _search(path)
+                continue
+            content = read_record(path, schema.Experiment, for_display=True)
+            if content["reference"] is None:
+                methods += [folder for cell in content["cells"] if (folder := path.parent / cell["folder"]).is_dir()]
             else:
-                experiments.append(_experiment(path))
+                experiments.append(_experiment(path, content))
         except (RecordError, ComparisonError, OSError) as error:
             report_fault(path, error, faults)
-    return Sweep(folder, experiments, search)
+    return Sweep(folder, experiments, search, methods)
 
 
 def _is_record(path: Path) -> bool:
@@ -177,8 +187,7 @@ def _is_record(path: Path) -> bool:
     return isinstance(content, dict) and {"experiment", "cells"} <= content.keys()
 
 
-def _experiment(path: Path) -> Experiment:
-    content = read_record(path, schema.Experiment, for_display=True)
+def _experiment(path: Path, content: Mapping[str, Any]) -> Experiment:
     cells = [
         SweepCell(cell["setting"], cell["seed"], path.parent / cell["folder"], cell["state"], cell.get("error") or "")
         for cell in content["cells"]
@@ -234,6 +243,8 @@ def separate(folders: Sequence[Path]) -> Separated:
     taken += [cell.folder for sweep in sweeps for experiment in sweep.experiments for cell in experiment.cells]
     outside = [f for f in folders if not any(f.resolve().is_relative_to(other.resolve()) for other in taken)]
     runs = read_runs(outside, taken, faults) if outside else []
+    methods = [folder for sweep in sweeps for folder in sweep.methods]
+    runs += read_runs(methods, faults=faults) if any(folder.rglob(RESULTS) for folder in methods) else []
     groups: dict[str, list[RecordedRun]] = {}
     plain = []
     for run in runs:

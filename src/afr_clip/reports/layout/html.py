@@ -3,6 +3,7 @@
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 _PAGES = Environment(
     loader=PackageLoader("afr_clip.reports", "layout"), autoescape=True, undefined=StrictUndefined,
@@ -18,3 +19,8 @@ def render(page: str, **parts: Any) -> str:  # noqa: ANN401  # whatever the page
         parts: What it shows; plain text, grids, pictures.
     """
     return _PAGES.get_template(page).render(parts)
+
+
+def render_sections(page: str, **parts: Any) -> Markup:  # noqa: ANN401
+    """Fill the sections of a page, to be part of another one: what was put into them is escaped already."""
+    return Markup(render(page, **parts))

@@ -255,7 +255,7 @@ class Experiment:
     """The record of a sweep: ``EXPERIMENT.json``."""
 
     experiment: str
-    reference: str
+    reference: str | None
     cells: list[SweepCell]
     overrides: list[str] | None = None
 
@@ -278,6 +278,7 @@ class CellPlan:
     digest: str
     overrides: list[str]
     results: list[str]
+    command: str | None = None
 
 
 @dataclass

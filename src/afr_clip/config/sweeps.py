@@ -43,12 +43,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What all cells have in common."""
+    """What all cells have in common.
+
+    Attributes:
+        folders: The folders of cells by digest, shared by all experiments: the same training runs once.
+    """
 
     experiment: str
     overrides: tuple[str, ...]
     axes: Axes
     folder: Path
+    folders: dict[str, Path]
 
 
 def sweep_jobs(config: DictConfig, typed: Sequence[str]) -> list[SweepJob]:
@@ -69,7 +74,7 @@ def sweep_jobs(config: DictConfig, typed: Sequence[str]) -> list[SweepJob]:
         if config[key] < 1:
             msg = f"{key} must be positive, got {config[key]}. Change {key}=VALUE."
             raise ConfigError(msg)
-    sweeps = _sweeps_of(typed, Path(config.sweep_dir).resolve())
+    sweeps = _sweeps_of(typed, Path(config.sweep_dir).resolve(), {})
     known = [name for sweep in sweeps for name in _settings(sweep)]
     for name in config.leave_out:
         if name not in known:
@@ -125,7 +130,7 @@ def _job(config: DictConfig, sweep: _Sweep) -> SweepJob:
     )
 
 
-def _sweeps_of(typed: Sequence[str], folder: Path) -> list[_Sweep]:
+def _sweeps_of(typed: Sequence[str], folder: Path, folders: dict[str, Path]) -> list[_Sweep]:
     """Read the experiment that was typed; one that varies ``experiment`` stands for several."""
     passed_on: list[str] = []
     for (key, _), override in zip(typed_values(typed), typed, strict=True):
@@ -152,8 +157,8 @@ def _sweeps_of(typed: Sequence[str], folder: Path) -> list[_Sweep]:
         others = [override for override in passed_on if not override.startswith("experiment=")]
         more = "".join(f",{file}" for file in files if file != name)
         names = [f"[{each}{more}]" if more else each for each in inner]
-        return [one for each in names for one in _sweeps_of([*others, f"experiment={each}"], folder)]
-    sweep = _Sweep(name, tuple(passed_on), axes[name], folder)
+        return [one for each in names for one in _sweeps_of([*others, f"experiment={each}"], folder, folders)]
+    sweep = _Sweep(name, tuple(passed_on), axes[name], folder, folders)
     _refuse_contradictions(sweep)
     return [sweep]
 
@@ -220,7 +225,7 @@ def _cells(sweep: _Sweep, setting: str, overrides: Iterable[str], seeds: Sequenc
     for seed in seeds:
         config.seed = seed
         digest = digest_of(_plain(config))
-        folder = _folder_of(sweep.folder, f"{setting}-seed{seed}", digest)
+        folder = _folder_of(sweep, f"{setting}-seed{seed}", digest)
         own_overrides = (*common, f"seed={seed}")
         job = training_job(config, folder, Record("train", own_overrides, {}, {}))
         cells.append(Cell(setting, seed, own_overrides, digest, folder, job))
@@ -241,7 +246,7 @@ def _scoring_cells(sweep: _Sweep, setting: str, config: DictConfig, seed: int) -
         overrides = (*common, *(f"{key}={json.dumps(value)}" for key, value in differing.items() if key != "task_name"))
         composed = compose("evaluate", list(overrides))
         digest = digest_of(_plain(composed))
-        folder = _folder_of(sweep.folder, f"{setting}-{name}", digest)
+        folder = _folder_of(sweep, f"{setting}-{name}", digest)
         job = evaluation_job(composed, folder, Record("evaluate", overrides, {}, {}))
         yield Cell(f"{setting} on {name}", seed, overrides, digest, folder, job)
 
@@ -250,8 +255,13 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True, enum_to_str=True)  # type: ignore[return-value]
 
 
-def _folder_of(sweep: Path, name: str, digest: str) -> Path:
-    cells = sweep / "cells"
+def _folder_of(sweep: _Sweep, name: str, digest: str) -> Path:
+    if digest not in sweep.folders:
+        sweep.folders[digest] = _own_folder(sweep.folder / "cells", name, digest)
+    return sweep.folders[digest]
+
+
+def _own_folder(cells: Path, name: str, digest: str) -> Path:
     for folder in sorted(path for path in cells.glob("*-*") if path.is_dir()):
         # The name ends with the digest of the version that made the folder; what counts is the config that ran there.
         manifest = folder / MANIFEST

@@ -4,12 +4,14 @@ from unittest.mock import Mock
 
 import pytest
 
+from afr_clip.config.plan import composed_training
 from afr_clip.data.disk.reading import DatasetSpec
+from afr_clip.data.errors import MissingDataError
 from afr_clip.reports.record.run_folder import write_json
-from afr_clip.run.job import TrainingJob
+from afr_clip.run.job import EvaluationJob, TrainingJob
 from afr_clip.sweep import cost
 from afr_clip.sweep.cells import DONE
-from afr_clip.sweep.cost import Images, Pace, find_faults, images_of, measured_pace
+from afr_clip.sweep.cost import Images, Pace, count, find_faults, images_of, is_absent, measured_pace, probe
 from helpers.trees import write_mvtec_tree
 
 
@@ -94,3 +96,33 @@ def test_the_estimate_has_a_start_for_each_cell(cell, monkeypatch):
     assert pace.seconds(Images(100, 50), 1) == pytest.approx(40.0)
     assert pace.seconds(Images(200, 100), 2) == pytest.approx(80.0)
     assert "without starting up" not in pace.source
+
+
+def test_a_missing_dataset_is_counted_as_published_and_one_without_numbers_is_an_error(tmp_path):
+    assert count(DatasetSpec("visa", "visa", data_dir=tmp_path)) == 962 + 1200
+    assert count(DatasetSpec("visa", "visa", categories=("pcb1", "candle"), data_dir=tmp_path)) == 400
+    assert count(DatasetSpec("tn3k", "tn3k", data_dir=tmp_path)) == 614
+    with pytest.raises(MissingDataError, match="needs a folder"):
+        count(spec("mine", tmp_path / "no"))
+
+
+def test_a_plan_may_lack_data_but_no_model(cell, monkeypatch, tmp_path):
+    gone = spec("gone", tmp_path / "no")
+    training = replace(cell("a"), job=Mock(spec=TrainingJob, auxiliary=gone, targets=(gone,)))
+    scoring = replace(cell("b"), job=Mock(spec=EvaluationJob, targets=(gone,)))
+    monkeypatch.setattr(cost, "check_model", lambda _job: None)
+    monkeypatch.setattr(cost, "dataset_spec", lambda dataset, _job: dataset)
+    assert [is_absent(one) for one in (training, scoring)] == [False, True]
+    (names,) = find_faults([training, scoring], with_data=True).values()
+    assert set(names) == {"a", "b"}
+    assert find_faults([training, scoring], with_data=True, may_lack=True) == {}
+
+
+@pytest.mark.parametrize("method", ["afr_clip", "ada_clip"])
+def test_a_method_is_timed_on_noise_where_there_are_no_pictures(method, tmp_path):
+    job = composed_training(f"module={method}", "backbone=tiny", "backbone.image_size=64", f"data_dir={tmp_path}")
+    pace = probe(job)
+    assert 0 < pace.scoring < 60
+    assert 0 < pace.training < 60
+    assert pace.memory > 1e8
+    assert pace.disk > 2e7

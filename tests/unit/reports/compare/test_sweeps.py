@@ -1,8 +1,11 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from afr_clip.reports.compare.report import report_on, write_together
 from afr_clip.reports.compare.sweeps import read_sweep, separate
 from afr_clip.reports.compare.values import ComparisonError
 from helpers.results import source, write_run
@@ -134,3 +137,42 @@ def test_the_same_setting_and_seed_twice_is_refused(tmp_path):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
         separate([tmp_path / "nowhere"])
+
+
+def test_cells_that_compare_methods_are_runs_of_tables_1_and_2(tmp_path):
+    write_sweep(tmp_path)
+    for name in ("afr_clip", "winclip"):
+        write_cell(tmp_path / "cells" / name / "visa", [0.5])
+    cells = [cell(name, 0, folder=f"cells/{name}") for name in ("afr_clip", "winclip", "absent")]
+    write_record(tmp_path, cells, "methods", reference="x")
+    path = tmp_path / "methods.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": None}))
+    found = separate([tmp_path])
+    assert [run.folder for run in found.runs] == [
+        tmp_path / "cells" / name / "visa" for name in ("afr_clip", "winclip")
+    ]
+    assert [experiment.name for sweep in found.sweeps for experiment in sweep.experiments] == ["table3"]
+    assert found.faults == []
+
+
+def test_one_page_holds_everything_and_its_figures(tmp_path):
+    write_sweep(tmp_path)
+    write_cell(tmp_path / "cells" / "afr_clip", [0.5])
+    write_record(tmp_path, [cell("afr_clip", 0, folder="cells/afr_clip")], "methods", reference="x")
+    path = tmp_path / "methods.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": None}))
+    out = tmp_path / "report"
+    (out / "figures").mkdir(parents=True)
+    Image.new("RGB", (20, 10), "red").save(out / "figures" / "figure4_mvtec_ad.png")
+    reports = report_on([tmp_path])
+    for report in reports:
+        report.write(out)
+    page = write_together(reports, out).read_text()
+    assert page.count("<h1>") == 1
+    for number in range(1, 7):
+        assert page.count(f'<h2 id="table{number}">') == int(number < 4)
+        assert (f'href="#table{number}"' in page) == (number < 4)
+    assert "Figure 4: mvtec_ad" in page
+    assert page.count("data:image/webp") == 3  # with the bars and the losses of table 3
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))

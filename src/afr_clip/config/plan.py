@@ -1,6 +1,7 @@
 """From the config of a command to its job: the only place that converts one into the other."""
 
 import copy
+import functools
 import glob
 import os
 import re
@@ -271,18 +272,34 @@ def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None
         node = copy.deepcopy(auxiliary)
         node.categories = None
     else:
-        known = group_options("dataset")
-        if name not in known and name not in protocol.roots:
+        known = _dataset_files(GlobalHydra.instance().config_loader())
+        own = name if name in known else "folder"
+        if own != name and name not in protocol.roots:
             msg = (
                 f"protocol.targets must name datasets ({', '.join(known)}), got {name}. To use a folder of your own "
                 f"under that name, add +protocol.roots.{name}=DIR."
             )
             raise ConfigError(msg)
-        node = compose_groups(dataset=name if name in known else "folder").dataset
+        node = copy.deepcopy(_dataset_file(own, GlobalHydra.instance().config_loader()))
     node.name = name
     node.root = protocol.roots.get(name, node.root)
     node.categories = protocol.categories.get(name, node.categories)
     return node
+
+
+@functools.cache
+def _dataset_files(_loader: object) -> list[str]:
+    return group_options("dataset")
+
+
+@functools.cache
+def _dataset_file(name: str, _loader: object) -> DictConfig:
+    """Compose a dataset once for all legs and cells that score it.
+
+    Args:
+        _loader: Hydra's; another one may read other files.
+    """
+    return compose_groups(dataset=name).dataset
 
 
 def compose_groups(**choices: str) -> DictConfig:

@@ -68,7 +68,7 @@ def refuse_what_has_no_effect(arguments: argparse.Namespace) -> None:
 def load_runs(arguments: argparse.Namespace) -> "Iterator[Scored]":
     """Load the network of one run after another.
 
-    A run has the name of its folder, or of its method if several folders have that name, or its path.
+    Several runs have the names of their methods if these differ; others of their folders, or of the paths to them.
     """
     from afr_clip.config.axes import quoted  # noqa: PLC0415 - these need Hydra or torch, --help does not
     from afr_clip.config.plan import composed_diagnosis  # noqa: PLC0415
@@ -78,7 +78,8 @@ def load_runs(arguments: argparse.Namespace) -> "Iterator[Scored]":
 
     manifests = [read_finished(folder) for folder in arguments.runs]
     names = [folder.resolve().name for folder in arguments.runs]
-    candidates = [names, list(map(method_of, manifests)), [str(folder) for folder in arguments.runs]]
+    methods = [method_of(manifest) for manifest in manifests] if len(names) > 1 else names
+    candidates = [methods, names, list(map(str, arguments.runs))]
     labels = next(labels for labels in candidates if len(set(labels)) == len(labels))
     overrides = [f"dataset={quoted(arguments.dataset)}"] if arguments.dataset else []
     overrides += [f"data_dir={quoted(arguments.data_dir)}"] if arguments.data_dir else []

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.trees import write_mvtec_tree, write_visa_tree
+
 pytestmark = pytest.mark.integration
 
 SECONDS = 300
@@ -80,6 +82,24 @@ def test_a_dry_run_says_what_it_would_cost_and_runs_nothing(run, two_cells, tmp_
     assert "2 cells to run: 64 images to train on (counted once an epoch), 32 images to score." in out
     assert "one training step and one scored batch" in out
     assert not (tmp_path / "sweep" / "cells").exists()
+
+
+def test_a_sweep_over_methods_ends_with_tables_figures_and_one_page(quick, tmp_path):
+    write_visa_tree(tmp_path / "data" / "VisA", ("pcb1",))
+    write_mvtec_tree(tmp_path / "data" / "mvtec_anomaly_detection", ("bolt",), seed=1)
+    legs = ["protocol.legs.visa=[mvtec_ad,tn3k]", "protocol.legs.mvtec_ad=[visa]", f"data_dir={tmp_path / 'data'}"]
+    others = "leave_out=[ada_clip,anomaly_clip,april_gan]"
+    finish(*quick, *legs, "experiment=methods", others, "num_figures=1", f"sweep_dir={tmp_path / 'sweep'}")
+    names = {path.name.rsplit("-", 1)[0] for path in (tmp_path / "sweep" / "cells").iterdir()}
+    assert names == {"afr_clip-seed0", "winclip-mvtec_ad", "winclip-visa"}  # TN3K is absent
+    report = tmp_path / "sweep" / "report"
+    drawn = {path.stem for path in (report / "figures").glob("*.pdf")}
+    assert drawn == {"figure1_mvtec_ad_visa", "figure3_mvtec_ad_visa", "figure4_mvtec_ad", "figure4_visa"}
+    facts = json.loads((report / "figures" / "figure4_mvtec_ad.json").read_text())
+    assert facts["runs"] == ["AFR-CLIP", "WinCLIP"]
+    page = (report / "paper.html").read_text()
+    assert page.count("data:image/webp") >= 4
+    assert "AFR-CLIP" in page
 
 
 def test_a_missing_dataset_is_one_sentence_before_anything_runs(run, two_cells, tmp_path, capsys):

@@ -272,7 +272,7 @@ def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None
         node = copy.deepcopy(auxiliary)
         node.categories = None
     else:
-        known = _dataset_files(GlobalHydra.instance().config_loader())
+        known = known_datasets()
         own = name if name in known else "folder"
         if own != name and name not in protocol.roots:
             msg = (
@@ -285,6 +285,11 @@ def compose_target(name: str, protocol: DictConfig, auxiliary: DictConfig | None
     node.root = protocol.roots.get(name, node.root)
     node.categories = protocol.categories.get(name, node.categories)
     return node
+
+
+def known_datasets() -> list[str]:
+    """List the datasets that have a file, of which there may be more with ``--config-dir``."""
+    return _dataset_files(GlobalHydra.instance().config_loader())
 
 
 @functools.cache

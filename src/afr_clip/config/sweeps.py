@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from afr_clip.config.axes import Axes, files_of, keys_of_file, quoted, read_axes, typed_values
-from afr_clip.config.plan import compose_target, evaluation_job, training_job
+from afr_clip.config.plan import compose_target, evaluation_job, known_datasets, training_job
 from afr_clip.config.validate import ConfigError
 from afr_clip.files import counted, shown
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
@@ -238,7 +238,7 @@ def _scoring_cells(sweep: _Sweep, setting: str, config: DictConfig, seed: int) -
     scored = dict.fromkeys([*protocol.targets, *(name for leg in protocol.legs.values() for name in leg)])
     for name in scored:
         node = compose_target(name, protocol)
-        dataset = "folder" if node.layout == "folder" else name
+        dataset = name if name in known_datasets() else "folder"
         common = [f"module={config.module.name}", f"backbone={config.backbone.name}", f"dataset={dataset}"]
         own = flat(_plain(config) | {"dataset": _plain(node), "seed": seed})
         known = flat(_plain(compose("evaluate", common)))

@@ -97,7 +97,7 @@ def _run(jobs: Sequence[SweepJob], cells: Sequence[Cell]) -> None:
             if cell not in cells:
                 logger.warning("%s is left out, because its dataset is not on disk.", shown(cell.setting))
         write_record(job)
-    run_cells(jobs[0], cells, _Progress(jobs))
+    run_cells(jobs[0], cells, _Progress(jobs, cells))
     for job in jobs:
         write_record(job)
 
@@ -105,9 +105,9 @@ def _run(jobs: Sequence[SweepJob], cells: Sequence[Cell]) -> None:
 class _Progress:
     """Writes the records after each cell, and logs how many are done and how long the others may take."""
 
-    def __init__(self, jobs: Sequence[SweepJob]) -> None:
+    def __init__(self, jobs: Sequence[SweepJob], cells: Sequence[Cell]) -> None:
         self._jobs = jobs
-        self._folders = {cell.folder for job in jobs for cell in job.cells}
+        self._folders = {cell.folder for cell in cells}
         self._started = time.monotonic()
         self._before = self._num_done()
 

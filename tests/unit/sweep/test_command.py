@@ -81,7 +81,7 @@ def test_progress_counts_cells_and_the_time_they_took_with_their_starts(sweep_of
     monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
     write_json(cells[0].folder / DONE, {})
     caplog.set_level("INFO")
-    progress = command._Progress([job := sweep_of(*cells)])
+    progress = command._Progress([job := sweep_of(*cells)], cells)
     for made, seconds in zip(cells[1:], (60.0, 80.0, 100.0), strict=True):
         now[0] = 100 + seconds
         write_json(made.folder / DONE, {})

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from afr_clip.clip.load import check_architecture
 from afr_clip.clip.settings import BackboneSettings
-from afr_clip.clip.weights import HUB, fitting_state, read_state_dict, weight_path
+from afr_clip.clip.weights import HUB, fitting_state, from_cache_or_hub, read_state_dict, weight_path
 
 URL_CACHE = Path("~/.cache/clip")
 """Where open_clip keeps what does not come from the hub."""
@@ -77,9 +78,12 @@ def check_weights(path: Path, settings: BackboneSettings) -> str:
     if settings.cnn_stem:  # its patch embedding takes its shape from the maps of a CNN
         read_state_dict(path)
     else:
-        with torch.device("meta"):
-            clip = open_clip.create_model(
-                settings.architecture, force_image_size=settings.image_size, pretrained_text=False
-            )
-        fitting_state(clip, path, settings.position_embeddings)
+        fitting_state(from_cache_or_hub(partial(_laid_out, settings)), path, settings.position_embeddings)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _laid_out(settings: BackboneSettings) -> Any:  # noqa: ANN401 - open_clip has no types
+    with torch.device("meta"):
+        return open_clip.create_model(
+            settings.architecture, device="meta", force_image_size=settings.image_size, pretrained_text=False
+        )

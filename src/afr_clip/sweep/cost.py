@@ -328,13 +328,13 @@ def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDa
 
 
 def _quickest(
-    load: Callable[[], Iterable[AnomalyBatch]], work: Callable[[AnomalyBatch], object], device: torch.device
+    loader: Callable[[], Iterable[AnomalyBatch]], work: Callable[[AnomalyBatch], object], device: torch.device
 ) -> float:
     """Return the seconds an image that loading a batch and working on it takes; the first time may take longer."""
     best, begun = inf, time.perf_counter()
     for _ in range(PROBE_REPEATS):
         started = time.perf_counter()
-        batch = next(iter(load())).to(device)
+        batch = next(iter(loader())).to(device)
         work(batch)
         best = min(best, (time.perf_counter() - started) / len(batch.samples))
         if time.perf_counter() - begun > PROBE_SECONDS:

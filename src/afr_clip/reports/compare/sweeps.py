@@ -167,7 +167,8 @@ def read_sweep(folder: Path, faults: list[str] | None = None) -> Sweep:
                 continue
             content = read_record(path, schema.Experiment, for_display=True)
             if content["reference"] is None:
-                methods += [folder for cell in content["cells"] if (folder := path.parent / cell["folder"]).is_dir()]
+                places = [path.parent / cell["folder"] for cell in content["cells"]]
+                methods += [place for place in places if place.is_dir()]
             else:
                 experiments.append(_experiment(path, content))
         except (RecordError, ComparisonError, OSError) as error:
@@ -244,7 +245,8 @@ def separate(folders: Sequence[Path]) -> Separated:
     outside = [f for f in folders if not any(f.resolve().is_relative_to(other.resolve()) for other in taken)]
     runs = read_runs(outside, taken, faults) if outside else []
     methods = [folder for sweep in sweeps for folder in sweep.methods]
-    runs += read_runs(methods, faults=faults) if any(folder.rglob(RESULTS) for folder in methods) else []
+    if any(True for folder in methods for _ in folder.rglob(RESULTS)):
+        runs += read_runs(methods, faults=faults)
     groups: dict[str, list[RecordedRun]] = {}
     plain = []
     for run in runs:

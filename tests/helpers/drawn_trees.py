@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -243,6 +244,50 @@ def write_dagm_labels(root: Path, pictures: Sequence[Picture]) -> None:
     for folder, rows in halves.items():
         folder.mkdir(exist_ok=True)
         (folder / "Labels.txt").write_text("\n".join(["1", *rows, ""]))
+
+
+def write_category_tables(root: Path, pictures: Sequence[Picture], *, images: str, tables: str) -> None:
+    """Write Real-IAD's tables. Every second normal picture is a view of a defective part that does not show it."""
+    content: dict[str, dict[str, Any]] = {}
+    for number, picture in enumerate(pictures):
+        names = [name.removeprefix(f"{images}/{picture.category}/") for name in _names(root, picture)]
+        hidden = "AK" if picture.is_test and number % 2 else "OK"
+        item = {"category": picture.category, "anomaly_class": picture.defect_type or hidden}
+        item |= {"image_path": names[0], "mask_path": names[1] or None}
+        table = content.setdefault(picture.category, {"meta": {"normal_class": "OK"}, "train": [], "test": []})
+        table["test" if picture.is_test else "train"].append(item)
+    for category, table in content.items():
+        path = root / tables / f"{category}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(table))
+
+
+def write_queries(root: Path, pictures: Sequence[Picture]) -> None:
+    """Write Kaputt's table of test queries, as pandas writes it."""
+    rows = [("capture_id", "item_identifier", "defect", "defect_types", "item_material", "query_crop")]
+    for picture in pictures:
+        crop = picture.image.relative_to(root / "query-crop").as_posix()
+        kind = "deformation,spillage" if picture.is_anomalous else ""
+        rows.append((picture.image.stem, "B0", str(picture.is_anomalous), kind, "cardboard", crop))
+    _write_rows(root / "datasets" / "query-test.csv", rows)
+
+
+def split_masks(root: Path, pictures: Sequence[Picture]) -> None:
+    """Give each defect of LOCO's logical anomalies a file of its own, of another value, and describe the values."""
+    for picture in pictures:
+        if picture.mask is not None and picture.defect_type == "logical_anomalies":
+            with Image.open(picture.mask) as stored:
+                values = np.array(stored)
+            upper = np.arange(len(values))[:, None] < np.argwhere(values).mean(axis=0)[0]
+            for number, part in enumerate((upper, ~upper)):
+                value = np.where(values & np.where(part, 255, 0).astype(np.uint8), 237 + number, 0)
+                save_picture(value.astype(np.uint8), picture.mask.with_name(f"{number:03}.png"))
+    for category in {picture.category for picture in pictures}:
+        described = [
+            {"defect_name": f"d{value}", "pixel_value": value, "saturation_threshold": 1.0, "relative_saturation": True}
+            for value in (237, 238, 255)
+        ]
+        (root / category / "defects_config.json").write_text(json.dumps(described))
 
 
 def write_meta(root: Path, pictures: Sequence[Picture]) -> None:

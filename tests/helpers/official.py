@@ -24,6 +24,39 @@ MVTEC = Tree(
 
 POLYPS = Tree(normal="", anomalous="images/{n}.png", mask="masks/{n}.png", first=1)
 
+BMAD = Tree(
+    normal="test/good/img/{n:05}.png",
+    anomalous="test/Ungood/img/{n:05}.png",
+    mask="test/Ungood/label/{n:05}.png",
+    normal_mask="test/good/label/{n:05}.png",
+    beside=(
+        ("train/good/{k:05}.png", ""),
+        ("valid/good/img/{k:05}.png", ""),
+        ("valid/Ungood/img/{k:05}.png", "valid/Ungood/label/{k:05}.png"),
+    ),
+)
+
+
+def below(folder: str, tree: Tree) -> Tree:
+    """Put a tree into a folder of its root."""
+    text = {name: f"{folder}/{getattr(tree, name)}" for name in ("normal", "anomalous", "mask", "normal_mask")}
+    beside = tuple((f"{folder}/{image}", mask and f"{folder}/{mask}") for image, mask in tree.beside)
+    return replace(tree, **text, beside=beside)
+
+
+def real_iad(images: str, tables: str, suffix: str) -> Tree:
+    """A tree of Real-IAD's kind, by its folders of images and of tables."""
+    place = "{category}/NG/{type}/S{n:04}/{category}_{n:04}_NG_{type}_C1"
+    return Tree(
+        normal=f"{images}/{{category}}/OK/S{{n:04}}/{{category}}_{{n:04}}_OK_C1.{suffix}",
+        anomalous=f"{images}/{place}.{suffix}",
+        mask=f"{images}/{place}_mask.png",
+        beside=((f"{images}/{{category}}/OK/S1{{k:03}}/{{category}}_1{{k:03}}_OK_C2.{suffix}", ""),),
+        types=("AK", "HS"),
+        finish=partial(trees.write_category_tables, images=images, tables=tables),
+    )
+
+
 CLINIC_DB = replace(POLYPS, stored=trees.with_low_values)
 
 SCANS = Tree(normal="no/no{k}.jpg", anomalous="yes/y{k}.jpg", varied=True)
@@ -129,6 +162,60 @@ ROWS: Mapping[str, Tree] = {
         types=("Blowhole", "Break", "Crack", "Fray", "Uneven"),
         strays=("README.md",),
         grey=frozenset({"magnetic_tile"}),
+    ),
+    "endotect": replace(POLYPS, anomalous="images/{n:08}-cf6d.jpg", mask="masks/{n:08}-cf6d.png"),
+    "cvc_300": replace(POLYPS, first=149),
+    "bmad_brain": BMAD,
+    "bmad_liver": below("hist_DIY", BMAD),
+    "bmad_retina": below("RESC", BMAD),
+    "ksdd2": Tree(
+        normal="test/{n}.png",
+        anomalous="test/{n}.png",
+        mask="test/{n}_GT.png",
+        normal_mask="test/{n}_GT.png",
+        beside=(("train/1{k:04}.png", "train/1{k:04}_GT.png"),),
+        first=20000,
+    ),
+    "rsdd": Tree(
+        normal="{category}/test/good/RSDD_I-metal-null-{n:06}_{n:010}.bmp",
+        anomalous="{category}/test/anomaly/RSDD_I-metal-defect-{n:06}_{n:010}.bmp",
+        mask="{category}/ground_truth/anomaly/RSDD_I-metal-defect-{n:06}_{n:010}.png",
+        first=1,
+    ),
+    "real_iad": real_iad("realiad_1024", "realiad_jsons/realiad_jsons", "jpg"),
+    "real_iad_variety": real_iad("realiadvariety_raw", "realiadvariety_jsons/Real-IAD_Variety_jsons", "png"),
+    "mvtec_ad_2": Tree(
+        normal="{category}/test_public/good/{k:03}_regular.png",
+        anomalous="{category}/test_public/bad/{k:03}_regular.png",
+        mask="{category}/test_public/ground_truth/bad/{k:03}_regular_mask.png",
+        beside=(
+            ("{category}/train/good/{k:03}_regular.png", ""),
+            ("{category}/validation/good/{k:03}_regular.png", ""),
+            ("{category}/test_private/{k:03}_regular.png", ""),
+            ("{category}/test_private_mixed/{k:03}_overexposed.png", ""),
+        ),
+        strays=("license.txt", "readme.txt"),
+    ),
+    "mvtec_loco": replace(
+        MVTEC,
+        mask="{category}/ground_truth/{type}/{k:03}/000.png",
+        beside=(("{category}/train/good/{k:03}.png", ""), ("{category}/validation/good/{k:03}.png", "")),
+        types=("logical_anomalies", "structural_anomalies"),
+        strays=("{category}/license.txt", "{category}/readme.txt"),
+        finish=trees.split_masks,
+    ),
+    "kaputt": Tree(
+        normal="query-crop/data/test/query-data/crop/{n:08}.jpg",
+        anomalous="query-crop/data/test/query-data/crop/{n:08}.jpg",
+        varied=True,
+        finish=trees.write_queries,
+    ),
+    "goods_ad": Tree(
+        normal="{category}/test/good/{n:06}.jpg",
+        anomalous="{category}/test/{type}/{n:06}.jpg",
+        mask="{category}/ground_truth/{type}/{n:06}.png",
+        beside=(("{category}/train/good/9{k:05}.jpg", ""),),
+        types=("deformation", "surface_damage", "opened"),
     ),
     "meta_json": replace(MVTEC, finish=trees.write_meta),
 }

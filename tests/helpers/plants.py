@@ -24,7 +24,9 @@ def plant_missing_image(pairs: Sequence[Pair]) -> Path:
     image, mask = pairs[-1]
     image.unlink()
     if mask is not None:
-        mask.unlink()
+        _only_file(mask).unlink()
+        if mask.is_dir():
+            mask.rmdir()
     return image
 
 
@@ -60,7 +62,8 @@ def plant_duplicate(pairs: Sequence[Pair]) -> Path:
     (source, source_mask), (target, target_mask) = pairs[0], pairs[-1]
     shutil.copyfile(source, target)
     if source_mask is not None and target_mask is not None:
-        shutil.copyfile(source_mask, target_mask)
+        for part in [source_mask] if source_mask.is_file() else source_mask.iterdir():
+            shutil.copyfile(part, target_mask / part.name if target_mask.is_dir() else target_mask)
     return target
 
 
@@ -76,7 +79,7 @@ def plant_vanishing_defect(pairs: Sequence[Pair]) -> Path:
 
 def plant_broken_mask(pairs: Sequence[Pair]) -> Path:
     """Cut a mask off after its first bytes."""
-    return _cut(pairs[-1][1])
+    return _cut(_only_file(pairs[-1][1]))
 
 
 def plant_broken_image(pairs: Sequence[Pair]) -> Path:
@@ -89,7 +92,18 @@ def _size(image: Path) -> tuple[int, int]:
     return height, width
 
 
+def _only_file(mask: Path) -> Path:
+    """Return the file of a mask; of a folder of masks all but one are removed."""
+    if not mask.is_dir():
+        return mask
+    first, *others = sorted(mask.iterdir())
+    for other in others:
+        other.unlink()
+    return first
+
+
 def _write_mask(mask: Path, values: np.ndarray) -> Path:
+    mask = _only_file(mask)
     mask.parent.mkdir(parents=True, exist_ok=True)
     # A JPEG of lower quality would spread or lose a single pixel; other formats do not know the option.
     Image.fromarray(values).save(mask, quality=100)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnomalySample:
     """One image of a dataset, before anything is decoded.
 
@@ -17,7 +17,8 @@ class AnomalySample:
         dataset: The name that results are reported under, for example ``"mvtec_ad"``.
         category: Object or texture kind as the dataset spells it, for example ``"metal_nut"``.
         defect_type: Folder or label of the condition, for example ``"good"`` or ``"scratch"``.
-        mask_path: The ground-truth mask; ``None`` for normal images and for datasets without masks.
+        mask_path: The ground-truth mask, a file or a folder of files that count together; ``None`` for normal images
+            and for datasets without masks.
         prompt_name: The category in words for prompts, for example ``"metal nut"``.
         name: Name of the image's output files, unique within its category and type; defaults to the stem of the file.
     """

@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import os
 import struct
 import threading
 import warnings
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden
 from afr_clip.data.disk.png import PNG_SIGNATURE, Png
 from afr_clip.data.errors import DataError, MissingDataError
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """The only formats that Pillow may open; it knows others that start programs."""
@@ -181,14 +183,18 @@ def decode_mask(
     opaque pixels are anomalous.
 
     Args:
+        path: A file, or a folder of masks of one image: a pixel that any of them marks is anomalous.
         threshold: Lowest 8-bit value that is anomalous; ``None`` takes any value but 0, or 128 and above in a JPEG.
 
     Returns:
         ``True`` where the pixel is anomalous.
 
     Raises:
-        DataError: As `decode_picture`, or if the alpha channel contradicts the colours.
+        DataError: As `decode_picture`, if the alpha channel contradicts the colours, or if masks of a folder differ in
+            size or there are none.
     """
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+        return _any_of([decode_mask(part, threshold, max_pixels=max_pixels) for part in mask_files(path)], path)
     with _opened(path, max_pixels) as (stored, png):
         if png is not None:
             png.require_every_row()
@@ -212,6 +218,33 @@ def decode_mask(
                 msg = "its colours mark pixels that its alpha channel makes invisible"
                 raise UnsupportedError(msg, "Save the mask without an alpha channel: white on black.")
         return torch.from_numpy(stored.upright(marked))
+
+
+def _any_of(masks: list[Bool[Tensor, "height width"]], folder: Path) -> Bool[Tensor, "height width"]:
+    sizes = {mask.shape for mask in masks}
+    if len(sizes) != 1:
+        msg = (
+            f"{shown(folder)} must hold masks of one size, got {counted(len(masks), 'mask')} of "
+            f"{counted(len(sizes), 'size')}. Restore the original."
+        )
+        raise DataError(msg)
+    return torch.stack(masks).any(dim=0)
+
+
+def mask_files(path: Path) -> list[Path]:
+    """Return the files of a mask, which is a file or a folder of them.
+
+    Raises:
+        DataError: If the folder cannot be listed.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
+        return [path]
+    try:
+        names = sorted(os.listdir(path))  # noqa: PTH208 - names are enough
+    except OSError as error:
+        msg = f"Cannot list the folder {shown(path)}: {error.strerror}. Check its permissions."
+        raise DataError(msg) from error
+    return [path / name for name in names if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

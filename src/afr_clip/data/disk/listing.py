@@ -1,4 +1,4 @@
-"""Three ways in which a dataset names its images: by its folders, by a CSV table, and by a ``meta.json``."""
+"""Ways in which a dataset names its images: by its folders, a CSV table, a ``meta.json``, or a JSON per category."""
 
 import codecs
 import csv
@@ -28,18 +28,19 @@ MASK_NAME = re.compile(r"(?P<image>.+?)[ _.-](mask|masks|gt|label|seg|segmentati
 
 META_JSON = "meta.json"
 META_JSON_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
+CATEGORY_JSON_KEYS = ("category", "anomaly_class", "image_path", "mask_path")
 
 FieldValues = tuple[tuple[str, str], ...]
 """The fields of a path template and their values in one path; usable as a key."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One listed image, before the listing is checked.
 
     Attributes:
         defect_type: Folder or label of the condition.
-        mask: The mask that was found for it.
+        mask: The mask that was found for it: a file, or a folder of masks that count together.
         mask_names: Where a mask was looked for, relative to the root.
     """
 
@@ -85,7 +86,10 @@ class TreeLayout:
 
     Attributes:
         marker: Glob pattern that identifies this layout below a root.
-        masks: Templates of the masks; the first one with a matching file wins. Empty means that there are no masks.
+        train: Template of the images of the train split, where they lie differently.
+        masks: Templates of the masks; the first one with a match wins. Empty means that there are no masks. One that
+            ends with a slash matches folders, each with all the masks of an image.
+        splits: Folder names of the splits that are not called by their own names.
         normal_types: Types that are not anomalous, in lower case.
         types: The only types that are read; empty reads every folder.
         fixed: Values of fields that ``image`` lacks; ``{root}`` in them is replaced by the name of the root folder.
@@ -94,7 +98,9 @@ class TreeLayout:
 
     marker: str
     image: str
+    train: str = ""
     masks: tuple[str, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
     normal_types: tuple[str, ...] = ("good",)
     types: tuple[str, ...] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
@@ -120,12 +126,13 @@ class TreeLayout:
         fixed = {name: composed(value.format(root=root.resolve().name)) for name, value in self.fixed.items()}
         if fixed.get("split", split) != split:
             return Listing((), has_masks=False)
-        images = match_files(root, self.image, {"split": split})
+        known = {"split": self.splits.get(split, split)}
+        images = match_files(root, self.train if self.train and split == "train" else self.image, known)
         _refuse_masks_among(images.values(), root)
-        masks = [(split_suffix(template)[0], match_files(root, template, {"split": split})) for template in self.masks]
+        masks = [(split_suffix(template)[0], match_files(root, template, known)) for template in self.masks]
         entries = []
         for key, path in tracked(list(images.items()), "Listing images"):
-            values = fixed | {"split": split} | dict(key)
+            values = fixed | known | dict(key)
             if not self.types or values["type"] in self.types:
                 found = (files.get(field_values(template, values)) for template, files in masks)
                 entries.append(self._entry(values, path, next(filter(None, found), None)))
@@ -152,12 +159,12 @@ class TreeLayout:
             is_anomalous=is_anomalous,
             image=image,
             mask=mask,
-            mask_names=tuple(f"{split_suffix(template)[0].format(**values)}.*" for template in self.masks),
+            mask_names=tuple(_mask_name(template, values) for template in self.masks) if mask is None else (),
         )
 
     def _has_masks(self, root: Path) -> bool:
         """Whether any ground-truth folder exists, even an empty one."""
-        folders = (re.sub(r"(/\{\w+\})+$", "", template.rpartition("/")[0]) for template in self.masks)
+        folders = (re.sub(r"(/\{\w+\})+$", "", template.rstrip("/").rpartition("/")[0]) for template in self.masks)
         patterns = (re.sub(r"\{\w+\}", "*", folder) for folder in folders)
         return any(path.is_dir() for pattern in patterns for path in (root.glob(pattern) if pattern else (root,)))
 
@@ -169,6 +176,7 @@ class TableLayout:
     ``image``, ``mask``, ``category``, ``split`` and ``type`` are templates over its columns.
 
     Attributes:
+        table: Its path below the root; ``{split}`` in it is replaced by the split.
         normal_types: Types that are not anomalous, in lower case.
         mask: Path of the mask; empty for a table without masks.
         type_names: Names for the values of ``type``; other values are refused. Empty takes the values as they are.
@@ -186,7 +194,7 @@ class TableLayout:
     marker: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marker", self.marker or self.table)
+        object.__setattr__(self, "marker", self.marker or self.table.format(split="*"))
 
     @property
     def where(self) -> str:
@@ -206,20 +214,23 @@ class TableLayout:
             DataError: If the table cannot be read, names an image twice, lacks a column that a template names, or
                 holds a type without a name.
         """
-        rows = [row for row in self._rows(root / self.table) if self.split.format_map(row) == split]
+        table = root / self.table.format(split=split)
+        if "{split}" in self.table and not os.path.lexists(table):
+            return Listing((), has_masks=False)
+        rows = [row for row in self._rows(table) if self.split.format_map({"split": split, **row}) == split]
         entries = []
         for row in rows:
             image, label = self.image.format_map(row), self.type.format_map(row)
             if self.type_names and label not in self.type_names:
                 msg = (
-                    f"{root / self.table} must label every image with one of {sorted(self.type_names)}, got {label!r} "
+                    f"{table} must label every image with one of {sorted(self.type_names)}, got {label!r} "
                     f"for {image}. Restore the original."
                 )
                 raise DataError(msg)
             label = self.type_names.get(label, label)
             category, is_anomalous = self.category.format_map(row), label.lower() not in self.normal_types
             entries.append(_named_entry(root, category, label, is_anomalous, image, self.mask.format_map(row)))
-        _refuse_repeated(entries, root / self.table)
+        _refuse_repeated(entries, table)
         return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
 
     def _rows(self, path: Path) -> list[dict[str, str]]:
@@ -231,7 +242,7 @@ class TableLayout:
             msg = f"{shown(path)} is not a valid CSV table ({error}). Restore the original."
             raise DataError(msg) from error
         templates = (self.image, self.mask, self.category, self.split, self.type)
-        needed = {name for template in templates for name in field_names(template)}
+        needed = {name for template in templates for name in field_names(template)} - set(field_names(self.table))
         lacking = sorted(needed - set(rows[0] if rows else ()))
         if lacking:
             msg = f"{path} must have rows with the columns {sorted(needed)}, but lacks {lacking}. Restore the original."
@@ -271,17 +282,7 @@ class MetaJsonLayout:
             DataError: If the file does not have the format above.
         """
         path = root / self.marker
-        text = read_text(path)
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            msg = f"{shown(path)} is not valid JSON ({error}). Generate it again."
-            raise DataError(msg) from error
-        if not isinstance(content, dict):
-            msg = (
-                f"{path} must hold an object with one key per split, got a {type(content).__name__}. Generate it again."
-            )
-            raise DataError(msg)
+        content = _json_object(path)
         same = [name for name in content if name.lower() == split]
         if len(same) > 1:
             msg = f"{shown(path)} must hold one split of a name, got {', '.join(map(repr, same))}. Generate it again."
@@ -297,8 +298,95 @@ class MetaJsonLayout:
         return Listing(tuple(entries), has_masks=any(entry.mask_names for entry in entries))
 
 
-Layout = TreeLayout | TableLayout | MetaJsonLayout
+@dataclass(frozen=True)
+class CategoryJsonLayout:
+    """A layout in which a JSON file per category lists its images, as in Real-IAD; paths are relative to its folder.
+
+    An image of a defective part that does not show the defect has no mask and is normal, as for the dataset's authors.
+
+    .. code-block:: json
+
+        {"test": [{"category": "audiojack", "anomaly_class": "AK", "image_path": "NG/AK/S0001/audiojack_C1.jpg",
+                   "mask_path": "NG/AK/S0001/audiojack_C1.png"}]}
+
+    Attributes:
+        folder: Holds a folder of images for each category.
+        tables: Glob patterns of the JSON files; the first one with a match is used.
+        normal_class: The class of parts without a defect.
+    """
+
+    folder: str
+    tables: tuple[str, ...]
+    normal_class: str = "OK"
+
+    @property
+    def marker(self) -> str:
+        """Glob pattern that identifies this layout below a root."""
+        return f"{self.folder}/*"
+
+    @property
+    def where(self) -> str:
+        """The path or pattern that names the images, for use in error messages."""
+        return self.tables[0]
+
+    @property
+    def promises_masks(self) -> bool:
+        """Whether it names masks."""
+        return True
+
+    def listing(self, root: Path, split: str) -> Listing:
+        """List one split; only masks are looked for on disk.
+
+        Raises:
+            MissingDataError: If there are no JSON files.
+            DataError: If one does not have the format above.
+        """
+        found = (sorted(root.glob(pattern)) for pattern in self.tables)
+        tables = next(filter(None, found), None)
+        if tables is None:
+            msg = f"{shown(root)} must hold {' or '.join(self.tables)}, which list the images. Unpack them there."
+            raise MissingDataError(msg)
+        entries = []
+        for table in tracked(tables, "Listing images"):
+            for item in _category_json_items(table, split):
+                is_anomalous = item["anomaly_class"] != self.normal_class and bool(item["mask_path"])
+                label = item["anomaly_class"] if is_anomalous else self.normal_class
+                folder = f"{self.folder}/{item['category']}"
+                mask = f"{folder}/{item['mask_path']}" if item["mask_path"] else ""
+                image = f"{folder}/{item['image_path']}"
+                entries.append(_named_entry(root, item["category"], label, is_anomalous, image, mask))
+        _refuse_repeated(entries, root / self.tables[0])
+        return Listing(tuple(entries), has_masks=any(entry.is_anomalous for entry in entries))
+
+
+Layout = TreeLayout | TableLayout | MetaJsonLayout | CategoryJsonLayout
 """How a dataset lies on disk."""
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        msg = f"{shown(path)} is not valid JSON ({error}). Generate it again."
+        raise DataError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path} must hold an object with one key per split, got a {type(content).__name__}. Generate it again."
+        raise DataError(msg)
+    return content
+
+
+def _category_json_items(path: Path, split: str) -> Iterator[Mapping[str, Any]]:
+    items = _json_object(path).get(split, [])
+    for item in items if isinstance(items, list) else [items]:
+        is_item = isinstance(item, dict) and all(isinstance(item.get(key), str) for key in CATEGORY_JSON_KEYS[:3])
+        if not is_item or not isinstance(item.get("mask_path", 0), str | None):
+            msg = (
+                f"Every image in {shown(path)} must have the keys {', '.join(CATEGORY_JSON_KEYS)}, where mask_path may "
+                f"be null and the others are strings, got {json.dumps(item)[:200]}. Restore the original."
+            )
+            raise DataError(msg)
+        yield item
 
 
 def _meta_json_items(path: Path, categories: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - any JSON
@@ -312,6 +400,11 @@ def _meta_json_items(path: Path, categories: Any) -> Iterator[Mapping[str, Any]]
             )
             raise DataError(msg)
         yield item
+
+
+def _mask_name(template: str, values: Mapping[str, str]) -> str:
+    name = split_suffix(template)[0].format(**values)
+    return name if name.endswith("/") else f"{name}.*"
 
 
 def _named_entry(root: Path, category: str, label: str, is_anomalous: bool, image: str, mask_name: str) -> Entry:
@@ -401,8 +494,8 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
     is found as well.
 
     Args:
-        template: For example ``"{category}/{split}/{type}/{stem}"``. Without a suffix it matches every kind of image.
-            ``{stem:[0-9]+}`` matches only names that fit the regular expression.
+        template: For example ``"{category}/{split}/{type}/{stem}"``. Without a suffix it matches every kind of image,
+            with a slash at its end folders. ``{stem:[0-9]+}`` matches only names that fit the regular expression.
         known: Fields whose value is given; the others match any name.
 
     Returns:
@@ -414,8 +507,9 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
     stem, suffix = split_suffix(template)
     *folders, name = (
         re.compile(_filled(part, known, lambda field, form: f"(?P<{field}>{form or '.+'})"), re.DOTALL)
-        for part in stem.split("/")
+        for part in stem.rstrip("/").split("/")
     )
+    wants_folders = stem.endswith("/")
     places: list[tuple[Path, dict[str, str]]] = [(root, {})]
     for shape in folders:
         places = [
@@ -428,8 +522,9 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
     for folder, values in places:
         for entry in _entries(folder):
             path = Path(entry.path)
-            match = name.fullmatch(composed(path.stem))
-            if match and path.suffix.lower() in (suffix or IMAGE_SUFFIXES) and not entry.is_dir():
+            match = name.fullmatch(composed(path.name if wants_folders else path.stem))
+            is_right = wants_folders or path.suffix.lower() in (suffix or IMAGE_SUFFIXES)
+            if match and is_right and entry.is_dir() == wants_folders:
                 key = field_values(stem, {**known, **values, **match.groupdict()})
                 if key in found:
                     msg = (

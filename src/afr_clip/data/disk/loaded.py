@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from afr_clip.data.disk.decode import decode_picture, has_16_bits
+from afr_clip.data.disk.decode import decode_picture, has_16_bits, mask_files
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
 from afr_clip.data.disk.listing import image_of_mask
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
@@ -109,11 +109,21 @@ def content_digest(samples: Sequence[AnomalySample], *, whole: bool = True) -> D
     total = hashlib.sha256()
     for sample in tracked(samples, "Hashing files"):
         images.append(_sha256(sample.image_path, whole=whole))
-        masks.append(_sha256(sample.mask_path) if sample.mask_path else None)
+        masks.append(_mask_sha256(sample.mask_path) if sample.mask_path else None)
         name = f"{sample.category}/{sample.defect_type}/{sample.image_path.name}"
         total.update(f"{name} {images[-1]} {masks[-1]}\n".encode(errors="surrogateescape"))
     num_anomalous = sum(sample.is_anomalous for sample in samples)
     return DatasetDigest(total.hexdigest(), tuple(images), tuple(masks), num_anomalous)
+
+
+def _mask_sha256(path: Path) -> str:
+    """Hash a mask; that of a folder covers the names and the content of its files."""
+    files = mask_files(path)
+    if files == [path]:
+        return _sha256(path)
+    return hashlib.sha256(
+        "".join(f"{file.name} {_sha256(file)}\n" for file in files).encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def _sha256(path: Path, *, whole: bool = True) -> str:

@@ -20,7 +20,6 @@ from afr_clip.data.disk.pixels import (
     SampleReader,
     count_vanished,
     is_nearly_full,
-    resize_mask,
 )
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries, read_samples
 from afr_clip.data.disk.rows.row import Count, DatasetRow
@@ -178,7 +177,7 @@ def _inspect(entry: Entry, reader: SampleReader, *, has_masks: bool) -> Inspecti
         facts,
         faults={fault: entry.mask for fault, holds in faults.items() if holds},
         is_full=is_nearly_full(mask),
-        num_vanished=count_vanished(mask, resize_mask(mask, reader.size)),
+        num_vanished=count_vanished(mask, reader.size),
     )
 
 
@@ -307,7 +306,8 @@ def _left_out(root: Path, files: Sequence[Path], read: Collection[Path | None]) 
     """For each image that is not read, yield the outermost folder from which nothing is read, or its own folder."""
     in_use = {folder for path in read if path is not None for folder in path.parents}
     for path in sorted(files):
-        if path not in read and path.suffix.lower() in IMAGE_SUFFIXES:
+        # A mask may be a folder of files.
+        if path not in read and path.parent not in read and path.suffix.lower() in IMAGE_SUFFIXES:
             folders = [folder for folder in reversed(path.parents) if folder.is_relative_to(root)]
             yield next((folder for folder in folders if folder not in in_use), path.parent)
 

@@ -137,7 +137,7 @@ class TestBadFiles:
             decode(tmp_path / "x.png")
 
     def test_a_folder_is_no_file(self, tmp_path, decode):
-        with pytest.raises(DataError, match="Cannot read "):
+        with pytest.raises(DataError, match=r"Cannot read |must hold masks of one size, got 0 masks"):
             decode(tmp_path)
 
 
@@ -492,3 +492,23 @@ def test_one_bit_masks_pass_any_threshold(tmp_path):
     Image.fromarray(np.array([[False, True]])).save(tmp_path / "m.png")
     for threshold in (None, 1, 128, 255):
         assert decode_mask(tmp_path / "m.png", threshold).tolist() == [[False, True]]
+
+
+def test_a_folder_of_masks_marks_what_any_of_them_marks(tmp_path):
+    first, second = np.zeros((2, 3), np.uint8), np.zeros((2, 3), np.uint8)
+    first[0, 0], second[1, 2] = 237, 255
+    for name, values in (("000.png", first), ("001.png", second)):
+        Image.fromarray(values).save(tmp_path / name)
+    (tmp_path / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    assert decode_mask(tmp_path).tolist() == [[True, False, False], [False, False, True]]
+    assert decode_mask(tmp_path, 240).tolist() == [[False] * 3, [False, False, True]]
+
+
+def test_a_folder_without_masks_or_with_masks_of_several_sizes_is_refused(tmp_path):
+    with pytest.raises(DataError, match="must hold masks of one size, got 0 masks of 0 sizes"):
+        decode_mask(tmp_path)
+    for side in (2, 3):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    with pytest.raises(DataError, match="must hold masks of one size, got 2 masks of 2 sizes"):
+        decode_mask(tmp_path)

@@ -40,9 +40,14 @@ PUBLISHED = {
     "mvtec_ad": (467, 1258), "visa": (962, 1200), "btad": (451, 290), "mpdd": (176, 282), "head_ct": (100, 100),
     "brain_mri": (98, 155), "br35h": (1500, 1500), "isic": (0, 379), "colon_db": (0, 380), "clinic_db": (0, 612),
     "tn3k": (0, 614), "kvasir": (0, 1000), "ksdd": (347, 52), "dagm": (6996, 1054), "dtd_synthetic": (357, 947),
-    "magnetic_tile": (952, 392),
+    "magnetic_tile": (952, 392), "ksdd2": (894, 110), "rsdd": (387, 387), "mvtec_ad_2": (379, 705),
+    "mvtec_loco": (575, 993), "goods_ad": (1328, 1660), "endotect": (0, 200), "cvc_300": (0, 60),
+    "bmad_brain": (640, 3075), "bmad_liver": (833, 660), "bmad_retina": (1041, 764),
 }  # fmt: skip
-"""Normal and anomalous test images of every public dataset."""
+"""Normal and anomalous test images of every public dataset whose numbers are known."""
+
+UNCOUNTED = ("real_iad", "real_iad_variety", "kaputt")
+"""Public datasets whose numbers of test images are not known."""
 
 
 def test_counts_by_category_add_up_to_the_published_totals():
@@ -50,7 +55,7 @@ def test_counts_by_category_add_up_to_the_published_totals():
 
 
 def test_every_public_dataset_says_where_it_comes_from_and_how_to_get_it():
-    for name in PUBLISHED:
+    for name in (*PUBLISHED, *UNCOUNTED):
         row = DATASETS[name]
         assert row.title
         assert row.folders
@@ -62,12 +67,20 @@ def test_every_public_dataset_says_where_it_comes_from_and_how_to_get_it():
 
 
 def test_levels_follow_from_what_is_there():
-    assert {name: DATASETS[name].levels for name in ("mvtec_ad", "head_ct", "isic", "folder")} == {
+    assert {name: DATASETS[name].levels for name in ("mvtec_ad", "head_ct", "isic", "folder", *UNCOUNTED)} == {
         "mvtec_ad": ("image", "pixel"),
         "head_ct": ("image",),
         "isic": ("pixel",),
         "folder": (),
+        "real_iad": ("image", "pixel"),
+        "real_iad_variety": ("image", "pixel"),
+        "kaputt": ("image",),
     }
+
+
+def test_what_is_known_of_the_numbers_is_said_where_they_are_not():
+    assert {name for name, row in DATASETS.items() if row.provenance and row.total is None} == set(UNCOUNTED)
+    assert all(any("not known" in note for note in DATASETS[name].provenance.notes) for name in UNCOUNTED)
 
 
 def test_truth_in_mask_pixels_is_read_without_a_threshold():
@@ -84,6 +97,10 @@ def test_truth_in_mask_pixels_is_read_without_a_threshold():
         ("dagm", "Class10", "texture"),
         ("dtd_synthetic", "Woven_001", "woven texture"),
         ("ksdd", "electrical commutators", "electrical commutators"),
+        ("rsdd", "Metal15", "rail surface"),
+        ("real_iad", "transistor1", "transistor"),
+        ("real_iad_variety", "2pin_block_plug", "two-pin block plug"),
+        ("mvtec_ad_2", "wallplugs", "wall plugs"),
     ],
 )
 def test_categories_that_are_no_words_get_some(layout, category, said):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afr_clip.data.disk.listing import MetaJsonLayout, TableLayout, TreeLayout, Truth, match_files
+from afr_clip.data.disk.listing import CategoryJsonLayout, MetaJsonLayout, TableLayout, TreeLayout, Truth, match_files
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
 from helpers.official import OFFICIAL
@@ -448,3 +448,116 @@ def test_images_of_one_stem_are_named_by_their_paths(tmp_path):
 def test_images_that_would_be_written_under_one_name_are_refused(tmp_path, other):
     with pytest.raises(DataError, match=r"must have different names, got .*0\.png and .*\. Rename one"):
         named(tmp_path, "x/0.png", "y/0.png", other)
+
+
+def test_a_split_may_have_a_folder_of_another_name(tmp_path):
+    touch(tmp_path, "can/test_public/bad/0.png", "can/test_public/ground_truth/bad/0_mask.png", "can/train/good/1.png")
+    layout = TreeLayout(
+        marker="*/test_public",
+        image="{category}/{split}/{type}/{stem}",
+        masks=("{category}/{split}/ground_truth/{type}/{stem}_mask",),
+        splits={"test": "test_public"},
+    )
+    (entry,) = layout.listing(tmp_path, "test").entries
+    assert (entry.category, entry.defect_type, entry.mask.name) == ("can", "bad", "0_mask.png")
+    (entry,) = layout.listing(tmp_path, "train").entries
+    assert (entry.defect_type, entry.image.name, entry.mask) == ("good", "1.png", None)
+
+
+def test_images_of_the_train_split_may_lie_elsewhere(tmp_path):
+    touch(tmp_path, "test/good/img/0.png", "train/good/1.png")
+    layout = TreeLayout(
+        marker="test",
+        image="{split}/{type}/img/{stem}",
+        train="train/{type}/{stem}",
+        masks=("{split}/{type}/label/{stem}",),
+        fixed={"category": "brain"},
+    )
+    found = [layout.listing(tmp_path, split).entries for split in ("test", "train", "valid")]
+    assert [[entry.image.name for entry in entries] for entries in found] == [["0.png"], ["1.png"], []]
+
+
+def test_a_mask_may_be_a_folder_of_masks(tmp_path):
+    touch(tmp_path, "box/test/bent/0.png", "box/test/bent/1.png", "box/ground_truth/bent/1.png")
+    touch(tmp_path, "box/ground_truth/bent/0/000.png", "box/ground_truth/bent/0/001.png")
+    layout = TreeLayout(
+        marker="*/test", image="{category}/{split}/{type}/{stem}", masks=("{category}/ground_truth/{type}/{stem}/",)
+    )
+    listing = layout.listing(tmp_path, "test")
+    assert listing.has_masks
+    assert [entry.mask for entry in listing.entries] == [tmp_path / "box/ground_truth/bent/0", None]
+    assert listing.masks == {tmp_path / "box/ground_truth/bent/0"}
+    assert listing.entries[1].mask_names == ("box/ground_truth/bent/1/",)
+
+
+QUERIES = TableLayout(
+    table="query-{split}.csv", image="{file}", category="item", split="{split}", type="{bad}", normal_types=("false",)
+)
+
+
+def test_each_split_may_have_a_table_of_its_own(tmp_path):
+    (tmp_path / "query-test.csv").write_text("file,bad\na.jpg,False\nb.jpg,True\n")
+    assert QUERIES.marker == "query-*.csv"
+    assert [(entry.category, entry.is_anomalous) for entry in QUERIES.listing(tmp_path, "test").entries] == [
+        ("item", False),
+        ("item", True),
+    ]
+    assert QUERIES.listing(tmp_path, "train").entries == ()
+
+
+def test_a_table_of_a_split_still_needs_its_columns(tmp_path):
+    (tmp_path / "query-test.csv").write_text("file,good\na.jpg,False\n")
+    with pytest.raises(DataError, match=r"must have rows with the columns \['bad', 'file'\], but lacks \['bad'\]"):
+        QUERIES.listing(tmp_path, "test")
+
+
+BY_CATEGORY = CategoryJsonLayout("images", ("tables/inner/*.json", "tables/*.json"))
+
+
+def write_category(path: Path, *items: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"train": [], "test": items}))
+
+
+def view(image: str, kind: str = "OK", mask: str | None = None) -> dict[str, str | None]:
+    return {"category": "nut", "anomaly_class": kind, "image_path": image, "mask_path": mask}
+
+
+def test_a_view_that_does_not_show_the_defect_is_normal(tmp_path):
+    touch(tmp_path, "images/nut/b_mask.png")
+    write_category(tmp_path / "tables/nut.json", view("a.jpg"), view("b.jpg", "AK", "b_mask.png"), view("c.jpg", "AK"))
+    listing = BY_CATEGORY.listing(tmp_path, "test")
+    assert [(entry.image.name, entry.defect_type, entry.is_anomalous) for entry in listing.entries] == [
+        ("a.jpg", "OK", False),
+        ("b.jpg", "AK", True),
+        ("c.jpg", "OK", False),
+    ]
+    assert [entry.mask for entry in listing.entries] == [None, tmp_path / "images/nut/b_mask.png", None]
+    assert listing.has_masks
+    assert BY_CATEGORY.listing(tmp_path, "train").entries == ()
+
+
+def test_the_first_place_of_the_tables_counts(tmp_path):
+    write_category(tmp_path / "tables/nut.json", view("a.jpg"))
+    write_category(tmp_path / "tables/inner/nut.json", view("b.jpg"))
+    assert [entry.image.name for entry in BY_CATEGORY.listing(tmp_path, "test").entries] == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([{"category": "nut"}], r"must have the keys category, anomaly_class, image_path, mask_path.*got .*nut"),
+        (["nut"], r'must have the keys .*got "nut"'),
+        ([view("a.jpg") | {"mask_path": 3}], "where mask_path may be null and the others are strings"),
+        ([view("a.jpg"), view("a.jpg")], r"must name each image once, but names .*a\.jpg 2 times"),
+    ],
+)
+def test_a_table_of_another_form_is_refused(tmp_path, items, words):
+    write_category(tmp_path / "tables/nut.json", *items)
+    with pytest.raises(DataError, match=words):
+        BY_CATEGORY.listing(tmp_path, "test")
+
+
+def test_missing_tables_are_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"must hold tables/inner/\*\.json or tables/\*\.json, which list"):
+        BY_CATEGORY.listing(tmp_path, "test")

@@ -1,5 +1,6 @@
 """Every public layout passes the check, and every pitfall of public datasets is found in it and named."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from afr_clip.data.disk.reading import DatasetSpec, list_entries
 from afr_clip.data.disk.rows.row import Count
 from afr_clip.data.errors import DataError
 from afr_clip.data.tools.check import check_dataset, sum_counts
-from helpers.official import OFFICIAL
+from helpers.drawn_trees import write_tree
+from helpers.official import OFFICIAL, TREES
 from helpers.plants import (
     Pair,
     plant_broken_image,
@@ -37,7 +39,8 @@ NUM_CATEGORIES = 2
 
 FORMS = [name for name in OFFICIAL if name != "meta_json"]
 MASKED = [name for name in FORMS if "pixel" in dataset_row(name.removesuffix("_original")).levels]
-TOLD_BY_MASK = {"ksdd": Truth.MASK_PIXELS, "dagm": Truth.MASK_FILE}
+WITH_NORMAL = [name for name in MASKED if "image" in dataset_row(name.removesuffix("_original")).levels]
+TOLD_BY_MASK = {"ksdd": Truth.MASK_PIXELS, "ksdd2": Truth.MASK_PIXELS, "dagm": Truth.MASK_FILE}
 """Where the mask is the truth, its loss is a normal image more, and shows in the numbers."""
 
 
@@ -48,7 +51,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def write(form: str) -> DatasetSpec:
         name = form.removesuffix("_original")
         row = dataset_row(name)
-        categories = [*row.counts, *row.prompt_names][:NUM_CATEGORIES]
+        categories = [*row.counts, *row.prompt_names][:NUM_CATEGORIES] or ["item"]
         num_normal = 3 if row.total is None or row.total.normal else 0
         counts = dict.fromkeys(categories, Count(num_normal, 5))
         monkeypatch.setitem(DATASETS, name, replace(row, counts=counts, total=None))
@@ -138,7 +141,9 @@ def test_a_wrong_mask_is_named_or_makes_another_number_of_normal_images(tree, fo
         assert named(texts, words, (image if plant is plant_renamed_mask else mask).name)
 
 
-@pytest.mark.parametrize("form", [form for form in MASKED if dataset_row(form.removesuffix("_original")).total.normal])
+@pytest.mark.parametrize(
+    "form", [name for name in MASKED if "image" in dataset_row(name.removesuffix("_original")).levels]
+)
 def test_a_normal_image_whose_mask_marks_something_is_named(tree, form):
     spec = tree(form)
     anomalous, normal = pairs(spec)[0], pairs(spec, anomalous=False)[-1]
@@ -147,6 +152,16 @@ def test_a_normal_image_whose_mask_marks_something_is_named(tree, form):
         name, place = (path.relative_to(spec.root).as_posix() for path in (normal[0], anomalous[1]))
         table.write_text(table.read_text().replace(f"{name},", f"{name},{place}"))
         mask = anomalous[1]
+    elif form.startswith("real_iad"):  # likewise
+        mask, folder = anomalous[1], normal[0].parents[2]
+        (table,) = spec.root.glob(f"*/*/{folder.name}.json")
+        content = json.loads(table.read_text())
+        item = next(item for item in content["test"] if item["anomaly_class"] == "OK")
+        item["mask_path"] = mask.relative_to(folder).as_posix()
+        table.write_text(json.dumps(content))
+    elif form == "mvtec_loco":  # where a mask is a folder
+        mask = anomalous[1].parents[1] / "good" / normal[0].stem
+        plant_marked_normal([(normal[0], mask / "000.png")])
     elif normal[1] is None:
         place = anomalous[1].relative_to(spec.root).as_posix()
         for part in {anomalous[0].parent.name}:
@@ -177,6 +192,28 @@ def test_a_part_of_a_dataset_is_a_fault_unless_it_is_meant(tree):
     plant_missing_image(pairs(spec))
     assert len(faults(spec)) == 1
     assert faults(spec, is_part=True) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ksdd2", "rsdd", "mvtec_ad_2", "mvtec_loco", "goods_ad"),
+        *("endotect", "cvc_300", "bmad_brain", "bmad_liver", "bmad_retina"),
+    ],
+)
+def test_a_tree_of_the_published_size_is_complete_and_one_image_less_is_not(tmp_path, name):
+    row = dataset_row(name)
+    counts = dict(row.counts)
+    if not counts:  # of MVTec AD 2 only the total is known
+        share = [divmod(number, 8) for number in row.total]
+        names = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
+        counts = {one: Count(*(base + (k < more) for base, more in share)) for k, one in enumerate(names)}
+    spec = DatasetSpec(name, name, root=write_tree(tmp_path / name, counts, TREES[name], size=(9, 12)))
+    found = check_dataset(spec)
+    assert [finding.text for finding in found.findings if finding.is_fault] == []
+    assert sum_counts(found.counts) == row.total
+    plant_missing_image(pairs(spec))
+    assert named(faults(spec), "Not the published numbers")
 
 
 def test_more_images_than_published_are_a_fault_even_in_a_part(tree):

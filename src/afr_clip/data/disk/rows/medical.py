@@ -192,5 +192,99 @@ KVASIR = DatasetRow(
     ),
 )
 
-MEDICAL = (HEAD_CT, BRAIN_MRI, BR35H, ISIC, COLON_DB, CLINIC_DB, TN3K, KVASIR)
+ENDOTECT = DatasetRow(
+    name="endotect",
+    title="EndoTect",
+    domain=Domain.MEDICAL,
+    folders=("EndoTect_2020_Segmentation_Test_Dataset", "EndoTect", "Endo", "endotect"),
+    layouts=(POLYPS,),
+    mask_threshold=128,  # as in other implementations, which take half of the range
+    counts={"colon": Count(0, 200)},
+    provenance=Provenance(
+        source="https://endotect.com",
+        steps=(
+            "Download https://drive.google.com/file/d/1LNpLkv5ZlEUzr_RPN5rdOHaqk0SkZa3m/view, which AnomalyCLIP links.",
+            "python -m afr_clip.datasets unpack endotect ARCHIVE, or put the folder there as EndoTect.",
+        ),
+        licence="see the page; none is stated in copies",
+        citation="Hicks et al., The EndoTect 2020 challenge, ICPR 2020",
+        notes=("The 200 pictures of the challenge's segmentation test. Papers call it Endo.",),
+    ),
+)
+
+CVC_300 = DatasetRow(
+    name="cvc_300",
+    title="CVC-300",
+    domain=Domain.MEDICAL,
+    folders=("CVC-300", "cvc_300"),
+    layouts=(POLYPS,),
+    counts={"colon": Count(0, 60)},
+    provenance=Provenance(
+        source=_POLYP_BUNDLE,
+        steps=(
+            "Download the bundle of polyp datasets (no account needed) and unpack it.",
+            "Move its folder CVC-300, with images/ and masks/, into the data folder.",
+        ),
+        licence="no text; research use, with citation",
+        citation="Vazquez et al., A benchmark for endoluminal scene segmentation, J. Healthcare Eng. 2017",
+        notes=("The 60 pictures that are shared as a test set, and not all 300.",),
+    ),
+)
+
+
+def _bmad(organ: str, inner: str, count: Count, notes: tuple[str, ...]) -> DatasetRow:
+    """Return the row of one of BMAD's datasets with masks; ``inner`` is the folder in its archive."""
+    tree = TreeLayout(
+        marker="test/good/img",
+        image="{split}/{type}/img/{stem}",
+        train="train/{type}/{stem}",
+        masks=("{split}/{type}/label/{stem}",),
+        fixed={"category": organ.lower()},
+    )
+    below = replace(
+        tree,
+        marker=f"{inner}/{tree.marker}",
+        image=f"{inner}/{tree.image}",
+        train=f"{inner}/{tree.train}",
+        masks=tuple(f"{inner}/{mask}" for mask in tree.masks),
+    )
+    name = organ if organ != "Retina" else "Retina_RESC"
+    return DatasetRow(
+        name=f"bmad_{organ.lower()}",
+        title=f"BMAD {organ}",
+        domain=Domain.MEDICAL,
+        folders=(f"{name}_AD", f"BMAD/{name}_AD", f"BMAD/{name}", f"bmad_{organ.lower()}"),
+        layouts=(tree, below),
+        counts={organ.lower(): count},
+        provenance=Provenance(
+            source="https://github.com/DorisBao/BMAD",
+            steps=(
+                f"Download {name}_AD from the Google Drive link in the README (no account needed).",
+                f"python -m afr_clip.datasets unpack bmad_{organ.lower()} ARCHIVE, or put it there as {name}_AD.",
+            ),
+            licence="CC BY-NC-SA 4.0 for the benchmark, not for commercial use; its sources have terms of their own",
+            citation="Bao et al., BMAD, CVPR Workshops 2024",
+            notes=notes,
+        ),
+    )
+
+
+BMAD_BRAIN = _bmad(
+    "Brain",
+    "BraTS2021_slice",
+    Count(640, 3075),
+    ("The test split of slices from BraTS 2021. AA-CLIP and MoECLIP call it Brain; brain_mri is another dataset.",),
+)
+BMAD_LIVER = _bmad("Liver", "hist_DIY", Count(833, 660), ("The test split. AA-CLIP and MoECLIP call it Liver.",))
+BMAD_RETINA = _bmad(
+    "Retina",
+    "RESC",
+    Count(1041, 764),
+    ("The test split of RESC, which has masks. BMAD's other retinal dataset, OCT2017, has none and is not read.",),
+)
+
+MEDICAL = (
+    *(HEAD_CT, BRAIN_MRI, BR35H, ISIC, COLON_DB, CLINIC_DB, TN3K, KVASIR),
+    *(ENDOTECT, CVC_300, BMAD_BRAIN, BMAD_LIVER, BMAD_RETINA),
+)
 """The rows, those of the paper first."""

@@ -85,7 +85,7 @@ class DatasetRow:
         mask_threshold: Lowest 8-bit mask value that is anomalous; ``None`` for any value but 0 (128 in a JPEG).
         prompt_names: Words for categories in prompts, where they are not the name with spaces for underscores.
         counts: Published numbers of test images by category; empty where only the total is known.
-        total: The published numbers over all categories; ``None`` if nothing is published.
+        total: The published numbers over all categories; ``None`` if they are not known.
         provenance: Where it comes from; ``None`` for layouts of your own data.
     """
 
@@ -106,9 +106,9 @@ class DatasetRow:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """What can be scored on the published dataset: ``image``, ``pixel`` or both; empty where it depends."""
-        if self.total is None:
+        """What can be scored on the published dataset: ``image``, ``pixel`` or both; empty for your own data."""
+        if self.provenance is None:
             return ()
         promises_masks = any(layout.promises_masks for layout in self.layouts)
-        scored = {"image": self.total.normal > 0, "pixel": promises_masks}
+        scored = {"image": self.total is None or self.total.normal > 0, "pixel": promises_masks}
         return tuple(level for level, is_scored in scored.items() if is_scored)

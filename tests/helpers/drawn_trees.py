@@ -93,7 +93,7 @@ class Tree:
     seed: int = 0
 
 
-def write_tree(root: Path, counts: Counts, tree: Tree, size: tuple[int, int] = SIZE) -> Path:
+def write_tree(root: Path, counts: Counts, tree: Tree, size: tuple[int, int] = SIZE, *, repeated: bool = False) -> Path:
     """Write a dataset.
 
     Args:
@@ -101,13 +101,14 @@ def write_tree(root: Path, counts: Counts, tree: Tree, size: tuple[int, int] = S
         counts: Numbers of normal and anomalous test images of each category.
         tree: Its layout.
         size: Height and width of the pictures.
+        repeated: Whether all normal pictures of a category are one, and all anomalous ones, so that many are quick.
 
     Returns:
         ``root``.
     """
     pictures = []
     for number, (category, wanted) in enumerate(counts.items()):
-        pictures += list(_write_category(root, category, number, wanted, tree, size))
+        pictures += list(_write_category(root, category, number, wanted, tree, size, repeated=repeated))
         for stray in tree.strays:
             path = root / stray.format(category=category)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +118,16 @@ def write_tree(root: Path, counts: Counts, tree: Tree, size: tuple[int, int] = S
 
 
 def _write_category(
-    root: Path, category: str, number: int, wanted: tuple[int, int], tree: Tree, size: tuple[int, int]
+    root: Path,
+    category: str,
+    number: int,
+    wanted: tuple[int, int],
+    tree: Tree,
+    size: tuple[int, int],
+    *,
+    repeated: bool,
 ) -> Iterator[Picture]:
+    written: dict[tuple[str, str, bool], Picture] = {}
     rng = np.random.default_rng((3, tree.seed, number))
     image_suffix, mask_suffix = tree.suffixes.get(category, ("png", "png"))
     fields = {"category": category, "image": image_suffix, "mask": mask_suffix}
@@ -135,17 +144,28 @@ def _write_category(
         n = tree.first + (position * step if is_test else k)
         tiff = "tif" if 77 <= n <= 97 else "tiff"
         values = {**fields, "type": defect_type, "k": k, "n": n, "strip": n // 8 + 1, "part": n % 8, "tiff": tiff}
+        image_path, mask_path = (root / text.format(**values) for text in (template, mask_template))
+        picture = Picture(
+            category, defect_type, n, is_anomalous, is_test, image_path, mask_path if mask_template else None
+        )
+        seen[template] += 1
+        first = written.setdefault((template, mask_template, is_anomalous), picture)
+        if repeated and first is not picture:
+            for source, target in ((first.image, picture.image), (first.mask, picture.mask)):
+                if source and target:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target)
+            yield picture
+            continue
         shape = (size[0] + position % 5, size[1] + position % 7) if tree.varied else size
         pixels, mask = draw_texture(rng, shape, number), np.zeros(shape, dtype=bool)
         if is_anomalous:
-            pixels, mask = draw_defect(rng, pixels, DEFECT_TYPES[seen[template] % len(DEFECT_TYPES)])
-        seen[template] += 1
-        image_path, mask_path = (root / text.format(**values) for text in (template, mask_template))
+            pixels, mask = draw_defect(rng, pixels, DEFECT_TYPES[(seen[template] - 1) % len(DEFECT_TYPES)])
         image_path.parent.mkdir(parents=True, exist_ok=True)
         tree.save(pixels[..., 0] if category in tree.grey else pixels, image_path)
         if mask_template:
             save_picture(tree.stored(mask, k), mask_path)
-        yield Picture(category, defect_type, n, is_anomalous, is_test, image_path, mask_path if mask_template else None)
+        yield picture
 
 
 def class_ids(mask: Mask, index: int) -> Pixels:

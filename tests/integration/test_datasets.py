@@ -1,13 +1,16 @@
 """`python -m afr_clip.datasets` from the command line."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from afr_clip.data.disk.layouts import DATASETS
-from helpers.official import OFFICIAL
+from helpers.drawn_trees import write_tree
+from helpers.official import OFFICIAL, TREES
 
 pytestmark = pytest.mark.integration
 
@@ -29,6 +32,51 @@ def test_list_says_what_is_known_and_what_is_there(run, tmp_path, capsys):
     assert "451 + 290" in rows["btad"]
     assert "3 + 5" in rows["btad"]
     assert all("absent" in rows[name] for name in public - {"btad"})
+
+
+CHECK_ALL = """
+import json, sys
+from pathlib import Path
+from afr_clip.data.disk.reading import DatasetSpec
+from afr_clip.data.tools.check import check_dataset, sum_counts
+for name in sys.argv[2:]:
+    found = check_dataset(DatasetSpec(name, name, root=Path(sys.argv[1]) / name))
+    faults = [finding.text for finding in found.findings if finding.is_fault]
+    print(json.dumps([name, dict(found.counts), sum_counts(found.counts), faults]))
+"""
+
+MVTEC_AD_2 = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ksdd2", "rsdd", "mvtec_ad_2", "mvtec_loco", "goods_ad"),
+        ("endotect", "cvc_300", "bmad_brain", "bmad_liver", "bmad_retina"),
+    ],
+)
+def test_trees_of_the_published_size_are_complete_and_sound_and_one_image_less_is_not(tmp_path, names):
+    expected = []
+    for name in names:
+        row = DATASETS[name]
+        counts = {category: tuple(count) for category, count in row.counts.items()}
+        if not counts:  # only the total is known, so that the first category takes what the others leave
+            counts = dict.fromkeys(MVTEC_AD_2, (40, 80)) | {"can": (row.total[0] - 7 * 40, row.total[1] - 7 * 80)}
+        write_tree(tmp_path / name, counts, TREES[name], size=(9, 12), repeated=True)
+        expected.append([name, {category: list(count) for category, count in counts.items()}, list(row.total), []])
+    # Without the checks of types, which would take minutes.
+    command = [sys.executable, "-c", CHECK_ALL, str(tmp_path), *names]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        [*one[:1], dict(sorted(one[1].items())), *one[2:]] for one in expected
+    ]
+    for name, pattern in (("ksdd2", "test/20000*.png"), ("cvc_300", "*/149.png")):
+        for path in (tmp_path / name).glob(pattern):
+            path.unlink()
+    command = [sys.executable, "-c", CHECK_ALL, str(tmp_path), names[0] if names[0] == "ksdd2" else "cvc_300"]
+    (line,) = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    (fault,) = json.loads(line)[3]
+    assert fault.startswith("Not the published numbers")
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any
@@ -574,6 +575,7 @@ def image_of_mask(path: Path) -> Path | None:
     return None if match is None else path.with_name(match["image"])
 
 
+@cache
 def split_suffix(template: str) -> tuple[str, frozenset[str]]:
     """Split a template into its stem and the image suffixes it asks for, in lower case; none means any.
 
@@ -587,6 +589,7 @@ def split_suffix(template: str) -> tuple[str, frozenset[str]]:
     return template, frozenset()
 
 
+@cache
 def field_names(template: str) -> tuple[str, ...]:
     """Return the fields of a template, in order."""
     return tuple(name for _, name, _, _ in Formatter().parse(template) if name)

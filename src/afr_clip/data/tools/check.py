@@ -5,7 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -24,11 +24,14 @@ from afr_clip.data.disk.pixels import (
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries, read_samples
 from afr_clip.data.disk.rows.row import Count, DatasetRow
 from afr_clip.data.errors import DataError
-from afr_clip.data.progress import tracked
+from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, shown
 
 INPUT_SIZE = 518
 """Side in pixels of the paper's input; defects that have no pixel left at this size are counted."""
+
+AT_ONCE = 256
+"""Images that are given to the threads together."""
 
 NUM_NAMED = 3
 """Most reasons that a finding gives."""
@@ -78,22 +81,22 @@ class Fault(Enum):
     MARKED = ("mask marks", "masks mark", "pixels of a normal image; one of the two is wrong")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the check of one image and its mask showed.
+    """What the check of one image and its mask showed; small, because there is one for every image.
 
     Attributes:
         sha256: Hash of the image file; empty if it could not be read.
-        faults: The faults, with the file of each.
+        fault: What is wrong, and with which file.
         reason: Why a file could not be decoded.
-        picture: The decoded image without its pixels; ``None`` if there is none.
+        picture: The decoded image without its pixels, if it is turned or has 16 bits.
         is_full: Whether the mask marks nearly all of the image.
         num_vanished: Defects without a pixel at ``INPUT_SIZE``.
     """
 
     entry: Entry
-    sha256: str = ""
-    faults: Mapping[Fault, Path] = field(default_factory=dict)
+    sha256: bytes = b""
+    fault: tuple[Fault, Path] | None = None
     reason: str = ""
     picture: Picture | None = None
     is_full: bool = False
@@ -116,9 +119,13 @@ def check_dataset(spec: DatasetSpec, *, is_part: bool = False, max_pixels: int =
     root, row = find_root(spec), dataset_row(spec.layout)
     listing, entries = list_entries(spec, root)
     reader = SampleReader((INPUT_SIZE, INPUT_SIZE), row.mask_threshold, max_pixels)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda entry: _inspect(entry, reader, has_masks=listing.has_masks), entries)
-        inspections = [next(results) for _ in tracked(entries, "Checking files")]
+    inspections: list[Inspection] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("Checking files", len(entries)) as reached:
+        for start in range(0, len(entries), AT_ONCE):  # a pool keeps what it was given until all of it is done
+            block = entries[start : start + AT_ONCE]
+            for inspection in pool.map(lambda entry: _inspect(entry, reader, has_masks=listing.has_masks), block):
+                inspections.append(inspection)
+                reached(len(inspections))
     counts = count_entries(entries)
     published = {c: n for c, n in row.counts.items() if spec.categories is None or c in spec.categories}
     findings = [
@@ -153,29 +160,28 @@ def sum_counts(counts: Mapping[str, Count]) -> Count:
 
 def _inspect(entry: Entry, reader: SampleReader, *, has_masks: bool) -> Inspection:
     if not os.path.isfile(entry.image):  # noqa: PTH113 - Path.is_file may raise
-        return Inspection(entry, faults={Fault.MISSING: entry.image})
+        return Inspection(entry, fault=(Fault.MISSING, entry.image))
     try:
         picture = decode_picture(entry.image, max_pixels=reader.max_pixels)
-        sha256 = hashlib.sha256(entry.image.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(entry.image.read_bytes()).digest()
     except (DataError, OSError) as error:
-        return Inspection(entry, faults={Fault.UNREADABLE: entry.image}, reason=str(error))
-    facts = Inspection(entry, sha256, picture=replace(picture, rgb=picture.rgb[:, :0].clone()))
+        return Inspection(entry, fault=(Fault.UNREADABLE, entry.image), reason=str(error))
+    is_plain = picture.orientation == 1 and not picture.is_deep
+    facts = Inspection(entry, sha256, picture=None if is_plain else replace(picture, rgb=picture.rgb[:, :0].clone()))
     if entry.mask is None:
         is_bare = entry.is_anomalous and has_masks
-        return replace(facts, faults={Fault.BARE: entry.image} if is_bare else {})
+        return replace(facts, fault=(Fault.BARE, entry.image)) if is_bare else facts
     try:
         mask = reader.decode_truth(entry.image, picture, entry.mask)
     except MaskSizeError:
-        return replace(facts, faults={Fault.OTHER_SIZE: entry.mask})
+        return replace(facts, fault=(Fault.OTHER_SIZE, entry.mask))
     except DataError as error:
-        return replace(facts, faults={Fault.UNREADABLE: entry.mask}, reason=str(error))
-    faults = {
-        Fault.EMPTY: entry.is_anomalous and not mask.any(),
-        Fault.MARKED: not entry.is_anomalous and bool(mask.any()),
-    }
+        return replace(facts, fault=(Fault.UNREADABLE, entry.mask), reason=str(error))
+    has_defect = bool(mask.any())
+    wrong = Fault.MARKED if has_defect else Fault.EMPTY
     return replace(
         facts,
-        faults={fault: entry.mask for fault, holds in faults.items() if holds},
+        fault=None if has_defect == entry.is_anomalous else (wrong, entry.mask),
         is_full=is_nearly_full(mask),
         num_vanished=count_vanished(mask, reader.size),
     )
@@ -183,7 +189,7 @@ def _inspect(entry: Entry, reader: SampleReader, *, has_masks: bool) -> Inspecti
 
 def _file_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
     for fault in Fault:
-        paths = [inspection.faults[fault] for inspection in inspections if fault in inspection.faults]
+        paths = [one.fault[1] for one in inspections if one.fault is not None and one.fault[0] is fault]
         if paths:
             reasons = [i.reason for i in inspections if i.reason][:NUM_NAMED] if fault is Fault.UNREADABLE else []
             one, several, rest = fault.value
@@ -253,10 +259,11 @@ def _truth_findings(entries: Sequence[Entry], row: DatasetRow, *, has_masks: boo
 
 
 def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterator[Finding]:
-    same: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for inspection in inspections:
-        if inspection.sha256:
-            same[inspection.entry.category, inspection.sha256].append(inspection.entry)
+    times = Counter((one.entry.category, one.sha256) for one in inspections if one.sha256)
+    same: dict[tuple[str, bytes], list[Entry]] = defaultdict(list)
+    for one in inspections:
+        if times[one.entry.category, one.sha256] > 1:
+            same[one.entry.category, one.sha256].append(one.entry)
     for is_fault, end in (
         (True, "are the same picture, labelled both normal and anomalous; remove one"),
         (False, "are the same picture within a category; each is scored"),
@@ -264,7 +271,7 @@ def _repeated_findings(inspections: Sequence[Inspection], root: Path) -> Iterato
         groups = [
             [entry.image for entry in group]
             for group in same.values()
-            if len(group) > 1 and (len({entry.is_anomalous for entry in group}) > 1) == is_fault
+            if (len({entry.is_anomalous for entry in group}) > 1) == is_fault
         ]
         if groups:
             named = first_few([" = ".join(shown(path.relative_to(root)) for path in group) for group in groups])

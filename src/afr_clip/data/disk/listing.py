@@ -327,8 +327,8 @@ class CategoryJsonLayout:
 
     @property
     def where(self) -> str:
-        """The path or pattern that names the images, for use in error messages."""
-        return self.tables[0]
+        """The paths or patterns that name the images, for use in error messages."""
+        return f"{self.folder}, listed in {self.tables[0]}"
 
     @property
     def promises_masks(self) -> bool:

@@ -4,35 +4,45 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import Any
 
 import open_clip
+import timm
 import torch
 from torch import Tensor, nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN, load_cnn
 from afr_clip.clip.fused import pack
+from afr_clip.clip.image_towers import ImageOnly, TimmTower, image_tower
 from afr_clip.clip.packed import MARGIN, NARROWEST, is_usable, speedup
 from afr_clip.clip.precision import FULL, HALF
-from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
+from afr_clip.clip.settings import TIMM, BackboneSettings, PositionEmbeddings, checked_tap_layers, default_tap_layers
 from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem
 from afr_clip.clip.weights import (
     HUB,
     fingerprint,
     from_cache_or_hub,
     load_clip_weights,
+    load_timm_weights,
     resize_input,
     weight_path,
 )
 
 logger = logging.getLogger(__name__)
 
+CLIP_VOCABULARY = 49408
+"""Words of CLIP's own tokenizer."""
+
 DEFAULT, ONEDNN = "default", "onednn"
 """Libraries that multiply matrices on a CPU."""
 
 Choose = Callable[[Callable[[], str]], str]
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,13 @@ def load_towers(
     """
     check_architecture(settings)
     way = settings.position_embeddings
-    clip, tokenizer = _load_clip(settings)
+    clip: Any
+    clip, tokenizer = _load_clip(settings) if settings.has_text else (_load_image_only(settings), None)
+    images = image_tower(clip)
     cnn = view = stem = None
     if settings.cnn_stem or needs_cnn:
-        preprocessing = clip.visual.preprocess_cfg
         with _naming_fixed_cnn(settings):
-            cnn = load_cnn(settings.cnn, preprocessing["mean"], preprocessing["std"])
+            cnn = load_cnn(settings.cnn, images.mean, images.std)
     if cnn is not None and settings.cnn_stem:
         view = PatchView(cnn, clip.visual.patch_size[0])
         # The seed fixes random weights; loaded weights overwrite them.
@@ -100,7 +111,13 @@ def load_towers(
             clip.visual.conv1 = PatchEmbedding(view.channels, clip.visual.conv1.out_channels)
     if settings.weights is not None:
         with _naming_fixed_cnn(settings):
-            load_clip_weights(clip, weight_path(settings.weights), way)
+            if settings.has_text:
+                load_clip_weights(clip, weight_path(settings.weights), way)
+            else:
+                load_timm_weights(clip.trunk, weight_path(settings.weights))
+    if isinstance(images, TimmTower):
+        # Only now: published files have the native size. Learned positions are interpolated, rotary ones computed.
+        images.trunk.set_input_size(settings.image_size)
     if settings.random_weights:
         logger.warning("backbone=%s has RANDOM weights: its numbers say nothing about the method.", settings.name)
     if view is not None:  # only now: weight files hold the embedding and not the CNN
@@ -120,8 +137,8 @@ def _multiply_fast(backbone: CLIPBackbone, dtype: torch.dtype, choose: Choose) -
     def measured() -> str:
         if backbone.token_dim < NARROWEST or torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
             return DEFAULT
-        num_patches = backbone.grid_size[0] * backbone.grid_size[1]
-        times = speedup(1 + num_patches, backbone.token_dim, dtype)
+        num_tokens = backbone.tower.num_prefix + backbone.tower.num_patches
+        times = speedup(num_tokens, backbone.token_dim, dtype)
         if times < MARGIN[dtype]:
             return DEFAULT
         logger.info(
@@ -131,33 +148,31 @@ def _multiply_fast(backbone: CLIPBackbone, dtype: torch.dtype, choose: Choose) -
 
     if choose(measured) != ONEDNN or not is_usable(dtype):
         return DEFAULT
-    pack(backbone.clip.visual.transformer)
+    pack(backbone.tower.blocks)
     return ONEDNN
 
 
-def _load_clip(settings: BackboneSettings) -> tuple[Any, Callable[[Sequence[str]], Tensor]]:
+def _load_clip(settings: BackboneSettings) -> tuple[Any, Tokenizer]:
     """Build open_clip's model, with published weights if they are asked for, and its tokenizer."""
+    tokenizer = _load_tokenizer(settings)
     download, way = _tag_to_download(settings), settings.position_embeddings
     # open_clip interpolates while it loads published weights, and only with antialiasing.
     resized_later = download is not None and way is not PositionEmbeddings.bicubic_antialias
-    size = None if resized_later else settings.image_size
+    size = None if resized_later or _timm_name(settings) else settings.image_size
 
-    def build() -> tuple[Any, Callable[[Sequence[str]], Tensor]]:
-        # Random weights are fixed by their own seed, so that `tiny` is the same model in every run.
-        with torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext():
-            if settings.random_weights:
-                torch.manual_seed(0)
-            clip = open_clip.create_model(
+    def build() -> Any:  # noqa: ANN401 - open_clip's models have no common type
+        with _seeded(settings):
+            return open_clip.create_model(
                 settings.architecture,
                 pretrained=download,
                 force_image_size=size,
+                force_preprocess_cfg=_normalisation(settings),
                 pretrained_text=False,
                 quick_gelu=settings.quick_gelu != settings.other_activation,
             )
-            return clip, open_clip.get_tokenizer(settings.architecture)
 
     try:
-        clip, tokenizer = from_cache_or_hub(build)
+        clip = from_cache_or_hub(build)
     except (OSError, RuntimeError) as error:
         if download is None:
             raise
@@ -173,6 +188,93 @@ def _load_clip(settings: BackboneSettings) -> tuple[Any, Callable[[Sequence[str]
     return clip, tokenizer
 
 
+def _load_tokenizer(settings: BackboneSettings) -> Tokenizer:
+    """Load the tokenizer of an open_clip model.
+
+    SigLIP's comes from a hub. Random weights know no words, so that CLIP's own, which needs no download, will do.
+    """
+    text = open_clip.get_model_config(settings.architecture)["text_cfg"]
+    name = text.get("hf_tokenizer_name")
+    if name and settings.random_weights and text["vocab_size"] >= CLIP_VOCABULARY:
+        return open_clip.SimpleTokenizer(context_length=text["context_length"])
+    try:
+        return from_cache_or_hub(lambda: open_clip.get_tokenizer(settings.architecture))
+    except OSError as error:
+        msg = (
+            f"The tokenizer {name} of {settings.architecture} could not be downloaded ({type(error).__name__}). Run "
+            f"hf download {name} on a machine with a network, and copy ~/.cache/huggingface from there."
+        )
+        raise FileNotFoundError(msg) from error
+
+
+def _load_image_only(settings: BackboneSettings) -> ImageOnly:
+    """Build a timm ViT, with published weights if they are asked for."""
+    download = _tag_to_download(settings)
+    # The tag also says how images are normalised if its weights come from a file.
+    name = ".".join(filter(None, (_timm_name(settings), settings.pretrained)))
+
+    def build() -> ImageOnly:
+        with _seeded(settings):
+            trunk: Any = timm.create_model(name, pretrained=download is not None, num_classes=0)
+        if trunk.cls_token is not None and trunk.global_pool == "avg":
+            trunk.reset_classifier(0, global_pool="token")  # as in DINOv3 itself; timm averages patches
+        return ImageOnly(trunk)
+
+    try:
+        return from_cache_or_hub(build)
+    except (OSError, RuntimeError) as error:
+        if download is None:
+            raise
+        published = timm.get_pretrained_cfg(name)
+        msg = (
+            f"The weights {download!r} of {settings.architecture} could not be downloaded ({type(error).__name__}). "
+            f"Fetch model.safetensors from {HUB}/{published.hf_hub_id} on a machine with a network, copy it here, and "
+            f"pass backbone.weights=PATH. Their licence is {published.license}; if the page asks you to accept it, do "
+            f"so and log in with: hf auth login"
+        )
+        raise FileNotFoundError(msg) from error
+
+
+@contextmanager
+def _seeded(settings: BackboneSettings) -> Iterator[None]:
+    """Fix random weights by a seed of their own, so that `tiny` is the same model in every run."""
+    with torch.random.fork_rng(devices=[]) if settings.random_weights else nullcontext():
+        if settings.random_weights:
+            torch.manual_seed(0)
+        yield
+
+
+def _normalisation(settings: BackboneSettings) -> dict[str, Any]:
+    """Look up how images are normalised: as the tag says, or, without one, as timm says of its ViT."""
+    if settings.pretrained:
+        found = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
+    elif name := _timm_name(settings):
+        found = timm.get_pretrained_cfg(name).to_dict()
+    else:
+        found = {}
+    return {key: found[key] for key in ("mean", "std") if key in found}
+
+
+def _timm_name(settings: BackboneSettings) -> str | None:
+    """Return timm's name of the image tower; ``None`` for open_clip's own."""
+    if not settings.has_text:
+        return settings.architecture.removeprefix(TIMM)
+    name: str | None = open_clip.get_model_config(settings.architecture)["vision_cfg"].get("timm_model_name")
+    return name
+
+
+@cache
+def _timm_shape(name: str) -> tuple[int, int]:
+    """Return depth and patch size of a timm ViT, which is built without memory for its weights.
+
+    Raises:
+        ValueError: If it is no ViT that can be tapped.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        tower = TimmTower(timm.create_model(name), nn.Identity(), (), ())
+    return len(tower.blocks), tower.image_size // tower.grid_size[0]
+
+
 @contextmanager
 def _naming_fixed_cnn(settings: BackboneSettings) -> Iterator[None]:
     """Name the likely reason if weights do not fit a tower that is built over a CNN."""
@@ -186,22 +288,70 @@ def _naming_fixed_cnn(settings: BackboneSettings) -> Iterator[None]:
 
 
 def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
-    """Check settings against what open_clip knows, before anything is built.
+    """Check settings against what open_clip and timm know, before anything is built.
 
     Returns:
         The blocks that will be read out, counted from 1.
 
     Raises:
-        ValueError: If open_clip does not know architecture or tag, the activation contradicts them, or the input size
-            is no multiple of the patch size.
+        ValueError: If they do not know architecture or tag, the activation contradicts them, the input size is no
+            multiple of the patch size, the image tower cannot be tapped, or the tokenizer needs another package.
     """
+    if settings.has_text:
+        _check_clip(settings)
+        vision = open_clip.get_model_config(settings.architecture)["vision_cfg"]
+        depth, patch = vision.get("layers"), vision.get("patch_size")
+    else:
+        _check_image_only(settings)
+    if name := _timm_name(settings):
+        if settings.cnn_stem or settings.position_embeddings is not PositionEmbeddings.bicubic_antialias:
+            msg = (
+                f"{settings.architecture} has an image tower of timm, which takes no CNN stem and interpolates "
+                f"position embeddings only as bicubic_antialias, got backbone.cnn_stem={settings.cnn_stem} and "
+                f"backbone.position_embeddings={settings.position_embeddings.value}. Leave both keys out."
+            )
+            raise ValueError(msg)
+        depth, patch = _timm_shape(name)
+    if isinstance(patch, int) and settings.image_size % patch:
+        msg = (
+            f"backbone.image_size must be a multiple of the patch size {patch} of {settings.architecture}, "
+            f"got {settings.image_size}. The nearest is {round(settings.image_size / patch) * patch}."
+        )
+        raise ValueError(msg)
+    return checked_tap_layers(settings.tap_layers, depth) if settings.tap_layers else default_tap_layers(depth)
+
+
+def _check_image_only(settings: BackboneSettings) -> None:
+    name = settings.architecture.removeprefix(TIMM)
+    if name not in timm.list_models():
+        msg = (
+            f"backbone.architecture={TIMM}NAME must name a ViT of timm, got {name!r}. timm.list_models() names them, "
+            f"for example vit_large_patch14_reg4_dinov2; its tag is backbone.pretrained."
+        )
+        raise ValueError(msg)
+    if settings.quick_gelu or settings.other_activation:
+        msg = (
+            f"{settings.architecture} has the activation that timm gives it, got backbone.quick_gelu="
+            f"{settings.quick_gelu} and backbone.other_activation={settings.other_activation}. Set both to false."
+        )
+        raise ValueError(msg)
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(name)]
+    if settings.pretrained and settings.pretrained not in tags:
+        msg = (
+            f"backbone.pretrained must name published weights of {settings.architecture} ({', '.join(tags)}), "
+            f"got {settings.pretrained!r}. Choose one of them, or pass backbone.weights=PATH."
+        )
+        raise ValueError(msg)
+
+
+def _check_clip(settings: BackboneSettings) -> None:
     with as_file(files("afr_clip.clip") / "architectures") as folder:
         open_clip.add_model_config(folder)
     # Only names of its list: `hf-hub:...` would be looked up at once, and is a name that a checkpoint could hold.
     if settings.architecture not in open_clip.list_models():
         msg = (
             f"backbone.architecture must be a model of open_clip, got {settings.architecture!r}. "
-            f"open_clip.list_models() names them; the paper's is ViT-L-14-336-quickgelu."
+            f"open_clip.list_models() names them; the paper's is ViT-L-14-336-quickgelu. {TIMM}NAME is a ViT of timm."
         )
         raise ValueError(msg)
     config = open_clip.get_model_config(settings.architecture)
@@ -226,15 +376,13 @@ def check_architecture(settings: BackboneSettings) -> tuple[int, ...]:
             f"backbone.other_activation=true to run weights with another activation on purpose."
         )
         raise ValueError(msg)
-    patch = config["vision_cfg"].get("patch_size")
-    if isinstance(patch, int) and settings.image_size % patch:
+    needs_package = bool(config["text_cfg"].get("hf_tokenizer_name")) and not settings.random_weights
+    if needs_package and find_spec("transformers") is None:
         msg = (
-            f"backbone.image_size must be a multiple of the patch size {patch} of {settings.architecture}, "
-            f"got {settings.image_size}. The nearest is {round(settings.image_size / patch) * patch}."
+            f"{settings.architecture} reads text with a tokenizer of the package transformers, which is not installed. "
+            f"Run pip install transformers sentencepiece."
         )
         raise ValueError(msg)
-    depth = config["vision_cfg"]["layers"]
-    return checked_tap_layers(settings.tap_layers, depth) if settings.tap_layers else default_tap_layers(depth)
 
 
 def _tag_to_download(settings: BackboneSettings) -> str | None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
+TIMM = "timm:"
+"""Prefix of an architecture of timm: an image tower without text."""
+
 
 def require_one_source(owner: str, *, pretrained: object, weights: object, random_weights: bool) -> None:
     """Check that exactly one source of weights is named.
@@ -78,12 +81,14 @@ class PositionEmbeddings(Enum):
 
 @dataclass
 class BackboneSettings:
-    """Which CLIP to load and from where, its input size, and its tap layers.
+    """Which towers to load and from where, their input size, and the tap layers.
 
     Attributes:
         name: The config's own name; kept in manifests and compared when a checkpoint is loaded.
-        architecture: open_clip's model name. ``-quickgelu`` names matter: OpenAI's weights were trained with QuickGELU.
-        pretrained: open_clip's tag of published weights (downloaded once); ``None`` for none.
+        architecture: open_clip's model name, or ``timm:`` and a ViT of timm, which has no text. ``-quickgelu`` names
+            matter: OpenAI's weights were trained with QuickGELU.
+        pretrained: open_clip's or timm's tag of published weights (downloaded once), which also says how images are
+            normalised if the weights come from a file; ``None`` for none.
         weights: A local weight file, or ``package:NAME/PATH``; wins over ``pretrained``.
         random_weights: Fixed random weights, for tests of shapes and speed.
         quick_gelu: The activation that the weights were trained with; compared with the architecture, never guessed.
@@ -124,6 +129,11 @@ class BackboneSettings:
             raise ValueError(msg)
         if self.tap_layers is not None:
             checked_tap_layers(self.tap_layers)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower."""
+        return not self.architecture.startswith(TIMM)
 
 
 def checked_tap_layers(tap_layers: Sequence[int], depth: int | None = None) -> tuple[int, ...]:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from open_clip.model import CLIP
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor
 
 from afr_clip.clip.backbone import BeforeBlock, CLIPBackbone
@@ -118,35 +118,47 @@ class TextTower:
 
     Attributes:
         width: Width of the tower's tokens (768 for ViT-L/14).
+        start: Positions in front of the first word: 1 for CLIP's start-of-text, 0 for SigLIP.
 
     Raises:
-        ValueError: If the backbone's model is not open_clip's own ``CLIP``, or its text tower is not causal.
+        ValueError: If the text tower is not open_clip's own, or neither causal nor read out at its last position.
     """
 
     def __init__(self, backbone: CLIPBackbone) -> None:
         clip = backbone.clip
-        if not isinstance(clip, CLIP) or clip.attn_mask is None:
+        text: Any = clip if isinstance(clip, CLIP) else getattr(clip, "text", None)
+        is_plain = isinstance(text, CLIP) or (
+            isinstance(text, TextTransformer) and text.cls_emb is None and not text.use_pad_mask
+        )
+        pool = (text.text_pool_type if isinstance(text, CLIP) else text.pool_type) if is_plain else ""
+        if not is_plain or (text.attn_mask is None and pool != "last"):
             msg = (
                 f"The text tower must be that of open_clip's own CLIP with its causal mask, got {type(clip).__name__} "
                 f"with other parts. Choose a standard architecture, for example ViT-L-14-336-quickgelu."
             )
             raise ValueError(msg)
-        self._backbone = backbone
-        self.depth: int = len(clip.transformer.resblocks)
-        self.width: int = clip.transformer.width
+        self._backbone, self._pool, self._is_custom = backbone, pool, text is not clip
+        self.depth: int = len(text.transformer.resblocks)
+        self.width: int = text.transformer.width
+        first, other = backbone.token_ids(["a", "the"])
+        self.start: int = int((first != other).int().argmax())
+
+    @property
+    def _text(self) -> Any:  # noqa: ANN401 - open_clip's models have no common type
+        clip = self._backbone.clip
+        return clip.text if self._is_custom else clip
 
     def look_up(self, sentences: Sequence[str]) -> Words:
         """Look up the word embeddings of sentences, without a graph and usable in later training."""
-        clip = self._backbone.clip
+        text = self._text
         with torch.inference_mode(mode=False), torch.no_grad():
             ids = self._backbone.tokenize(sentences)
             positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-            ends = text_global_pool(
-                positions, ids, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None)
-            )
+            eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+            ends = text_global_pool(positions, ids, self._pool, eos_token_id=eos)
             last = ids.shape[1] - 1  # on the meta device, a network has shapes and no values
             reach = (last, last) if ends.is_meta else (int(ends.min()), int(ends.max()))
-            return Words(clip.token_embedding(ids), ends, *reach)
+            return Words(text.token_embedding(ids), ends, *reach)
 
     def encode(self, words: Words, before_block: BeforeBlock | None = None) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences given by their word embeddings; the result is float32 and not normalised.
@@ -154,17 +166,18 @@ class TextTower:
         Args:
             words: Looked-up words, some of them perhaps exchanged for learned ones.
             before_block: May overwrite positions in front of a block, not add any. It gets the positions up to the last
-                end-of-text; the causal mask hides all later ones, so they are not computed.
+                end-of-text; the causal mask hides all later ones, so they are not computed. SigLIP, which has no mask,
+                reads to the last position.
         """
-        clip = self._backbone.clip
+        text = self._text
         num_positions = words.last_end + 1
-        causal_mask = clip.attn_mask[:num_positions, :num_positions]
-        tokens = words.embeddings[:, :num_positions] + clip.positional_embedding[:num_positions]
-        for number, block in enumerate(clip.transformer.resblocks, start=1):
+        causal_mask = None if text.attn_mask is None else text.attn_mask[:num_positions, :num_positions]
+        tokens = words.embeddings[:, :num_positions] + text.positional_embedding[:num_positions]
+        for number, block in enumerate(text.transformer.resblocks, start=1):
             if before_block is not None:
                 tokens = before_block(number, tokens)
             tokens = block(tokens, attn_mask=causal_mask)
-        at_end = clip.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), words.ends])  # (S, width)
-        projection = clip.text_projection
+        at_end = text.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), words.ends])  # (S, width)
+        projection = text.text_projection
         embeddings = projection(at_end) if isinstance(projection, torch.nn.Linear) else at_end @ projection
         return embeddings.float()

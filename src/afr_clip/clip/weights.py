@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from re import Pattern
@@ -16,6 +17,7 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants
+from open_clip.convert import convert_state_dict
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor, nn
 
@@ -32,8 +34,8 @@ HUB = "https://huggingface.co"
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that describe the model instead of being weights."""
 
-RESIZED = "visual.positional_embedding"
-"""Interpolated to the input size; its last bits depend on the machine."""
+RESIZED, RESIZED_BY_TIMM = "visual.positional_embedding", "trunk.pos_embed"
+"""Interpolated to the input size; their last bits depend on the machine."""
 
 SHIPPED = {
     "afr_clip/pocket/clip.safetensors": "673646d2698f7b0355dfb626cca797cb1ad6315a07f629f4cd3955e3bd7065af",
@@ -198,15 +200,27 @@ def fitting_state(clip: nn.Module, path: Path, way: PositionEmbeddings) -> dict[
     Raises:
         ValueError: If the file is damaged or belongs to another architecture.
     """
-    state = read_state_dict(path)
+    state = convert_state_dict(clip, read_state_dict(path))  # Apple's names for MobileCLIP
     # A file of another width would fail inside the resize with a shape error; the comparison explains it better.
     if RESIZED in state and state[RESIZED].shape[-1] == clip.get_parameter(RESIZED).shape[-1]:
         resize_position_embeddings(state, clip, way)
     resize_text_pos_embed(state, clip)
-    _require_fit(
-        clip.state_dict(), state, path, "the chosen architecture", "Choose the backbone the file was made for."
-    )
+    _require_fit_of_file(clip, state, path)
     return state
+
+
+def load_timm_weights(trunk: nn.Module, path: Path) -> None:
+    """Load a local weight file into a timm ViT that has its native input size.
+
+    Takes timm's own files and those that timm knows how to rename, such as Meta's of DINOv2 and DINOv3.
+
+    Raises:
+        ValueError: If the file belongs to another architecture.
+    """
+    rename = import_module(type(trunk).__module__).checkpoint_filter_fn
+    own, state = trunk.state_dict(), read_state_dict(path, "model")
+    state = {name: value for name, value in rename(state, trunk).items() if name in own or not name.startswith("head.")}
+    load_exactly(trunk, state, path)
 
 
 def resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module, way: PositionEmbeddings) -> None:
@@ -282,7 +296,7 @@ def fingerprint(module: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        if name.endswith(RESIZED):
+        if name.endswith((RESIZED, RESIZED_BY_TIMM)):
             continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)

@@ -47,8 +47,8 @@ def see_regions(
     features = []
     for start in range(0, len(regions), BATCH):
         views = [_view(photograph, region, backbone) for region in regions[start : start + BATCH]]
-        tokens = backbone.tap(torch.stack(views).to(backbone.device), layers=[backbone.depth])[0][:, 0]
-        features.append(backbone.project(tokens).float())
+        (last,) = backbone.tap(torch.stack(views).to(backbone.device), layers=[backbone.depth])
+        features.append(backbone.embed_image(last).float())
     return torch.cat(features)
 
 

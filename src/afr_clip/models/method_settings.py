@@ -24,10 +24,12 @@ class MethodSettings:
     Attributes:
         network_class: The network's class in the ``network.py`` next to the settings.
         trains: Whether the method has anything to train.
+        needs_text: Whether the method reads sentences, so that it runs only on towers that have text.
     """
 
     network_class: ClassVar[str]
     trains: ClassVar[bool] = True
+    needs_text: ClassVar[bool] = True
 
     def build(self, towers: Any) -> Any:  # noqa: ANN401 - typed in modules that import torch
         """Build the network on frozen towers.
@@ -37,7 +39,11 @@ class MethodSettings:
 
         Returns:
             An ``nn.Module`` that maps images and category names to an ``AnomalyPrediction``.
+
+        Raises:
+            ValueError: If the towers lack what the method needs.
         """
+        self.check_text(has_text=towers.backbone.has_text)
         package = type(self).__module__.rpartition(".")[0]
         network = resolve_name(f"{package}.network:{self.network_class}")
         return network(towers=towers, **vars(self))
@@ -64,6 +70,19 @@ class MethodSettings:
         The network then says with ``tapped`` what it reads out, and with ``score`` what it makes of that.
         """
         return False
+
+    def check_text(self, *, has_text: bool) -> None:
+        """Check the method against a backbone.
+
+        Raises:
+            ValueError: If the method reads text and the backbone has no text tower.
+        """
+        if self.needs_text and not has_text:
+            msg = (
+                f"{self.network_class} compares images with sentences, and this backbone has no text tower. Choose one "
+                f"that has, for example backbone=vit_l_14_336 or siglip2_l_16_384."
+            )
+            raise ValueError(msg)
 
     def check_taps(self, tap_layers: Sequence[int]) -> None:
         """Check the choices against the blocks that are read out.

@@ -32,8 +32,9 @@ def check_model(job: Job) -> None:
     """Check backbone and method against each other before data or weights are read.
 
     Raises:
-        ValueError: If they contradict what open_clip knows, or each other.
+        ValueError: If they contradict what open_clip and timm know, or each other.
     """
+    job.module.network.check_text(has_text=job.backbone.has_text)
     job.module.network.check_taps(check_architecture(job.backbone))
 
 

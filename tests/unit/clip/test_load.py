@@ -1,6 +1,9 @@
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import open_clip
 import pytest
@@ -8,14 +11,17 @@ import timm
 import torch
 import yaml
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 
-from afr_clip.clip import weights
+from afr_clip.clip import load, weights
 from afr_clip.clip.load import Towers, check_architecture, load_towers
 from afr_clip.clip.settings import BackboneSettings, PositionEmbeddings
 from afr_clip.clip.stem import aligned
+from afr_clip.clip.text import TextTower
 from afr_clip.clip.weights import fingerprint, read_state_dict
 from afr_clip.config.nodes import config_dir, method_names
-from helpers.methods import build_on_four_blocks
+from helpers.kinds_of_tower import WITHOUT_TEXT, towers_of
+from helpers.methods import build_method, build_on_four_blocks
 from helpers.tiny import CNN, TINY, tiny_towers
 
 STEMMED = replace(
@@ -299,7 +305,8 @@ def test_the_fingerprint_sees_every_weight():
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path(config_dir(), "backbone").glob("*.yaml")))
-def test_every_shipped_backbone_agrees_with_open_clip(name):
+def test_every_shipped_backbone_agrees_with_open_clip_and_timm(monkeypatch, name):
+    monkeypatch.setattr(load, "find_spec", lambda name: name)  # transformers need not be installed
     values = yaml.safe_load(Path(config_dir(), "backbone", f"{name}.yaml").read_text())
     values["position_embeddings"] = PositionEmbeddings(values["position_embeddings"])
     settings = BackboneSettings(
@@ -307,8 +314,9 @@ def test_every_shipped_backbone_agrees_with_open_clip(name):
     )
     check_architecture(settings)
     assert settings.name == name
-    if settings.pretrained:
-        assert open_clip.get_pretrained_url(settings.architecture, settings.pretrained)
+    if settings.pretrained and settings.has_text:
+        published = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
+        assert published.get("url") or published.get("hf_hub")
 
 
 def test_a_real_vit_is_tapped_as_open_clip_taps_it():
@@ -429,3 +437,151 @@ def test_weights_of_a_tower_over_a_cnn_load_from_a_file_without_the_cnn(tmp_path
     assert torch.equal(embedding.mean, torch.full((209,), 0.25))
     assert torch.equal(embedding.project.weight, state["visual.conv1.project.weight"])
     assert load_towers(replace(filed, image_size=320), needs_cnn=False).fingerprint() == loaded.fingerprint()
+
+
+def of_kind(kind: str, **changes: object) -> BackboneSettings:
+    return replace(TINY, name=kind, architecture=kind, quick_gelu=False, **changes)
+
+
+@pytest.mark.parametrize("names", ["timm's", "open_clip's"])
+@pytest.mark.parametrize("kind", WITHOUT_TEXT)
+def test_files_of_timm_load_at_any_size(tmp_path, kind, names):
+    native = towers_of(kind, image_size=48).backbone.clip.trunk
+    state = {
+        ("" if names == "timm's" else "visual.trunk.") + name: value for name, value in native.state_dict().items()
+    }
+    if names == "open_clip's" and native.pos_embed is None:
+        pytest.skip("timm recognises open_clip's names by the position embeddings")
+    save_file(state, tmp_path / "w.safetensors")
+    settings = of_kind(kind, random_weights=False, weights=str(tmp_path / "w.safetensors"))
+    trunk = load_towers(replace(settings, image_size=96), needs_cnn=False).backbone.clip.trunk
+    for name, value in trunk.state_dict().items():
+        expected = native.state_dict()[name]
+        if name == "pos_embed":
+            prefix = 0 if native.no_embed_class else native.num_prefix_tokens
+            expected = resample_abs_pos_embed(expected, new_size=[6, 6], num_prefix_tokens=prefix)
+        torch.testing.assert_close(value, expected)
+
+
+def test_files_of_open_clip_with_a_tower_of_timm_load_at_any_size(tmp_path):
+    native = towers_of("Tiny-SigLIP2", image_size=48).backbone.clip
+    save_file(native.state_dict(), tmp_path / "w.safetensors")
+    image = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    twin = open_clip.create_model(
+        "Tiny-SigLIP2", pretrained=str(tmp_path / "w.safetensors"), force_image_size=96
+    ).eval()
+    settings = of_kind("Tiny-SigLIP2", weights=str(tmp_path / "w.safetensors"), image_size=96, random_weights=False)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(load, "find_spec", lambda name: name)
+        patch.setattr(open_clip, "get_tokenizer", lambda name: open_clip.SimpleTokenizer())
+        backbone = load_towers(settings, needs_cnn=False).backbone
+        (last,) = backbone.tap(image, layers=[4])
+        torch.testing.assert_close(backbone.embed_image(last), twin.encode_image(image))
+
+
+def test_a_file_of_another_timm_model_is_refused(tmp_path):
+    save_file(towers_of("timm:tiny_dinov2").backbone.clip.trunk.state_dict(), tmp_path / "w.safetensors")
+    settings = of_kind("timm:tiny_dinov3", random_weights=False, weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(ValueError, match="does not fit the chosen architecture"):
+        load_towers(settings, needs_cnn=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("Tiny-PE-Core", {"cnn_stem": True}, "takes no CNN stem and interpolates"),
+        (
+            "timm:tiny_dinov2",
+            {"position_embeddings": PositionEmbeddings.bicubic},
+            r"backbone\.position_embeddings=bicubic\. Leave both keys out",
+        ),
+        ("timm:tiny_dinov2", {"quick_gelu": True}, "has the activation that timm gives it, got .*quick_gelu=True"),
+        ("timm:vit_x", {}, "must name a ViT of timm, got 'vit_x'"),
+        ("timm:hf-hub:someone/x", {}, "must name a ViT of timm, got 'hf-hub:someone/x'"),
+        ("timm:resnet18", {}, "must be a plain ViT of timm .* got ResNet"),
+        ("convnext_base", {}, "must be a plain ViT of timm .* got ConvNeXt"),
+        ("Tiny-MobileCLIP-B", {"image_size": 70}, r"multiple of the patch size 16 .* got 70\. The nearest is 64"),
+        ("timm:vit_small_patch14_reg4_dinov2", {"image_size": 64}, r"patch size 14 .* The nearest is 70"),
+        (
+            "timm:vit_small_patch14_reg4_dinov2",
+            {"pretrained": "lvd", "image_size": 70},
+            r"published weights of timm:vit_small_patch14_reg4_dinov2 \(lvd142m\), got 'lvd'",
+        ),
+        ("timm:tiny_dinov3", {"tap_layers": [2, 5]}, r"tap_layers must ascend within 1\.\.4, got \[2, 5\]"),
+    ],
+)
+def test_what_a_tower_of_timm_cannot_do_is_refused_before_it_is_built(kind, changes, message, monkeypatch):
+    monkeypatch.setattr(torch, "manual_seed", None)  # the first thing that building one asks for
+    with pytest.raises(ValueError, match=message):
+        check_architecture(replace(of_kind(kind), **changes))
+
+
+def test_a_tokenizer_of_another_package_is_asked_for_before_anything_is_built(monkeypatch):
+    settings = of_kind("Tiny-SigLIP2", random_weights=False, weights="w.safetensors")
+    monkeypatch.setattr(load, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="tokenizer of the package transformers, which is not installed"):
+        check_architecture(settings)
+    check_architecture(replace(settings, random_weights=True, weights=None))
+
+
+class LetterTokenizer:
+    """Reads one letter per position, with the interface of `transformers`: no start, an end, padding with 0."""
+
+    asked: ClassVar[list[str]] = []
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: object) -> "LetterTokenizer":
+        cls.asked.append(name)
+        return cls()
+
+    def __call__(self, texts: list[str], *, max_length: int, **options: object) -> SimpleNamespace:
+        rows = [[*(ord(letter) for letter in text[: max_length - 1]), 1] for text in texts]
+        padded = [row + [0] * (max_length - len(row)) for row in rows]
+        return SimpleNamespace(input_ids=torch.tensor(padded))
+
+
+def test_text_is_read_by_the_tokenizer_that_the_towers_were_trained_with(monkeypatch, tmp_path):
+    save_file(towers_of("Tiny-SigLIP2", image_size=48).backbone.clip.state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=LetterTokenizer))
+    monkeypatch.setattr(load, "find_spec", lambda name: name)
+    settings = of_kind("Tiny-SigLIP2", random_weights=False, weights=str(tmp_path / "w.safetensors"))
+    backbone = load_towers(settings, needs_cnn=False).backbone
+    assert LetterTokenizer.asked == ["timm/ViT-L-16-SigLIP2-384"]
+    ids = backbone.tokenize(["A Photo."])  # cleaned as SigLIP's text is: lower case, no punctuation
+    assert ids.shape == (1, 64)
+    assert ids[0, :9].tolist() == [*map(ord, "a photo"), 1, 0]
+    tower = TextTower(backbone)
+    assert tower.start == 0
+    torch.testing.assert_close(tower.encode(tower.look_up(["a screw", "x"])), backbone.encode_text(["a screw", "x"]))
+    with pytest.raises(ValueError, match="must read 'X' as one token"):
+        build_method("anomaly_clip", load_towers(settings, needs_cnn=False))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_what_cannot_be_downloaded_is_named_with_its_licence_and_its_tokenizer(monkeypatch):
+    gated = of_kind("timm:vit_small_patch16_dinov3", pretrained="lvd1689m", random_weights=False)
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"Fetch model\.safetensors from https://\S+/timm/vit_small_patch16_dinov3\.lvd1689m .*"
+        r"licence is dinov3-license; if the page asks you to accept it",
+    ):
+        load_towers(gated, needs_cnn=False)
+
+    def nothing(name: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(load, "find_spec", lambda name: name)
+    monkeypatch.setattr(open_clip, "get_tokenizer", nothing)
+    siglip = of_kind("ViT-B-16-SigLIP2-256", pretrained="webli", random_weights=False)
+    with pytest.raises(
+        FileNotFoundError, match="Run hf download timm/ViT-B-16-SigLIP2-256 on a machine with a network"
+    ):
+        load_towers(siglip, needs_cnn=False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "mean"),
+    [("ViT-B-16-SigLIP2", "webli", 0.5), ("MobileCLIP-B", "datacompdr", 0.0), ("MobileCLIP-B", None, 0.0)],
+)
+def test_images_are_normalised_as_the_tag_says_wherever_its_weights_come_from(architecture, tag, mean):
+    assert load._normalisation(of_kind(architecture, pretrained=tag))["mean"] == (mean,) * 3

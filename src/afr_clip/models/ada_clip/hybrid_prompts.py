@@ -54,7 +54,7 @@ def behind_patches(prompts: Float[Tensor, "batch depth length width"], num_token
     later blocks see the last ones. No patch is lost.
 
     Args:
-        num_tokens: How many tokens are the image's own (class token and patches).
+        num_tokens: How many tokens are the image's own.
     """
 
     def before_block(number: int, tokens: Tensor) -> Tensor:
@@ -65,13 +65,14 @@ def behind_patches(prompts: Float[Tensor, "batch depth length width"], num_token
     return before_block
 
 
-def over_first_words(prompts: Float[Tensor, "sentences depth length width"]) -> BeforeBlock:
-    """Overwrite the first words of each sentence, positions 1 to ``K``, in front of blocks 2 to ``J``."""
+def over_first_words(prompts: Float[Tensor, "sentences depth length width"], start: int = 1) -> BeforeBlock:
+    """Overwrite the first ``K`` words of each sentence, from position ``start``, in front of blocks 2 to ``J``."""
     _, depth, length, _ = prompts.shape
 
     def before_block(number: int, tokens: Tensor) -> Tensor:
         if not FIRST_OVERWRITTEN_BLOCK <= number <= depth:
             return tokens
-        return torch.cat([tokens[:, :1], prompts[:, number - 1].to(tokens.dtype), tokens[:, 1 + length :]], dim=1)
+        overwritten = prompts[:, number - 1].to(tokens.dtype)
+        return torch.cat([tokens[:, :start], overwritten, tokens[:, start + length :]], dim=1)
 
     return before_block

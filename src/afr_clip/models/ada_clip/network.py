@@ -92,14 +92,14 @@ class AdaCLIP(nn.Module):
         embedded = backbone.embed(image)
         with torch.no_grad():
             (last,) = backbone.tap(embedded, layers=[backbone.depth])
-            image_embedding = backbone.project(last[:, 0])
+            image_embedding = backbone.embed_image(last)
 
         # The second, prompted pass. The class token is read after the last block, wherever the last tap is.
         prompts = behind_patches(self.visual_prompts(image_embedding), num_tokens=embedded.tokens.shape[1])
         *taps, last = backbone.tap(embedded, prompts, layers=sorted({*backbone.tap_layers, backbone.depth}))
         carried = backbone.carry([*taps, last][: len(backbone.tap_layers)], embedded)
         projected = [project(tap[:, 1:]) for project, tap in zip(self.patch_projections, carried, strict=True)]
-        class_token = self.class_projection(backbone.project(last[:, 0]))
+        class_token = self.class_projection(backbone.embed_image(last))
         stateful = self.text(category, self.text_prompts(image_embedding))
 
         with torch.autocast(image.device.type, enabled=False):

@@ -49,16 +49,17 @@ class PromptedText:
     def _embed(self, name: str, prompts: Tensor) -> Float[Tensor, "images 2 dim"]:
         words, num_normal = self._words(name, prompts.device)
         num_sentences = len(words.ends)
-        if prompts.shape[2] >= words.first_end:
+        most = words.first_end - self.tower.start
+        if prompts.shape[2] > most:
             msg = (
-                f"hybrid_prompts.length must be below {words.first_end}, got {prompts.shape[2]}. A longer prompt "
+                f"hybrid_prompts.length must be below {most + 1}, got {prompts.shape[2]}. A longer prompt "
                 f"overwrites the end of a sentence about {name!r}; AdaCLIP uses 5."
             )
             raise ValueError(msg)
         parts = []
         for images in prompts.split(max(1, ROWS_PER_PASS // num_sentences)):
             rows = images.repeat_interleave(num_sentences, dim=0)
-            embeddings = self.tower.encode(words.repeated(len(images)), over_first_words(rows))
+            embeddings = self.tower.encode(words.repeated(len(images)), over_first_words(rows, self.tower.start))
             parts.append(embeddings.unflatten(0, (len(images), num_sentences)))
         embedded = torch.cat(parts)  # (images, sentences, D)
         return torch.stack([ensemble_mean(embedded[:, :num_normal]), ensemble_mean(embedded[:, num_normal:])], dim=1)

@@ -89,8 +89,8 @@ class AnomalyCLIP(nn.Module):
             V_b = \mathrm{Value}_b(\mathrm{LN}_b(h_{b-1})) \qquad \text{AnomalyCLIP, arXiv:2310.18961}
 
         Returns:
-            The image's own embedding, projected without ``ln_post``; then the patches of the local stream after each
-            layer read out, with ``ln_post`` and projection. None is normalised.
+            The image's own embedding, projected without ``ln_post`` where it is a class token; then the patches of the
+            local stream after each layer read out, with ``ln_post`` and projection. None is normalised.
         """
         local: Tensor = image.new_empty(0)
         patches = []
@@ -98,16 +98,15 @@ class AnomalyCLIP(nn.Module):
         def attend_by_value(number: int, tokens: Tensor) -> Tensor:
             nonlocal local
             if number >= self._first_local_block:
-                block = self.backbone.clip.visual.transformer.resblocks[number - 1]
                 # A new tensor every time: what was read out before must not change.
                 start = tokens if number == self._first_local_block else local
-                local = start + block.ls_1(block.attn.by_value(block.ln_1(tokens)))
+                local = start + self.backbone.tower.by_value(number, tokens)
                 if number in self._layers:
-                    patches.append(self.backbone.project(local[:, 1:]))
+                    patches.append(self.backbone.project(self.backbone.tower.patches(local)))
             return tokens
 
         (original,) = self.backbone.tap(image, attend_by_value, layers=(self.backbone.depth,))
-        return ((original[:, 0] @ self.backbone.clip.visual.proj)[:, None], *patches)
+        return (self.backbone.embed_image(original, norm=False)[:, None], *patches)
 
     def score(self, tapped: tuple[Float[Tensor, "batch _ dim"], ...], category: Sequence[str]) -> AnomalyPrediction:
         """Score what ``tapped`` returned; the categories' names are not read."""

@@ -51,7 +51,7 @@ class PromptLearner(nn.Module):
         deep: The deep tokens, block by block.
 
     Raises:
-        ValueError: If the sentences are longer than the tower's context.
+        ValueError: If the sentences are longer than the tower's context, or the placeholders are not one token each.
     """
 
     def __init__(self, tower: TextTower, settings: PromptLearnerSettings) -> None:
@@ -71,23 +71,35 @@ class PromptLearner(nn.Module):
                 f"{settings.num_context_tokens}. AnomalyCLIP uses 12."
             )
             raise ValueError(msg)
+        own, alone = (
+            words.embeddings[:, tower.start + settings.num_context_tokens :],
+            tower.look_up(SENTENCES).embeddings,
+        )
+        if not own.is_meta and not own.equal(alone[:, tower.start : tower.start + own.shape[1]]):
+            msg = (
+                f"The tokenizer must read {PLACEHOLDER!r} as one token, whose place a learned word takes, but this one "
+                f"does not. Choose a backbone with CLIP's own tokenizer, for example vit_l_14_336."
+            )
+            raise ValueError(msg)
         self.words: Tensor
         self.ends: Tensor
         self.register_buffer("words", words.embeddings, persistent=False)
         self.register_buffer("ends", words.ends, persistent=False)
         self._reach = words.first_end, words.last_end
+        self._start = tower.start
 
     def forward(self) -> Float[Tensor, "2 embed_dim"]:
         """Embed the normal and the abnormal sentence; the embeddings are not normalised."""
-        behind = 1 + self.context.shape[1]  # start-of-text stands before the learned words
-        embeddings = torch.cat([self.words[:, :1], self.context, self.words[:, behind:]], dim=1)
+        start = self._start  # in CLIP, start-of-text stands before the learned words
+        behind = self.words[:, start + self.context.shape[1] :]
+        embeddings = torch.cat([self.words[:, :start], self.context, behind], dim=1)
 
         def overwrite(number: int, tokens: Tensor) -> Tensor:
             index = number - FIRST_DEEP_BLOCK
             if not 0 <= index < len(self.deep):
                 return tokens
             deep = self.deep[index].to(tokens.dtype).expand(len(tokens), -1, -1)  # (2, deep tokens, width)
-            return torch.cat([tokens[:, :1], deep, tokens[:, 1 + deep.shape[1] :]], dim=1)
+            return torch.cat([tokens[:, :start], deep, tokens[:, start + deep.shape[1] :]], dim=1)
 
         return self._tower.encode(Words(embeddings, self.ends, *self._reach), overwrite)
 

@@ -77,26 +77,25 @@ class AprilGAN(nn.Module):
         return self.score(self.tapped(image), category)
 
     def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ _"], ...]:
-        """Read out the frozen image tower: the tokens of every tap, then the class token after the last block."""
+        """Read out the frozen image tower: the tokens of every tap, then the image's own embedding."""
         embedded = self.backbone.embed(image)
         layers = sorted({*self.backbone.tap_layers, self.backbone.depth})
         tokens = dict(zip(layers, self.backbone.tap(embedded, layers=layers), strict=True))
         taps = self.backbone.carry([tokens[layer] for layer in self.backbone.tap_layers], embedded)
-        return (*taps, tokens[self.backbone.depth][:, :1])
+        return (*taps, self.backbone.embed_image(tokens[self.backbone.depth])[:, None])
 
     def score(self, tapped: tuple[Float[Tensor, "batch _ _"], ...], category: Sequence[str]) -> AnomalyPrediction:
         """Score what ``tapped`` returned; each tap's map is trained on its own."""
-        *taps, last = tapped
+        *taps, embedding = tapped
         grid_size, size = self.backbone.grid_size, (self.backbone.image_size, self.backbone.image_size)
-        stateful = self.text(category, last.device).stateful
+        stateful = self.text(category, embedding.device).stateful
         adapted = [adapter(tap[:, 1:]) for adapter, tap in zip(self.adapters, taps, strict=True)]
-        class_token = self.backbone.project(last)
-        with torch.autocast(last.device.type, enabled=False):
+        with torch.autocast(embedding.device.type, enabled=False):
             similarities = [text_on_text_similarity(patches.float(), stateful) for patches in adapted]
             margin = abnormal_margin(torch.stack(similarities, dim=1), self._scoring.temperature)  # (B, L, N)
             margin = margin.unflatten(-1, grid_size)
             trained_maps = upsample_map(margin, size, align_corners=True).sigmoid()
-            similarity = text_on_text_similarity(class_token.float(), stateful)
+            similarity = text_on_text_similarity(embedding.float(), stateful)
             class_token_score = anomaly_probability(similarity, self._scoring.temperature)[:, 0]
         anomaly_map = smooth_map(trained_maps.mean(dim=1), self._scoring.smoothing_sigma)
         image_score = combine_image_score(class_token_score, anomaly_map, self._scoring.image_score)
@@ -105,7 +104,7 @@ class AprilGAN(nn.Module):
     @property
     def tapped_from(self) -> str:
         """What ``tapped`` reads out."""
-        return f"taps after blocks {list(self.backbone.tap_layers)}, class token of the last block"
+        return f"taps after blocks {list(self.backbone.tap_layers)}, image embedding"
 
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: the linear layers."""

@@ -45,7 +45,8 @@ class CLIPSimilarity(nn.Module):
         require_one_name_each(image, category)
         stateful = self.text(category, image.device).stateful
         (tokens,) = self.backbone.tap(image, layers=(self.backbone.depth,))
-        embedded = self.backbone.project(tokens)
+        patches = self.backbone.project(tokens[:, 1:])
+        embedded = torch.cat([self.backbone.embed_image(tokens)[:, None], patches], dim=1)
         with torch.autocast(image.device.type, enabled=False):
             similarity = text_on_text_similarity(embedded.float(), stateful)
             probability = anomaly_probability(similarity, self._scoring.temperature)  # (B, 1 + N)

@@ -136,7 +136,7 @@ class WinCLIP(nn.Module):
         if self._reference_tokens is ReferenceTokens.ln_post:
             patches = self.backbone.ln_post(patches)
         features = tuple(scale.float() for scale in (patches, *windows))
-        return self.backbone.project(tokens[:, :1]).float(), features
+        return self.backbone.embed_image(tokens)[:, None].float(), features
 
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: none."""

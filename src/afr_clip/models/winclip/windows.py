@@ -6,7 +6,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
-from afr_clip.clip.fused import FusedAttention
 
 TOKENS_PER_PASS = 1280
 """Tokens of all windows in one pass: enough to keep matrix products busy, few enough to stay in a CPU's cache."""
@@ -54,24 +53,21 @@ def embed_windows(
 
     Args:
         tokens: What the first block of the image tower sees of whole images.
-        positions: The tokens that every window shows; the class token comes first.
+        positions: What every window shows; 0, which stands for class token and registers, comes first.
 
     Returns:
-        The class token of every window after the last block, in the shared space; not normalised.
+        The image embedding of every window; not normalised.
     """
-    num_images, (*blocks, last) = tokens.shape[0], backbone.clip.visual.transformer.resblocks
-    embeddings = []
+    tower, num_images, embeddings = backbone.tower, len(tokens), []
+    prefix = torch.arange(tower.num_prefix, device=tokens.device)
     for part in positions.split(max(1, TOKENS_PER_PASS // (num_images * positions.shape[1]))):
-        shown = tokens[:, part].flatten(0, 1)  # (B * windows, 1 + k * k, D_v)
-        for block in blocks:
-            shown = block(shown)
-        if isinstance(last.attn, FusedAttention):
-            # Only the class token: the last block's patches are not read.
-            class_token = shown[:, 0] + last.ls_1(last.attn.of_first(last.ln_1(shown)))
-            class_token = class_token + last.ls_2(last.mlp(last.ln_2(class_token)))
-        else:
-            class_token = last(shown)[:, 0]
-        embeddings.append(backbone.project(class_token).unflatten(0, (num_images, -1)))
+        patches = part[:, 1:] - 1
+        seen = torch.cat([prefix.expand(len(part), -1), tower.num_prefix + patches], dim=1)
+        shown = tokens[:, seen].flatten(0, 1)  # (B * windows, prefix + k * k, D_v)
+        rotation = tower.rotation(patches.repeat(num_images, 1))
+        for number in range(1, backbone.depth):
+            shown = tower.block(number, shown, rotation)
+        embeddings.append(tower.embed_last(shown, rotation).unflatten(0, (num_images, -1)))
     return torch.cat(embeddings, dim=1)
 
 

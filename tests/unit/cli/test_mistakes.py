@@ -84,7 +84,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         (
             "predict photos category=cap backbone=vit_l14",
             2,
-            "There is no backbone=vit_l14. Did you mean backbone=vit_l_14? It can be pock",
+            "There is no backbone=vit_l14. Did you mean backbone=vit_l_14? It can be dino",
         ),
         ("predict photos category=cap --category=nut", 2, "category was typed twice, got cap and nut. Leave one of"),
         ("train -m seed=1,2 seed=3", 2, "seed was typed twice, got 1,2 and 3. Leave one of them out."),

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,9 +16,7 @@ from afr_clip.data.tools.archives import unpack_archives
 from afr_clip.data.tools.check import OTHER_NUMBERS, DatasetCheck, check_dataset, count_entries, sum_counts
 from afr_clip.data.tools.convert import write_meta_json
 from afr_clip.files import counted, for_shell, shown
-
-NO_TERMINAL_WIDTH = 160
-"""Columns of a table that is written to a file or a pipe."""
+from afr_clip.reports.layout.text import terminal
 
 
 def list_datasets(data_dir: Path | None) -> None:
@@ -41,7 +38,7 @@ def list_datasets(data_dir: Path | None) -> None:
                 row.name, row.title, row.domain.value, " + ".join(row.levels), _count(row.total), found, where
             )
     table.caption = "Numbers are normal + anomalous test images."
-    _console().print(table)
+    terminal().print(table)
 
 
 def show_dataset(name: str) -> None:
@@ -88,7 +85,7 @@ def check(spec: DatasetSpec, *, is_part: bool, max_pixels: int) -> bool:
     if spec.categories is not None:
         published = sum_counts(found.published) if found.published else None
     table.add_row("all", str(total.normal), str(total.anomalous), _count(published))
-    _console().print(table)
+    terminal().print(table)
     for finding in found.findings:
         sys.stdout.write(f"{'fault' if finding.is_fault else 'note '}  {finding.text}\n")
     has_numbers = spec.categories is None and dataset_row(spec.layout).total is not None
@@ -154,8 +151,3 @@ def _verdict(found: DatasetCheck, *, is_part: bool, has_numbers: bool) -> str:
 
 def _count(count: Count | None) -> str:
     return "-" if count is None else f"{count.normal} + {count.anomalous}"
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=NO_TERMINAL_WIDTH)

@@ -23,6 +23,9 @@ COMMANDS = {
     "sweep": "run the cells of an ablation table or a search",
     "figure": "draw figure 1, 3 or 4 of the paper from runs",
     "report": "write the paper's tables next to what runs measured",
+    "methods": "list the methods",
+    "backbones": "list the backbones",
+    "experiments": "list the experiments",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
     "doctor": "check this machine, and say what is missing",
@@ -48,7 +51,7 @@ SYNONYMS = {
 
 HELP = (
     "usage: afr-clip COMMAND ...\n\n"
-    + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    + "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
     + "\n\nafr-clip COMMAND --help lists what a command takes. Example:\n"
     "  afr-clip predict images=FOLDER category='metal nut'\n"
 )

@@ -108,6 +108,7 @@ class CommandConfig:
 class TrainConfig(CommandConfig):
     """``afr-clip train``."""
 
+    label: str | None
     resume: bool
     requeue: bool
     save_maps: bool
@@ -115,6 +116,7 @@ class TrainConfig(CommandConfig):
     published_pro: bool
     num_figures: int
     figure_every_n_epochs: int
+    keep_every_epoch: bool
     activation_checkpointing: bool
     dataset: DatasetSettings | None = _unchosen(DatasetSettings)
     loss: LossSettings = _unchosen(LossSettings)
@@ -151,7 +153,9 @@ class SweepConfig(TrainConfig):
 class EvaluateConfig(CommandConfig):
     """``afr-clip evaluate``."""
 
+    label: str | None
     checkpoint: str | None
+    every_epoch: bool
     resume: bool
     save_maps: bool
     map_format: MapFormat

@@ -83,7 +83,7 @@ def training_job(config: DictConfig, folder: Path, record: Record) -> TrainingJo
         targets=tuple(_dataset(node) for node in targets),
         auxiliary=typed.dataset,
         **_same(typed, "loss", "optimizer", "schedule", "resume", "requeue", *OUTPUT),
-        **_same(typed, "figure_every_n_epochs", "activation_checkpointing"),
+        **_same(typed, "figure_every_n_epochs", "keep_every_epoch", "activation_checkpointing"),
     )
 
 
@@ -100,7 +100,8 @@ def evaluation_job(config: DictConfig, folder: Path, record: Record) -> Evaluati
     """Make the job of ``afr-clip evaluate``; the config holds the checkpoint's own model already."""
     typed = read(config, EvaluateConfig)
     shared = _shared(typed, config, folder, record)
-    return EvaluationJob(**shared, targets=(typed.dataset,), **_same(typed, "resume", "pixel_threshold", *OUTPUT))
+    own = _same(typed, "resume", "every_epoch", "pixel_threshold", *OUTPUT)
+    return EvaluationJob(**shared, targets=(typed.dataset,), **own)
 
 
 def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:

@@ -15,6 +15,8 @@ from afr_clip.models.interface import AnomalyNetwork, UpgradingNetwork
 
 FORMAT: Literal["afr-clip-adapters-1"] = "afr-clip-adapters-1"
 LAST = "last.ckpt"
+EPOCHS = "epoch_*.ckpt"
+"""Files of the same kind with the weights of every epoch, where a training kept them."""
 
 
 @dataclass
@@ -131,6 +133,23 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
         raise CheckpointError(msg)
     require_finite(path, content["state_dict"], "Train again with a lower optimizer.lr")
     return Checkpoint(path, content["state_dict"], content["manifest"])
+
+
+def read_epochs(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Read the weights of every epoch that a training kept next to its last checkpoint, in order.
+
+    Raises:
+        FileNotFoundError: If it kept none.
+        CheckpointError: If a file is not a checkpoint.
+    """
+    found = [read_checkpoint(path) for path in sorted(checkpoint.path.parent.glob(EPOCHS))]
+    if not found:
+        msg = (
+            f"There is no checkpoint of every epoch in {shown(checkpoint.path.parent)}, which every_epoch=true needs. "
+            f"Train with keep_every_epoch=true."
+        )
+        raise FileNotFoundError(msg)
+    return sorted(found, key=lambda one: int(one.manifest["epochs"]))
 
 
 def require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:

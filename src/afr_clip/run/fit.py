@@ -137,7 +137,7 @@ def _fit(
     assert data.auxiliary is not None, "training has an auxiliary dataset"
     # What becomes known until the first epoch ends, as the precision, is in the checkpoint too.
     manifest = ChainMap({"trained_on": TrainedOn.of(data.auxiliary).as_plain()}, run.manifest)
-    writer = CheckpointWriter(run.folder / "checkpoints", manifest)
+    writer = CheckpointWriter(run.folder / "checkpoints", manifest, keep_every_epoch=job.keep_every_epoch)
     callbacks: list[pl.Callback] = [writer, StopWhenAsked(writer.save_progress)]
     if job.data.feature_cache:
         callbacks.append(FeatureCaching(job, run, data))

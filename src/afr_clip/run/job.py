@@ -90,6 +90,7 @@ class TrainingJob(ScoringJob):
     resume: bool
     requeue: bool
     figure_every_n_epochs: int
+    keep_every_epoch: bool
     activation_checkpointing: bool
 
     def resuming(self, resume: bool) -> "TrainingJob":
@@ -121,9 +122,11 @@ class EvaluationJob(ScoringJob):
 
     Attributes:
         resume: Whether a run in the folder is kept if it is finished, and repeated if it is not.
+        every_epoch: Whether the checkpoints of all other epochs are scored too, to show what choosing one would gain.
     """
 
     resume: bool
+    every_epoch: bool
 
 
 @dataclass(frozen=True)

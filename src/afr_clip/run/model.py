@@ -97,7 +97,7 @@ def provenance(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
     """Describe for the manifest where trained weights come from."""
     if checkpoint is None:
         return None
-    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision")
+    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision", "choices")
     return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}
 
 

@@ -29,7 +29,7 @@ EXPECTED_WARNINGS = (
     r".*LeafSpec.* is deprecated",  # Lightning 2.6 with torch 2.15; can go with Lightning 2.7
 )
 
-_MEASURED_ONCE = ("seconds_training", "seconds_scoring")
+_MEASURED_ONCE = ("seconds_training", "seconds_scoring", "cost")
 """Facts that a resumed run keeps, because it does not repeat what was finished."""
 
 

@@ -4,12 +4,16 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
+
+import torch
 
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import for_shell, natural_order, shown_below
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.processes.memory import measuring_memory
 from afr_clip.processes.place import is_first
 from afr_clip.processes.together import gathered
 from afr_clip.reports.decisions import OPTIMISTIC, threshold_grid
@@ -66,8 +70,11 @@ def score_targets(
             logger.info("%s was already scored on the same images with the same weights; its results are kept.", name)
             continue
         started = time.monotonic()
-        scored[name] = _score(job, run, module, data, engine, name)
-        run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: round(time.monotonic() - started, 1)})
+        with measuring_memory(engine.trainer.strategy.root_device) as peak:
+            scored[name] = _score(job, run, module, data, engine, name)
+        seconds = round(time.monotonic() - started, 1)
+        run.note(seconds_scoring=run.manifest.get("seconds_scoring", {}) | {name: seconds})
+        run.note(cost=run.manifest.get("cost", {}) | {name: _cost(job, module, engine, peak())})
         _write(run, scored)
         if not is_first():
             continue
@@ -85,6 +92,21 @@ def score_targets(
         logger.warning("These numbers come from RANDOM backbone weights and say nothing about the method.")
 
 
+def _cost(
+    job: ScoringJob, module: AnomalyDetectionModule, engine: Engine, peak_memory_mib: float | None
+) -> dict[str, Any]:
+    """Describe what scoring took in this process; `Cost` says what is counted."""
+    device, paces = engine.trainer.strategy.root_device, module.seconds_per_image
+    return {
+        "milliseconds_per_image": round(1000 * median(paces), 3) if paces else None,
+        "peak_memory_mib": peak_memory_mib,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "batch_size": job.data.eval_batch_size,
+        "image_size": job.backbone.image_size,
+    }
+
+
 def _score(
     job: ScoringJob,
     run: Run,
@@ -94,19 +116,13 @@ def _score(
     name: str,
 ) -> ScoredDataset:
     samples = data.targets[name].samples
-    metrics = DatasetMetrics(
-        [s.category for s in samples],
-        [s.is_anomalous for s in samples],
-        published_pro=job.published_pro,
-        pixel_threshold=job.pixel_threshold,
-    )
     figures = FigureCollector(data.normalisation, job.num_figures)
     maps = (MapWriter(run.folder, samples, job.map_format),) if job.save_maps else ()
-    module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
     vanished: dict[str, int] = {}
-    with data.naming_lost_images(), data.counting_vanished_defects(data.targets[name]) as (begin, counts):
+    with data.counting_vanished_defects(data.targets[name]) as (begin, counts):
         engine.predictions.sinks = (figures, *maps, *([begin] if is_first() else []))
-        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+        extra = {"published_pro": job.published_pro, "pixel_threshold": job.pixel_threshold}
+        metrics = measure(module, data, engine, name, extra)
         if is_first():
             vanished = counts()
     collected = gathered(figures)
@@ -124,6 +140,26 @@ def _score(
     ]
     result = DatasetResult(name, module.results, vanished, thresholds_of(rows, module.results))
     return ScoredDataset(run.manifest["targets"][name], result, rows)
+
+
+def measure(
+    module: AnomalyDetectionModule,
+    data: AnomalyDataModule,
+    engine: Engine,
+    name: str,
+    extra: Mapping[str, Any] | None = None,
+) -> DatasetMetrics:
+    """Score a dataset; the results by category are in the module, its images and maps went to the engine's sinks.
+
+    Args:
+        extra: What `DatasetMetrics` computes in addition to its usual metrics.
+    """
+    samples = data.targets[name].samples
+    metrics = DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples], **(extra or {}))
+    module.score_next(name, metrics, data.reference_batches(name, module.shots) if module.shots else ())
+    with data.naming_lost_images():
+        engine.trainer.test(module, dataloaders=data.target_dataloader(name), verbose=False)
+    return metrics
 
 
 def scored_with(job: ScoringJob, checkpoint_sha256: str | None) -> dict[str, Any]:

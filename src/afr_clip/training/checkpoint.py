@@ -15,7 +15,7 @@ from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import shown, written_whole
 from afr_clip.kinds import faults_of
-from afr_clip.models.checkpoint import FORMAT, LAST, CheckpointError, require_finite
+from afr_clip.models.checkpoint import EPOCHS, FORMAT, LAST, CheckpointError, require_finite
 from afr_clip.training.module import DIVERGED, AnomalyDetectionModule, TrainingDivergedError
 
 RESUME = "resume.ckpt"
@@ -52,13 +52,15 @@ class CheckpointWriter(pl.Callback):
     Args:
         folder: The run's ``checkpoints/``.
         manifest: Kept in ``last.ckpt``.
+        keep_every_epoch: Whether each ``last.ckpt`` is kept under the number of its epoch too.
 
     Attributes:
         has_begun: Whether training has started, so that everything was restored.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], *, keep_every_epoch: bool = False) -> None:
         self._folder = folder
+        self._keeps_every_epoch = keep_every_epoch
         self._manifest = manifest
         self._batch: AnomalyBatch | None = None
         self.has_begun = False
@@ -86,8 +88,10 @@ class CheckpointWriter(pl.Callback):
             # Serialised in memory first, because torch.save does not report a full disk as such.
             buffer = io.BytesIO()
             torch.save({"format": FORMAT, "state_dict": weights, "manifest": manifest}, buffer)
-            with written_whole(self._folder / LAST) as unfinished:
-                unfinished.write_bytes(buffer.getvalue())
+            epochs = [EPOCHS.replace("*", f"{trainer.current_epoch + 1:04d}")] if self._keeps_every_epoch else []
+            for name in (*epochs, LAST):
+                with written_whole(self._folder / name) as unfinished:
+                    unfinished.write_bytes(buffer.getvalue())
         # resume.ckpt goes last: if only last.ckpt gets written, the epoch is trained and written again.
         self.save_progress(trainer)
 

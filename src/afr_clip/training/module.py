@@ -1,5 +1,6 @@
 """The LightningModule: one ``forward`` for training and scoring of any method."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -96,6 +97,10 @@ class AnomalyDetectionModule(pl.LightningModule):
         optimizer: Makes the optimiser of the trainable parameters.
         schedule: Makes the learning-rate schedule, stepped once an epoch.
         category_names: Whether the network gets a category in words, or as the dataset spells it.
+
+    Attributes:
+        results: What the last test run gave.
+        seconds_per_image: Of the forward pass, for each batch of the last test run in this process.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self._metrics: list[DatasetMetrics] = []
         self._counting: tuple[ThreadPoolExecutor, Future[None]] | None = None
         self.results: tuple[CategoryResult, ...] = ()
+        self.seconds_per_image: list[float] = []
         self._means = EpochMeans()
         self._target = ""
         self._references: tuple[AnomalyBatch, ...] = ()
@@ -149,6 +155,7 @@ class AnomalyDetectionModule(pl.LightningModule):
             self._counting[0].shutdown()
             self._counting = None
         self._target, self._metrics, self.results, self._references = dataset, [metrics], (), tuple(references)
+        self.seconds_per_image = []
 
     @property
     def metrics(self) -> DatasetMetrics:
@@ -242,7 +249,9 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Score one batch of a target dataset; ``None`` for a batch that only keeps processes in step."""
         if not batch.counts:
             return None
-        prediction = self(batch)
+        started = time.perf_counter()
+        prediction = self(batch)  # on the CPU, so the GPU has finished
+        self.seconds_per_image.append((time.perf_counter() - started) / len(batch.samples))
         self._count(prediction.anomaly_map, prediction.image_score, batch.mask, batch.has_mask, batch.index)
         return prediction
 

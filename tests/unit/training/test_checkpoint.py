@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from afr_clip.data.disk.separation import TrainedOn
-from afr_clip.models.checkpoint import Checkpoint, CheckpointError, load_adapters, read_checkpoint
+from afr_clip.models.checkpoint import Checkpoint, CheckpointError, load_adapters, read_checkpoint, read_epochs
 from afr_clip.training import checkpoint as checkpoint_module
 from afr_clip.training.checkpoint import CheckpointWriter, checkpoint_sha256, read_progress, resume_path
 from afr_clip.training.loggers import MetricsCSV
@@ -69,6 +69,24 @@ def test_the_file_to_share_holds_exactly_the_trained_weights_and_the_manifest(tr
     assert_same(content["state_dict"], adapters(module.network))
     assert content["manifest"] == MANIFEST | {"epochs": 2}
     assert content["format"] == "afr-clip-adapters-1"
+
+
+def test_every_epoch_is_kept_on_request(make_module, fit, batches, run_folder):
+    writer = CheckpointWriter(run_folder / "checkpoints", MANIFEST, keep_every_epoch=True)
+    fit(make_module(), batches, callbacks=[writer], max_epochs=3)
+    last = read_checkpoint(run_folder)
+    kept = read_epochs(last)
+    assert [(one.path.name, one.manifest["epochs"]) for one in kept] == [
+        (f"epoch_{epoch:04d}.ckpt", epoch) for epoch in (1, 2, 3)
+    ]
+    assert_same(kept[-1].state_dict, last.state_dict)
+    assert any(not torch.equal(value, last.state_dict[name]) for name, value in kept[0].state_dict.items())
+
+
+def test_a_training_that_kept_no_epochs_is_told_how(train, run_folder):
+    train()
+    with pytest.raises(FileNotFoundError, match=r"Train with keep_every_epoch=true\."):
+        read_epochs(read_checkpoint(run_folder))
 
 
 def test_both_files_are_written_after_every_epoch_and_nothing_else_stays(train, run_folder):

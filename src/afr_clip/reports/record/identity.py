@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 WITHOUT_INFLUENCE = {
+    "label",
+    "every_epoch",
+    "keep_every_epoch",
     "resume",
     "requeue",
     "run_dir",

@@ -17,12 +17,15 @@ from afr_clip.inspection.record import Inspected
 from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
 from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
-from afr_clip.reports.record.schema import Results, Scored, read_record, require
+from afr_clip.reports.record.schema import Results, Scored, ScoredEpochs, read_record, require
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESULTS = "results.json"
+EPOCHS = "epochs.json"
+"""What the weights of every epoch gave on a target. These are not results: to choose among them takes its truth."""
+
 SCORES = "scores.csv"
 RESULTS_HEADER = ("dataset", "category", "metric", "value", "num_normal", "num_anomalous")
 _OF_THRESHOLD = tuple(one.name for one in fields(Threshold))
@@ -118,7 +121,7 @@ def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapp
 
     Values are fractions in [0, 1]. Undefined ones are ``nan`` in the CSV and ``null`` in the JSON, which lists them.
     """
-    write_csv(folder / "results.csv", RESULTS_HEADER, (list(row.values()) for row in _rows(results)))
+    write_csv(folder / "results.csv", RESULTS_HEADER, (list(row.values()) for row in result_rows(results)))
     thresholds = _threshold_rows(results)
     write_csv(folder / "thresholds.csv", THRESHOLDS_HEADER, (list(row.values()) for row in thresholds))
     write_json(folder / RESULTS, as_content(results, manifest))
@@ -126,7 +129,7 @@ def write_results(folder: Path, results: Sequence[DatasetResult], manifest: Mapp
 
 def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``results.json``: plain values, ``None`` if a value is undefined."""
-    rows = [row | {"value": None if math.isnan(row["value"]) else row["value"]} for row in _rows(results)]
+    rows = [row | {"value": _or_none(row["value"])} for row in result_rows(results)]
     return {
         "results": rows,
         "undefined": [f"{r['dataset']}/{r['category']}/{r['metric']}" for r in rows if r["value"] is None],
@@ -137,7 +140,12 @@ def as_content(results: Sequence[DatasetResult], manifest: Mapping[str, Any]) ->
     }
 
 
-def _rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def result_rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
+    """Return one row of `RESULTS_HEADER` per value, the mean last; NaN where it is undefined."""
     return [
         dict(
             zip(
@@ -231,6 +239,33 @@ def read_results(path: Path, *, for_display: bool = False) -> "tuple[dict[str, A
     return content, values
 
 
+def write_epochs(folder: Path, results: Mapping[int, DatasetResult]) -> None:
+    """Write what the weights of each epoch gave, by epoch."""
+    rows = [{"epoch": epoch, **row} for epoch, result in results.items() for row in result_rows([result])]
+    write_json(folder / EPOCHS, {"results": [row | {"value": _or_none(row["value"])} for row in rows]})
+
+
+def read_epochs(folder: Path) -> "pd.DataFrame":
+    """Read the means over the categories that the weights of every epoch gave.
+
+    Returns:
+        The columns ``epoch``, ``dataset``, ``metric`` and ``value``.
+
+    Raises:
+        RecordError: If the file is not such a record.
+        OSError: If it cannot be read.
+    """
+    import pandas as pd  # noqa: PLC0415 - as in `read_values`
+
+    content = read_record(folder / EPOCHS, ScoredEpochs, for_display=True)
+    parts = []
+    require(folder / EPOCHS, ScoredEpochs, iter([] if content["results"] else ["it has no results"]))
+    for epoch in dict.fromkeys(row["epoch"] for row in content["results"]):
+        values = read_values(row for row in content["results"] if row["epoch"] == epoch)
+        parts.append(values[values.row == MEAN_ROW].assign(epoch=epoch))
+    return pd.concat(parts)[["epoch", "dataset", "metric", "value"]]
+
+
 def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
     manifest = content["manifest"]
     if manifest.get("targets") is None:
@@ -259,14 +294,16 @@ def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _incomplete(values: "pd.DataFrame") -> Iterator[str]:
-    for name, of_dataset in values.groupby("dataset", sort=False):
-        rows = [of_row for _, of_row in of_dataset.groupby("row", sort=False)]
-        if len(rows) < 2 or rows[-1].category.iloc[0] != MEAN:
+    found: dict[str, dict[int, tuple[str, set[str]]]] = {}
+    for name, row, category, metric in values[["dataset", "row", "category", "metric"]].itertuples(index=False):
+        found.setdefault(name, {}).setdefault(row, (category, set()))[1].add(metric)
+    for name, rows in found.items():
+        if len(rows) < 2 or list(rows.values())[-1][0] != MEAN:
             yield f"the results of {name} must be categories and then their {MEAN}"
-        for of_row in rows:
-            lacking = [metric for metric in METRICS if metric not in set(of_row.metric)]
+        for category, metrics in rows.values():
+            lacking = [metric for metric in METRICS if metric not in metrics]
             if lacking:
-                yield f"{name}/{of_row.category.iloc[0]} lacks {', '.join(lacking)}"
+                yield f"{name}/{category} lacks {', '.join(lacking)}"
 
 
 def write_scores(

@@ -230,7 +230,7 @@ SKIPPED = "skipped.csv"
 """Photographs that could not be read, and why."""
 
 WRITTEN_BY_RUNS = (
-    *("results.json", "results.csv", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
+    *("results.json", "results.csv", "epochs.json", "thresholds.csv", "scores.csv", "metrics.csv", "report.html"),
     *("photographs.csv", SKIPPED, "regions.json", "inspection.html", "scores.xlsx"),
     *("annotations", "figures", "heat_maps", "maps", "masks", "overlays", "thumbnails"),
 )

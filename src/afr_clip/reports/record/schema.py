@@ -105,6 +105,7 @@ class Checkpoint:
     commit: Commit | None = None
     config: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
+    choices: dict[str, Any] | None = None
 
 
 @dataclass
@@ -134,6 +135,24 @@ class ReleasedWeights:
 
 
 @dataclass
+class Cost:
+    """What scoring a dataset took.
+
+    Attributes:
+        milliseconds_per_image: Of the forward pass, the median over batches, in the first of the processes.
+        peak_memory_mib: Of the GPU, or of the first process on a CPU; ``None`` where the system does not tell.
+        device: ``cpu`` or the name of the GPU.
+    """
+
+    milliseconds_per_image: float | None
+    peak_memory_mib: float | None
+    device: str
+    threads: int
+    batch_size: int
+    image_size: int
+
+
+@dataclass
 class Manifest:
     """The manifest of a run: where its numbers come from."""
 
@@ -155,6 +174,11 @@ class Manifest:
     absent: dict[str, Absent] | None = None
     choices: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
+    trainable_parameters: int | None = None
+    cost: dict[str, Cost] | None = None
+    scored_with: dict[str, Any] | None = None
+    seconds_training: float | None = None
+    seconds_scoring: dict[str, float] | None = None
 
 
 @dataclass
@@ -164,8 +188,10 @@ class Mirrored:
     command: str
     config: Config
     auxiliary: dict[str, Any] | None = None
+    backbone: Backbone | None = None
     checkpoint: dict[str, Any] | None = None
     choices: dict[str, Any] | None = None
+    overrides: list[str] | None = None
 
 
 @dataclass
@@ -219,6 +245,20 @@ class Results:
     vanished_defects: dict[str, dict[str, int]]
     manifest: Manifest
     thresholds: list[Threshold] | None = None
+
+
+@dataclass(kw_only=True)
+class EpochValue(Value):
+    """One metric of one category with the weights of one epoch."""
+
+    epoch: int
+
+
+@dataclass
+class ScoredEpochs:
+    """What the weights of every epoch gave: ``epochs.json``."""
+
+    results: list[EpochValue]
 
 
 @dataclass

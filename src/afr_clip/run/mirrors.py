@@ -9,6 +9,7 @@ from afr_clip.metrics.average import METRICS
 from afr_clip.metrics.log_keys import heat_map_key, mean_key
 from afr_clip.models.checkpoint import LAST
 from afr_clip.reports.compare.paper import FULL
+from afr_clip.reports.compare.settings import run_name
 from afr_clip.reports.pictures.heat_maps import FOLDER, read_heat_maps
 from afr_clip.reports.record.results import RESULTS, category_results, read_results, read_values
 from afr_clip.reports.record.run_folder import MANIFEST
@@ -65,7 +66,8 @@ def facts_of(folder: Path, manifest: Mapping[str, Any], tags: Sequence[str] = ()
         "trained_on": auxiliary,
         "manifest": {key: value for key, value in manifest.items() if key != "config"},
     }
-    return RunFacts(folder, manifest["command"], config | described, tuple(dict.fromkeys(labels)))
+    name = run_name(manifest) if manifest.get("backbone") is not None else ""
+    return RunFacts(folder, manifest["command"], config | described, tuple(dict.fromkeys(labels)), name)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,13 @@ def test_a_run_is_labelled_by_what_it_is(tmp_path):
     assert untrained.tags == ("method:afr_clip", "backbone:tiny")
 
 
+def test_a_run_has_the_name_that_reports_give_its_setting(tmp_path):
+    backbone = {"name": "tiny", "architecture": "afr-clip-tiny", "random_weights": True}
+    known = manifest(auxiliary={"name": "visa"}, backbone=backbone, choices={"ablation": "no_cmfr"}, seed=1)
+    assert facts_of(tmp_path, known).name == "AFR-CLIP (tiny, random weights): no CMFR (visa, seed 1)"
+    assert facts_of(tmp_path, manifest()).name == ""
+
+
 def test_a_scored_checkpoint_is_labelled_by_what_it_was_trained_on(tmp_path):
     facts = facts_of(tmp_path, manifest(checkpoint={"auxiliary": {"name": "mvtec_ad"}}))
     assert facts.config["trained_on"] == "mvtec_ad"

@@ -1,7 +1,7 @@
 """An ablation: the cells of an experiment, what each setting measured, and its difference to the reference."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,8 @@ import pandas as pd
 
 from afr_clip.files import shown
 from afr_clip.reports.compare.paired import Paired, paired_difference
-from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, label_of, paper_ablation, spec_of
+from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, paper_ablation, spec_of
+from afr_clip.reports.compare.phrases import say_setting
 from afr_clip.reports.compare.settings import Setting, differing_keys, name_keys
 from afr_clip.reports.compare.sweeps import DONE, FAILED, WAITING, Experiment, SweepCell
 from afr_clip.reports.compare.tables import ABSENT, DELTA, Record, as_dicts, cell_of, number_record, records_frame
@@ -73,8 +74,8 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
                 missing[cell] = _reason(cell, found)
         _check_agreement(name, runs)
         settings = {run.trained_on: run.setting for run in runs if run.setting is not None}
-        series.append(Series(name, label_of(name), runs, settings, absent_from(runs)))
-    measured = combine(series)
+        series.append(Series(name, say_setting(name), runs, settings, absent_from(runs)))
+    measured = combine(_labelled(series))
     several = measured.datasets[measured.datasets.duplicated(["series", "target", "trained_on"], keep=False)]
     for (name, target, _), same in several.groupby(["series", "target", "trained_on"], sort=False):
         msg = (
@@ -83,6 +84,16 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
         )
         raise ComparisonError(msg)
     return AblationTable(spec, experiment, measured, missing, commits)
+
+
+def _labelled(series: Sequence[Series]) -> list[Series]:
+    """Call each setting by the ``label`` of its runs, or else in words, as far as no other one is called the same."""
+    given = [one.setting.given or one.label if one.setting is not None else one.label for one in series]
+    said = [one.label if given.count(label) > 1 else label for one, label in zip(series, given, strict=True)]
+    return [
+        replace(one, label=one.name if said.count(label) > 1 else label)
+        for one, label in zip(series, said, strict=True)
+    ]
 
 
 def _reason(cell: SweepCell, found: Sequence[RecordedRun]) -> str:
@@ -234,7 +245,7 @@ class AblationTable:
             target, trained_on = ABLATED
             known |= {"dataset": target, "trained_on": trained_on}
             papers = [
-                known | {"setting": s, "label": label_of(s), "metric": metric, "paper": paper_ablation(s, metric)}
+                known | {"setting": s, "label": say_setting(s), "metric": metric, "paper": paper_ablation(s, metric)}
                 for s, metric in product(self.spec.settings, self.spec.metrics)
             ]
             return records_frame(papers, self.header)

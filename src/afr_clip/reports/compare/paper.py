@@ -174,6 +174,7 @@ ABLATIONS = {spec.name: spec for spec in TABLES if spec.reference}
 _SETTINGS = {name: (spec.number, *known) for spec in ABLATIONS.values() for name, known in spec.settings.items()}
 _SETTINGS[FULL] = (3, "as read", "cmfr+sp+mpfa")  # the reference of the readings is the full model of table 3
 _READING = "reading_"
+_ACRONYMS = {"cmfr", "sp", "mpfa", "cnn", "gelu"}
 
 
 def spec_of(experiment: str, reference: str) -> TableSpec:
@@ -183,8 +184,16 @@ def spec_of(experiment: str, reference: str) -> TableSpec:
 
 
 def label_of(setting: str) -> str:
-    """Return the label of an ablation's setting."""
-    return _SETTINGS[setting][1] if setting in _SETTINGS else setting.removeprefix(_READING).replace("_", " ")
+    """Return the label of an ablation's setting.
+
+    Example:
+        >>> label_of("table3_cmfr_sp"), label_of("no_cmfr+reading_raw_text")
+        ('CMFR + SP', 'no CMFR, raw text')
+    """
+    if setting in _SETTINGS:
+        return _SETTINGS[setting][1]
+    files = (name.removeprefix(_READING).split("_") for name in setting.split("+"))
+    return ", ".join(" ".join(word.upper() if word in _ACRONYMS else word for word in words) for words in files)
 
 
 def in_order(settings: Iterable[str], reference: str) -> list[str]:

@@ -1,12 +1,13 @@
 """What makes runs comparable: everything that decides their numbers except the seed and the data."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from afr_clip.reports.compare.phrases import WORDS, as_said, goes_unsaid, has_usual, say, say_choices
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.provenance import is_published_backbone, method_of, training_of
 
@@ -41,11 +42,15 @@ class Setting:
         method: As the paper calls it, or the name of the run's module.
         backbone: The manifest's entry.
         decides: Every key that decides the numbers, flat.
+        given: The ``label`` of its runs; empty without one.
+        choices: The file chosen from each config group for its training, as far as it is recorded.
     """
 
     method: str
     backbone: Mapping[str, Any]
     decides: Mapping[str, Any]
+    given: str = ""
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -95,7 +100,8 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
         decides["epochs"] = (
             (config.get("trainer") or {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
         )
-    return Setting(method_of(manifest), backbone, decides)
+    given = str(config.get("label") or trained.get("label") or "")
+    return Setting(method_of(manifest), backbone, decides, given, (checkpoint or manifest).get("choices") or {})
 
 
 def _is_left_out(key: str) -> bool:
@@ -111,19 +117,68 @@ def _precision(manifest: Mapping[str, Any]) -> object:
 def label_settings(settings: Sequence[Setting]) -> dict[str, str]:
     """Label different settings, by their key, so that no two labels are equal.
 
-    A label is the method, its backbone where needed, and what else differs where that does not tell settings apart.
+    A label is the one that was given, or the method, with its backbone where needed; and what else differs where that
+    does not tell settings apart.
     """
     alike: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings:
-        alike[setting.short_label].append(setting)
+        alike[setting.given or setting.short_label].append(setting)
     labels: dict[str, str] = {}
     for label, group in alike.items():
-        differing = differing_keys([setting.decides for setting in group])
-        for setting in group:
-            named = f"{label}: {name_keys(setting.decides, differing)}" if len(group) > 1 else label
-            same = sum(other.startswith(named) for other in labels.values())  # where "2 more" hides what differs
-            labels[setting.key] = f"{named}, no. {same + 1}" if same else named
+        labels |= _tell_apart(group, label, ": ")
+    seen: Counter[str] = Counter()
+    for key, label in labels.items():
+        seen[label] += 1
+        labels[key] = f"{label}, no. {seen[label]}" if seen[label] > 1 else label
     return labels
+
+
+def _tell_apart(group: Sequence[Setting], label: str, joint: str) -> dict[str, str]:
+    """Add to a label what each of several settings has that is not usual, until all are different."""
+    parts: dict[str, list[Setting]] = defaultdict(list)
+    for setting in group:
+        parts[", ".join(_unusual(setting, group)) if len(group) > 1 else ""].append(setting)
+    if len(parts) == 1:
+        return {setting.key: label for setting in group}
+    labels: dict[str, str] = {}
+    for words, part in parts.items():
+        labels |= _tell_apart(part, f"{label}{joint}{words}" if words else label, ", " if words else joint)
+    return labels
+
+
+def _unusual(setting: Setting, group: Sequence[Setting], most: int = 4) -> list[str]:
+    """Say in what a setting differs from what is usual in a group; long lists are shortened."""
+    said = []
+    for key in _in_spoken_order(differing_keys([one.decides for one in group])):
+        own, values = setting.decides.get(key), [as_said(one.decides.get(key)) for one in group]
+        is_common = 2 * values.count(as_said(own)) > len(values)
+        if not goes_unsaid(key, own) and not (is_common and not has_usual(key)):
+            said.append(say(key, own))
+    chosen = list(say_choices(setting.choices))
+    return said if len(said) <= most else chosen or [*said[: most - 1], f"{len(said) - most + 1} more"]
+
+
+def _in_spoken_order(keys: Sequence[str]) -> list[str]:
+    order = list(WORDS)
+    return sorted(keys, key=lambda key: (order.index(key) if key in WORDS else len(order), key))
+
+
+def run_name(manifest: Mapping[str, Any]) -> str:
+    """Name a run by itself: its setting, by what was given, chosen and typed, with its training and seed.
+
+    Example:
+        >>> trained = {"auxiliary": {"name": "visa"}, "seed": 1, "overrides": ["backbone.image_size=320"]}
+        >>> backbone = {"name": "pocket", "architecture": "afr-clip-pocket", "random_weights": False}
+        >>> config = {"module": {"name": "afr_clip"}, "backbone": {"image_size": 320}}
+        >>> run_name({"config": config, "backbone": backbone, "choices": {"ablation": "no_cmfr"}} | trained)
+        'AFR-CLIP (pocket): no CMFR, 320 px (visa, seed 1)'
+    """
+    setting, training = setting_of(manifest), training_of(manifest)
+    typed = [override.partition("=")[0] for override in manifest.get("overrides") or ()]
+    said = [say(key, setting.decides[key]) for key in typed if key in WORDS and key in setting.decides]
+    words = ", ".join(filter(None, [*say_choices(setting.choices), *said]))
+    label = setting.given or (f"{setting.short_label}: {words}" if words else setting.short_label)
+    return label if training is None else f"{label} ({training['auxiliary']['name']}, seed {training['seed']})"
 
 
 def differing_keys(all_decide: Sequence[Mapping[str, Any]]) -> list[str]:

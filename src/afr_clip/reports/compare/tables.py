@@ -4,7 +4,7 @@ The records of a table are its CSV: one number per row, with the paper's next to
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, product
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ import pandas as pd
 
 from afr_clip.files import shown
 from afr_clip.reports.compare.paper import TableSpec, datasets_of, find_dataset, paper_mean
-from afr_clip.reports.compare.settings import label_settings
+from afr_clip.reports.compare.settings import Setting, label_settings
 from afr_clip.reports.compare.values import (
     NO_SEED,
     NOTHING,
@@ -56,7 +56,11 @@ def aggregate(runs: Sequence[RecordedRun]) -> Measured:
     for run in runs:
         if run.setting is not None and len(run.values):
             by_key.setdefault(run.setting.key, []).append(run)
-    settings = {key: group[0].setting for key, group in by_key.items() if group[0].setting is not None}
+    settings: dict[str, Setting] = {}
+    for key, group in by_key.items():
+        own = [run.setting for run in group if run.setting is not None]
+        given = " / ".join(dict.fromkeys(one.given for one in own if one.given))
+        settings[key] = replace(own[0], given=given, choices=next((one.choices for one in own if one.choices), {}))
     labels = label_settings(list(settings.values()))
     # A run without any number still tells what was absent, of whatever setting it would have been.
     nothing = [run for run in runs if not len(run.values)]

@@ -37,12 +37,14 @@ class RunFacts:
 
     Attributes:
         config: The resolved config and other facts of the run; plain values.
+        name: What people call the run; empty for the name of its folder.
     """
 
     folder: Path
     job_type: str
     config: Mapping[str, Any]
     tags: Sequence[str] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)

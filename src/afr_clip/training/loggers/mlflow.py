@@ -38,7 +38,7 @@ class MLflow(Backend, MLFlowLogger):
         with _quiet():
             super().__init__(
                 experiment,
-                run_name=facts.folder.name,
+                run_name=facts.name or facts.folder.name,
                 tracking_uri=tracking_uri or f"sqlite:///{_plain(folder) / 'mlflow.db'}",
                 tags=dict.fromkeys(facts.tags, "true") | {"job_type": facts.job_type},
                 artifact_location=None if tracking_uri else (folder / "artifacts").as_uri(),

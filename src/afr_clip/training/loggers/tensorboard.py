@@ -15,7 +15,9 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard(Backend, TensorBoardLogger):
-    """Write curves and figures, and the config and results as text, to ``RUN/tensorboard``. TensorBoard keeps no files.
+    """Write curves and figures, and name, config and results as text, to ``RUN/tensorboard``.
+
+    TensorBoard keeps no files, and lists runs by their folders.
 
     Args:
         flush_secs: Most seconds that values stay in memory.
@@ -28,6 +30,7 @@ class TensorBoard(Backend, TensorBoardLogger):
         # 0 would write a purge event into a file that has nothing to purge.
         super().__init__(facts.folder, FOLDER, version="", purge_step=drop_from_step or None, flush_secs=flush_secs)
         lines = json.dumps(facts.config, indent=2, default=str).splitlines()
+        self.experiment.add_text("name", facts.name or facts.folder.name)
         self.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -62,7 +62,7 @@ class Wandb(Backend, WandbLogger):
             dir=str(facts.folder),
             id=read_id(facts.folder / RUN_ID) or write_id(facts.folder / RUN_ID, secrets.token_hex(4)),
             resume="allow",
-            name=facts.folder.name,
+            name=facts.name or facts.folder.name,
             mode=wandb_mode(),
             job_type=facts.job_type,
             tags=list(facts.tags),

@@ -27,7 +27,7 @@ def test_a_backbone_is_warned_of_once_for_all_settings_it_concerns(tmp_path):
     (warning, random), (_, another) = notices(measured_in(tmp_path))
     assert warning == "Random weights."
     label = "AFR-CLIP (tiny, random weights)"
-    assert random.endswith(f"Concerns {label}: loss.image_weight=0.0; {label}: loss.image_weight=1.0.")
+    assert random.endswith(f"Concerns {label}: no image loss; {label}.")
     assert "the published ones were measured with ViT-L-14-336" in another
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("sqlalchemy")
 
 def mirror(folder) -> Mirror:
     config = {"seed": 3, "module": {"name": "afr_clip", "network": {"taps": [1, 2]}}, "long": "x" * 999}
-    facts = RunFacts(folder, "train", config, ("table3",))
+    facts = RunFacts(folder, "train", config, ("table3",), "no CMFR (visa, seed 3)")
     return Mirror(MLflow, facts, experiment="afr-clip", tracking_uri=None)
 
 
@@ -33,7 +33,7 @@ def test_a_resumed_run_goes_on_in_its_run(tmp_path, caplog):
     (run,) = client.search_runs([client.get_experiment_by_name("afr-clip").experiment_id])
     assert run.info.run_id == (tmp_path / "mlflow_run_id").read_text().strip()
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == tmp_path.name
+    assert run.info.run_name == "no CMFR (visa, seed 3)"
     assert run.data.params == {
         "seed": "3", "module.name": "afr_clip", "module.network.taps": "[1, 2]", "long": "x" * 250
     }  # fmt: skip

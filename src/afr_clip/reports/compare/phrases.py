@@ -1,0 +1,129 @@
+"""What people call a setting: words for the values of config keys, and for the files that set them."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import yaml
+
+from afr_clip.reports.compare.paper import FULL, label_of
+
+ANY = "*"
+
+WORDS: Mapping[str, Mapping[str, str] | str] = {
+    "backbone.image_size": "{} px",
+    "backbone.other_activation": {"false": "", "true": "other GELU"},
+    "backbone.tap_layers": "taps {}",
+    "module.category_names": {"words": "names in words", "raw": "names as spelt"},
+    "module.network.shots": "{} shots",
+    "module.network.mpfa_window": {"3": "", "1": "no MPFA", ANY: "MPFA over {0} x {0}"},
+    "module.network.cmfr.enabled": {"true": "", "false": "no CMFR"},
+    "module.network.cmfr.inner_dim": "CMFR width {}",
+    "module.network.cmfr.kernel_size": {"1": "", ANY: "CMFR {0} x {0}"},
+    "module.network.cmfr.shared": {"false": "", "true": "shared CMFR"},
+    "module.network.cmfr.symmetric": {"false": "", "true": "symmetric CMFR"},
+    "module.network.self_prompting.enabled": {"true": "", "false": "no SP"},
+    "module.network.self_prompting.image_prompt": {"true": "", "false": "no P_v"},
+    "module.network.self_prompting.shared_prompt": {"true": "", "false": "no P_l"},
+    "module.network.self_prompting.num_prompts": "{} prompts",
+    "module.network.self_prompting.stages": "SP in stages {}",
+    "module.network.self_prompting.placement": {"replace": "", ANY: "SP: {}"},
+    "module.network.tap_ln_post": {"false": "", "true": "taps after ln_post"},
+    "module.network.adapters.kind": {"linear": "", ANY: "{} adapters"},
+    "module.network.adapters.standardised_patches": {"false": "", "true": "standardised patches"},
+    "module.network.adapters.unit_tokens": {"false": "", "true": "unit tokens"},
+    "module.network.prompts.style": "prompts: {}",
+    "module.network.prompts.object_agnostic": {"false": "", "true": "object-agnostic"},
+    "module.network.prompts.universal_prototypes": {"false": "", "true": "universal prototypes"},
+    "module.network.prompts.normalised": {"true": "", "false": "raw text"},
+    "module.network.scoring.temperature": "tau {}",
+    "module.network.scoring.learnable_temperature": {"false": "", "true": "tau learned"},
+    "module.network.scoring.image_score": {"class_token": "", ANY: "score: {}"},
+    "module.network.scoring.smoothing_sigma": {"0.0": "not smoothed", ANY: "smoothed by {} px"},
+    "module.network.scoring.align_corners": {"false": "", "true": "aligned corners"},
+    "module.network.scoring.softmax_after_upsampling": {"false": "", "true": "softmax after upsampling"},
+    "module.network.scoring.mean_class_logits": {"false": "", "true": "mean class logits"},
+    "module.network.scoring.trained_maps": {"mean": "", "stages": "loss on every stage"},
+    "loss.image_weight": {"1.0": "", "0.0": "no image loss", ANY: "image loss x {}"},
+    "loss.focal_weight": {"1.0": "", "0.0": "no focal loss", ANY: "focal loss x {}"},
+    "loss.dice_weight": {"1.0": "", "0.0": "no Dice loss", ANY: "Dice loss x {}"},
+    "loss.complement_weight": {"1.0": "", "0.0": "no complement loss", ANY: "complement loss x {}"},
+    "optimizer.name": "{}",
+    "optimizer.lr": "lr {}",
+    "optimizer.weight_decay": {"0.0": "", ANY: "weight decay {}"},
+    "schedule.name": "{} schedule",
+    "data.batch_size": "batch {}",
+    "data.augment": {"false": "not augmented", "true": "augmented"},
+    "data.mosaic": {"0.0": "", ANY: "mosaic {}"},
+    "epochs": "{} epochs",
+    "trainer.precision": "trained in {}",
+    "trainer.precision in scoring": "scored in {}",
+    "backbone.fingerprint": "frozen weights {:.8}",
+}
+"""Words for a value, where ``{}`` is the value, by config key. The usual value has none: it goes unsaid."""
+
+
+def as_said(value: object) -> str:
+    """Write a plain value as on the command line.
+
+    Example:
+        >>> as_said(True), as_said([1, 2]), as_said("cosine"), as_said(0.07)
+        ('true', '[1, 2]', 'cosine', '0.07')
+    """
+    return json.dumps(value).replace('"', "")
+
+
+def say(key: str, value: object) -> str:
+    """Say a value of a config key; a key without words is named by its last two parts.
+
+    Example:
+        >>> say("module.network.cmfr.enabled", False), say("module.network.cmfr.enabled", True)
+        ('no CMFR', '')
+        >>> say("module.network.scoring.temperature", 0.07), say("module.network.fusion.weight", 0.2)
+        ('tau 0.07', 'fusion.weight=0.2')
+    """
+    said, words = as_said(value), WORDS.get(key)
+    if isinstance(words, Mapping):
+        words = words.get(said, words.get(ANY))
+    return f"{'.'.join(key.split('.')[-2:])}={said}" if words is None or value is None else words.format(said)
+
+
+def goes_unsaid(key: str, value: object) -> bool:
+    """Whether a value is the usual one of its key."""
+    return key in WORDS and say(key, value) == ""
+
+
+def has_usual(key: str) -> bool:
+    """Whether a key has a value that goes unsaid."""
+    words = WORDS.get(key)
+    return isinstance(words, Mapping) and "" in words.values()
+
+
+def say_choices(choices: Mapping[str, Any]) -> Iterator[str]:
+    """Name the files of ``experiment``, ``recipe`` and ``ablation`` that a run chose, without those of every run."""
+    for group in ("experiment", "recipe", "ablation"):
+        chosen = choices.get(group)
+        for name in chosen if isinstance(chosen, list) else [chosen]:
+            if name not in (None, FULL, choices.get("module")):
+                yield f"{group} {name}" if group != "ablation" else label_of(str(name))
+
+
+def say_setting(name: str) -> str:
+    """Say the name that a sweep gave a setting: files of ``ablation``, or what was typed.
+
+    Example:
+        >>> say_setting("no_sp+reading_raw_text"), say_setting("optimizer.lr=0.01,module.network.mpfa_window=1")
+        ('no SP, raw text', 'lr 0.01, no MPFA')
+    """
+    if "=" not in name:
+        return label_of(name)
+    return ", ".join(filter(None, map(_say_typed, re.split(r",(?=[\w.]+=)", name)))) or name
+
+
+def _say_typed(override: str) -> str:
+    key, _, value = override.partition("=")
+    with suppress(yaml.YAMLError):  # a name may be anything
+        return say(key, yaml.safe_load(value)) if key in WORDS else override
+    return override

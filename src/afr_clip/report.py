@@ -9,7 +9,7 @@ from afr_clip.cli.command import CommandLine, run_command
 
 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read ``runs`` and ``out``, by default from the command line of this process."""
+    """Read the arguments, by default from the command line of this process."""
     parser = CommandLine(prog="afr-clip report", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
@@ -18,21 +18,44 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/report"), metavar="DIR", help="where to write (default: %(default)s)"
     )
+    parser.add_argument("--parquet", action="store_true", help="also write values.parquet, which needs pyarrow")
+    parser.add_argument(
+        "--hub", action="append", type=_place, default=[], metavar="DATASET=ORG/NAME",
+        help="also write .eval_results: where a benchmark lies on the Hugging Face Hub; may be repeated",
+    )  # fmt: skip
     return parser.parse_args(typed)
+
+
+def _place(typed: str) -> tuple[str, str]:
+    dataset, _, place = typed.partition("=")
+    if not dataset or len(place.split("/")) != 2 or not all(place.split("/")):
+        msg = f"it must be DATASET=ORG/NAME, got {typed}"
+        raise argparse.ArgumentTypeError(msg)
+    return dataset, place
 
 
 def main() -> None:
     """Write the report and print its tables and the paths of its pages."""
     arguments = read_arguments()
     # These need pandas and matplotlib, --help does not.
+    from afr_clip.reports.compare.hub import write_eval_results  # noqa: PLC0415
     from afr_clip.reports.compare.report import report_on, write_together  # noqa: PLC0415
+    from afr_clip.reports.compare.tidy import require_parquet, write_values  # noqa: PLC0415
     from afr_clip.reports.compare.values import ComparisonError  # noqa: PLC0415
     from afr_clip.reports.layout.text import terminal  # noqa: PLC0415
 
+    if arguments.parquet:
+        require_parquet()
     reports = report_on(arguments.runs)
     pages = [report.write(arguments.out) for report in reports]
     if len(reports) > 1 and arguments.runs:
         pages.append(write_together(reports, arguments.out))
+    write_values(
+        [one for report in reports for one in report.all_measured], arguments.out, with_parquet=arguments.parquet
+    )
+    for report in reports if arguments.hub else []:
+        for one in report.all_measured:
+            write_eval_results(one, dict(arguments.hub), arguments.out)
     console = terminal(200)
     for table in (table for report in reports for table in report.printed()):
         console.print(table)

@@ -1,9 +1,11 @@
 """The report from the command line: from hand-written results to every table, and every refusal as one sentence."""
 
 import csv
+import json
 
 import pytest
 
+from afr_clip.reports.record.results import read_epochs
 from helpers.results import CONFIG, measured_in, source, write_run
 
 pytestmark = pytest.mark.integration
@@ -54,6 +56,7 @@ def test_without_runs_the_papers_tables_are_written_where_reports_go(run, tmp_pa
         (["nowhere"], 1, "nowhere is not a directory."),
         (["--ot", "x"], 2, "--ot is not known to afr-clip report. Write --out. The usage is "),
         (["--out"], 2, "--out needs a value, got nothing after it. The usage is "),
+        (["--hub", "mpdd"], 2, "argument --hub: it must be DATASET=ORG/NAME, got mpdd. The usage is "),
     ],
 )
 def test_a_mistake_is_one_sentence(run, arguments, code, sentence, tmp_path, monkeypatch, capsys):
@@ -88,3 +91,36 @@ def test_a_training_and_its_evaluation_are_one_setting(run, small, unseen, tmp_p
     assert run("report", str(tmp_path), "--out", str(tmp_path / "report")) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("data:image/webp") == 2
+
+
+def test_every_epoch_of_a_run_is_scored_apart_from_its_results(run, small, unseen, tmp_path, capsys):
+    trained, scored = tmp_path / "trained", tmp_path / "scored"
+    assert run("train", *small, "keep_every_epoch=true", "label=mine", f"run_dir={trained}") == 0
+    data = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", "data.num_workers=0", "num_threads=1"]
+    evaluate = ("evaluate", f"checkpoint={trained}", *data)
+    assert run(*evaluate, "every_epoch=true", f"run_dir={scored}") == 0
+    epochs = read_epochs(scored)
+    last = dict(epochs[epochs.epoch == 2][["metric", "value"]].itertuples(index=False, name=None))
+    results = json.loads((scored / "results.json").read_text())
+    mean = {row["metric"]: row["value"] for row in results["results"] if row["category"] == "mean"}
+    assert sorted(epochs.epoch.unique()) == [1, 2]
+    assert last == mean
+    first = epochs[epochs.epoch == 1].value.tolist()
+    assert first != list(last.values())
+    logged = (scored / "metrics.csv").read_text().splitlines()
+    assert len(logged) == len(set(logged))  # the other epochs are logged nowhere
+    cost = results["manifest"]["cost"]["parts"]
+    assert cost["milliseconds_per_image"] > 0
+    assert (cost["device"], cost["batch_size"], cost["image_size"]) == ("cpu", 4, 64)
+    of_training = json.loads((trained / "manifest.json").read_text())
+    assert results["manifest"]["trainable_parameters"] == of_training["trainable_parameters"] > 0
+    assert run("report", str(scored), "--out", str(tmp_path / "report")) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Peeking, not results." in page
+    assert "mine" in page
+    capsys.readouterr()
+    (trained / "checkpoints" / "epoch_0001.ckpt").unlink()
+    (trained / "checkpoints" / "epoch_0002.ckpt").unlink()
+    assert run(*evaluate, "every_epoch=true", f"run_dir={tmp_path / 'third'}") == 1
+    assert "Train with keep_every_epoch=true." in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from typing import Any
+from itertools import combinations, product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -140,26 +140,33 @@ class Pairwise:
                     )
         return pd.DataFrame(rows, columns=list(self.header))
 
-    def _differences(self, one: str, other: str) -> Iterator[tuple[pd.Series, str, Difference]]:
+    def _differences(self, one: str, other: str) -> Iterator[tuple[Any, str, Difference]]:
         """Yield each dataset of a pair, with the facts of whichever was trained."""
-        datasets = self.measured.datasets
-        mine, its = (datasets[datasets.series == name] for name in (one, other))
-        for own, facts in mine.iterrows():
-            same = (its[list(IMAGES)] == facts[list(IMAGES)]).all(axis=1)
-            alike = its[same & _trained_alike(its, facts)]
-            for number, others in alike.iterrows():
-                for metric in COMPARED:
-                    matrix = _paired(self._by_seed[int(own), metric], self._by_seed[int(number), metric])
-                    if matrix.size:
-                        yield others if facts.auxiliary_sha256 == "" else facts, metric, difference_of(matrix)
+        for own, its in product(self._by_series[one], self._by_series[other]):
+            if any(getattr(own, key) != getattr(its, key) for key in IMAGES) or not _trained_alike(own, its):
+                continue
+            for metric in COMPARED:
+                matrix = _paired(self._by_seed[own.Index, metric], self._by_seed[its.Index, metric])
+                if matrix.size:
+                    yield its if own.auxiliary_sha256 == "" else own, metric, difference_of(matrix)
 
     @cached_property
-    def _by_seed(self) -> Mapping[tuple[int, str], pd.DataFrame]:
+    def _by_series(self) -> Mapping[str, list[Any]]:
+        """The facts of the measured datasets of each series."""
+        datasets = self.measured.datasets
+        return {one.name: list(datasets[datasets.series == one.name].itertuples()) for one in self.measured.series}
+
+    @cached_property
+    def _by_seed(self) -> Mapping[tuple[int, str], "_Values"]:
         values = self.measured.values
         chosen = values[(values.row != MEAN_ROW) & values.metric.isin(COMPARED)]
-        return {
+        tables = {
             (int(number), str(metric)): rows.pivot(index="seed", columns="row", values="value")
             for (number, metric), rows in chosen.groupby(["dataset", "metric"])
+        }
+        return {
+            place: _Values(table.index.tolist(), table.columns.tolist(), table.to_numpy(np.float64))
+            for place, table in tables.items()
         }
 
     @property
@@ -236,22 +243,30 @@ def _friedman(ranks: pd.DataFrame) -> float:
     return float(stats.friedmanchisquare(*(ranks[name] for name in ranks.columns)).pvalue)
 
 
-def _trained_alike(its: pd.DataFrame, facts: pd.Series) -> pd.Series:
-    """Whether each was trained on the same images; what trains nothing may be compared with anything."""
-    alike: pd.Series = (its.auxiliary_sha256 == facts.auxiliary_sha256) | (its.auxiliary_sha256 == "")
-    return alike | (facts.auxiliary_sha256 == "")
+def _trained_alike(own: Any, its: Any) -> bool:  # noqa: ANN401 - rows of a table
+    """Whether both were trained on the same images; what trains nothing may be compared with anything."""
+    return own.auxiliary_sha256 == its.auxiliary_sha256 or "" in (own.auxiliary_sha256, its.auxiliary_sha256)
 
 
-def _paired(mine: pd.DataFrame, its: pd.DataFrame) -> NDArray[np.float64]:
+class _Values(NamedTuple):
+    """One metric of a measured dataset: a row of the matrix for each seed, a column for each category."""
+
+    seeds: list[int]
+    categories: list[int]
+    matrix: NDArray[np.float64]
+
+
+def _paired(mine: _Values, its: _Values) -> NDArray[np.float64]:
     """Subtract what shares a seed and a category; what draws nothing at random is paired with every seed."""
-    if list(its.index) == [NO_SEED] and list(mine.index) != [NO_SEED]:
-        difference = mine - its.loc[NO_SEED]
-    elif list(mine.index) == [NO_SEED]:
-        difference = mine.loc[NO_SEED] - its
-    else:
-        shared = [seed for seed in mine.index if seed in its.index]
-        difference = mine.loc[shared] - its.loc[shared]
-    return difference.dropna(axis=1).to_numpy(dtype=np.float64)
+    shared = [category for category in mine.categories if category in its.categories]
+    own = mine.matrix[:, [mine.categories.index(category) for category in shared]]
+    other = its.matrix[:, [its.categories.index(category) for category in shared]]
+    if [NO_SEED] not in (mine.seeds, its.seeds):
+        seeds = [seed for seed in mine.seeds if seed in its.seeds]
+        own = own[[mine.seeds.index(seed) for seed in seeds]]
+        other = other[[its.seeds.index(seed) for seed in seeds]]
+    difference = own - other
+    return difference[:, ~np.isnan(difference).any(axis=0)]
 
 
 def _cells(record: Mapping[Any, Any]) -> list[TableCell]:

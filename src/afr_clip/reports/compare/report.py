@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from afr_clip.files import first_few, for_shell, shown
@@ -21,24 +22,29 @@ from afr_clip.reports.compare.notes import (
     notes,
     notices,
 )
+from afr_clip.reports.compare.overview import COST_NOTE, overview
 from afr_clip.reports.compare.pairwise import RANKS_NOTE, Pairwise
 from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
+from afr_clip.reports.compare.peeking import PEEKING_HEADER, PEEKING_WARNING, peeked, peeking_grid
 from afr_clip.reports.compare.published import PUBLISHED_NOTE, published_grids
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
 from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
-from afr_clip.reports.layout.grid import Grid, Heading, TableCell
+from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell
 from afr_clip.reports.layout.html import render, render_sections
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
 from afr_clip.reports.pictures.drawing import drawing_names
 from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
+from afr_clip.reports.record.provenance import checklist
 from afr_clip.reports.record.run_folder import write_json, write_text
 
 COMPARISON_PAGE, ABLATIONS_PAGE, ABLATIONS_DATA = "report.html", "ablations.html", "ablations.json"
 
 TOGETHER_PAGE, FIGURES = "paper.html", "figures"
 """The page that holds everything, and the folder next to it with the figures of ``afr-clip figure``."""
+
+LEGEND = f"{PARTLY} Not the published test split."
 
 CAPTIONS = {
     "bars": "What each setting measured, and its difference to the reference",
@@ -85,21 +91,25 @@ def _nothing_scored(runs: Sequence[RecordedRun]) -> str:
     )
 
 
-def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequence[str], printed: Sequence[str]) -> None:
-    """Write a table as Markdown, LaTeX and CSV.
-
-    Args:
-        printed: Sentences that follow the caption in print.
-    """
+def write_table(out: Path, table: ResultsTable | AblationTable, remarks: Sequence[str]) -> None:
+    """Write a table as Markdown, LaTeX and CSV; the LaTeX has remarks and provenance in a comment."""
     spec = table.spec
     below = "".join(f"\n{escape_markdown(remark)}\n" for remark in remarks)
     text = f"# {escape_markdown(spec.title)}\n\nIn percent.\n\n{to_markdown(table.grids(), table.block)}{below}"
     write_text(out / f"{spec.stem}.md", text)
-    write_text(
-        out / f"{spec.stem}.tex",
-        to_latex(table.print_grids(), " ".join([spec.caption, *printed]), f"tab:{spec.stem}"),
-    )
+    labels = [f"Setting: {one.label}" for one in table.measured.series]
+    comments = [*labels, *(f"{term}: {fact}" for term, fact in checklist(manifests_of(table.measured))), *remarks]
+    grids = table.print_grids()
+    cells = (cell.shown for grid in grids for row in (*grid.body, *grid.foot) for cell in row)
+    caption = f"{spec.caption} {LEGEND}" if any(PARTLY in shown for shown in cells) else spec.caption
+    write_text(out / f"{spec.stem}.tex", to_latex(grids, caption, f"tab:{spec.stem}", comments))
     write_records(out / f"{spec.stem}.csv", table.records, table.header, table.renamed)
+
+
+def manifests_of(*measured: Measured) -> list[Mapping[str, Any]]:
+    """Return the manifests of all runs that measured something, each once."""
+    runs = (run for one in measured for series in one.series for run in series.runs)
+    return list({run.folder: run.manifest for run in runs if run.setting is not None}.values())
 
 
 def _left_out(faults: Sequence[str]) -> list[Notice]:
@@ -122,6 +132,11 @@ class Comparison:
     measured: Measured
     faults: Sequence[str] = ()
 
+    @property
+    def all_measured(self) -> list[Measured]:
+        """Everything it stands on."""
+        return [self.measured]
+
     @cached_property
     def tables(self) -> list[ResultsTable]:
         """Tables 1 and 2."""
@@ -137,12 +152,17 @@ class Comparison:
         """Its settings against each other."""
         return Pairwise(self.measured)
 
+    @cached_property
+    def peeked(self) -> pd.DataFrame:
+        """What choosing an epoch on a target would have gained, of the runs whose every epoch was scored."""
+        return peeked(self.measured)
+
     def write(self, out: Path) -> Path:
         """Write every table and the page, in place of those of an earlier report."""
         warnings = _sentences(self._notices())
         remarks = [*warnings, *notes(self.measured, self.runs)]
         for table in self.tables:
-            write_table(out, table, remarks, warnings)
+            write_table(out, table, remarks)
         write_records(out / "categories.csv", self.categories.records, self.categories.header)
         parts = ["# Measured, by category\n\n"]
         parts.append("In percent.\n" if self.measured.series else "Nothing has been measured yet.\n")
@@ -152,6 +172,8 @@ class Comparison:
             parts.append(f"\n## {escape_markdown(grid.name)}\n\n{to_markdown([grid])}")
         write_text(out / "categories.md", "".join(parts))
         write_records(out / "pairwise.csv", self.pairwise.records, self.pairwise.header)
+        if not self.peeked.empty:
+            write_records(out / "peeking.csv", self.peeked, PEEKING_HEADER)
         write_text(out / COMPARISON_PAGE, render("comparison.html", **self.parts(out)))
         return out / COMPARISON_PAGE
 
@@ -172,13 +194,18 @@ class Comparison:
     def parts(self, _out: Path) -> dict[str, Any]:
         """Return what the page shows."""
         outside = self.categories.outside()
-        links = [(table.spec.stem, table.spec.title) for table in self.tables]
+        glance, peeking = (overview(self.measured) if self.measured.series else None), peeking_grid(self.peeked)
+        links = [("glance", glance.name)] if glance else []
+        links += [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
         pairs, ranks = self.pairwise.grids(), self.pairwise.ranks()
         links += [("pairwise", "Settings against each other")] if len(self.measured.series) > 1 else []
         others = published_grids(set(self.measured.datasets.target)) if self.measured.series else []
         links += [("published", "Published by others")] if others else []
+        links += [("peeking", peeking.name)] if peeking else []
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
+        facts = checklist(manifests_of(self.measured))
+        links += [("again", "Reproducibility")] if facts else []
         num = len(self.measured.datasets)
         counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
         return {
@@ -187,6 +214,8 @@ class Comparison:
             "notices": self._notices(),
             "links": links,
             "notes": notes(self.measured, self.runs),
+            "glance": glance,
+            "cost_note": COST_NOTE,
             "tables": self.tables,
             "outside": outside,
             "pairs": pairs,
@@ -195,9 +224,12 @@ class Comparison:
             "ranks_note": RANKS_NOTE,
             "others": others,
             "others_note": PUBLISHED_NOTE,
+            "peeking": peeking,
+            "peeking_warning": PEEKING_WARNING,
             "categories": self.categories.grids(),
             "pictures": self.pictures(),
             "runs": run_grid(self.runs, self.measured) if self.runs else None,
+            "facts": facts,
         }
 
     def pictures(self) -> list[PictureGroup]:
@@ -265,13 +297,18 @@ class Ablations:
     searches: Sequence[Search]
     faults: Sequence[str] = ()
 
+    @property
+    def all_measured(self) -> list[Measured]:
+        """Everything it stands on."""
+        return [table.measured for table in self.tables]
+
     def write(self, out: Path) -> Path:
         """Write data, tables, pictures and the page, in place of those of an earlier report."""
         write_json(out / ABLATIONS_DATA, self.content())
         warnings = _sentences(self._notices())
         for table in self.tables:
             remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
-            write_table(out, table, remarks, remarks)
+            write_table(out, table, remarks)
             if table.datasets:
                 with drawing_names():
                     draw_bars(out / f"{table.spec.stem}_bars.png", table)
@@ -361,6 +398,7 @@ class Ablations:
                 for search in self.searches
             ],
             "cells": self.cells(),
+            "facts": checklist(manifests_of(*self.all_measured)),
         }
 
 

@@ -299,6 +299,19 @@ class Measured:
         return cells
 
     @cached_property
+    def _means(self) -> dict[tuple[int, str], list[float]]:
+        """The means over categories by seed, of each dataset and metric in which they are defined."""
+        means = self.cells.xs(MEAN_ROW, level="row") if len(self.cells) else self.cells
+        defined = means[means["mean"].notna()]
+        return {(int(number), str(metric)): values for (number, metric), values in defined["values"].items()}
+
+    @cached_property
+    def _facts(self) -> dict[int, tuple[tuple[Any, ...], bool]]:
+        """The seeds of each dataset, and whether it is something other than a published test split."""
+        columns = self.datasets[["seeds", "is_partial"]].itertuples(name=None)
+        return {int(number): (seeds, bool(is_partial)) for number, seeds, is_partial in columns}
+
+    @cached_property
     def in_protocol(self) -> dict[tuple[str, str], int]:
         """The dataset that may stand next to the paper's number, by series and title.
 
@@ -334,12 +347,13 @@ class Measured:
         Returns:
             With a deviation if all datasets have the same seeds; ``None`` if a value is undefined.
         """
-        places = [(number, MEAN_ROW, metric) for number in datasets]
-        if not places or any(math.isnan(self.cells["mean"].get(place, math.nan)) for place in places):
+        found = [self._means.get((number, metric)) for number in datasets]
+        by_dataset = [values for values in found if values is not None]
+        if not by_dataset or len(by_dataset) < len(found):
             return None
-        is_partial = bool(self.datasets.is_partial[list(datasets)].any())
-        by_dataset = [self.cells["values"][place] for place in places]
-        if len(set(self.datasets.seeds[list(datasets)])) > 1:
+        facts = [self._facts[number] for number in datasets]
+        is_partial = any(is_partial for _, is_partial in facts)
+        if len({seeds for seeds, _ in facts}) > 1:
             return Spread(fmean(map(fmean, by_dataset)), None, 0, is_partial)
         by_seed = [fmean(values) for values in zip(*by_dataset, strict=True)]
         return Spread(fmean(by_seed), stdev(by_seed) if len(by_seed) > 1 else None, len(by_seed), is_partial)

@@ -132,8 +132,9 @@ def category_grid(name: str, values: "pd.DataFrame") -> Grid:
 
 def category_cells(of_row: "pd.DataFrame") -> list[TableCell]:
     """Show one category: its name, every metric, and how many images it has."""
-    by_metric = of_row.set_index("metric")[["mean", "deviation", "num_seeds"]].reindex(list(COLUMNS))
-    numbers = [measured_cell(*number) for number in by_metric.itertuples(index=False, name=None)]
+    columns = of_row[["metric", "mean", "deviation", "num_seeds"]].itertuples(index=False, name=None)
+    by_metric = {metric: number for metric, *number in columns}
+    numbers = [measured_cell(*by_metric.get(metric, (None, None, None))) for metric in COLUMNS]
     first = of_row.iloc[0]
     counts = [TableCell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
     return [TableCell(first.category), *numbers, *counts]

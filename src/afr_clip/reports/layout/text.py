@@ -78,16 +78,18 @@ def escape_markdown(text: str) -> str:
     return text.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("\n", " ")  # addresses become links
 
 
-def to_latex(grids: Sequence[Grid], caption: str, label: str) -> str:
+def to_latex(grids: Sequence[Grid], caption: str, label: str, comments: Sequence[str] = ()) -> str:
     r"""Write grids with the same columns as one ``table*`` that needs booktabs.
 
     Args:
         grids: Each is a block of the table under its name.
         label: For ``\ref``.
+        comments: Stand above the table, and are not printed.
     """
     headings = grids[0].headings
     lines = [
         r"% Needs \usepackage{booktabs}.",
+        *(f"% {in_one_line(comment)}" for comment in comments),
         r"\begin{table*}",
         r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape_latex(caption)}}}",

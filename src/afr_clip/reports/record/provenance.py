@@ -1,7 +1,9 @@
 """Where the numbers of a run come from, as its manifest tells."""
 
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 METHODS = {
@@ -88,13 +90,62 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     if released is not None:
         facts.append(("Released weights", f"{released['path']}, SHA-256 {released['sha256'][:12]}"))
     facts += [("Scored", _dataset(target)) for target in manifest["targets"].values()]
+    facts.append(("Selection", _selection(manifest, trained)))
+    sha256 = (manifest.get("scored_with") or {}).get("checkpoint_sha256")
+    facts += [] if sha256 is None else [("Trained weights", f"SHA-256 {str(sha256)[:12]}")]
+    facts.append(("Precision", _precision(manifest)))
     versions = {"afr_clip": manifest["afr_clip"], "python": manifest["python"], **manifest["packages"]}
     hardware = ", ".join([machine["processor"], f"{machine['threads']} threads", *(machine["gpus"] or ["no GPU"])])
     return [
         *facts,
         ("Machine", f"{hardware}; {machine['system']}"),
+        ("Time", _time([manifest])),
         ("Versions", ", ".join(f"{name} {version or 'unknown'}" for name, version in versions.items())),
     ]
+
+
+_OF_ONE_RUN = ("Method", "Command", "Started", "Checkpoint")
+"""Facts that differ between all runs, and are listed elsewhere."""
+
+
+def checklist(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """List what somebody needs who wants the numbers of several runs again, with the number of runs each fact is of."""
+    answers: dict[str, Counter[str]] = {}
+    for manifest in manifests:
+        for term, fact in dict.fromkeys(list_facts(manifest)):
+            answers.setdefault(term, Counter())[fact] += 1
+    facts = []
+    for term, found in answers.items():
+        if term == "Time":
+            facts.append((term, f"{_time(manifests)} in all"))
+        elif term in _OF_ONE_RUN:
+            continue
+        elif len(found) > 1 and max(found.values()) == 1 < len(manifests):
+            facts.append((term, "; ".join(found)))
+        else:
+            of = {num: "" if num == len(manifests) else f" ({num} of {len(manifests)} runs)" for num in found.values()}
+            facts += [(term, f"{fact}{of[num]}") for fact, num in found.items()]
+    return facts
+
+
+def _selection(manifest: Mapping[str, Any], trained: Mapping[str, Any] | None) -> str:
+    if trained is None:
+        return "nothing was trained, so there was no epoch to choose"
+    checkpoint = manifest.get("checkpoint")
+    epochs = (manifest["config"].get("trainer") or {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
+    return f"the weights after the last epoch ({epochs}); none was chosen by a score on a target"
+
+
+def _precision(manifest: Mapping[str, Any]) -> str:
+    asked = (manifest["config"].get("trainer") or {}).get("precision", "not recorded")
+    return str((manifest.get("precision") or {}).get("chosen", asked))
+
+
+def _time(manifests: Sequence[Mapping[str, Any]]) -> str:
+    training = sum(manifest.get("seconds_training") or 0 for manifest in manifests)
+    scoring = sum(sum((manifest.get("seconds_scoring") or {}).values()) for manifest in manifests)
+    spans = [timedelta(seconds=round(min(seconds, 1e9))) for seconds in (training, scoring)]
+    return f"training {spans[0]}, scoring {spans[1]}" if training or scoring else "not recorded"
 
 
 def _dataset(facts: Mapping[str, Any]) -> str:

@@ -62,12 +62,14 @@ def test_pictures_are_those_of_the_lowest_seed(comparison):
 def test_the_page_has_its_notices_and_sections(comparison):
     assert comparison.count('class="notice"') == 1
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", comparison) == [
+        "At a glance",
         "Table 1: image level",
         "Table 2: pixel level",
         "Datasets outside the paper",
         "By category",
         "Pictures",
         "Where these numbers come from",
+        "Reproducibility",
     ]
 
 
@@ -117,7 +119,7 @@ def test_the_ablations_need_nothing_from_outside(ablations):
 
 def test_the_page_has_table_search_and_cells(ablations):
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", ablations)
-    assert headings == ["Table 3: components", "Search", "Where these numbers come from"]
+    assert headings == ["Table 3: components", "Search", "Where these numbers come from", "Reproducibility"]
     assert "Experiments: 1; cells: 5 in 5 run folders; without numbers: 1; trials: 3" in ablations
     rows = {tuple(cells[:4]) for place, cells in Tree(ablations).rows if place == "tbody"}
     assert ("table3", "table3_cmfr", "1", "done") in rows

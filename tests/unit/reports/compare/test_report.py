@@ -67,6 +67,13 @@ def test_text_and_latex_carry_the_notices_of_the_page(tmp_path):
     write_comparison([tmp_path / "run"], tmp_path)
     for name in ("table1.md", "table1.tex"):
         assert "Not the published test splits." in (tmp_path / name).read_text()
+    latex = (tmp_path / "table1.tex").read_text()
+    (caption,) = [line for line in latex.splitlines() if line.startswith(r"\caption")]
+    assert caption.endswith(r"as measured. \dag{} Not the published test split.}")
+    comments = [line for line in latex.splitlines() if line.startswith("% ")]
+    assert {"% Setting: AFR-CLIP", "% Seed: 0"} <= set(comments)
+    assert any(line.startswith("% Scored: mpdd (tubes): ") and "SHA-256 aaaaaaaaaaaa" in line for line in comments)
+    assert any(line.startswith("% Commit: unknown") for line in comments)
 
 
 @pytest.mark.parametrize("number", [1, 2])

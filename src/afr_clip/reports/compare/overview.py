@@ -1,0 +1,86 @@
+"""What a reader wants first: each setting with its means over the datasets that all of them scored, and its cost."""
+
+from collections.abc import Iterator
+from functools import reduce
+from statistics import median
+
+import pandas as pd
+
+from afr_clip.reports.compare.pairwise import IMAGES
+from afr_clip.reports.compare.values import Measured, Series
+from afr_clip.reports.layout.grid import COLUMNS, UNDEFINED, Grid, Heading, TableCell, measured_cell, text_headings
+
+FIRST = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
+"""The metrics of the overview."""
+
+COST_NOTE = (
+    "Milliseconds an image are those of the forward pass with image and score on the CPU again, without reading files "
+    "and counting metrics: the median over batches, then over runs. Memory is the peak while a dataset was scored: on "
+    "a GPU what PyTorch allocated, on a CPU all that the first process occupied, libraries and weights included. "
+    "Compare them only where they were measured alike; an empty cell was not recorded."
+)
+
+
+def overview(measured: Measured) -> Grid:
+    """Lay out one row per setting."""
+    datasets = measured.datasets
+    once = datasets[~datasets.duplicated(["series", *IMAGES], keep=False)]
+    scored = [
+        set(once.loc[once.series == one.name, list(IMAGES)].itertuples(index=False, name=None))
+        for one in measured.series
+    ]
+    common: set[tuple[str, str]] = reduce(set.intersection, scored) if scored else set()
+    group = f"Mean of {len(common)} common dataset{'s' * (len(common) != 1)}"
+    headings = [*text_headings("Setting"), *(Heading(*COLUMNS[metric], group) for metric in FIRST if common)]
+    headings += [
+        Heading("Parameters", "Trained ones, without the frozen towers", "Cost"),
+        Heading("ms an image", "Of the forward pass", "Cost"),
+        Heading("MiB at peak", "Memory while scoring", "Cost"),
+        Heading("Seeds"),
+        Heading("Datasets", "That this setting scored"),
+        Heading("Trained on", "The auxiliary dataset", is_text=True),
+        Heading("Cost measured on", is_text=True),
+    ]
+    rows = []
+    for one in measured.series:
+        own = datasets[datasets.series == one.name]
+        chosen = once[(once.series == one.name) & pd.MultiIndex.from_frame(once[list(IMAGES)]).isin(list(common))]
+        cells = [TableCell(one.label)]
+        for metric in FIRST if common else ():
+            spread = measured.spread(list(chosen.index), metric)
+            percent = None if spread is None else (100 * spread.mean, spread.deviation, spread.num, spread.is_partial)
+            cells.append(_mean_cell(percent))
+        seeds = {seed for seeds in own.seeds for seed in seeds}
+        *cost, conditions = _cost_cells(one)
+        trained = TableCell("; ".join(own.trained_on.unique()))
+        rows.append([*cells, *cost, _count(len(seeds)), _count(len(own)), trained, conditions])
+    return Grid("At a glance", headings, rows)
+
+
+def _mean_cell(found: tuple[float, float | None, int, bool] | None) -> TableCell:
+    if found is None:
+        return TableCell(UNDEFINED)
+    percent, deviation, num, is_partial = found
+    return measured_cell(percent, None if deviation is None else 100 * deviation, num, is_partial=is_partial)
+
+
+def _count(num: int) -> TableCell:
+    return TableCell(str(num), float(num))
+
+
+def _cost_cells(series: Series) -> Iterator[TableCell]:
+    """Show parameters, time and memory, and what the last two were measured on; empty where nothing was recorded."""
+    parameters = {run.manifest.get("trainable_parameters") for run in series.runs} - {None}
+    costs = [cost for run in series.runs for cost in (run.manifest.get("cost") or {}).values()]
+    paces = [cost["milliseconds_per_image"] for cost in costs if cost["milliseconds_per_image"] is not None]
+    peaks = [cost["peak_memory_mib"] for cost in costs if cost["peak_memory_mib"] is not None]
+    largest = max((int(num) for num in parameters if num is not None), default=None)
+    yield TableCell("") if largest is None else TableCell(f"{largest:,}", float(largest))
+    yield TableCell(f"{median(paces):.1f}", median(paces)) if paces else TableCell("")
+    yield TableCell(f"{max(peaks):,.0f}", max(peaks)) if peaks else TableCell("")
+    yield TableCell("; ".join(dict.fromkeys(map(_conditions, costs))))
+
+
+def _conditions(cost: dict[str, object]) -> str:
+    threads = f", {cost['threads']} threads" if cost["device"] == "cpu" else ""
+    return f"{cost['device']}{threads}, batch {cost['batch_size']}, {cost['image_size']} px"

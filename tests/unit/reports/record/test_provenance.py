@@ -1,0 +1,42 @@
+from afr_clip.reports.record.provenance import checklist
+from helpers.results import CONFIG, FACTS, source
+
+
+def manifest(**changed):
+    known = FACTS | {"config": CONFIG, "seed": 0, "auxiliary": source("VisA"), "targets": {"mpdd": source("MPDD")}}
+    return known | changed
+
+
+def test_a_fact_of_all_runs_is_said_once_and_others_with_their_number():
+    commits = [{"hash": digit * 40, "dirty": digit == "b"} for digit in "aab"]
+    found = checklist([manifest(seed=seed, commit=commit) for seed, commit in enumerate(commits)])
+    assert [fact for term, fact in found if term == "Commit"] == [
+        f"{'a' * 40} (2 of 3 runs)",
+        f"{'b' * 40}, with uncommitted changes (1 of 3 runs)",
+    ]
+    facts = dict(found)
+    assert facts["Seed"] == "0; 1; 2"
+    assert facts["Selection"] == "the weights after the last epoch (100); none was chosen by a score on a target"
+    assert facts["Precision"] == "32-true"
+    assert facts["Trained on"].endswith("962 normal and 1200 anomalous images, SHA-256 aaaaaaaaaaaa")
+    assert "2 threads, no GPU" in facts["Machine"]
+    assert "torch 2.6.0" in facts["Versions"]
+    assert not {"Command", "Started"} & facts.keys()
+
+
+def test_time_is_added_up_and_weights_are_named():
+    runs = [
+        manifest(seconds_training=60.0, seconds_scoring={"mpdd": 5.5}, scored_with={"checkpoint_sha256": digit * 64})
+        for digit in "cd"
+    ]
+    facts = dict(checklist(runs))
+    assert facts["Time"] == "training 0:02:00, scoring 0:00:11 in all"
+    assert facts["Trained weights"] == "SHA-256 cccccccccccc; SHA-256 dddddddddddd"
+
+
+def test_what_was_not_recorded_or_not_trained_is_said():
+    facts = dict(checklist([{key: value for key, value in manifest().items() if key != "auxiliary"}]))
+    assert facts["Time"] == "not recorded in all"
+    assert facts["Selection"].startswith("nothing was trained")
+    assert "Trained weights" not in facts
+    assert checklist([]) == []

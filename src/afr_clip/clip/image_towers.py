@@ -153,7 +153,7 @@ class OpenCLIPTower(ImageTower):
         """Do what open_clip does, with patches that were embedded before."""
         visual = self.visual
         tokens = patches.flatten(2).transpose(1, 2)  # (B, N, D_v)
-        class_token = visual.class_embedding.expand(len(patches), 1, -1).to(tokens.dtype)
+        class_token = visual.class_embedding.expand(patches.shape[0], 1, -1).to(tokens.dtype)
         tokens = torch.cat([class_token, tokens], dim=1) + visual.positional_embedding.to(tokens.dtype)
         return cast("Tensor", visual.ln_pre(visual.patch_dropout(tokens)))
 

@@ -30,6 +30,11 @@ NARROWEST = 512
 REPETITIONS = 3
 
 
+def becomes_a_graph() -> bool:
+    """Whether the network is being exported or traced: batches may have any size, and no branch can look at data."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
 class PackedLinear(nn.Module):
     """A frozen linear layer that multiplies with oneDNN on a CPU, in float32 and under autocast in bfloat16.
 
@@ -63,7 +68,7 @@ class PackedLinear(nn.Module):
         """Apply the layer."""
         own = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         is_other = x.device.type != "cpu" or self.weight.dtype is not torch.float32 or own not in LARGEST_DIFFERENCE
-        if is_other or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # OpenVINO packs itself
+        if is_other or becomes_a_graph():  # what runs a graph packs weights itself
             return F.linear(x, self.weight, self.bias)
         x = x.to(own)
         if torch.is_grad_enabled() and x.requires_grad:

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -195,16 +196,17 @@ def rarity(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch h 
     alike = squared_distance.mul_(-0.5 / (maps.shape[1] * BANDWIDTH**2)).exp_()
     itself = torch.arange(rows * columns, device=maps.device)[:, None] == place  # (N, M)
     num_others = len(place) - itself.sum(dim=-1)
-    density = (alike.masked_fill_(itself, 0).sum(dim=-1) / num_others).clamp(LEAST_DENSITY, 1)
+    density = (alike.masked_fill_(itself, 0).sum(dim=-1) / num_others).clamp(LEAST_DENSITY, 1.0)
     return -density.log().unflatten(1, (rows, columns))
 
 
 def _references(rows: int, columns: int, device: torch.device) -> Int[Tensor, " references"]:
     """Choose the positions that all are compared with: all, or a lattice that lies askew to any pattern's own."""
     step = math.ceil(max(rows, columns) / REFERENCE_SIDE)
-    row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)
     every = step**2 + 1 if step > 1 else 1
-    return ((row + step * column) % every == 0).flatten().nonzero().squeeze(1)
+    # In NumPy: how many there are does not depend on data, but an exported graph could not know.
+    row, column = np.ogrid[: int(rows), : int(columns)]
+    return torch.from_numpy(np.flatnonzero((row + step * column) % every == 0)).to(device)
 
 
 def within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:

@@ -177,7 +177,7 @@ class TextTower:
             if before_block is not None:
                 tokens = before_block(number, tokens)
             tokens = block(tokens, attn_mask=causal_mask)
-        at_end = text.ln_final(tokens[torch.arange(len(tokens), device=tokens.device), words.ends])  # (S, width)
+        at_end = text.ln_final(tokens[torch.arange(tokens.shape[0], device=tokens.device), words.ends])  # (S, width)
         projection = text.text_projection
         embeddings = projection(at_end) if isinstance(projection, torch.nn.Linear) else at_end @ projection
         return embeddings.float()

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from afr_clip.clip.packed import becomes_a_graph
+
 
 @dataclass(frozen=True)
 class AnomalyPrediction:
@@ -55,8 +57,8 @@ def on_cpu(prediction: AnomalyPrediction) -> AnomalyPrediction:
 
 
 def require_one_name_each(image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> None:
-    """Raise a ``ValueError`` if there is not one category per image."""
-    if len(category) != image.shape[0]:
+    """Raise a ``ValueError`` if there is not one category per image; an exported graph takes batches of any size."""
+    if not becomes_a_graph() and len(category) != image.shape[0]:
         msg = f"category must name each of {image.shape[0]} images, got {len(category)} names. Repeat the name."
         raise ValueError(msg)
 

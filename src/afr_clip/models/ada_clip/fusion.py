@@ -5,10 +5,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from afr_clip.clip.packed import becomes_a_graph
 from afr_clip.models.ada_clip.settings import FusionReading, FusionSettings
 
 MOST_ROUNDS = 300
 """Most of Lloyd's rounds, as in scikit-learn; an assignment that still changes then is taken as it is."""
+
+ROUNDS_IN_A_GRAPH = 50
+"""Rounds in an exported graph, which cannot stop early. Rounds after the last change have no effect."""
 
 SAME_COST = 1e-4
 """Seeds whose costs differ by less than this share count as equal, and the first is taken. Two points that are each
@@ -45,35 +49,49 @@ def fuse_semantics(
     """
     if settings.weight == 0:
         return class_token
-    shares = torch.stack(
-        [_shares(tokens, scores, settings) for tokens, scores in zip(patch_tokens.detach(), abnormality, strict=True)]
-    )
-    centre = (shares[:, None] @ patch_tokens.mean(dim=1))[:, 0]  # (B, D)
+    chosen, shares = _shares(patch_tokens.detach(), abnormality, settings)
+    tokens = _taken(patch_tokens.mean(dim=1), chosen)  # (B, chosen, D)
+    centre = (shares[:, None] @ tokens)[:, 0]  # (B, D)
     return settings.weight * F.normalize(centre, dim=-1) + (1 - settings.weight) * class_token
 
 
 def _shares(
-    tokens: Float[Tensor, "layers patches dim"], scores: Float[Tensor, " patches"], settings: FusionSettings
-) -> Float[Tensor, " patches"]:
-    """Weigh each patch in the mean of the cluster centres."""
-    if settings.reading is FusionReading.most_anomalous_cluster:
-        labels = cluster(tokens.mean(dim=0), min(settings.num_clusters, len(scores)))
-        sizes = labels.bincount()
-        means = torch.zeros_like(scores[: len(sizes)]).index_add(0, labels, scores) / sizes  # 0 / 0 where it is empty
-        is_member = labels == means.nan_to_num(nan=-torch.inf).argmax()
-        return is_member.to(scores.dtype) / is_member.sum()
-    # A stable sort, so that equals are taken in the order of the patches.
-    chosen = scores.sort(descending=True, stable=True).indices[: settings.num_patches]
-    points = tokens[:, chosen].transpose(0, 1).flatten(1)  # (chosen, L * D)
-    labels = cluster(points, min(settings.num_clusters, len(chosen)))
-    sizes = labels.bincount()
+    tokens: Float[Tensor, "batch layers patches dim"],
+    scores: Float[Tensor, "batch patches"],
+    settings: FusionSettings,
+) -> tuple[Int[Tensor, "batch chosen"], Float[Tensor, "batch chosen"]]:
+    """Choose patches, and weigh each in the mean of the cluster centres."""
+    is_paper = settings.reading is FusionReading.most_anomalous_cluster
+    num_patches = int(scores.shape[1])
+    if is_paper:
+        chosen = torch.arange(num_patches, device=scores.device).expand_as(scores)
+    elif becomes_a_graph():  # which has no stable sort; the runtimes take equals in the order of the patches too
+        chosen = scores.topk(min(settings.num_patches, num_patches), dim=1).indices
+    else:
+        # A stable sort, so that equals are taken in the order of the patches.
+        chosen = scores.sort(dim=1, descending=True, stable=True).indices[:, : settings.num_patches]
+    # As released, the tokens of all layers side by side: (B, chosen, L * D)
+    points = tokens.mean(dim=1) if is_paper else _taken(tokens.transpose(1, 2).flatten(2), chosen)
+    num_clusters = min(settings.num_clusters, int(points.shape[1]))
+    members = _members(cluster(points, num_clusters), num_clusters, scores.dtype)  # (B, clusters, chosen)
+    sizes = members.sum(dim=-1)
+    if is_paper:
+        means = (members @ scores[..., None])[..., 0] / sizes.clamp(min=1)
+        best = torch.where(sizes > 0, means, -torch.inf).argmax(dim=1)
+        is_member = _taken(members, best[:, None])[:, 0]
+        return chosen, is_member / is_member.sum(dim=1, keepdim=True)
     # Clusters with members count the same, and so do the members of a cluster.
-    share = 1 / (sizes[labels] * (sizes > 0).sum())
-    return torch.zeros_like(scores).index_put((chosen,), share.to(scores.dtype))
+    weights = 1 / (sizes.clamp(min=1) * (sizes > 0).sum(dim=1, keepdim=True))
+    return chosen, (weights[:, None] @ members)[:, 0]
 
 
-def cluster(points: Float[Tensor, "points dim"], num_clusters: int) -> Int[Tensor, " points"]:
-    """Assign points to clusters by Lloyd's algorithm, starting from seeds that depend only on the points.
+def cluster(points: Float[Tensor, "*images points dim"], num_clusters: int) -> Int[Tensor, "*images points"]:
+    r"""Assign points to clusters by Lloyd's algorithm, starting from seeds that depend only on the points.
+
+    A centre is a weighted mean of points, so its distance from a point follows from those between the points:
+
+    .. math:: \lVert x_n - \textstyle\sum_m w_m x_m \rVert^2
+        = \sum_m w_m d_{mn} - \tfrac{1}{2} \sum_{l,m} w_l w_m d_{lm}, \quad d_{mn} = \lVert x_m - x_n \rVert^2
 
     Args:
         num_clusters: How many clusters at most. Where points coincide there may be fewer.
@@ -85,20 +103,44 @@ def cluster(points: Float[Tensor, "points dim"], num_clusters: int) -> Int[Tenso
         >>> cluster(torch.tensor([[0.0], [5.0], [0.1]]), num_clusters=2).tolist()
         [0, 1, 0]
     """
-    centres = points[seeds(points, num_clusters)]
-    labels = _squared_distance(points, centres).argmin(dim=1)
-    for _ in range(MOST_ROUNDS):
-        sums = torch.zeros_like(centres).index_add_(0, labels, points)
-        sizes = labels.bincount(minlength=len(centres))[:, None]
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)  # one without members stays where it was
-        before, labels = labels, _squared_distance(points, centres).argmin(dim=1)
-        if torch.equal(before, labels):
+    distance = squared_distances(points)
+    is_graph = becomes_a_graph()
+    places = torch.arange(points.shape[-2], device=points.device)
+    weights = (seeds(distance, num_clusters)[..., None] == places).to(points.dtype)  # (*, clusters, points)
+    labels = _nearest(distance, weights)
+    for _ in range(ROUNDS_IN_A_GRAPH if is_graph else MOST_ROUNDS):
+        members = _members(labels, num_clusters, points.dtype)
+        sizes = members.sum(dim=-1, keepdim=True)
+        # A cluster without members stays where it was.
+        weights = torch.where(sizes > 0, members / sizes.clamp(min=1), weights)
+        before, labels = labels, _nearest(distance, weights)
+        if not is_graph and torch.equal(before, labels):
             break
     return labels
 
 
-def seeds(points: Float[Tensor, "points dim"], num_seeds: int) -> Int[Tensor, " seeds"]:
-    r"""Choose points to start from; ties go to the first.
+def _taken(rows: Float[Tensor, "*images rows dim"], index: Int[Tensor, "*images chosen"]) -> Tensor:
+    """Take rows of each image: (*images, chosen, dim)."""
+    return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))
+
+
+def _members(
+    labels: Int[Tensor, "*images points"], num_clusters: int, dtype: torch.dtype
+) -> Float[Tensor, "*images clusters points"]:
+    """Say which points belong to which cluster: 1 or 0."""
+    return (labels[..., None, :] == torch.arange(num_clusters, device=labels.device)[:, None]).to(dtype)
+
+
+def _nearest(
+    distance: Float[Tensor, "*images points points"], weights: Float[Tensor, "*images clusters points"]
+) -> Int[Tensor, "*images points"]:
+    """Find the nearest weighted mean of points for each point."""
+    mean = weights @ distance
+    return (mean - (mean * weights).sum(dim=-1, keepdim=True) / 2).argmin(dim=-2)
+
+
+def seeds(distance: Float[Tensor, "*images points points"], num_seeds: int) -> Int[Tensor, "*images seeds"]:
+    r"""Choose points to start from, by their squared distances; ties go to the first.
 
     The greedy form of k-means++ draws a few candidates for each seed and keeps the best of them. Here every point is a
     candidate, so that nothing is drawn:
@@ -107,19 +149,26 @@ def seeds(points: Float[Tensor, "points dim"], num_seeds: int) -> Int[Tensor, " 
         d_n = \min_{i < j} \lVert x_n - x_{s_i} \rVert^2
 
     Example:
-        >>> seeds(torch.tensor([[0.0], [1.0], [9.0]]), num_seeds=2).tolist()  # the middle one, then the far one
+        >>> points = torch.tensor([[0.0], [1.0], [9.0]])
+        >>> seeds(squared_distances(points), num_seeds=2).tolist()  # the middle one, then the far one
         [1, 2]
     """
-    distance = _squared_distance(points, points)
-    nearest = torch.full_like(distance[0], torch.inf)
+    nearest = torch.full_like(distance[..., :1, :], torch.inf)
     chosen: list[Tensor] = []
     for _ in range(num_seeds):
-        cost = torch.minimum(distance, nearest).sum(dim=1)
-        chosen.append((cost <= cost.min() * (1 + SAME_COST)).int().argmax())
-        nearest = torch.minimum(nearest, distance[chosen[-1]])
-    return torch.stack(chosen)
+        cost = torch.minimum(distance, nearest).sum(dim=-1)
+        is_best = cost <= cost.amin(dim=-1, keepdim=True) * (1 + SAME_COST)
+        chosen.append(is_best.int().argmax(dim=-1))
+        nearest = torch.minimum(nearest, _taken(distance, chosen[-1][..., None]))
+    return torch.stack(chosen, dim=-1)
 
 
-def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
+def squared_distances(points: Float[Tensor, "*images points dim"]) -> Float[Tensor, "*images points points"]:
+    """Compute the squared distance of each pair of points."""
+    if becomes_a_graph():  # a graph has no rule for the difference itself
+        centred = (points - points.mean(dim=-2, keepdim=True)).double()
+        squares = centred.square().sum(dim=-1)
+        product = centred @ centred.transpose(-1, -2)
+        return (squares[..., None] + squares[..., None, :] - 2 * product).clamp(min=0).to(points.dtype)
     # The difference itself, not |a|^2 + |b|^2 - 2ab, which rounds small distances away.
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()

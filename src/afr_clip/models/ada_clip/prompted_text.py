@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.packed import becomes_a_graph
 from afr_clip.clip.text import TextTower, Words, ensemble_mean
 from afr_clip.models.ada_clip.hybrid_prompts import over_first_words
 from afr_clip.prompts.ensemble import PromptSettings, expand
@@ -35,9 +36,13 @@ class PromptedText:
     ) -> Float[Tensor, "batch 2 dim"]:
         """Embed the sentences of each image's category under the prompts of the image, normal first.
 
+        One category alone stands for all images.
+
         Raises:
             ValueError: If a category is blank, or the prompts would overwrite the end of a sentence.
         """
+        if len(category) == 1:
+            return self._embed(category[0], prompts)
         order: list[int] = []
         pairs = []
         for name in dict.fromkeys(category):
@@ -57,10 +62,11 @@ class PromptedText:
             )
             raise ValueError(msg)
         parts = []
-        for images in prompts.split(max(1, ROWS_PER_PASS // num_sentences)):
+        # An exported graph takes batches of any size, so it cannot split them.
+        for images in [prompts] if becomes_a_graph() else prompts.split(max(1, ROWS_PER_PASS // num_sentences)):
             rows = images.repeat_interleave(num_sentences, dim=0)
-            embeddings = self.tower.encode(words.repeated(len(images)), over_first_words(rows, self.tower.start))
-            parts.append(embeddings.unflatten(0, (len(images), num_sentences)))
+            embeddings = self.tower.encode(words.repeated(images.shape[0]), over_first_words(rows, self.tower.start))
+            parts.append(embeddings.unflatten(0, (-1, num_sentences)))
         embedded = torch.cat(parts)  # (images, sentences, D)
         return torch.stack([ensemble_mean(embedded[:, :num_normal]), ensemble_mean(embedded[:, num_normal:])], dim=1)
 

@@ -116,7 +116,7 @@ class UniADet(nn.Module):
     ) -> Float[Tensor, "batch layers places"]:
         """Compare the tokens of each tap with the weights of that tap."""
         similarities = [
-            text_on_text_similarity(places, pair.expand(len(places), -1, -1))
+            text_on_text_similarity(places, pair.expand(places.shape[0], -1, -1))
             for places, pair in zip(tokens, weights, strict=True)
         ]
         return abnormal_margin(torch.stack(similarities, dim=1), self._scoring.temperature)

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.packed import becomes_a_graph
 
 TOKENS_PER_PASS = 1280
 """Tokens of all windows in one pass: enough to keep matrix products busy, few enough to stay in a CPU's cache."""
@@ -58,16 +59,18 @@ def embed_windows(
     Returns:
         The image embedding of every window; not normalised.
     """
-    tower, num_images, embeddings = backbone.tower, len(tokens), []
+    tower, num_images, embeddings = backbone.tower, tokens.shape[0], []
+    # An exported graph takes batches of any size, so it splits the windows as for one image.
+    together = 1 if becomes_a_graph() else num_images
     prefix = torch.arange(tower.num_prefix, device=tokens.device)
-    for part in positions.split(max(1, TOKENS_PER_PASS // (num_images * positions.shape[1]))):
+    for part in positions.split(max(1, TOKENS_PER_PASS // (together * positions.shape[1]))):
         patches = part[:, 1:] - 1
-        seen = torch.cat([prefix.expand(len(part), -1), tower.num_prefix + patches], dim=1)
+        seen = torch.cat([prefix.expand(part.shape[0], -1), tower.num_prefix + patches], dim=1)
         shown = tokens[:, seen].flatten(0, 1)  # (B * windows, prefix + k * k, D_v)
         rotation = tower.rotation(patches.repeat(num_images, 1))
         for number in range(1, backbone.depth):
             shown = tower.block(number, shown, rotation)
-        embeddings.append(tower.embed_last(shown, rotation).unflatten(0, (num_images, -1)))
+        embeddings.append(tower.embed_last(shown, rotation).unflatten(0, (-1, part.shape[0])))
     return torch.cat(embeddings, dim=1)
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch.testing import assert_close
 
-from afr_clip.models.ada_clip.fusion import cluster, fuse_semantics, seeds
+from afr_clip.models.ada_clip.fusion import cluster, fuse_semantics, seeds, squared_distances
 from afr_clip.models.ada_clip.settings import FusionReading
 from helpers.ada_clip import FUSION
 from helpers.naive_ada_clip import naive_clusters, naive_fusion, naive_fusion_of_one_cluster, naive_seeds
@@ -102,14 +102,14 @@ def points(num: int = 40, dim: int = 6, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(3))
 def test_seeds_and_labels_match_the_loops(seed):
     seen = points(seed=seed)
-    assert seeds(seen, 7).tolist() == naive_seeds(seen, 7)
+    assert seeds(squared_distances(seen), 7).tolist() == naive_seeds(seen, 7)
     assert cluster(seen, 7).tolist() == naive_clusters(seen, 7)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_from_the_same_seeds_scikit_learn_ends_at_the_same_clusters(seed):
     seen = points(100, 12, seed)
-    start = seen[seeds(seen, 20)].numpy()
+    start = seen[seeds(squared_distances(seen), 20)].numpy()
     theirs = KMeans(20, init=start, n_init=1, algorithm="lloyd", tol=0).fit_predict(seen.numpy())
     assert cluster(seen, 20).tolist() == theirs.tolist()
 

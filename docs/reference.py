@@ -137,6 +137,7 @@ def config() -> str:
         "evaluate": (),
         "predict": (),
         "calibrate": (),
+        "export": (),
         "diagnose": (),
         "sweep": (),
     }.items():
@@ -160,7 +161,7 @@ def config() -> str:
 
 def common(train: DictConfig) -> list[str]:
     """Name the plain keys that every command has."""
-    others = [set(composed(command)) for command in ("evaluate", "predict", "calibrate", "diagnose", "sweep")]
+    others = [set(composed(command)) for command in ("evaluate", "predict", "calibrate", "export", "diagnose", "sweep")]
     return [key for key in train if all(key in other for other in others) and not is_group(train, key)]
 
 

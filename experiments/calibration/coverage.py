@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import binomtest
 
 import afr_clip
-from afr_clip.data.disk.decode import decode_image
+from afr_clip.data.disk.picture_files import read_picture
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.inspection.calibration import calibrate
 from afr_clip.inspection.settings import Rule, num_needed
@@ -86,24 +85,24 @@ def score_all(photographs: Path | None) -> Iterator[tuple[str, int, int, float, 
                     yield category, references, is_bad, scan.image_score, float(scan.anomaly_map.max())
 
 
-def read_set(name: str, category: str | None, folder: Path) -> tuple[str, list[torch.Tensor], list[torch.Tensor]]:
+def read_set(name: str, category: str | None, folder: Path) -> tuple[str, list[np.ndarray], list[np.ndarray]]:
     """Read one category: its good photographs, those for training first, and its bad ones."""
     categories = None if category is None else (category,)
-    parts: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    parts: dict[bool, list[np.ndarray]] = {False: [], True: []}
     for split in ("train", "test") if name == "mvtec_ad" else ("test",):
         for sample in read_samples(DatasetSpec(name, name, categories=categories, split=split, data_dir=folder)):
-            parts[sample.is_anomalous].append(decode_image(sample.image_path))
+            parts[sample.is_anomalous].append(read_picture(sample.image_path).rgb.transpose(2, 0, 1))
     return category or name, parts[False], parts[True]
 
 
-def drawn_set(category: str) -> tuple[str, list[torch.Tensor], list[torch.Tensor]]:
+def drawn_set(category: str) -> tuple[str, list[np.ndarray], list[np.ndarray]]:
     """Draw good and bad parts of a category of the demo's unseen set."""
     settings = DrawnSettings(DrawnSet.unseen, NUM_GOOD, 256, 1.6, 0.3, 0.012, seed=1)
     number = [one.name for one in CATEGORIES[DrawnSet.unseen]].index(category)
     kinds = CATEGORIES[DrawnSet.unseen][number].defects
     good = [Picture(number, "test", GOOD, i) for i in range(NUM_GOOD + max(REFERENCES))]
     bad = [Picture(number, "test", kinds[i % len(kinds)], i // len(kinds)) for i in range(NUM_BAD)]
-    drawn = [[torch.from_numpy(draw(settings, one)[0]).permute(2, 0, 1) for one in some] for some in (good, bad)]
+    drawn = [[draw(settings, one)[0].transpose(2, 0, 1) for one in some] for some in (good, bad)]
     return category, *drawn
 
 

@@ -17,13 +17,10 @@ __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "Inspection
 
 
 def __getattr__(name: str) -> object:
-    """Import the API with its first use: torch takes seconds to load."""
+    """Import the API with its first use."""
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from afr_clip.clip.third_parties import import_towers  # noqa: PLC0415
-
-    import_towers()
     from afr_clip import api  # noqa: PLC0415
 
     return getattr(api, name)

@@ -1,26 +1,29 @@
 """The Python API: ``detector = afr_clip.load("pocket")``, then ``detector.inspect(photograph, "metal nut")``."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from afr_clip.clip.precision import choose_precision
-from afr_clip.clip.weights import weight_path
-from afr_clip.config.restore import PACKAGED_CHECKPOINTS, named_checkpoint, recorded_model
-from afr_clip.data.disk.decode import MAX_PIXELS
-from afr_clip.data.disk.loaded import list_references
+import numpy as np
+from jaxtyping import UInt8
+
+from afr_clip.data.disk.picture_files import MAX_PIXELS
 from afr_clip.files import shown
-from afr_clip.inspection.calibration import CalibrationError, Decision, read_calibration
+from afr_clip.inspection.calibration import Calibration, CalibrationError, Decision, read_calibration
 from afr_clip.inspection.detector import Detector, Inspection, as_rgb
+from afr_clip.inspection.exported import Exported, ExportedScanner, needs_checkpoint, read_exported, require_possible
 from afr_clip.inspection.regions import Region
-from afr_clip.inspection.scanner import InspectionError, Scanning, build_scanner
-from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.inspection.scan import InspectionError, PhotographScanner, Scanning
+from afr_clip.inspection.settings import InspectionSettings, is_exported
 from afr_clip.inspection.tiles import Tile
-from afr_clip.models.checkpoint import read_checkpoint
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.settings import PRECISIONS, ScoringEngine, one_of, refuse
+
+if TYPE_CHECKING:
+    from afr_clip.inspection.scanner import Scanner
 
 __all__ = ["CalibrationError", "Decision", "Detector", "Inspection", "InspectionError", "Region", "load"]
 
@@ -51,7 +54,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     """Load a trained detector.
 
     Args:
-        checkpoint: ``pocket`` or ``pocket_names``, which ship with the package, a run folder, or a checkpoint file.
+        checkpoint: ``pocket`` or ``pocket_names``, which ship with the package, a run folder, a checkpoint file, or a
+            file that ``afr-clip export`` wrote, which needs no torch.
         category: What photographs show, in words; needed with ``references``. Without it, and without a calibration,
             they are called "object" unless ``inspect`` names them.
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
@@ -102,7 +106,67 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         defects=None if defects is None else list(defects),
         compare_names=None if compare_names is None else list(compare_names),
     )
-    name = str(checkpoint)
+    thresholds = None if calibration is None else read_calibration(Path(calibration))
+    looks = (tile, overlap, batch_size)
+    if is_exported(checkpoint):
+        exported = read_exported(Path(checkpoint))
+        require_possible(settings)
+        _refuse_options(exported, image_size=image_size, precision=precision, engine=engine, device=device)
+        refuse(None if references is None else needs_checkpoint("references"))
+        thresholds = thresholds or exported.calibration
+        if thresholds is None and len(exported.categories) == 1:
+            category = category or exported.categories[0]
+        scanner: PhotographScanner = ExportedScanner(exported, Scanning("cpu", "32-true", *looks))
+        category = category or _category_of(thresholds)
+    else:
+        trained = _trained(str(checkpoint), (device, precision), image_size, looks, files)
+        if references is not None:
+            if category is None:
+                msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
+                raise InspectionError(msg)
+            trained.learn(_references(references, category, max_pixels), category)
+        category = category or _category_of(thresholds)
+        trained.use(ScoringEngine(trained.choose_engine(settings.engine, category or AGNOSTIC_NAME)["chosen"]))
+        scanner = trained
+    detector = Detector(scanner, settings, category, thresholds, max_pixels)
+    if thresholds is not None and category is not None:
+        thresholds.require(detector.identity(category))
+    return detector
+
+
+def _category_of(thresholds: Calibration | None) -> str | None:
+    return None if thresholds is None else str(thresholds.identity.get("category", "")) or None
+
+
+def _refuse_options(exported: Exported, **options: object) -> None:
+    """Refuse what belongs to the exported file and cannot be chosen."""
+    possible = {
+        "image_size": (None, exported.manifest["image_size"]),
+        "precision": ("32-true", "auto"),
+        "engine": ("torch", "auto", exported.engine),  # torch is the default
+        "device": ("auto", "cpu"),
+    }
+    refuse(*(needs_checkpoint(key) for key, value in options.items() if value not in possible[key]))
+
+
+def _trained(
+    name: str,
+    runs_on: tuple[str, str],
+    image_size: int | None,
+    looks: tuple[Tile, float, int],
+    files: Mapping[str, str] | None,
+) -> "Scanner":
+    """Build the scanner of a checkpoint, on a device and in a precision."""
+    # An exported model needs none of these, and runs where torch is not installed.
+    from afr_clip.clip.third_parties import import_towers  # noqa: PLC0415
+
+    import_towers()
+    from afr_clip.clip.precision import choose_precision  # noqa: PLC0415
+    from afr_clip.clip.weights import weight_path  # noqa: PLC0415
+    from afr_clip.config.restore import PACKAGED_CHECKPOINTS, named_checkpoint, recorded_model  # noqa: PLC0415
+    from afr_clip.inspection.scanner import build_scanner  # noqa: PLC0415
+    from afr_clip.models.checkpoint import read_checkpoint  # noqa: PLC0415
+
     is_unknown = not os.path.lexists(name) and name not in PACKAGED_CHECKPOINTS
     if is_unknown and (near := get_close_matches(name, PACKAGED_CHECKPOINTS, n=1)):
         msg = f"There is no checkpoint at {shown(name)}. Did you mean {near[0]}?"
@@ -111,21 +175,15 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     backbone, method = recorded_model(read.manifest["config"], files)
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)
+    device, precision = runs_on
     chosen = str(choose_precision(precision, device)["chosen"])
-    scanner = build_scanner(backbone, method, read, Scanning(device, chosen, tile, overlap, batch_size))
-    if references is not None:
-        if category is None:
-            msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
-            raise InspectionError(msg)
-        places = [references] if isinstance(references, str | Path) else references
-        good = list_references([Path(place) for place in places], category)
-        scanner.learn((as_rgb(sample.image_path, max_pixels) for sample in good), category)
-    thresholds = None if calibration is None else read_calibration(Path(calibration))
-    if thresholds is not None:
-        category = category or str(thresholds.identity.get("category", "")) or None
-    engine_of_category = scanner.choose_engine(settings.engine, category or AGNOSTIC_NAME)
-    scanner.use(ScoringEngine(engine_of_category["chosen"]))
-    detector = Detector(scanner, settings, category, thresholds, max_pixels)
-    if thresholds is not None and category is not None:
-        thresholds.require(detector.identity(category))
-    return detector
+    return build_scanner(backbone, method, read, Scanning(device, chosen, *looks))
+
+
+def _references(
+    references: str | Path | Sequence[Path], category: str, max_pixels: int
+) -> Iterator[UInt8[np.ndarray, "3 _ _"]]:
+    from afr_clip.data.disk.loaded import list_references  # noqa: PLC0415
+
+    places = [references] if isinstance(references, str | Path) else references
+    return (as_rgb(one.image_path, max_pixels) for one in list_references([Path(place) for place in places], category))

@@ -17,7 +17,7 @@ def main() -> None:
         _require_name(chosen.verb, chosen.name)
     # Loading torch takes seconds, and neither --help nor a wrong name should wait for it.
     from afr_clip.cli import datasets  # noqa: PLC0415
-    from afr_clip.data.disk.decode import MAX_PIXELS  # noqa: PLC0415
+    from afr_clip.data.disk.picture_files import MAX_PIXELS  # noqa: PLC0415
     from afr_clip.data.disk.reading import DatasetSpec  # noqa: PLC0415
     from afr_clip.data.errors import MissingDataError  # noqa: PLC0415
 

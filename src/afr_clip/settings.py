@@ -35,6 +35,13 @@ class MapFormat(Enum):
     tiff = "tiff"
 
 
+class ExportFormat(Enum):
+    """What runs an exported model."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
 class AnnotationFormat(Enum):
     """The tools for whose import regions can be written."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["afr_clip.data.disk.decode", "PIL", "tifffile"]):
+with atheris.instrument_imports(include=["afr_clip.data.disk.picture_files", "PIL", "tifffile"]):
     from afr_clip.data.disk.decode import decode_image, decode_mask
 
 from afr_clip.data.errors import DataError

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("dataset=folder", "dataset.root=tree", *TINY, "run_dir=run"),
     "evaluate": ("dataset=folder", "dataset.root=tree", "module=clip_similarity", *TINY, "run_dir=run"),
     "predict": ("images=photographs", "category=thing", "module=clip_similarity", *TINY, "run_dir=run"),
+    "export": ("categories=[thing]", "module=clip_similarity", *TINY, "run_dir=run"),
     "calibrate": ("good=photographs", "category=thing", "module=clip_similarity", *TINY, "run_dir=run"),
 }
 

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = [path for path in (REPOSITORY / "docs").rglob("*.md") if not {"_build", "generated"} & set(path.parts)]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *PAGES, *(REPOSITORY / "experiments").rglob("*.md")])
 OURS = r"(?:afr-clip |python -m afr_clip\.)"
-TAKES_A_CONFIG = {"train", "evaluate", "predict", "calibrate", "diagnose", "sweep"}
+TAKES_A_CONFIG = {"train", "evaluate", "predict", "calibrate", "export", "diagnose", "sweep"}
 
 
 def lines(pattern: str) -> list[str]:

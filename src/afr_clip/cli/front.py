@@ -24,7 +24,7 @@ from afr_clip.cli.help import help_of
 from afr_clip.cli.places import faults_of_output, faults_of_places
 from afr_clip.cli.words import Typed, as_text, read_words
 from afr_clip.config.keys import groups_of
-from afr_clip.config.nodes import COMMANDS, CalibrateConfig, EvaluateConfig, PredictConfig, config_dir
+from afr_clip.config.nodes import COMMANDS, CalibrateConfig, EvaluateConfig, ExportConfig, PredictConfig, config_dir
 from afr_clip.config.plan import group_options
 from afr_clip.config.trusted import refuse_untrusted
 from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
@@ -135,7 +135,7 @@ def _checked(command: str, typed: Typed) -> tuple[DictConfig, Path, bool]:
         if command == "diagnose":
             _complete_diagnosis(values)
         settings = read(values, COMMANDS[command])
-        if isinstance(settings, EvaluateConfig | PredictConfig | CalibrateConfig):
+        if isinstance(settings, EvaluateConfig | PredictConfig | CalibrateConfig | ExportConfig):
             _refuse_needless_checkpoint(settings, overrides)
         if is_first():
             faults |= dict.fromkeys(faults_of_places(settings))
@@ -161,7 +161,7 @@ def _nothing_to_resume(runs: Path) -> str:
 
 
 def _refuse_needless_checkpoint(
-    settings: EvaluateConfig | PredictConfig | CalibrateConfig, overrides: Sequence[str]
+    settings: EvaluateConfig | PredictConfig | CalibrateConfig | ExportConfig, overrides: Sequence[str]
 ) -> None:
     is_typed = any(override.lstrip("+").startswith("checkpoint=") for override in overrides)
     if is_typed and settings.checkpoint is not None and not settings.module.network.needs_checkpoint:

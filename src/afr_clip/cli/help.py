@@ -35,6 +35,20 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
             ("run_dir", "for calibration.json; default: a new folder below outputs/calibrate"),
         ),
     ),
+    "export": (
+        "afr-clip export categories=[WORDS,...] [to=onnx|openvino] [KEY=VALUE ...]",
+        "afr-clip export checkpoint=pocket categories=['metal nut'] to=onnx run_dir=outputs/nut_model",
+        (
+            ("categories", "what photographs may show, as a list: their text embeddings become part of the file"),
+            ("to", "onnx, or openvino"),
+            ("checkpoint", "a run folder or its checkpoints/last.ckpt; default: pocket, shipped with the package"),
+            ("calibration", "calibration.json of afr-clip calibrate, which becomes part of the file"),
+            ("images", "photographs with which the file is checked, in addition to its test pictures"),
+            ("licence", "of the model, as a text for the file"),
+            ("backbone.image_size", "side of the square that the model sees, in pixels"),
+            ("run_dir", "for model.onnx or model.xml; default: a new folder below outputs/export"),
+        ),
+    ),
     "evaluate": (
         "afr-clip evaluate checkpoint=RUN dataset=NAME [KEY=VALUE ...]",
         "afr-clip evaluate checkpoint=outputs/first dataset=folder dataset.root=DIR",

@@ -4,19 +4,27 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.cli.command import ends_in_a_sentence, start_processes
-from afr_clip.config.nodes import CalibrateConfig, EvaluateConfig, InspectConfig, PredictConfig, config_dir
+from afr_clip.config.nodes import (
+    CalibrateConfig,
+    EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
+    PredictConfig,
+    config_dir,
+)
 from afr_clip.config.plan import (
     calibration_job,
     current_record,
     diagnosis_job,
     evaluation_job,
+    export_job,
     output_dir,
     prediction_job,
     restore_model,
@@ -30,6 +38,7 @@ from afr_clip.files import shown
 from afr_clip.run.job import AnyJob, ProtocolJob, Record
 
 if TYPE_CHECKING:
+    from afr_clip.inspection.exported import Exported
     from afr_clip.models.checkpoint import Checkpoint
 
 Command = Callable[[DictConfig], None]
@@ -106,6 +115,16 @@ def calibrate(config: DictConfig) -> None:
     run(*_with_checkpoint(config, typed, calibration_job))
 
 
+@_composed("export")
+def export(config: DictConfig) -> None:
+    """Write a detector to a file."""
+    typed = read(config, ExportConfig)
+    with _loading():
+        from afr_clip.run.export import export as run  # noqa: PLC0415
+
+    run(*_with_checkpoint(config, typed, export_job))
+
+
 @_composed("diagnose")
 def diagnose(config: DictConfig) -> None:
     """Measure what the text does in the network of a run."""
@@ -129,8 +148,10 @@ def sweep(config: DictConfig) -> None:
 
 
 def _with_checkpoint(
-    config: DictConfig, typed: EvaluateConfig | InspectConfig, make_job: Callable[[DictConfig, Path, Record], AnyJob]
-) -> "tuple[AnyJob, Checkpoint | None]":
+    config: DictConfig,
+    typed: EvaluateConfig | InspectConfig | ExportConfig,
+    make_job: Callable[[DictConfig, Path, Record], AnyJob],
+) -> "tuple[AnyJob, Any]":
     """Read the checkpoint that a command names, and make the job with the model it was trained with."""
     from afr_clip.run.model import read_named  # noqa: PLC0415
 
@@ -142,7 +163,7 @@ def _with_checkpoint(
 
 
 @contextmanager
-def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
+def _naming(checkpoint: "Checkpoint | Exported | None") -> Iterator[None]:
     """Name the checkpoint in config errors: the typed config was checked before, so the fault is the checkpoint's."""
     try:
         yield
@@ -154,7 +175,7 @@ def _naming(checkpoint: "Checkpoint | None") -> Iterator[None]:
         raise ConfigError(msg) from error
 
 
-def _named_checkpoint(typed: EvaluateConfig | InspectConfig) -> str | None:
+def _named_checkpoint(typed: EvaluateConfig | InspectConfig | ExportConfig) -> str | None:
     """Return where the checkpoint is, or ``None`` for a method that needs none."""
     if typed.module.network.needs_checkpoint and typed.checkpoint is not None:
         return named_checkpoint(typed.checkpoint)

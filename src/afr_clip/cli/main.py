@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "score a dataset with a trained checkpoint",
     "predict": "score photographs of your own",
     "calibrate": "find thresholds from good parts, with a budget of false alarms",
+    "export": "write a model as an ONNX or OpenVINO file, checked against its checkpoint",
     "diagnose": "measure what the text does in a trained network",
     "sweep": "run the cells of an ablation table or a search",
     "figure": "draw figure 1, 3 or 4 of the paper from runs",
@@ -31,7 +32,7 @@ COMMANDS = {
     "doctor": "check this machine, and say what is missing",
 }
 
-COMPOSED = ("train", "evaluate", "predict", "calibrate", "diagnose", "sweep")
+COMPOSED = ("train", "evaluate", "predict", "calibrate", "export", "diagnose", "sweep")
 """The commands that take ``key=value``; the others take options."""
 
 SYNONYMS = {

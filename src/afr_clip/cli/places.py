@@ -10,6 +10,7 @@ from afr_clip.config.nodes import (
     CommandConfig,
     DiagnoseConfig,
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     PredictConfig,
     TrainConfig,
@@ -17,6 +18,7 @@ from afr_clip.config.nodes import (
 from afr_clip.config.plan import expanded_images, resumes
 from afr_clip.config.restore import named_checkpoint
 from afr_clip.files import for_shell, shown
+from afr_clip.inspection.settings import is_exported
 from afr_clip.processes.signals import was_requeued
 from afr_clip.reports.record.run_folder import holds_run
 from afr_clip.settings import DatasetSettings
@@ -32,12 +34,9 @@ _WRITE = {
 def faults_of_places(config: CommandConfig) -> Iterator[str]:
     """Yield one sentence for each thing that is wrong with the files and folders that a command reads and writes."""
     yield from _faults_of_photographs(config)
-    if isinstance(config, EvaluateConfig | PredictConfig | CalibrateConfig) and config.module.network.needs_checkpoint:
-        if config.checkpoint is None:
-            yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."
-        else:
-            yield from _faults_of_checkpoint(config.checkpoint)
-    if isinstance(config, InspectConfig):
+    if isinstance(config, EvaluateConfig | InspectConfig | ExportConfig) and config.module.network.needs_checkpoint:
+        yield from _faults_of_checkpoint(config.checkpoint, runs_exported=isinstance(config, InspectConfig))
+    if isinstance(config, InspectConfig | ExportConfig):
         for key in ("calibration", "references", "roi", "ignore"):
             name = getattr(config, key, None)
             if name is not None and not os.path.lexists(name):
@@ -62,7 +61,7 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
 
 
 def _faults_of_photographs(config: CommandConfig) -> Iterator[str]:
-    if isinstance(config, PredictConfig):
+    if isinstance(config, PredictConfig | ExportConfig) and config.images is not None:
         for path in expanded_images(config.images):
             if not os.path.lexists(path):
                 several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
@@ -86,7 +85,16 @@ def _holds_run(folder: Path) -> bool:
         return False  # the other checks name what cannot be read
 
 
-def _faults_of_checkpoint(name: str) -> Iterator[str]:
+def _faults_of_checkpoint(name: str | None, *, runs_exported: bool) -> Iterator[str]:
+    if name is None:
+        yield "checkpoint=null names no weights. Write checkpoint=RUN, or checkpoint=pocket."
+        return
+    if is_exported(name) and not runs_exported:
+        yield (
+            f"checkpoint={shown(name)} is an exported model, which only predict and calibrate run. Name the run folder "
+            f"or checkpoint that it was made from."
+        )
+        return
     path = Path(named_checkpoint(name))
     if str(path).startswith("package:"):
         return

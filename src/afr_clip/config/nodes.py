@@ -21,6 +21,7 @@ from afr_clip.settings import (
     CosineScheduleSettings,
     DatasetSettings,
     DecideBy,
+    ExportFormat,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -214,6 +215,21 @@ class InspectConfig(CommandConfig):
         return InspectionSettings(**values)
 
 
+def check_images(images: Any) -> None:  # noqa: ANN401 - a text or a list of texts
+    """Refuse what names no photographs.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    names = [images] if isinstance(images, str) else images
+    is_text = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    if not is_text or not names or not all(name.strip() for name in names):
+        # An unset variable of a shell; as a path it would be the current folder.
+        got = "nothing" if is_text else repr(images)
+        msg = f"images must name photographs or folders, got {got}. Write images=FOLDER, or images=[ONE,OTHER]."
+        raise ValueError(msg)
+
+
 @dataclass(kw_only=True)
 class PredictConfig(InspectConfig):
     """``afr-clip predict``."""
@@ -233,13 +249,7 @@ class PredictConfig(InspectConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = [self.images] if isinstance(self.images, str) else self.images
-        is_text = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
-        if not is_text or not names or not all(name.strip() for name in names):
-            # An unset variable of a shell; as a path it would be the current folder.
-            got = "nothing" if is_text else repr(self.images)
-            msg = f"images must name photographs or folders, got {got}. Write images=FOLDER, or images=[ONE,OTHER]."
-            raise ValueError(msg)
+        check_images(self.images)
         refuse(
             None
             if self.fail_on in (None, *FAIL_ON)
@@ -284,6 +294,36 @@ class CalibrateConfig(InspectConfig):
 
 
 @dataclass(kw_only=True)
+class ExportConfig(CommandConfig):
+    """``afr-clip export``."""
+
+    checkpoint: str | None
+    categories: list[str]
+    to: ExportFormat
+    calibration: str | None
+    images: Any  # as those of `PredictConfig`, or null
+    licence: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [str(name) for name in self.categories]
+        got = "nothing" if not names else f"[{','.join(names)}]"
+        refuse(
+            None
+            if 0 < len({*filter(str.strip, names)}) == len(names)
+            else f"categories must be different words, got {got}. Write categories=['metal nut'], or [a,b].",
+            f"calibration belongs to one category, got {len(names)}. Write categories=[ONE], or leave it out."
+            if self.calibration is not None and len(names) > 1
+            else None,
+            f"An export computes in float32, got trainer.precision={self.trainer.precision}. Leave it out."
+            if self.trainer.precision != "32-true"
+            else None,
+        )
+        if self.images is not None:
+            check_images(self.images)
+
+
+@dataclass(kw_only=True)
 class DiagnoseConfig(CommandConfig):
     """``afr-clip diagnose``."""
 
@@ -304,6 +344,7 @@ COMMANDS: dict[str, type[CommandConfig]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "calibrate": CalibrateConfig,
+    "export": ExportConfig,
     "diagnose": DiagnoseConfig,
 }
 

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from afr_clip.config.nodes import (
     CommandConfig,
     DiagnoseConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
     TrainConfig,
     config_dir,
@@ -27,12 +29,14 @@ from afr_clip.config.nodes import (
 from afr_clip.config.restore import is_packaged, known_group, plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
+from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.reports.record.run_folder import holds_finished_prediction
 from afr_clip.run.job import (
     CalibrationJob,
     DiagnosisJob,
     EvaluationJob,
+    ExportJob,
     PredictionJob,
     ProtocolJob,
     Record,
@@ -137,6 +141,22 @@ def calibration_job(config: DictConfig, folder: Path, record: Record) -> Calibra
         inspection=typed.inspection(),
         category=typed.category or AGNOSTIC_NAME,
         false_alarms=typed.false_alarms,
+    )
+
+
+def export_job(config: DictConfig, folder: Path, record: Record) -> ExportJob:
+    """Make the job of ``afr-clip export``; the config holds the checkpoint's own model already."""
+    typed = read(config, ExportConfig)
+    shared = _shared(typed, config, folder, record)
+    values: dict[str, Any] = dict.fromkeys(one.name for one in fields(InspectionSettings))
+    inspection = InspectionSettings(**values | {"overlap": 0.25, "engine": "torch", "calibration": typed.calibration})
+    return ExportJob(
+        # What a GPU computes differs too much from what a file does on a CPU.
+        **shared | {"trainer": replace(typed.trainer, accelerator="cpu")},
+        categories=tuple(typed.categories),
+        images=() if typed.images is None else tuple(expanded_images(typed.images)),
+        inspection=inspection,
+        **_same(typed, "to", "licence"),
     )
 
 

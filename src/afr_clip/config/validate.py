@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afr_clip.config.nodes import CalibrateConfig, CommandConfig, DiagnoseConfig, TrainConfig
+from afr_clip.config.nodes import CalibrateConfig, CommandConfig, DiagnoseConfig, ExportConfig, TrainConfig
 from afr_clip.models.method_settings import MethodSettings
 
 Typed = TypeVar("Typed", bound=CommandConfig)
 
 _ADVICE = {
     "images": "Write images=FOLDER, or name photographs: afr-clip predict a.jpg b.jpg category=WORDS.",
+    "categories": "Write categories=['metal nut'], or a list [a,b].",
     "category": "Say in words what the photographs show: category='metal nut'.",
     "checkpoint": "Write checkpoint=RUN for the folder of a training, or checkpoint=pocket for the model that ships "
     "with the package.",
@@ -159,7 +160,7 @@ def _rules(config: CommandConfig) -> Iterator[str]:
         )
     yield from _feature_cache_rules(config)
     num_processes = config.trainer.num_processes
-    if num_processes > 1 and isinstance(config, CalibrateConfig | DiagnoseConfig):
+    if num_processes > 1 and isinstance(config, CalibrateConfig | DiagnoseConfig | ExportConfig):
         command = type(config).__name__.removesuffix("Config").lower()  # task_name may be changed
         yield (
             f"{command} runs in one process, got trainer.devices={config.trainer.devices} and "

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from afr_clip.data.disk.decode import MAX_PIXELS, decode_mask
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES
+from afr_clip.data.disk.picture_files import MAX_PIXELS, read_mask
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.files import shown
 
@@ -92,6 +92,6 @@ def _mask_of(role: str, masks: Path, photograph: Path, root: Path | None) -> Pat
 @lru_cache(maxsize=2)
 def _read(path: Path, changed: int, max_pixels: int) -> Bool[np.ndarray, "height width"]:
     """Read a mask; one that serves all photographs is read once, and again when it has changed."""
-    mask = decode_mask(path, max_pixels=max_pixels).numpy()
+    mask = read_mask(path, max_pixels=max_pixels)
     mask.flags.writeable = False
     return mask

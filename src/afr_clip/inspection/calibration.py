@@ -178,9 +178,13 @@ class Calibration:
                 msg = f"{difference} Use the detector that was calibrated, or calibrate this one."
                 raise CalibrationError(msg)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `calibration_of` reads them again."""
+        return asdict(self) | {"decide_by": self.decide_by.value}
+
     def write(self, path: Path) -> None:
         """Write the file atomically."""
-        write_json(path, asdict(self) | {"decide_by": self.decide_by.value})
+        write_json(path, self.to_dict())
 
 
 def _difference(key: str, then: object, now: object) -> str:
@@ -226,7 +230,15 @@ def read_calibration(path: Path) -> Calibration:
 def _read(path: Path) -> Calibration:
     version = read_record(path, _Version)["version"]
     require(path, _Version, iter([f"version must be {VERSION}, got {version}"] if version != VERSION else []))
-    content = read_record(path, Calibration)
+    return calibration_of(read_record(path, Calibration), path)
+
+
+def calibration_of(content: Mapping[str, Any], path: Path) -> Calibration:
+    """Read plain values.
+
+    Raises:
+        RecordError: If they contradict each other; the file is named.
+    """
     known = {one.name: content[one.name] for one in fields(Calibration)} | {"decide_by": DecideBy(content["decide_by"])}
     for name in ("image", "region"):
         numbers = {one.name: content[name][one.name] for one in fields(Level)}

@@ -4,33 +4,38 @@ import hashlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, UInt8
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
-from afr_clip.data.disk.decode import MAX_PIXELS, decode_image
+from afr_clip.data.disk.picture_files import MAX_PIXELS, read_picture
 from afr_clip.files import shown
 from afr_clip.inspection.areas import read_area
 from afr_clip.inspection.calibration import Calibration, Decision
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Region, find_regions
-from afr_clip.inspection.scanner import InspectionError, Scan, Scanner
+from afr_clip.inspection.scan import InspectionError, PhotographScanner, Scan
 from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.settings import DecideBy
 
 logger = logging.getLogger(__name__)
 
-Photograph = str | Path | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Photograph = str | Path | Image.Image | np.ndarray | Tensor
+else:  # an exported model runs without torch
+    Photograph = str | Path | Image.Image | np.ndarray
 """A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
 
 
@@ -107,7 +112,7 @@ class Detector:
         max_pixels: Most pixels of a file.
     """
 
-    scanner: Scanner
+    scanner: PhotographScanner
     settings: InspectionSettings
     category: str | None = None
     calibration: Calibration | None = None
@@ -144,14 +149,14 @@ class Detector:
             raise InspectionError(msg)
         if self.calibration is not None:
             self.calibration.require(self.identity(category))
-        if isinstance(image, Photograph | bytes) or not isinstance(image, Iterable):
+        if isinstance(image, Photograph | bytes) or is_tensor(image) or not isinstance(image, Iterable):
             return next(self._stream([image], category))
         return self._stream(image, category)
 
     def _stream(self, images: Iterable[Any], category: str) -> Iterator[Inspection]:
-        read: list[tuple[Path | None, str, UInt8[Tensor, "3 _ _"]]] = []
+        read: list[tuple[Path | None, str, UInt8[np.ndarray, "3 _ _"]]] = []
 
-        def pixels() -> Iterator[tuple[str, UInt8[Tensor, "3 _ _"]]]:
+        def pixels() -> Iterator[tuple[str, UInt8[np.ndarray, "3 _ _"]]]:
             for number, image in zip(count(1), images, strict=False):
                 path = Path(image) if isinstance(image, str | Path) else None
                 name = f"image {number}" if path is None else shown(path)
@@ -161,7 +166,7 @@ class Detector:
         for whole in self.scanner.scan(pixels(), category, self.other_names(category)):
             path, name, rgb = read.pop(0)
             scan, inspected = self.judge(name, whole, category, self.area(path, whole.size), rgb)
-            yield Inspection(inspected, rgb.permute(1, 2, 0).contiguous().numpy(), scan, self.calibration)
+            yield Inspection(inspected, np.ascontiguousarray(rgb.transpose(1, 2, 0)), scan, self.calibration)
 
     def other_names(self, category: str) -> list[str]:
         """Return the names of ``compare_names`` that are not the category itself."""
@@ -200,7 +205,7 @@ class Detector:
         scan: Scan,
         category: str,
         area: Bool[np.ndarray, "height width"] | None = None,
-        photograph: UInt8[Tensor, "3 height width"] | None = None,
+        photograph: UInt8[np.ndarray, "3 height width"] | None = None,
     ) -> tuple[Scan, Inspected]:
         """Find the regions of a scored photograph and decide about it.
 
@@ -254,14 +259,20 @@ def content_hash(path: str | Path) -> str:
         raise InspectionError(msg) from error
 
 
-def as_rgb(image: Any, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height width"]:  # noqa: ANN401 - see Raises
+def is_tensor(image: object) -> "TypeGuard[Tensor]":
+    """Whether something is a tensor; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def as_rgb(image: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "3 height width"]:  # noqa: ANN401 - see Raises
     """Return the pixels of a `Photograph`, upright.
 
     Raises:
         DataError: If a file cannot be read.
         InspectionError: If it is something else, or pixels have another form than `Photograph` allows.
     """
-    if not isinstance(image, Photograph):
+    if not (isinstance(image, Photograph) or is_tensor(image)):
         msg = (
             f"A photograph must be a path, a PIL image, a NumPy array or a tensor, got {type(image).__name__}. Open "
             f"bytes with PIL.Image.open(io.BytesIO(content)); make an array of numbers: numpy.uint8(numbers)."
@@ -271,35 +282,36 @@ def as_rgb(image: Any, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 height 
         if os.path.isdir(image):  # noqa: PTH112 - Path.is_dir raises below a folder that may not be entered
             msg = f"{shown(image)} is a folder. Pass its photographs: detector.inspect(Path({str(image)!r}).glob('*'))."
             raise InspectionError(msg)
-        return decode_image(Path(image), max_pixels=max_pixels)
+        # Left in Pillow's memory order: resizing reads (H, W, 3) faster than (3, H, W).
+        return read_picture(Path(image), max_pixels=max_pixels).rgb.transpose(2, 0, 1)
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith(("I", "F")):
             msg = f"A PIL image must have 8 bits per channel, got mode {upright.mode}. Pass the file's path instead."
             raise InspectionError(msg)
-        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+        return np.array(upright.convert("RGB")).transpose(2, 0, 1)
     if isinstance(image, np.ndarray):
         form = "an array of H x W or H x W x 3"
         is_number = image.dtype.kind in "uif" and image.dtype.itemsize <= 8
-        native = image.dtype.newbyteorder("=")
-        pixels = torch.from_numpy(image.astype(native, order="C")) if is_number else torch.empty(0)
-        pixels = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels
+        pixels = image.astype(image.dtype.newbyteorder("="), order="C") if is_number else np.empty(0)
+        pixels = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
     else:
-        form, pixels = "a tensor of H x W, 1 x H x W or 3 x H x W", image.detach().cpu()
+        form, tensor = "a tensor of H x W, 1 x H x W or 3 x H x W", image.detach().cpu()
+        pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     channels = pixels[None] if pixels.ndim == 2 else pixels
-    if channels.ndim != 3 or channels.shape[0] not in (1, 3) or not channels.numel():
+    if channels.ndim != 3 or channels.shape[0] not in (1, 3) or not channels.size:
         msg = f"Pixels must be {form}, got shape {tuple(image.shape)} of {image.dtype}. Convert to RGB first."
         raise InspectionError(msg)
-    return _as_bytes(channels).expand(3, -1, -1)
+    return np.repeat(_as_bytes(channels), 3 // len(channels), axis=0)
 
 
-def _as_bytes(channels: Tensor) -> UInt8[Tensor, "channels height width"]:
-    if channels.is_floating_point():
+def _as_bytes(channels: NDArray[Any]) -> UInt8[np.ndarray, "channels height width"]:
+    if channels.dtype.kind == "f":
         if not bool(((channels >= 0) & (channels <= 1)).all()):
             msg = "Pixels that are floats must lie in [0, 1], got others. Divide by the largest possible value."
             raise InspectionError(msg)
-        return (channels * 255).round().to(torch.uint8)
-    if channels.dtype != torch.uint8:
+        return np.rint(channels * 255).astype(np.uint8)
+    if channels.dtype != np.uint8:
         msg = f"Pixels must be uint8 or floats in [0, 1], got {channels.dtype}. Convert them."
         raise InspectionError(msg)
     return channels

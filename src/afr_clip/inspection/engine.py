@@ -93,8 +93,8 @@ class CompiledNetwork:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        graph = _openvino().Core().compile_model(converted, "CPU", options)
-        with _plainly():
+        graph = openvino().Core().compile_model(converted, "CPU", options)
+        with plainly():
             expected = _OneCategory(self._network, self._category, 1)(pictures[:1])
         found = graph(pictures.numpy()).values()
         pairs = zip(found, expected, strict=True)
@@ -116,14 +116,14 @@ def has_openvino() -> bool:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def plainly() -> Iterator[None]:
     """Compute in float32 and without a graph; the caller may be in inference mode or under autocast."""
     with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         yield
 
 
 @contextmanager
-def _keeping_root_logger() -> Iterator[None]:
+def keeping_root_logger() -> Iterator[None]:
     """Undo what OpenVINO's converter does to the root logger: it hides all but errors."""
     root = logging.getLogger()
     level, handlers, filters = root.level, root.handlers[:], root.filters[:]
@@ -134,7 +134,7 @@ def _keeping_root_logger() -> Iterator[None]:
         root.handlers[:], root.filters[:] = handlers, filters
 
 
-def _openvino() -> Any:  # noqa: ANN401 - a module without types
+def openvino() -> Any:  # noqa: ANN401 - a module without types
     """Import OpenVINO without the package that reports each conversion to its makers; it has a stub for that case.
 
     A program that has imported OpenVINO's converter before decides for itself.
@@ -155,12 +155,12 @@ def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 
     """
     one_category = _OneCategory(network, category, len(pictures))
     try:
-        with _plainly(), _keeping_root_logger(), warnings.catch_warnings():
+        with plainly(), keeping_root_logger(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of each shape that becomes a constant, which is intended
             one_category(pictures)  # text embeddings are computed and kept outside the graph
             # OpenVINO would trace it itself, and run it three times more to check that: its scores are checked instead.
             traced = torch.jit.trace(one_category, pictures, check_trace=False, strict=False)
-            model = _openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
+            model = openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
     except Exception as error:
         is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino")
         if not is_of_conversion or "allocate memory" in str(error):

@@ -2,9 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, UInt8
-from torch import Tensor
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
 
 from afr_clip.clip.load import Choose, Towers, load_towers
 from afr_clip.clip.precision import HALF
@@ -30,7 +30,16 @@ from afr_clip.inspection.engine import (
 )
 from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import Region
-from afr_clip.inspection.tiles import Blend, Tile, Tiling, bands, choose_tiles
+from afr_clip.inspection.scan import (
+    PIECE,
+    WHOLE,
+    InspectionError,
+    Looked,
+    PhotographScanner,
+    Scanning,
+    batched,
+    pieces,
+)
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.models.interface import FewShotNetwork, TappedNetwork
 from afr_clip.models.method_settings import ModuleSettings
@@ -39,13 +48,7 @@ from afr_clip.models.references import ReferenceBank
 from afr_clip.models.scoring import upsample_map
 from afr_clip.settings import ScoringEngine
 
-WHOLE, PIECE = "whole", "piece"
-"""Views of a photograph, whose references are kept apart."""
-
 HALVES = {HALF: torch.bfloat16, "16-mixed": torch.float16}
-
-MOST_HELD = 1 << 26
-"""Pixels of photographs from which a batch is full; they are kept until their tiles are scored."""
 
 MOST_COMPILED = 2
 """Categories whose converted networks are kept."""
@@ -54,68 +57,7 @@ MOST_REFERENCE_PATCHES = 500_000
 """Patches of references that are kept; each takes a few kB, and every patch of a photograph is compared with all."""
 
 
-class InspectionError(ValueError):
-    """Photographs cannot be inspected as asked."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A network's result for one photograph.
-
-    Attributes:
-        anomaly_map: At the network's input size, or, of a tiled photograph, at its own.
-        image_score: In [0, 1].
-        size: Height and width of the photograph in pixels.
-        by_name: The image score under other names.
-    """
-
-    anomaly_map: Float32[np.ndarray, "rows columns"]
-    image_score: float
-    size: tuple[int, int]
-    by_name: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def highest(self) -> float:
-        """The maximum of the map at the photograph's own size."""
-        return float(self.enlarged().max())
-
-    def enlarged(self) -> Float32[np.ndarray, "height width"]:
-        """Return the map at the photograph's own size."""
-        if self.anomaly_map.shape == self.size:
-            return self.anomaly_map
-        return upsample_map(torch.from_numpy(self.anomaly_map), self.size).numpy()
-
-    def within(self, area: Bool[np.ndarray, "height width"] | None) -> "Scan":
-        """Look at part of a photograph: the map is 0 elsewhere, and the image score is its maximum.
-
-        The network's own image score may come from what is outside, so it cannot be used.
-        """
-        if area is None:
-            return self
-        inside = np.where(area, self.enlarged(), np.float32(0))
-        return Scan(inside, float(inside.max()), self.size)
-
-
-@dataclass(frozen=True)
-class Scanning:
-    """How photographs are looked at.
-
-    Attributes:
-        accelerator: ``auto`` takes a GPU if there is one; or a device of PyTorch: ``cpu``, ``cuda:1``, ``mps``.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; scores are always float32.
-        tile: See `Tile`.
-        overlap: Smallest share of a tile that the next one shows again.
-        batch_size: Views in one forward pass.
-    """
-
-    accelerator: str
-    precision: str
-    tile: Tile
-    overlap: float
-    batch_size: int
-
-
-class Scanner:
+class Scanner(PhotographScanner):
     """Scores photographs with a network that is ready; several threads may use it.
 
     Args:
@@ -142,6 +84,7 @@ class Scanner:
         self.towers = towers
         self.frozen = frozen
         self.scanning = scanning
+        self.normalisation = (towers.backbone.mean, towers.backbone.std)
         self._device = choose_device(scanning.accelerator)
         if scanning.precision == "16-mixed" and self._device.type == "cpu":
             msg = "The precision 16-mixed needs a GPU, got cpu. Use bf16-mixed, or 32-true."
@@ -155,6 +98,11 @@ class Scanner:
         self.engine = ScoringEngine.torch
         self._compiled: dict[str, CompiledNetwork] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, in eval mode on its device."""
+        return self._network
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -230,7 +178,15 @@ class Scanner:
         backbone = self.towers.backbone
         return normalise(resize_image(photograph, self.input_size), backbone.mean, backbone.std)
 
-    def learn(self, photographs: Iterable[UInt8[Tensor, "3 _ _"]], category: str) -> None:
+    def look(
+        self, names: Sequence[str], views: Sequence[UInt8[np.ndarray, "3 _ _"]], images: Sequence[str], view: str
+    ) -> Looked:
+        """Score views of any size, at least one, under a category and other names; ``images`` names them in errors."""
+        pictures = torch.stack([self.prepared(torch.from_numpy(pixels)) for pixels in views])
+        maps, scores, by_name = self.score_under(names, pictures, images, view)
+        return Looked(maps.numpy(), scores.numpy(), by_name)
+
+    def learn(self, photographs: Iterable[UInt8[np.ndarray, "3 _ _"]], category: str) -> None:
         """Keep the patches of good parts; photographs of the category are compared with them from now on.
 
         The features are those of the frozen towers, for every method. Their distance is joined with the zero-shot
@@ -242,10 +198,11 @@ class Scanner:
         kept: dict[str, list[Tensor]] = {WHOLE: [], PIECE: []}
         hashes = []
         for photograph in photographs:
-            hashes.append(hashlib.sha256(photograph.numpy().tobytes()).hexdigest())
-            kept[WHOLE].append(self._features(self.prepared(photograph)[None])[0])
-            for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
-                kept[PIECE] += list(self._features(torch.stack([view for _, view in batch])))
+            hashes.append(hashlib.sha256(photograph.tobytes()).hexdigest())
+            kept[WHOLE].append(self._features([photograph])[0])
+            tiling = self.tiling((photograph.shape[1], photograph.shape[2]))
+            for batch in batched([] if tiling is None else pieces(photograph, tiling), self.scanning.batch_size):
+                kept[PIECE] += list(self._features([piece for _, piece in batch]))
             patches = sum(len(features) for views in kept.values() for features in views)
             if patches > MOST_REFERENCE_PATCHES:
                 msg = (
@@ -334,55 +291,9 @@ class Scanner:
             return [self._network.score(tapped, (name,) * len(pictures)) for name in names]
         return [self._network(pictures, (name,) * len(pictures)) for name in names]
 
-    def scan(
-        self,
-        photographs: Iterable[tuple[str, UInt8[Tensor, "3 _ _"]]],
-        category: str,
-        other_names: Sequence[str] = (),
-    ) -> Iterator[Scan]:
-        """Score photographs of any size, in order and in batches.
-
-        Args:
-            photographs: With their names, upright.
-            other_names: Under which they get a second image score, as a whole.
-        """
-        for batch in _batches(photographs, self.scanning.batch_size):
-            views = torch.stack([self.prepared(pixels) for _, pixels in batch])
-            maps, scores, by_name = self.score_under((category, *other_names), views, [name for name, _ in batch])
-            for i, (name, pixels) in enumerate(batch):
-                scan = self.complete(name, pixels, maps[i], float(scores[i]), category)
-                yield replace(scan, by_name={other: values[i] for other, values in by_name.items()})
-
-    def complete(
-        self,
-        name: str,
-        photograph: UInt8[Tensor, "3 height width"],
-        whole: Float32[Tensor, "rows columns"],
-        image_score: float,
-        category: str,
-    ) -> Scan:
-        """Add the tiles of a photograph to what it looks like as a whole.
-
-        The map is the mean of both views, and the image score its maximum: the class token of a
-        single tile does not describe the photograph.
-        """
-        size = (photograph.shape[1], photograph.shape[2])
-        tiling = self.tiling(size)
-        if tiling is None:
-            return Scan(whole.numpy(), image_score, size)
-        blend = Blend(tiling)
-        for batch in _batches(self._pieces(photograph), self.scanning.batch_size):
-            maps, _ = self.score(torch.stack([view for _, view in batch]), category, [name] * len(batch), PIECE)
-            for (corner, _), tile_map in zip(batch, maps, strict=True):
-                blend.add(corner, upsample_map(tile_map, (tiling.side, tiling.side)).numpy())
-        joined = blend.blended()
-        _add_enlarged(joined, whole)
-        joined /= 2
-        return Scan(joined, float(joined.max()), size)
-
     def hinted(
         self,
-        photograph: UInt8[Tensor, "3 height width"],
+        photograph: UInt8[np.ndarray, "3 height width"],
         regions: Sequence[Region],
         category: str,
         words: tuple[str, ...],
@@ -394,24 +305,12 @@ class Scanner:
             if (category, words) not in self._words:
                 self._words = {(category, words): embed_words(self.towers.backbone, category, words).float()}
             embeddings = self._words[category, words]
-            features = see_regions(photograph, regions, self.towers.backbone)
+            features = see_regions(torch.from_numpy(photograph), regions, self.towers.backbone)
         hints = (nearest_word(feature, embeddings, words) for feature in features)
         return tuple(replace(region, hint=hint) for region, hint in zip(regions, hints, strict=True))
 
-    def tiling(self, size: tuple[int, int]) -> Tiling | None:
-        """Return the tiles of a photograph of ``(height, width)`` pixels; ``None`` if it is looked at as a whole."""
-        return choose_tiles(size, self.scanning.tile, self.scanning.overlap, self.input_size[0])
-
-    def _pieces(
-        self, photograph: UInt8[Tensor, "3 height width"]
-    ) -> Iterator[tuple[tuple[int, int], Float32[Tensor, "3 rows columns"]]]:
-        tiling = self.tiling((photograph.shape[1], photograph.shape[2]))
-        if tiling is None:
-            return
-        for top, left in tiling.corners:
-            yield (top, left), self.prepared(photograph[:, top : top + tiling.side, left : left + tiling.side])
-
-    def _features(self, pictures: Float32[Tensor, "batch 3 rows columns"]) -> Float32[Tensor, "batch patches dim"]:
+    def _features(self, views: Sequence[UInt8[np.ndarray, "3 _ _"]]) -> Float32[Tensor, "batch patches dim"]:
+        pictures = torch.stack([self.prepared(torch.from_numpy(pixels)) for pixels in views])
         with self._lock, torch.inference_mode(), self._cast():
             return self._tapped(pictures.to(self._device)).float()
 
@@ -426,30 +325,6 @@ class Scanner:
     def _cast(self) -> AbstractContextManager[Any]:
         dtype = HALVES.get(self.scanning.precision)
         return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
-
-
-def _add_enlarged(total: Float32[np.ndarray, "height width"], anomaly_map: Float32[Tensor, "rows columns"]) -> None:
-    """Add `upsample_map` of a map without its memory: enlarge it along its rows, then, in bands, along its columns."""
-    (height, width), rows = total.shape, len(anomaly_map)
-    wide = upsample_map(anomaly_map, (rows, width)).numpy()
-    for band in bands(total.shape):
-        place = np.arange(band.start, band.stop, dtype=np.float32) + np.float32(0.5)
-        place = np.maximum(place * np.float32(rows / height) - np.float32(0.5), 0)
-        above = place.astype(np.intp)
-        share = (place - above).astype(np.float32)[:, None]
-        total[band] += (1 - share) * wide[above] + share * wide[np.minimum(above + 1, rows - 1)]
-
-
-def _batches(items: Iterable[tuple[Any, Tensor]], size: int) -> Iterator[list[tuple[Any, Any]]]:
-    """Collect ``size`` pictures with their keys, or fewer if they are large."""
-    batch: list[tuple[Any, Tensor]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size or sum(pixels[0].numel() for _, pixels in batch) >= MOST_HELD:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def build_scanner(

@@ -3,8 +3,17 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from afr_clip.settings import DecideBy, ScoringEngine, not_negative, positive, refuse
+
+EXPORTED = (".onnx", ".xml")
+"""What the name of a file ends in that ``afr-clip export`` wrote."""
+
+
+def is_exported(name: str | Path) -> bool:
+    """Whether a checkpoint is a file that ``afr-clip export`` wrote."""
+    return Path(name).suffix in EXPORTED
 
 
 @dataclass

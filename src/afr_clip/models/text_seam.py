@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from afr_clip.clip.text import CategoryEmbeddings
@@ -73,3 +73,37 @@ def with_prototypes_swapped(own: TextSource) -> TextSource:
 def named(rename: Callable[[str], str]) -> Change:
     """Give every image the text of another category."""
     return lambda own: lambda category, given: own([rename(name) for name in category], given)
+
+
+def of_categories(names: Sequence[str], index: Int[Tensor, " batch"], known: dict[str, Text]) -> Change:
+    """Give each image the text of the category that an index names.
+
+    Args:
+        names: The categories.
+        index: Of each image's category among them.
+        known: Texts by category; those that do not depend on the image are added, and not computed again.
+    """
+
+    def change(own: TextSource) -> TextSource:
+        def text_of(name: str, given: Any) -> Text:  # noqa: ANN401 - the network's own argument
+            if not isinstance(given, torch.device):
+                return own([name], given)
+            if name not in known:
+                known[name] = own([name], given)
+            return known[name]
+
+        def chosen(texts: Sequence[Tensor]) -> Tensor:
+            if len(texts) == 1:
+                return texts[0].expand(index.shape[0], *texts[0].shape[1:])
+            whole = torch.stack([text.expand(index.shape[0], *text.shape[1:]) for text in texts], dim=1)
+            return whole[torch.arange(index.shape[0], device=index.device), index]
+
+        def source(_: Sequence[str], given: Any) -> Text:  # noqa: ANN401
+            texts = [text_of(name, given) for name in names]
+            if isinstance(texts[0], Tensor):
+                return chosen(texts)  # type: ignore[arg-type]  # all are of one kind
+            return CategoryEmbeddings(*map(chosen, zip(*texts, strict=True)))
+
+        return source
+
+    return change

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from rich.table import Table
-from torch import Tensor
 
-from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import Photographs, list_photographs
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import tracked
@@ -20,7 +18,8 @@ from afr_clip.files import counted, first_few, shown_below
 from afr_clip.inspection.calibration import CALIBRATION, Calibration, CalibrationError, Decision, check_numbers
 from afr_clip.inspection.calibration import calibrate as find_thresholds
 from afr_clip.inspection.copies import look_alikes, thumbnail
-from afr_clip.inspection.detector import Detector
+from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.exported import Exported
 from afr_clip.metrics.thresholds import escape_at_overkill, overkill_at_escape
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.signals import EXIT_SKIPPED, stoppable
@@ -56,7 +55,7 @@ class Part:
     thumbnail: Float32[np.ndarray, " pixels"]
 
 
-def calibrate(job: CalibrationJob, checkpoint: Checkpoint | None) -> None:
+def calibrate(job: CalibrationJob, checkpoint: Checkpoint | Exported | None) -> None:
     """Run ``afr-clip calibrate``.
 
     Args:
@@ -144,7 +143,7 @@ def _score(
     copies: list[str] = []
     waiting: deque[tuple[str, Bool[np.ndarray, "height width"] | None, Float32[np.ndarray, " pixels"]]] = deque()
 
-    def read() -> Iterator[tuple[str, UInt8[Tensor, "3 _ _"]]]:
+    def read() -> Iterator[tuple[str, UInt8[np.ndarray, "3 _ _"]]]:
         pairs = zip(photographs.samples, photographs.digest.images, strict=True)
         for sample, sha256 in tracked(list(pairs), "Scoring photographs"):
             name = shown_below(photographs.root, sample.image_path)
@@ -153,14 +152,14 @@ def _score(
                 continue
             seen.add(sha256)
             try:
-                pixels = decode_image(sample.image_path, max_pixels=job.data.max_pixels)
+                pixels = as_rgb(sample.image_path, job.data.max_pixels)
                 size = (pixels.shape[1], pixels.shape[2])
                 detector.scanner.tiling(size)  # refuses what is too thin to tile
                 area = detector.area(sample.image_path, size, photographs.root)
             except DataError as error:
                 failed.append((name, kind, str(error)))
                 continue
-            waiting.append((name, area, thumbnail(pixels.permute(1, 2, 0).contiguous().numpy())))
+            waiting.append((name, area, thumbnail(np.ascontiguousarray(pixels.transpose(1, 2, 0)))))
             yield name, pixels
 
     for whole in detector.scanner.scan(read(), job.category):

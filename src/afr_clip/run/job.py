@@ -12,6 +12,7 @@ from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.settings import (
     AnnotationFormat,
     DatasetSettings,
+    ExportFormat,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -167,6 +168,27 @@ class PredictionJob(Job):
     xlsx: bool
     fail_on: str | None
     resume: bool
+
+
+@dataclass(frozen=True)
+class ExportJob(Job):
+    """Write a detector to a file.
+
+    Attributes:
+        images: Photographs with which the file is checked, in addition to its test pictures.
+        licence: Of the model; ``None`` if it is not known.
+    """
+
+    categories: tuple[str, ...]
+    to: ExportFormat
+    inspection: InspectionSettings
+    images: tuple[Path, ...]
+    licence: str | None
+
+    @property
+    def category(self) -> str:
+        """The first category, which is also that of the calibration."""
+        return self.categories[0]
 
 
 @dataclass(frozen=True)

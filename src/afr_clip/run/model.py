@@ -11,17 +11,21 @@ from typing import Any
 import torch
 
 from afr_clip.clip.load import DEFAULT, Towers, check_architecture, load_towers
-from afr_clip.clip.precision import choose_precision
+from afr_clip.clip.precision import FULL, choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_references
+from afr_clip.files import shown
 from afr_clip.inspection.calibration import CALIBRATION, read_calibration
 from afr_clip.inspection.detector import Detector, as_rgb, content_hash
-from afr_clip.inspection.scanner import Scanning, build_scanner
+from afr_clip.inspection.exported import Exported, ExportedScanner, read_exported, require_possible
+from afr_clip.inspection.scan import InspectionError, Scanning
+from afr_clip.inspection.scanner import Scanner, build_scanner
+from afr_clip.inspection.settings import is_exported
 from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
 from afr_clip.processes.place import place
 from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.record.run_folder import RunFolderError
-from afr_clip.run.job import CalibrationJob, Job, PredictionJob
+from afr_clip.run.job import CalibrationJob, ExportJob, Job, PredictionJob
 from afr_clip.run.run import Run
 from afr_clip.settings import ScoringEngine
 
@@ -88,12 +92,14 @@ def note_released_weights(job: Job, run: Run) -> None:
         logger.warning("%s does not record its training data. Do not score a dataset that it was trained on.", path)
 
 
-def read_named(name: str | None) -> Checkpoint | None:
+def read_named(name: str | None) -> Checkpoint | Exported | None:
     """Read what ``checkpoint=`` names: a run folder, a file, or ``package:NAME/PATH``; nothing for ``None``."""
+    if name is not None and is_exported(name):
+        return read_exported(Path(name))
     return None if name is None else read_checkpoint(weight_path(name))
 
 
-def provenance(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+def provenance(checkpoint: Checkpoint | Exported | None) -> dict[str, Any] | None:
     """Describe for the manifest where trained weights come from."""
     if checkpoint is None:
         return None
@@ -101,7 +107,9 @@ def provenance(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
     return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}
 
 
-def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Checkpoint | None) -> Detector:
+def build_detector(
+    job: PredictionJob | CalibrationJob | ExportJob, run: Run, checkpoint: Checkpoint | Exported | None
+) -> Detector:
     """Build the detector of a run and note what it is made of.
 
     Raises:
@@ -111,6 +119,37 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
     settings, data = job.inspection, job.data
     calibration = None if settings.calibration is None else Path(settings.calibration)
     thresholds = None if calibration is None else read_calibration(calibration)
+    if isinstance(checkpoint, Exported):
+        thresholds = thresholds or checkpoint.calibration
+        detector = Detector(_exported(job, run, checkpoint), settings, job.category, thresholds, data.max_pixels)
+    else:
+        detector = Detector(_built(job, run, checkpoint), settings, job.category, thresholds, data.max_pixels)
+    if thresholds is not None:
+        thresholds.require(detector.identity(job.category))
+    if calibration is not None:
+        file = calibration / CALIBRATION if calibration.is_dir() else calibration
+        run.note_unchanged("calibration", "sha256", {"sha256": content_hash(file)})
+    _note_detector(run, detector.identity(job.category))
+    masks = [path for path in (settings.roi, settings.ignore) if path is not None]
+    if masks:
+        run.note_unchanged("masks", "sha256", {"sha256": " ".join(map(_tree_hash, masks))})
+    return detector
+
+
+def _exported(job: PredictionJob | CalibrationJob | ExportJob, run: Run, exported: Exported) -> ExportedScanner:
+    """Make an exported file ready; it is what it is, whatever precision or device was asked for."""
+    require_possible(job.inspection)
+    if job.backbone.image_size != exported.manifest["image_size"]:
+        msg = f"backbone.image_size is {exported.manifest['image_size']} in {shown(exported.path)}. Leave it out."
+        raise InspectionError(msg)
+    run.note_unchanged("backbone", "fingerprint", dict(exported.manifest["backbone"]))
+    run.note(engine={"asked": exported.engine, "chosen": exported.engine})
+    looks = (job.inspection.tile, job.inspection.overlap, job.data.eval_batch_size)
+    return ExportedScanner(exported, Scanning("cpu", FULL, *looks))  # type: ignore[arg-type]
+
+
+def _built(job: PredictionJob | CalibrationJob | ExportJob, run: Run, checkpoint: Checkpoint | None) -> Scanner:
+    settings, data = job.inspection, job.data
     here, device = place(), job.trainer.accelerator
     if here.world_size > 1 and device != "cpu" and torch.cuda.is_available():
         device = f"cuda:{here.local_rank}"
@@ -129,16 +168,7 @@ def build_detector(job: PredictionJob | CalibrationJob, run: Run, checkpoint: Ch
         good = list_references([Path(settings.references)], job.category)
         scanner.learn((as_rgb(sample.image_path, data.max_pixels) for sample in good), job.category)
         logger.info("These scores are few-shot: they use %d photographs of good parts.", len(good))
-    detector = Detector(scanner, settings, job.category, thresholds, data.max_pixels)
-    if thresholds is not None and calibration is not None:
-        thresholds.require(detector.identity(job.category))
-        file = calibration / CALIBRATION if calibration.is_dir() else calibration
-        run.note_unchanged("calibration", "sha256", {"sha256": content_hash(file)})
-    _note_detector(run, detector.identity(job.category))
-    masks = [path for path in (settings.roi, settings.ignore) if path is not None]
-    if masks:
-        run.note_unchanged("masks", "sha256", {"sha256": " ".join(map(_tree_hash, masks))})
-    return detector
+    return scanner
 
 
 def _note_detector(run: Run, identity: dict[str, Any]) -> None:

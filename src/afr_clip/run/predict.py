@@ -12,13 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float32
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
-from afr_clip.data.disk.decode import decode_image
 from afr_clip.data.disk.loaded import LoadedDataset, list_photographs
 from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.errors import DataError
@@ -26,12 +25,14 @@ from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
 from afr_clip.inspection.calibration import Decision, read_calibration
-from afr_clip.inspection.detector import Detector
+from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.exported import Exported
 from afr_clip.inspection.record import Inspected
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
+from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.reports.annotations.shared import Photographs
 from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.inspection_page import write_inspection_page, write_thumbnail
@@ -78,7 +79,7 @@ class AnomalousError(ValueError):
     exit_code = EXIT_ANOMALOUS
 
 
-def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
+def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> None:
     """Run ``afr-clip predict``.
 
     Args:
@@ -93,10 +94,13 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | None) -> None:
         check_model(job)
         if job.xlsx or (job.resume and (job.folder / SPREADSHEET).exists()):
             require_spreadsheets()
+        calibration = checkpoint.calibration if isinstance(checkpoint, Exported) else None
         if job.inspection.calibration is not None:
             calibration = read_calibration(Path(job.inspection.calibration))  # refused before there is a folder
-            if not job.is_named:
-                job = replace(job, category=str(calibration.identity.get("category", job.category)))
+        if calibration is not None and not job.is_named:
+            job = replace(job, category=str(calibration.identity.get("category", job.category)))
+        elif isinstance(checkpoint, Exported) and not job.is_named and len(checkpoint.categories) == 1:
+            job = replace(job, category=checkpoint.categories[0])
         if is_first():
             _log_category(job)
         listed = list_photographs(job.images, job.category)
@@ -123,8 +127,8 @@ def _log_category(job: PredictionJob) -> None:
     """Log what the photographs are called where that was not typed, or what was typed is not read."""
     if not job.module.network.reads_category:
         logger.info("module=%s does not read the category here: no name changes the scores.", job.module.name)
-    elif not job.is_named and job.inspection.calibration is not None:
-        logger.info("The photographs are called %r, as in the calibration.", job.category)
+    elif not job.is_named and job.category != AGNOSTIC_NAME:
+        logger.info("The photographs are called %r, as in the calibration or the exported model.", job.category)
     elif not job.is_named:
         logger.info(
             "No category was given, so the photographs are called %r. A name of what they show, category='metal nut', "
@@ -134,11 +138,10 @@ def _log_category(job: PredictionJob) -> None:
 
 
 def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "PhotographWriter") -> None:
-    backbone = detector.scanner.towers.backbone
     batches = photograph_batches(
         plan.photographs,
         SampleReader(detector.scanner.input_size, max_pixels=job.data.max_pixels),
-        (backbone.mean, backbone.std),
+        detector.scanner.normalisation,
         batch_size=job.data.eval_batch_size,
         num_workers=job.data.num_workers,
         done=plan.done,
@@ -154,7 +157,7 @@ def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "Photog
             for i, index in enumerate(indices):
                 if index not in batch.faults and index not in plan.done:
                     others = {name: values[i] for name, values in by_name.items()}
-                    writer.begin(index, maps[i], float(scores[i]), others)
+                    writer.begin(index, np.asarray(maps[i]), float(scores[i]), others)
             writer.take()
             reached(indices[-1] + 1)
 
@@ -361,7 +364,7 @@ class PhotographWriter:
         self._before: list[Future[Inspected | None]] = []
 
     def begin(
-        self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float, by_name: Mapping[str, float]
+        self, index: int, whole: Float32[np.ndarray, "rows columns"], image_score: float, by_name: Mapping[str, float]
     ) -> None:
         """Begin to complete and write a photograph, while the next batch is scored."""
         self._pending.append(self._pool.submit(self._write, index, whole, image_score, by_name))
@@ -404,23 +407,22 @@ class PhotographWriter:
             written.pop(0)
 
     def _write(
-        self, index: int, whole: Float32[Tensor, "rows columns"], image_score: float, by_name: Mapping[str, float]
+        self, index: int, whole: Float32[np.ndarray, "rows columns"], image_score: float, by_name: Mapping[str, float]
     ) -> Inspected | None:
         name, output = self._plan.images[index], self._plan.places[index]
         path, root = self._plan.photographs.samples[index].image_path, self._plan.photographs.root
         try:
-            pixels = decode_image(path, max_pixels=self._job.data.max_pixels)
-            scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category)
+            pixels = as_rgb(path, self._job.data.max_pixels)
+            scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category, by_name)
             area = self._detector.area(path, scan.size, root)
         except (DataError, MemoryError, RuntimeError) as error:  # it was whole when it was scored, or has no mask
             if isinstance(error, RuntimeError) and "allocate" not in str(error):  # PyTorch's word for no memory
                 raise
             self.failed[name] = str(error) or type(error).__name__
             return None
-        scan = replace(scan, by_name=by_name)
         scan, inspected = self._detector.judge(name, scan, self._job.category, area, pixels)
         save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
-        write_thumbnail(self._folder, name, pixels.permute(1, 2, 0).numpy())
+        write_thumbnail(self._folder, name, pixels.transpose(1, 2, 0))
         overlay = self._folder / "overlays" / with_suffix(output, ".jpg")
-        draw_overlay(overlay, name, pixels, scan.anomaly_map, inspected, self._detector.calibration)
+        draw_overlay(overlay, name, torch.from_numpy(pixels), scan.anomaly_map, inspected, self._detector.calibration)
         return inspected

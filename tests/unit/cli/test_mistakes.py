@@ -27,7 +27,7 @@ def answered(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("AFR_CLIP_DATA_DIR", raising=False)
     monkeypatch.setenv("AFR_CLIP_DEBUG", "")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    for command in ("train", "evaluate", "predict", "diagnose", "sweep"):
+    for command in ("train", "evaluate", "predict", "export", "diagnose", "sweep"):
         monkeypatch.setattr(hydra_commands, command, lambda: pytest.fail("the command was started"))
 
     def type_line(line: str) -> tuple[int, str]:
@@ -205,7 +205,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         (
             "images=photos predict",
             2,
-            "The command must be one of train, evaluate, predict, calibrate, diagnose, sweep, figure, report",
+            "The command must be one of train, evaluate, predict, calibrate, export, diagnose, sweep, figure, report",
         ),
     ],
 )

@@ -66,7 +66,7 @@ def test_what_the_package_uses_may_be_named(merged, target):
     refuse_untrusted(merged(f"hydra: {{callbacks: {{x: {{_target_: {target}}}}}}}"), [])
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "calibrate", "diagnose", "sweep"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "calibrate", "export", "diagnose", "sweep"])
 def test_every_command_is_trusted_as_it_comes(composed, command):
     refuse_untrusted(composed(command=command, return_hydra_config=True), [])
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from afr_clip.inspection.scanner import Scanner, Scanning
+from afr_clip.inspection.scan import Scanning
+from afr_clip.inspection.scanner import Scanner
 from afr_clip.models.prediction import AnomalyPrediction
 from helpers.tiny import tiny_towers
 

@@ -65,11 +65,11 @@ def test_a_region_is_embedded_as_clip_embeds_a_picture(detector):
 
 
 def test_each_region_of_an_inspection_has_a_hint(detector, photograph, regions):
-    hinted = detector.scanner.hinted(photograph, regions, "metal nut", WORDS)
+    hinted = detector.scanner.hinted(photograph.numpy(), regions, "metal nut", WORDS)
     assert [region.box for region in hinted] == [region.box for region in regions]
     assert {region.hint.word for region in hinted} <= set(WORDS)
     assert all(region.hint.margin >= 0 for region in hinted)
-    assert detector.scanner.hinted(photograph, (), "metal nut", WORDS) == ()
+    assert detector.scanner.hinted(photograph.numpy(), (), "metal nut", WORDS) == ()
     for region in detector.inspect(photograph, "metal nut").regions:
         assert region.hint.word in WORDS
 

@@ -6,22 +6,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from afr_clip.inspection import scanner as scanning
+from afr_clip.inspection import scan as looking
 from afr_clip.inspection import tiles
-from afr_clip.inspection.scanner import InspectionError, Scan, Scanner, Scanning, choose_device, tensor_hash
+from afr_clip.inspection.scan import InspectionError, Scan, Scanning, enlarged
+from afr_clip.inspection.scanner import Scanner, choose_device, tensor_hash
 from afr_clip.inspection.tiles import Blend
 from afr_clip.models.prediction import ScoreError
 from afr_clip.models.scoring import upsample_map
 from helpers.methods import build_method
 
 
-def dark(height: int, width: int) -> torch.Tensor:
-    return torch.zeros((3, height, width), dtype=torch.uint8)
+def dark(height: int, width: int) -> np.ndarray:
+    return np.zeros((3, height, width), np.uint8)
 
 
-def photographs(number: int = 5) -> list[tuple[str, torch.Tensor]]:
-    random = torch.Generator().manual_seed(0)
-    return [(f"{i}.png", torch.randint(0, 255, (3, 90 + i, 70), generator=random).byte()) for i in range(number)]
+def photographs(number: int = 5) -> list[tuple[str, np.ndarray]]:
+    random = np.random.default_rng(0)
+    return [(f"{i}.png", random.integers(0, 255, (3, 90 + i, 70), dtype=np.uint8)) for i in range(number)]
 
 
 def test_a_photograph_gets_a_map_and_a_score_in_the_order_of_the_photographs(scanner):
@@ -30,7 +31,7 @@ def test_a_photograph_gets_a_map_and_a_score_in_the_order_of_the_photographs(sca
     for (_, pixels), scan in zip(photographs(), scans, strict=True):
         assert scan.anomaly_map.shape == (64, 64)
         assert scan.enlarged().shape == scan.size
-        assert scan.image_score == pytest.approx(float(pixels.float().mean()) / 255, abs=0.01)
+        assert scan.image_score == pytest.approx(pixels.mean() / 255, abs=0.01)
 
 
 def test_nothing_is_read_before_it_is_needed(scanner):
@@ -63,27 +64,26 @@ def test_tiles_find_what_is_lost_when_the_whole_is_made_small(scanner):
 )
 def test_a_map_made_in_bands_is_the_mean_of_both_views(scanner, size, tile, overlap, band, seed):
     size = (max(size[0], size[1] // 6), max(size[1], size[0] // 6))  # not too many tiles
-    pixels = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(seed)).byte()
+    pixels = np.random.default_rng(seed).integers(0, 256, (3, *size), dtype=np.uint8)
     one = scanner(tile, overlap, batch_size=1)
     tiling = one.tiling(size)
-    whole = one.score(one.prepared(pixels)[None], "nut", ["a.png"])[0][0]
+    whole = one.look(("nut",), [pixels], ["a.png"], looking.WHOLE).maps[0]
     blend = Blend(tiling)
     for top, left in tiling.corners:
-        view = one.prepared(pixels[:, top : top + tiling.side, left : left + tiling.side])
-        maps, _ = one.score(view[None], "nut", ["a.png"])
+        view = pixels[:, top : top + tiling.side, left : left + tiling.side]
+        maps = torch.from_numpy(one.look(("nut",), [view], ["a.png"], looking.PIECE).maps)
         blend.add((top, left), upsample_map(maps, (tiling.side, tiling.side))[0].numpy())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "BAND", band)
-        scan = one.complete("a.png", pixels, whole, 0.0, "nut")
-    np.testing.assert_allclose(
-        scan.anomaly_map, (blend.blended() + upsample_map(whole, size).numpy()) / 2, rtol=0, atol=1e-6
-    )
+        found = one.complete("a.png", pixels, whole, 0.0, "nut").anomaly_map
+    expected = (blend.blended() + upsample_map(torch.from_numpy(whole), size).numpy()) / 2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_large_photographs_fill_a_batch_sooner_and_keep_their_scores(scanner, monkeypatch):
     one = scanner(batch_size=3)
     expected = list(one.scan(photographs(), "nut"))
-    monkeypatch.setattr(scanning, "MOST_HELD", 10_000)  # pixels; each has more than 6,000
+    monkeypatch.setattr(looking, "MOST_HELD", 10_000)  # pixels; each has more than 6,000
     one._network.seen.clear()
     scans = list(one.scan(photographs(), "nut"))
     assert [len(batch) for batch in one._network.seen] == [2, 2, 1]
@@ -97,6 +97,17 @@ def test_tiles_keep_the_aspect_ratio_of_a_narrow_photograph(scanner):
     (scan,) = scanner("auto").scan([("a.png", pixels)], "nut")
     above = scan.anomaly_map > 0.4
     assert above.any(axis=1).sum() == pytest.approx(above.any(axis=0).sum(), abs=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+)
+def test_a_map_is_enlarged_as_the_networks_enlarge_theirs(shape, size):
+    small = np.random.default_rng(0).random(shape, dtype=np.float32)
+    expected = upsample_map(torch.from_numpy(small), size).numpy()
+    np.testing.assert_allclose(enlarged(small, size), expected, rtol=0, atol=2e-6)
 
 
 def test_what_lies_outside_the_area_does_not_count():

@@ -150,9 +150,9 @@ class TreeLayout:
             defect_type = DEFECT if is_anomalous else GOOD
         else:
             # An image without its mask counts as anomalous, and is then refused because the mask is missing.
-            from afr_clip.data.disk.decode import decode_mask  # noqa: PLC0415 - the names of datasets need no torch
+            from afr_clip.data.disk.picture_files import read_mask  # noqa: PLC0415 - names need no OpenCV
 
-            is_anomalous = mask is None or bool(decode_mask(mask).any())
+            is_anomalous = mask is None or bool(read_mask(mask).any())
             defect_type = DEFECT if is_anomalous else GOOD
         return Entry(
             category=values["category"],

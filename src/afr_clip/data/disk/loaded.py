@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from afr_clip.data.disk.decode import decode_picture, has_16_bits, mask_files
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
 from afr_clip.data.disk.listing import image_of_mask
+from afr_clip.data.disk.picture_files import has_16_bits, mask_files, read_picture
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
@@ -84,7 +84,7 @@ def _warn_of_few_bits(samples: Sequence[AnomalySample]) -> None:
     for sample in samples:
         if has_16_bits(sample.image_path):
             try:
-                picture = decode_picture(sample.image_path)
+                picture = read_picture(sample.image_path)
             except DataError:
                 return  # reported when the image is read
             if picture.is_deep and picture.num_bits <= FEW_BITS:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from afr_clip.data.disk.decode import MAX_PIXELS, Picture, decode_mask, decode_picture, turned
+from afr_clip.data.disk.decode import Picture, decode_mask, decode_picture
+from afr_clip.data.disk.picture_files import MAX_PIXELS, turned
 from afr_clip.data.errors import DataError
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import shown

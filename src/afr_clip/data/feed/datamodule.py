@@ -12,9 +12,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from afr_clip.data.disk.decode import MAX_PIXELS
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.loaded import LoadedDataset, choose_references
+from afr_clip.data.disk.picture_files import MAX_PIXELS
 from afr_clip.data.disk.pixels import DefectCount, SampleReader, count_vanished_defects
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError

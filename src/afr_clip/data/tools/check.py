@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from afr_clip.data.disk.decode import MAX_PIXELS, Picture, decode_picture
+from afr_clip.data.disk.decode import Picture, decode_picture
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, walk
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.listing import Entry, Listing
 from afr_clip.data.disk.loaded import FEW_BITS
+from afr_clip.data.disk.picture_files import MAX_PIXELS
 from afr_clip.data.disk.pixels import (
     NEARLY_FULL,
     MaskSizeError,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from afr_clip.data.disk.decode import FORMATS, Picture, decode_picture
+from afr_clip.data.disk.decode import Picture, decode_picture
 from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.listing import META_JSON
+from afr_clip.data.disk.picture_files import FORMATS
 from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, read_samples
 from afr_clip.data.errors import DataError

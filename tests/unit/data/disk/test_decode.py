@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch.testing import assert_close
 
-from afr_clip.data.disk import decode as decoding
+from afr_clip.data.disk import picture_files as decoding
 from afr_clip.data.disk.decode import decode_image, decode_mask, decode_picture
 from afr_clip.data.errors import DataError, MissingDataError
 from helpers.picture_files import one_of_each

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from afr_clip.data.disk.decode import turned
+from afr_clip.data.disk.picture_files import turned
 from afr_clip.data.disk.pixels import SampleReader, count_vanished, count_vanished_defects, resize_image, resize_mask
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
 from afr_clip.data.errors import DataError

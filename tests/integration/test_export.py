@@ -1,0 +1,120 @@
+"""A model leaves PyTorch: export, then predict, calibrate and load with the file alone."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+
+import afr_clip
+from afr_clip.run import export as exporting
+
+pytestmark = pytest.mark.integration
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+
+QUICK = ("num_threads=1", "data.num_workers=0")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for i, size in enumerate([(64, 64), (64, 64), (90, 200)]):
+        pixels = random.integers(110, 130, (*size, 3), dtype=np.uint8)
+        pixels[28:36, 26:38] = (250, 20, 20) if i else 120
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    Image.fromarray(pixels[..., 0]).save(folder / "grey.png")
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(folder / "alpha.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run_once, photographs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are symbols while a graph is exported
+    words = ("categories=[metal nut,plate]", f"images={photographs}", f"run_dir={folder}", *QUICK)
+    assert run_once("export", *words) == 0
+    monkeypatch.undo()
+    return folder / "model.onnx"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_manifest_and_the_file_say_what_it_is_and_how_near(model):
+    manifest = json.loads((model.parent / "manifest.json").read_text())
+    for category, parity in manifest["export"]["parity"].items():
+        assert category in ("metal nut", "plate")
+        assert 0 <= parity["image_score"] < 1e-3
+        assert 0 <= parity["anomaly_map"] < 1e-3
+    assert manifest["export"]["parity"]["metal nut"]["pictures"] >= 15
+    import onnxruntime  # noqa: PLC0415
+
+    session = onnxruntime.InferenceSession(str(model))
+    values = session.get_modelmeta().custom_metadata_map
+    about = json.loads(values["afr_clip"])
+    assert (about["method"], about["licence"]) == ("afr_clip", "Apache-2.0")
+    assert about["categories"] == ["metal nut", "plate"]
+    assert about["backbone"]["fingerprint"] == manifest["backbone"]["fingerprint"]
+    assert len(about["checkpoint"]["sha256"]) == 64
+    assert {"afr_clip", "torch", "onnx"} <= about["versions"].keys()
+    assert values["model_type"] == "AnomalyDetection"
+
+
+def test_the_file_inspects_as_the_checkpoint(model, photographs):
+    paths = sorted(photographs.iterdir())
+    trusted, exported = (afr_clip.load(name, category="plate") for name in ("pocket", model))
+    for ours, theirs in zip(trusted.inspect(paths), exported.inspect(paths), strict=True):
+        assert theirs.image_score == pytest.approx(ours.image_score, abs=1e-4)
+        np.testing.assert_allclose(theirs.anomaly_map, ours.anomaly_map, atol=1e-4)
+    with pytest.raises(afr_clip.InspectionError, match="was exported for metal nut, plate, got cap"):
+        exported.inspect(paths[0], "cap")
+    tiled = [afr_clip.load(name, tile=64).inspect(paths[2], "plate").image_score for name in ("pocket", model)]
+    assert tiled[1] == pytest.approx(tiled[0], abs=1e-4)
+
+
+def test_predict_writes_the_same_files_with_the_file_as_with_the_checkpoint(run, model, photographs, tmp_path):
+    common = ("predict", f"images={photographs}", "category=plate", "region_threshold=0.3", *QUICK)
+    for name, checkpoint in (("ours", "pocket"), ("theirs", str(model))):
+        assert run(*common, f"checkpoint={checkpoint}", f"run_dir={tmp_path / name}") == 0
+    files = [
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "ours", tmp_path / "theirs")
+    ]
+    assert files[0] == files[1]
+    tables = (rows(tmp_path / name / "scores.csv") for name in ("ours", "theirs"))
+    for ours, theirs in zip(*tables, strict=True):
+        assert theirs["image"] == ours["image"]
+        assert float(theirs["image_score"]) == pytest.approx(float(ours["image_score"]), abs=1e-4)
+
+
+def test_torch_is_not_needed_to_run_the_file(model, photographs):
+    expected = afr_clip.load("pocket").inspect(photographs / "2.png", "plate").image_score
+    source = (
+        "import sys\nfor name in ('torch', 'torchvision', 'open_clip', 'timm', 'lightning'): sys.modules[name] = None\n"
+        f"import afr_clip\ndetector = afr_clip.load({str(model)!r})\n"
+        f"print(detector.inspect({str(photographs / '2.png')!r}, 'plate').image_score)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_broken_export_is_refused_and_leaves_no_file(run, monkeypatch, tmp_path, capsys, model):
+    # Another checkpoint's file, of the same input and the same category.
+    monkeypatch.setattr(exporting, "write_model", lambda _, __, path, ___: path.write_bytes(model.read_bytes()))
+    folder = tmp_path / "run"
+    assert run("export", "categories=[metal nut]", "checkpoint=pocket_names", f"run_dir={folder}", *QUICK) == 1
+    said = capsys.readouterr().err
+    assert "The exported model must score as its checkpoint does, to 0.001, but on the test picture" in said
+    assert not (folder / "model.onnx").exists()

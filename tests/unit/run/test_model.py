@@ -21,3 +21,12 @@ def test_the_manifest_names_the_published_weights_of_the_cnn_in_full(monkeypatch
     model.build_towers(job, run)
     ((fact, key, values),) = (call.args for call in run.note_unchanged.call_args_list)
     assert (fact, key, values["cnn"]) == ("backbone", "fingerprint", named)
+
+
+def test_a_method_that_reads_text_is_refused_on_towers_without_it_before_anything_is_built(monkeypatch):
+    job = Mock(spec=TrainingJob)
+    job.backbone = replace(TINY, architecture="timm:vit_large_patch16_dinov3", quick_gelu=False)
+    job.module = composed_module("winclip")
+    monkeypatch.setattr(model, "check_architecture", None)  # builds a ViT without its weights
+    with pytest.raises(ValueError, match="WinCLIP compares images with sentences, and this backbone has no text tower"):
+        model.check_model(job)

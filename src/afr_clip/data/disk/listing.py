@@ -520,7 +520,7 @@ def match_files(root: Path, template: str, known: Mapping[str, str]) -> dict[Fie
             if entry.is_dir() and (match := shape.fullmatch(composed(entry.name)))
         ]
     found: dict[FieldValues, Path] = {}
-    for folder, values in places:
+    for folder, values in tracked(places, "Listing folders"):
         for entry in _entries(folder):
             path = Path(entry.path)
             match = name.fullmatch(composed(path.name if wants_folders else path.stem))

@@ -89,8 +89,11 @@ class UniADet(nn.Module):
         return self.score(self.tapped(image), category)
 
     def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens dim"], ...]:
-        """Read out the frozen image tower: class token and patches after each tap, in the shared space."""
-        return tuple(self.backbone.project(tokens) for tokens in self.backbone.tap(image, layers=self._layers))
+        """Read out the frozen image tower: image embedding and patches after each tap, in the shared space."""
+        return tuple(
+            torch.cat([self.backbone.embed_image(tap)[:, None], self.backbone.project(tap[:, 1:])], dim=1)
+            for tap in self.backbone.tap(image, layers=self._layers)
+        )
 
     def score(
         self, tapped: tuple[Float[Tensor, "batch tokens dim"], ...], category: Sequence[str]

@@ -19,6 +19,7 @@ class NetworkSettings(MethodSettings):
     """
 
     network_class: ClassVar[str] = "UniADet"
+    needs_text: ClassVar[bool] = False
 
     tap_layers: list[int] | None
     shots: int

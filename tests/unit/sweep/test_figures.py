@@ -20,7 +20,7 @@ def methods(sweep_of, cell):
     for seed in (0, 1):
         for name in ("winclip", "afr_clip"):
             made = cell(name, seed)
-            leg = Mock(spec=TrainingJob, folder=made.folder / "visa", module=SimpleNamespace(name=name))
+            leg = Mock(spec=TrainingJob, folder=made.folder / "visa", module=SimpleNamespace(name=name), data_dir=None)
             object.__setattr__(made, "job", ProtocolJob(made.folder, (leg,)))
             cells.append(made)
     for made in cells[:3]:

@@ -33,11 +33,14 @@ PACKAGES = (
 )
 
 EXTRAS = {
-    "openvino": "engine=openvino of predict, calibrate and load, often faster on a CPU",
+    "openvino": "engine=openvino of predict, calibrate and load, often faster on a CPU; afr-clip export to=openvino",
+    "export": "afr-clip export, which writes ONNX files",
+    "runtime": "exported models in afr_clip.load, also without torch",
     "sweep": "searches with Optuna, and sweeps on SLURM",
     "ray": "sweeps on a Ray cluster",
     "dashboards": "logger=tensorboard and logger=mlflow, and dashboards of Weights & Biases as code",
     "xlsx": "xlsx=true of predict",
+    "parquet": "afr-clip report --parquet",
     "docs": "make docs",
     "test": "make test",
     "dev": "make check",

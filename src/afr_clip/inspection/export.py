@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -135,11 +136,14 @@ def write_model(scanner: Scanner, categories: Sequence[str], path: Path, metadat
         ExportError: If an operation of the network has no counterpart in ONNX or OpenVINO.
     """
     graph = Graph(scanner.network, categories, scanner.input_size[0], scanner.normalisation).eval()
-    onnx_file = path.with_suffix(".onnx")
     try:
-        _write_onnx(graph, onnx_file, metadata)
         if path.suffix == ".xml":
-            convert_model(onnx_file, path, metadata)
+            with TemporaryDirectory() as folder:
+                onnx_file = Path(folder, "model.onnx")
+                _write_onnx(graph, onnx_file, metadata)
+                convert_model(onnx_file, path, metadata)
+        else:
+            _write_onnx(graph, path, metadata)
     except Exception as error:
         remove_model(path)
         if isinstance(error, MemoryError | OSError):
@@ -150,9 +154,6 @@ def write_model(scanner: Scanner, categories: Sequence[str], path: Path, metadat
         fault = " ".join(str(cause).split())[:300]
         msg = f"This method's network cannot be exported ({type(cause).__name__}: {fault}). Use the checkpoint itself."
         raise ExportError(msg) from error
-    finally:
-        if path.suffix == ".xml":
-            remove_model(onnx_file)
 
 
 def _write_onnx(graph: Graph, path: Path, metadata: Mapping[str, Any]) -> None:

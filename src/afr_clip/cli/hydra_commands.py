@@ -151,7 +151,7 @@ def _with_checkpoint(
     config: DictConfig,
     typed: EvaluateConfig | InspectConfig | ExportConfig,
     make_job: Callable[[DictConfig, Path, Record], AnyJob],
-) -> "tuple[AnyJob, Any]":
+) -> tuple[AnyJob, Any]:
     """Read the checkpoint that a command names, and make the job with the model it was trained with."""
     from afr_clip.run.model import read_named  # noqa: PLC0415
 

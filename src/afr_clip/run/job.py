@@ -22,8 +22,6 @@ from afr_clip.settings import (
     TrainerSettings,
 )
 
-AnyJob = TypeVar("AnyJob", bound="Job")
-
 
 @dataclass(frozen=True)
 class Record:
@@ -61,6 +59,9 @@ class Job:
     trainer: TrainerSettings
     logger: LoggerSettings
     record: Record
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 @dataclass(frozen=True)

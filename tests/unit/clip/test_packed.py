@@ -51,6 +51,7 @@ def test_other_types_go_the_usual_way():
     assert torch.equal(own.double()(x.double()), layer.double()(x.double()))
 
 
+@pytest.mark.skipif(not is_usable(torch.bfloat16), reason="this CPU has no instructions for packed bfloat16")
 def test_autocast_multiplies_in_bfloat16_as_pytorch_does():
     layer, results = frozen(96, 40), []
     for linear in (layer, PackedLinear(layer.weight, layer.bias)):

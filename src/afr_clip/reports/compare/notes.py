@@ -103,10 +103,13 @@ def notes(measured: Measured, runs: Sequence[RecordedRun]) -> list[str]:
         nothing = "Nothing has been measured yet: these are the paper's numbers."
         return [PROTOCOL, nothing, *_reasons("Absent", absent_from(runs))]
     datasets, found = measured.datasets, [PROTOCOL, SPREAD]
+    lacking: dict[tuple[tuple[str, str], ...], list[str]] = {}  # most settings lack the same datasets
     for one in measured.series:
         scored = set(datasets.target[datasets.series == one.name])
-        reasons = {title: reason for title, reason in one.absent.items() if title not in scored}
-        found += _reasons(f"Absent from {one.label}", reasons)
+        reasons = tuple((title, reason) for title, reason in one.absent.items() if title not in scored)
+        lacking.setdefault(reasons, []).append(one.label)
+    for reasons, labels in lacking.items():
+        found += _reasons(f"Absent from {', '.join(labels)}", dict(reasons))
     for published in DATASETS:
         numbers = [number for (_, title), number in measured.in_protocol.items() if title == published.title]
         if datasets.target_sha256[numbers].nunique() > 1:

@@ -45,6 +45,14 @@ def test_absent_datasets_are_named_with_their_reason_unless_another_run_has_them
     assert "Absent from AFR-CLIP: BTAD (no such folder)." in notes_of(tmp_path)
 
 
+def test_settings_that_lack_the_same_datasets_are_named_together(tmp_path):
+    absent = {"btad": {"title": "BTAD", "reason": "no such folder"}}
+    for name, changes in (("a", {}), ("b", {"config": CONFIG | {"module": {"name": "anomaly_clip"}}})):
+        write_run(tmp_path / name, {"ISIC": 0.5}, auxiliary=VISA, absent=absent, **changes)
+    notes = [note for note in notes_of(tmp_path) if note.startswith("Absent")]
+    assert notes == ["Absent from AFR-CLIP, AnomalyCLIP: BTAD (no such folder)."]
+
+
 def test_settings_that_scored_other_files_of_a_dataset_are_said_to(tmp_path):
     write_run(tmp_path / "a", {"MPDD": 0.5}, auxiliary=VISA)
     winclip = CONFIG | {"module": {"name": "winclip"}}

@@ -245,14 +245,25 @@ def _scored_datasets(run: Mapping[str, Any], *, has_moved: bool) -> Iterator[Dic
 
 
 def _shared(typed: CommandConfig, config: DictConfig, folder: Path, record: Record) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    by_dataset = tuple(_chosen_by_dataset(OmegaConf.to_container(config)))
+    values = {**plain, "run_dir": str(folder)}
     return _same(typed, "seed", "num_threads", "backbone", "module", "data", "trainer", "logger") | {
         "folder": folder,
         "data_dir": None if typed.data_dir is None else Path(typed.data_dir),
         "drawn_dir": Path(typed.drawn_dir),
         "cache_dir": Path(typed.cache_dir),
-        "record": Record(typed.task_name, record.overrides, record.choices, {**plain, "run_dir": str(folder)}),  # type: ignore[dict-item]
+        "record": Record(typed.task_name, record.overrides, record.choices, values, by_dataset),
     }
+
+
+def _chosen_by_dataset(node: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - any part of a config
+    """Yield the keys that a recipe sets with ``for_dataset`` and that nothing else has set since."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _chosen_by_dataset(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, str) and node.startswith("${for_dataset:"):
+        yield key
 
 
 def _same(typed: CommandConfig, *names: str) -> dict[str, Any]:

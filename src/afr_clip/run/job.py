@@ -31,12 +31,14 @@ class Record:
         overrides: As typed, ``key=value``.
         choices: The file chosen from each config group.
         config: The whole config as plain values.
+        by_dataset: Keys whose values a recipe chooses by the dataset that is trained on.
     """
 
     command: str
     overrides: Sequence[str]
     choices: Mapping[str, Any]
     config: Mapping[str, Any]
+    by_dataset: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

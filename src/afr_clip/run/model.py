@@ -103,7 +103,7 @@ def provenance(checkpoint: Checkpoint | Exported | None) -> dict[str, Any] | Non
     """Describe for the manifest where trained weights come from."""
     if checkpoint is None:
         return None
-    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision", "choices")
+    kept = ("commit", "seed", "epochs", "auxiliary", "started", "config", "precision", "choices", "by_dataset")
     return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}
 
 

@@ -106,7 +106,8 @@ def start_run(job: Job) -> Run:
     record = job.record
     earlier = from_first(lambda: open_run(job.folder, resume=resume, config=record.config))
     manifest = build_manifest(record.command, record.overrides, record.config)
-    run = Run(job.folder, manifest | {"choices": dict(record.choices), "processes": place().world_size}, earlier)
+    started_with = {"choices": dict(record.choices), "by_dataset": list(record.by_dataset)}
+    run = Run(job.folder, manifest | started_with | {"processes": place().world_size}, earlier)
     if isinstance(job, TrainingJob):
         run.manifest["effective_batch_size"] = job.data.batch_size * job.trainer.accumulate_grad_batches
     if resume and earlier is None:

@@ -282,6 +282,12 @@ def test_a_recipe_that_depends_on_the_dataset_depends_on_that_of_the_leg(leg, me
     assert (made.auxiliary.name, made.data.mosaic) == ("mvtec_ad", 0.2)
 
 
+def test_the_record_says_what_follows_from_the_dataset_and_was_not_typed(leg):
+    assert leg().record.by_dataset == ()
+    assert leg("module=april_gan").record.by_dataset == ("data.mosaic", "trainer.max_epochs")
+    assert leg("module=april_gan", "data.mosaic=0.1").record.by_dataset == ("trainer.max_epochs",)
+
+
 def test_roots_and_categories_reach_the_dataset_a_leg_is_trained_on(leg):
     made = leg("+protocol.roots.visa=/v", "+protocol.categories.visa=[pcb1]")
     assert (made.auxiliary.root, made.auxiliary.categories) == ("/v", ["pcb1"])

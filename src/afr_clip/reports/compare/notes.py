@@ -109,7 +109,8 @@ def notes(measured: Measured, runs: Sequence[RecordedRun]) -> list[str]:
         reasons = tuple((title, reason) for title, reason in one.absent.items() if title not in scored)
         lacking.setdefault(reasons, []).append(one.label)
     for reasons, labels in lacking.items():
-        found += _reasons(f"Absent from {', '.join(labels)}", dict(reasons))
+        brief = {title: reason.split(". ")[0] for title, reason in reasons}  # what to do about it is in the log
+        found += _reasons(f"Absent from {', '.join(labels)}", brief)
     for published in DATASETS:
         numbers = [number for (_, title), number in measured.in_protocol.items() if title == published.title]
         if datasets.target_sha256[numbers].nunique() > 1:

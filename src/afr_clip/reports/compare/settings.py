@@ -32,6 +32,7 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
 FINGERPRINT = "backbone.fingerprint"
 RELEASED = "released weights"
 SHOTS = "module.network.shots"
+BY_DATASET = "by dataset"
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,19 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
         decides["epochs"] = (
             (config.get("trainer") or {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
         )
+        _forget_dataset(decides, trained, (manifest if checkpoint is None else checkpoint).get("by_dataset") or ())
     given = str(config.get("label") or trained.get("label") or "")
     return Setting(method_of(manifest), backbone, decides, given, (checkpoint or manifest).get("choices") or {})
+
+
+def _forget_dataset(decides: dict[str, Any], trained: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Let values that a recipe chose by the dataset not tell the trainings of a protocol apart."""
+    for key in keys:
+        if key in decides:
+            decides[key] = BY_DATASET
+    epochs = (trained.get("trainer") or {}).get("max_epochs")
+    if "trainer.max_epochs" in keys and decides["epochs"] == epochs:  # and not of a training that was stopped
+        decides["epochs"] = BY_DATASET
 
 
 def _is_left_out(key: str) -> bool:

@@ -106,6 +106,7 @@ class Checkpoint:
     config: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
     choices: dict[str, Any] | None = None
+    by_dataset: list[str] | None = None
 
 
 @dataclass
@@ -173,6 +174,7 @@ class Manifest:
     released_weights: ReleasedWeights | None = None
     absent: dict[str, Absent] | None = None
     choices: dict[str, Any] | None = None
+    by_dataset: list[str] | None = None
     precision: dict[str, Any] | None = None
     trainable_parameters: int | None = None
     cost: dict[str, Cost] | None = None

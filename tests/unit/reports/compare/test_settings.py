@@ -34,6 +34,21 @@ def test_everything_else_makes_another_setting(key):
     assert setting_of(changed(**{key.replace(".", "__"): 7})).key != setting_of(MANIFEST).key
 
 
+def test_what_a_recipe_chooses_by_the_dataset_makes_no_other_setting_unless_it_was_typed():
+    by_dataset = {"by_dataset": ["data.mosaic", "trainer.max_epochs"]}
+    on_visa, on_mvtec = (
+        changed(data__mosaic=share, trainer__max_epochs=epochs) for share, epochs in ((0.0, 15), (0.2, 3))
+    )
+    assert setting_of(on_visa).key != setting_of(on_mvtec).key
+    assert setting_of(on_visa | by_dataset).key == setting_of(on_mvtec | by_dataset).key
+    config = on_visa["config"]
+    stopped, finished = (
+        evaluated(config) | {"checkpoint": MANIFEST | {"config": config, "epochs": epochs} | by_dataset}
+        for epochs in (7, 15)
+    )
+    assert setting_of(stopped).key != setting_of(finished).key == setting_of(on_mvtec | by_dataset).key
+
+
 def test_the_precision_that_was_chosen_decides_not_that_one_was_asked_for():
     asked = changed(trainer__precision="auto")
     single, half = (asked | {"precision": {"chosen": chosen}} for chosen in ("32-true", "bf16-mixed"))

@@ -403,9 +403,9 @@ def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over wha
     return next((value for value in values if value not in (None, "")), None)
 
 
-def for_dataset(name: str, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
+def for_dataset(name: str | None, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
     """Return a recipe's value for a dataset: one of its own, or the usual one."""
-    return others.get(name, usual)
+    return others.get(name or "", usual)
 
 
 def on_first(value: Any, otherwise: Any) -> Any:  # noqa: ANN401 - values of any type

@@ -42,7 +42,7 @@ from afr_clip.run.job import (
     Record,
     TrainingJob,
 )
-from afr_clip.settings import DatasetSettings
+from afr_clip.settings import DatasetSettings, ScoringEngine
 
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 """Keys of every command that scores datasets: what it computes and writes in addition to its usual metrics."""
@@ -149,13 +149,13 @@ def export_job(config: DictConfig, folder: Path, record: Record) -> ExportJob:
     typed = read(config, ExportConfig)
     shared = _shared(typed, config, folder, record)
     values: dict[str, Any] = dict.fromkeys(one.name for one in fields(InspectionSettings))
-    inspection = InspectionSettings(**values | {"overlap": 0.25, "engine": "torch", "calibration": typed.calibration})
+    values |= {"overlap": 0.25, "engine": ScoringEngine.torch, "calibration": typed.calibration}
     return ExportJob(
         # What a GPU computes differs too much from what a file does on a CPU.
         **shared | {"trainer": replace(typed.trainer, accelerator="cpu")},
         categories=tuple(typed.categories),
         images=() if typed.images is None else tuple(expanded_images(typed.images)),
-        inspection=inspection,
+        inspection=InspectionSettings(**values),
         **_same(typed, "to", "licence"),
     )
 

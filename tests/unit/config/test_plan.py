@@ -244,7 +244,7 @@ def test_a_target_is_a_known_dataset_or_a_folder_of_ones_own(target, name, roots
 
 def test_an_unknown_target_without_a_root_is_refused(target):
     with pytest.raises(
-        ConfigError, match=r"must name datasets \(br35h, .*mvtec_ad, .*visa\), got mvtec\..*roots\.mvtec=DIR"
+        ConfigError, match=r"must name datasets \(bmad_brain, .*mvtec_ad, .*visa\), got mvtec\..*roots\.mvtec=DIR"
     ):
         target("mvtec", {}, {})
 

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from afr_clip.clip.load import check_architecture
-from afr_clip.clip.settings import BackboneSettings
+from afr_clip.clip.settings import TIMM, BackboneSettings
 from afr_clip.clip.weights import HUB, fitting_state, from_cache_or_hub, read_state_dict, weight_path
 
 URL_CACHE = Path("~/.cache/clip")
@@ -39,7 +39,7 @@ class Weights:
 
 
 def find_weights(settings: BackboneSettings) -> Iterator[Weights]:
-    """Yield the weight files of a backbone: of CLIP, then of its CNN."""
+    """Yield the weight files of a backbone: of its towers, then of its CNN."""
     cnn = settings.cnn
     for key, given, name, published in (
         ("backbone.weights", settings.weights, settings.architecture, settings.pretrained),
@@ -48,14 +48,15 @@ def find_weights(settings: BackboneSettings) -> Iterator[Weights]:
         if given is not None:
             path = weight_path(given)
             yield Weights(given, key, path if path.is_file() else None)
-        elif published and key == "backbone.weights":
+        elif published and key == "backbone.weights" and settings.has_text:
             config: Any = open_clip.get_pretrained_cfg(name, published)
             path = URL_CACHE.expanduser() / os.path.basename(config.get("url") or "none")  # noqa: PTH119 - of a URL
             found = _on_hub(config.get("hf_hub", "").rstrip("/")) or (path if path.is_file() else None)
             yield Weights(f"{name}, {published}: {config.get('url') or HUB}", key, found)
         elif published:
-            repository = str(timm.get_pretrained_cfg(name).hf_hub_id)
-            yield Weights(f"{name}: {HUB}/{repository}", key, _on_hub(repository))
+            tag = f".{published}" if isinstance(published, str) else ""  # a CNN has none: it is published or not
+            repository = str(timm.get_pretrained_cfg(name.removeprefix(TIMM) + tag).hf_hub_id)
+            yield Weights(f"{name}{tag}: {HUB}/{repository}", key, _on_hub(repository))
 
 
 def _on_hub(repository: str) -> Path | None:
@@ -75,7 +76,8 @@ def check_weights(path: Path, settings: BackboneSettings) -> str:
         ValueError: If it is damaged, or belongs to another architecture.
     """
     check_architecture(settings)
-    if settings.cnn_stem:  # its patch embedding takes its shape from the maps of a CNN
+    # A stem's patch embedding takes its shape from the maps of a CNN, and timm renames what it reads.
+    if settings.cnn_stem or not settings.has_text:
         read_state_dict(path)
     else:
         fitting_state(from_cache_or_hub(partial(_laid_out, settings)), path, settings.position_embeddings)

@@ -113,7 +113,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         require_possible(settings)
         _refuse_options(exported, image_size=image_size, precision=precision, engine=engine, device=device)
         refuse(None if references is None else needs_checkpoint("references"))
-        thresholds = thresholds or exported.calibration
+        if thresholds is None and region_threshold is None:
+            thresholds = exported.calibration
         if thresholds is None and len(exported.categories) == 1:
             category = category or exported.categories[0]
         scanner: PhotographScanner = ExportedScanner(exported, Scanning("cpu", "32-true", *looks))

@@ -201,9 +201,14 @@ def _datasets(data_dir: Path | None, suite: str) -> Facts:
         images, where = on_disk(DatasetSpec(str(name), str(name), data_dir=data_dir))
         total = dataset_row(str(name)).total
         published = None if total is None else f"{total.normal} + {total.anomalous}"
-        state = "absent" if where == "absent" else "complete" if images == published else "other numbers"
+        state = "absent" if where == "absent" else _state(images, published)
         facts[str(name)] = {"state": state, "images": images, "published": published, "where": where}
     return facts
+
+
+def _state(images: str, published: str | None) -> str:
+    """Compare what is on disk with published numbers, where there are any."""
+    return "present" if published is None else "complete" if images == published else "other numbers"
 
 
 def _extras() -> Facts:
@@ -320,7 +325,8 @@ def _advice_on_data(facts: Mapping[str, Any], suite: str) -> Iterator[str]:
     if absent:
         yield (
             f"Of the {counted(len(known), 'dataset')} of {suite}, {len(absent)} are not on disk: {', '.join(absent)}. "
-            f"afr-clip datasets show {absent[0]} says how to get one; --data-dir or AFR_CLIP_DATA_DIR where they are."
+            f"afr-clip datasets show {absent[0]} says how to get one. "
+            f"Set --data-dir or AFR_CLIP_DATA_DIR if they lie elsewhere."
         )
     if other:
         yield (

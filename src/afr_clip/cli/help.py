@@ -72,7 +72,7 @@ TEXTS: dict[str, tuple[str, str, Sequence[tuple[str, str]]]] = {
             ("protocol.targets", "datasets to score after the training, as a list: [mvtec_ad,mpdd]"),
             ("suite", "a published comparison: afr11, crane14, adaclip14, visualad13 or anomalyvfm24"),
             ("data_dir", "the folder that holds the public datasets; default: AFR_CLIP_DATA_DIR"),
-            ("module", "the method: afr_clip, anomaly_clip, april_gan or ada_clip"),
+            ("module", "the method, afr_clip by default; afr-clip methods lists them"),
             ("backbone", "the frozen CLIP; pocket needs no download"),
             ("experiment", "a file of settings; experiment=demo runs without any data"),
             ("trainer.max_epochs", "epochs"),

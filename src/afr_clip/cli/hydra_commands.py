@@ -1,7 +1,7 @@
 """The commands with a config: compose it, turn it into a job, run the job."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,15 @@ from afr_clip.config.restore import named_checkpoint
 from afr_clip.config.sweeps import sweep_jobs
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import shown
+from afr_clip.inspection.settings import is_exported
 from afr_clip.run.job import AnyJob, ProtocolJob, Record
 
 if TYPE_CHECKING:
     from afr_clip.inspection.exported import Exported
     from afr_clip.models.checkpoint import Checkpoint
+
+FIXED_BY_EXPORT = ("backbone.", "module.", "engine", "trainer.precision", "trainer.accelerator")
+"""Beginnings of the keys that an exported model decides itself."""
 
 Command = Callable[[DictConfig], None]
 
@@ -155,11 +159,26 @@ def _with_checkpoint(
     """Read the checkpoint that a command names, and make the job with the model it was trained with."""
     from afr_clip.run.model import read_named  # noqa: PLC0415
 
-    checkpoint = read_named(_named_checkpoint(typed))
+    name = _named_checkpoint(typed)
+    checkpoint, reads_files = read_named(name), name is None or not is_exported(name)
+    if not reads_files:
+        _refuse_fixed(typed_overrides())
     with _naming(checkpoint):
         if checkpoint is not None:
-            config = restore_model(config, checkpoint.manifest["config"], typed_overrides())
+            trained_with = checkpoint.manifest["config"]
+            config = restore_model(config, trained_with, typed_overrides(), reads_files=reads_files)
         return make_job(config, output_dir(), current_record()), checkpoint
+
+
+def _refuse_fixed(overrides: Sequence[str]) -> None:
+    """Refuse what an exported model decides itself."""
+    for key in (override.lstrip("+~").split("=", 1)[0] for override in overrides):
+        if key.startswith(FIXED_BY_EXPORT):
+            msg = (
+                f"{key} cannot be changed for an exported model. Leave it out, or name the checkpoint that the model "
+                f"was made from."
+            )
+            raise ConfigError(msg)
 
 
 @contextmanager

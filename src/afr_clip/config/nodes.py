@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from afr_clip.clip.settings import BackboneSettings
-from afr_clip.inspection.settings import InspectionSettings, Rule, share
+from afr_clip.inspection.settings import InspectionSettings, Rule, is_exported, share
 from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
@@ -255,7 +255,7 @@ class PredictConfig(InspectConfig):
             if self.fail_on in (None, *FAIL_ON)
             else one_of("fail_on", str(self.fail_on), FAIL_ON, "Write fail_on=anomalous."),
             "fail_on needs a decision, got no calibration. Add calibration=FILE; afr-clip calibrate writes one."
-            if self.fail_on is not None and self.calibration is None
+            if self.fail_on is not None and self.calibration is None and not is_exported(self.checkpoint or "")
             else None,
         )
 

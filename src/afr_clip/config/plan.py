@@ -26,7 +26,7 @@ from afr_clip.config.nodes import (
     config_dir,
     register,
 )
-from afr_clip.config.restore import is_packaged, known_group, plain_values, restored_group
+from afr_clip.config.restore import FILES, is_packaged, known_group, plain_values, restored_group
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
 from afr_clip.inspection.settings import InspectionSettings
@@ -382,7 +382,9 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+def restore_model(
+    config: DictConfig, trained_with: Mapping[str, Any], overrides: Sequence[str], *, reads_files: bool = True
+) -> DictConfig:
     """Put a checkpoint's own model into the config of a command.
 
     Backbone and module become what the checkpoint was trained with. Where the frozen weights lie, how similarities
@@ -393,6 +395,7 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
     Args:
         config: The composed config of the command.
         trained_with: The resolved config in the checkpoint.
+        reads_files: Whether the files that it names will be read. An exported model needs none of them.
 
     Returns:
         A copy with the model replaced.
@@ -412,7 +415,7 @@ def restore_model(config: DictConfig, trained_with: Mapping[str, Any], overrides
     is_ours = all(is_packaged(group, name) for group, name in names.items())  # reading is faster than composing
     known = {group: known_group(group, name) for group, name in names.items()} if is_ours else compose_groups(**names)
     for group in _MODEL_GROUPS:
-        restored[group] = restored_group(group, known[group], trained_with[group], keys)
+        restored[group] = restored_group(group, known[group], trained_with[group], keys if reads_files else FILES)
     learned = OmegaConf.select(restored, "module.network.scoring.learnable_temperature", default=False)
     for key in (key for key in keys if key.split(".")[0] in _MODEL_GROUPS and "." in key):
         if not key.startswith(_MAY_CHANGE) or (learned and key.endswith("temperature")):

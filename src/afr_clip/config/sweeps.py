@@ -84,7 +84,11 @@ def sweep_jobs(config: DictConfig, typed: Sequence[str]) -> list[SweepJob]:
     if len(sweeps) > 1 and any(sweep.axes.space for sweep in sweeps):
         msg = f"A search runs alone, got {', '.join(sweep.experiment for sweep in sweeps)}. Run each by itself."
         raise ConfigError(msg)
-    return [_job(config, sweep) for sweep in sweeps]
+    jobs = [job for job in (_job(config, sweep) for sweep in sweeps) if job.cells]
+    if not jobs:
+        msg = f"leave_out leaves no setting of {sweeps[0].experiment}. Leave out fewer."
+        raise ConfigError(msg)
+    return jobs
 
 
 def _job(config: DictConfig, sweep: _Sweep) -> SweepJob:
@@ -240,6 +244,7 @@ def _scoring_cells(sweep: _Sweep, setting: str, config: DictConfig, seed: int) -
         node = compose_target(name, protocol)
         dataset = name if name in known_datasets() else "folder"
         common = [f"module={config.module.name}", f"backbone={config.backbone.name}", f"dataset={dataset}"]
+        common += [override for override in sweep.overrides if override.startswith("logger")]
         own = flat(_plain(config) | {"dataset": _plain(node), "seed": seed})
         known = flat(_plain(compose("evaluate", common)))
         differing = {key: value for key, value in own.items() if key in known and value != known[key]}

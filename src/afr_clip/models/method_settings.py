@@ -80,7 +80,8 @@ class MethodSettings:
         if self.needs_text and not has_text:
             msg = (
                 f"{self.network_class} compares images with sentences, and this backbone has no text tower. Choose one "
-                f"that has, for example backbone=vit_l_14_336 or siglip2_l_16_384."
+                f"that has, for example backbone=vit_l_14_336 or siglip2_l_16_384, or module=uni_adet, which reads "
+                f"no text."
             )
             raise ValueError(msg)
 

@@ -67,7 +67,8 @@ def calibrate(job: CalibrationJob, checkpoint: Checkpoint | Exported | None) -> 
         IncompleteCalibrationError: If a photograph could not be read; the calibration is written without it.
     """
     with stoppable():
-        check_model(job)
+        if not isinstance(checkpoint, Exported):
+            check_model(job)
         good = list_photographs([job.good], job.category, "good")
         bad = None if job.bad is None else list_photographs([job.bad], job.category, "bad")
         if job.inspection.references is not None:

@@ -34,6 +34,9 @@ def evaluate(job: EvaluationJob, checkpoint: Checkpoint | None) -> None:
     """
     with stoppable():
         check_model(job)
+        if job.every_epoch and checkpoint is None:
+            msg = f"every_epoch=true needs a trained checkpoint, and module={job.module.name} has none. Leave it out."
+            raise ValueError(msg)
         epochs = read_epochs(checkpoint) if job.every_epoch and checkpoint is not None else []
         run = start_run(job)
         (target,) = (load_dataset(dataset_spec(dataset, job)) for dataset in job.targets)

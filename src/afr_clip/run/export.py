@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from rich.table import Table
 
 from afr_clip import __version__
+from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_photographs
 from afr_clip.files import shown_below
 from afr_clip.inspection.detector import Detector, as_rgb
@@ -40,8 +41,8 @@ from drawn_anomalies.tree import Picture, draw
 
 NAMES = {ExportFormat.onnx: "model.onnx", ExportFormat.openvino: "model.xml"}
 
-SHIPPED = "package:"
-"""How the path of a checkpoint begins that ships with the package, under its licence."""
+SHIPPED_CHECKPOINTS = ("package:afr_clip/pocket/demo.ckpt", "package:afr_clip/pocket/names.ckpt")
+"""Trained weights under the licence of the package."""
 
 
 def export(job: ExportJob, checkpoint: Checkpoint | None) -> None:
@@ -82,7 +83,7 @@ def metadata_of(
     """Describe a detector for the file that holds it; see `Exported`."""
     identity = detector.scanner.identity(job.category)
     source = provenance(checkpoint)
-    is_shipped = str(job.record.config.get("checkpoint", "")).startswith(SHIPPED)
+    is_shipped = checkpoint is not None and checkpoint.path in map(weight_path, SHIPPED_CHECKPOINTS)
     licence = job.licence or ("Apache-2.0" if is_shipped else "not stated")
     return {
         "format": FORMAT,

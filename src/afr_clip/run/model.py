@@ -15,7 +15,7 @@ from afr_clip.clip.precision import FULL, choose_precision
 from afr_clip.clip.weights import weight_path
 from afr_clip.data.disk.loaded import list_references
 from afr_clip.files import shown
-from afr_clip.inspection.calibration import CALIBRATION, read_calibration
+from afr_clip.inspection.calibration import CALIBRATION, Calibration, read_calibration
 from afr_clip.inspection.detector import Detector, as_rgb, content_hash
 from afr_clip.inspection.exported import Exported, ExportedScanner, read_exported, require_possible
 from afr_clip.inspection.scan import InspectionError, Scanning
@@ -107,6 +107,20 @@ def provenance(checkpoint: Checkpoint | Exported | None) -> dict[str, Any] | Non
     return {"path": str(checkpoint.path), **{key: checkpoint.manifest.get(key) for key in kept}}
 
 
+def calibration_of(
+    job: PredictionJob | CalibrationJob | ExportJob, checkpoint: Checkpoint | Exported | None
+) -> Calibration | None:
+    """Return the thresholds that a run decides by: those that were named, or, for a prediction, an exported model's.
+
+    A typed ``region_threshold`` takes the place of a model's own thresholds.
+    """
+    settings = job.inspection
+    if settings.calibration is not None:
+        return read_calibration(Path(settings.calibration))
+    has_own = isinstance(checkpoint, Exported) and isinstance(job, PredictionJob) and settings.region_threshold is None
+    return checkpoint.calibration if has_own else None  # type: ignore[union-attr]
+
+
 def build_detector(
     job: PredictionJob | CalibrationJob | ExportJob, run: Run, checkpoint: Checkpoint | Exported | None
 ) -> Detector:
@@ -118,9 +132,8 @@ def build_detector(
     """
     settings, data = job.inspection, job.data
     calibration = None if settings.calibration is None else Path(settings.calibration)
-    thresholds = None if calibration is None else read_calibration(calibration)
+    thresholds = calibration_of(job, checkpoint)
     if isinstance(checkpoint, Exported):
-        thresholds = thresholds or checkpoint.calibration
         detector = Detector(_exported(job, run, checkpoint), settings, job.category, thresholds, data.max_pixels)
     else:
         detector = Detector(_built(job, run, checkpoint), settings, job.category, thresholds, data.max_pixels)
@@ -137,7 +150,7 @@ def build_detector(
 
 
 def _exported(job: PredictionJob | CalibrationJob | ExportJob, run: Run, exported: Exported) -> ExportedScanner:
-    """Make an exported file ready; it is what it is, whatever precision or device was asked for."""
+    """Make an exported file ready; its precision and device are fixed."""
     require_possible(job.inspection)
     if job.backbone.image_size != exported.manifest["image_size"]:
         msg = f"backbone.image_size is {exported.manifest['image_size']} in {shown(exported.path)}. Leave it out."

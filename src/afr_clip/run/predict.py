@@ -24,10 +24,11 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Decision, read_calibration
+from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.exported import Exported
 from afr_clip.inspection.record import Inspected
+from afr_clip.inspection.scan import InspectionError
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
@@ -44,7 +45,7 @@ from afr_clip.reports.record.results import SCORES, GrowingScores, ImageRow, Ver
 from afr_clip.reports.record.run_folder import SKIPPED, RunFolderError, require_held, write_csv
 from afr_clip.reports.spreadsheet import require_spreadsheets, write_spreadsheet
 from afr_clip.run.job import PredictionJob
-from afr_clip.run.model import build_detector, check_model, provenance
+from afr_clip.run.model import build_detector, calibration_of, check_model, provenance
 from afr_clip.run.run import Run, finish_run, start_run
 from afr_clip.settings import AnnotationFormat, MapFormat
 
@@ -91,12 +92,14 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> Non
         AnomalousError: If ``fail_on`` asks for it.
     """
     with stoppable("The scores of all photographs that have a map are saved."):
-        check_model(job)
+        if not isinstance(checkpoint, Exported):
+            check_model(job)
         if job.xlsx or (job.resume and (job.folder / SPREADSHEET).exists()):
             require_spreadsheets()
-        calibration = checkpoint.calibration if isinstance(checkpoint, Exported) else None
-        if job.inspection.calibration is not None:
-            calibration = read_calibration(Path(job.inspection.calibration))  # refused before there is a folder
+        calibration = calibration_of(job, checkpoint)  # refused before there is a folder
+        if job.fail_on is not None and calibration is None:
+            msg = "fail_on needs a decision, and the exported model has no calibration. Add calibration=FILE."
+            raise InspectionError(msg)
         if calibration is not None and not job.is_named:
             job = replace(job, category=str(calibration.identity.get("category", job.category)))
         elif isinstance(checkpoint, Exported) and not job.is_named and len(checkpoint.categories) == 1:

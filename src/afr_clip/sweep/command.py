@@ -13,7 +13,7 @@ from afr_clip.files import counted, shown
 from afr_clip.reports.compare.report import FIGURES, report_on, write_ablations, write_together
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
-from afr_clip.reports.record.schema import SweepHead
+from afr_clip.reports.record.schema import RecordError, SweepHead
 from afr_clip.reports.record.schema import read_record as read_checked
 from afr_clip.sweep.cells import state_of
 from afr_clip.sweep.cost import duration, find_faults, is_absent, print_cost
@@ -137,7 +137,7 @@ def _report(jobs: Sequence[SweepJob], cells: Mapping[str, Path], again: str) -> 
         else:
             pages = [write_ablations(folder, folder / "report")]
         sys.stdout.write("".join(f"report: {page}\n" for page in pages))
-    except ComparisonError as error:  # what failed is reported all the same
+    except (ComparisonError, RecordError, OSError) as error:  # what failed is reported all the same
         faults.append(str(error))
     sys.stdout.write(f"sweep: {folder}\n")
     states = {name: state_of(cell) for name, cell in cells.items()}

@@ -25,6 +25,9 @@ from afr_clip.models.scoring_settings import ScoringSettings
 SENTENCES = ("without defect.", "with defect.")
 """What follows the learned words, normal first: the same for every image."""
 
+SENTENCE_TOKENS = 5
+"""Of the longer sentence: start, two words, full stop and end."""
+
 INITIAL_STD = 0.01
 """Standard deviation of the learned words before training, as in the public code."""
 
@@ -101,20 +104,21 @@ class AFCLIP(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         self._tower = TextTower(self.backbone)
         words = self._tower.look_up(SENTENCES)
-        most = words.embeddings.shape[1] - 1 - words.last_end
-        if num_context_tokens > most and not words.ends.is_meta:
+        positions = words.embeddings.shape[1]
+        reads_last = words.first_end == positions - 1  # SigLIP's last position, whatever stands there
+        most = positions - (SENTENCE_TOKENS if reads_last else 1 + words.last_end)
+        if num_context_tokens > most:
             msg = (
                 f"num_context_tokens must be at most {most} for this text tower, got {num_context_tokens}. "
                 f"AF-CLIP uses 12."
             )
             raise ValueError(msg)
         self.words: Tensor
-        self.register_buffer("words", words.embeddings[:, : words.embeddings.shape[1] - num_context_tokens], False)
+        self.register_buffer("words", words.embeddings[:, : positions - num_context_tokens], False)
+        shift = 0 if reads_last else num_context_tokens
         self.ends: Tensor
-        self.register_buffer("ends", words.ends + num_context_tokens, False)
-        self._sentences = replace(
-            words, first_end=words.first_end + num_context_tokens, last_end=words.last_end + num_context_tokens
-        )
+        self.register_buffer("ends", words.ends + shift, False)
+        self._sentences = replace(words, first_end=words.first_end + shift, last_end=words.last_end + shift)
         self.context = nn.Parameter(torch.empty(num_context_tokens, self._tower.width))
         nn.init.normal_(self.context, std=INITIAL_STD)
         self.adapter = FocusAdapter(self.backbone.tap_dim, self.backbone.token_dim)
@@ -131,7 +135,9 @@ class AFCLIP(nn.Module):
             ValueError: If there are more or fewer images than ``shots``.
         """
         require_shots(image, category, self.shots)
-        self._references.remember(category, tuple(stream[:, 1:] for stream in self._streams(self.tapped(image))))
+        self._references.remember(
+            category, tuple(stream[:, 1:].float() for stream in self._streams(self.tapped(image)))
+        )
 
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
         """Score normalised images of the backbone's input size.

@@ -27,9 +27,9 @@ class NetworkSettings(MethodSettings):
         if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
             msg = f"windows must be odd sides of 1 patch or more, got {self.windows}. AF-CLIP uses [1, 3, 5]."
             raise ValueError(msg)
-        for name in ("num_context_tokens", "shots", "zero_shot_weight"):
+        for name, published in (("num_context_tokens", "12"), ("shots", "0, 1, 2 and 4"), ("zero_shot_weight", "0.1")):
             if getattr(self, name) < 0:
-                msg = f"{name} must be 0 or more, got {getattr(self, name)}. AF-CLIP uses 12, 0 to 4, and 0.1."
+                msg = f"{name} must be 0 or more, got {getattr(self, name)}. AF-CLIP uses {published}."
                 raise ValueError(msg)
 
     @property

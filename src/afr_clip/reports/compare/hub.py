@@ -35,7 +35,7 @@ def write_eval_results(measured: Measured, places: Mapping[str, str], out: Path)
                 continue
             if facts.is_partial or one.is_random:
                 why = "random weights" if one.is_random else "other images than the published test split"
-                logger.warning("%s of %s is left out of %s: it stands on %s.", facts.target, one.label, HUB, why)
+                logger.warning("%s of %s is left out of %s: it comes from %s.", facts.target, one.label, HUB, why)
                 continue
             seeds = ", ".join(str(seed) for seed in facts.seeds if seed != NO_SEED)
             notes = f"{one.label}, trained on {facts.trained_on}{f', mean of seeds {seeds}' if seeds else ''}"

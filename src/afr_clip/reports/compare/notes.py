@@ -110,7 +110,7 @@ def notes(measured: Measured, runs: Sequence[RecordedRun]) -> list[str]:
         lacking.setdefault(reasons, []).append(one.label)
     for reasons, labels in lacking.items():
         brief = {title: reason.split(". ")[0] for title, reason in reasons}  # what to do about it is in the log
-        found += _reasons(f"Absent from {', '.join(labels)}", brief)
+        found += _reasons(f"Absent from {'; '.join(labels)}", brief)
     for published in DATASETS:
         numbers = [number for (_, title), number in measured.in_protocol.items() if title == published.title]
         if datasets.target_sha256[numbers].nunique() > 1:

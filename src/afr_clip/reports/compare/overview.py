@@ -7,7 +7,7 @@ from statistics import median
 import pandas as pd
 
 from afr_clip.reports.compare.pairwise import IMAGES
-from afr_clip.reports.compare.values import Measured, Series
+from afr_clip.reports.compare.values import NO_SEED, Measured, Series
 from afr_clip.reports.layout.grid import COLUMNS, UNDEFINED, Grid, Heading, TableCell, measured_cell, text_headings
 
 FIRST = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
@@ -50,7 +50,7 @@ def overview(measured: Measured) -> Grid:
             spread = measured.spread(list(chosen.index), metric)
             percent = None if spread is None else (100 * spread.mean, spread.deviation, spread.num, spread.is_partial)
             cells.append(_mean_cell(percent))
-        seeds = {seed for seeds in own.seeds for seed in seeds}
+        seeds = {seed for seeds in own.seeds for seed in seeds} - {NO_SEED}
         *cost, conditions = _cost_cells(one)
         trained = TableCell("; ".join(own.trained_on.unique()))
         rows.append([*cells, *cost, _count(len(seeds)), _count(len(own)), trained, conditions])

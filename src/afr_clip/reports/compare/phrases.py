@@ -65,6 +65,10 @@ WORDS: Mapping[str, Mapping[str, str] | str] = {
 """Words for a value, where ``{}`` is the value, by config key. The usual value has none: it goes unsaid."""
 
 
+BY_DATASET = "by dataset"
+"""Stands for a value that a recipe chooses by the dataset that is trained on."""
+
+
 def as_said(value: object) -> str:
     """Write a plain value as on the command line.
 
@@ -84,6 +88,8 @@ def say(key: str, value: object) -> str:
         >>> say("module.network.scoring.temperature", 0.07), say("module.network.fusion.weight", 0.2)
         ('tau 0.07', 'fusion.weight=0.2')
     """
+    if value == BY_DATASET:
+        return f"{key.rsplit('.', maxsplit=1)[-1]} by dataset"
     said, words = as_said(value), WORDS.get(key)
     if isinstance(words, Mapping):
         words = words.get(said, words.get(ANY))

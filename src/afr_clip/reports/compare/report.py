@@ -84,6 +84,8 @@ def report_on(folders: Sequence[Path]) -> list["Ablations | Comparison"]:
 
 
 def _nothing_scored(runs: Sequence[RecordedRun]) -> str:
+    if not runs:
+        return "No cell of the sweep has results yet. Run the sweep again, or read cell.log in the folder of a cell."
     reasons = first_few([f"{title} ({shown(reason)})" for title, reason in absent_from(runs).items()])
     return (
         f"Nothing was scored in {first_few([shown(run.folder) for run in runs])}{f': {reasons}' if reasons else ''}. "
@@ -378,6 +380,8 @@ class Ablations:
         links = [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("search", "Search")] if self.searches else []
         links += [("cells", "Cells")] if has_cells else []
+        facts = checklist(manifests_of(*self.all_measured))
+        links += [("again_ablations", "Reproducibility of the ablations")] if facts else []
         counted = (
             f"Experiments: {len(self.tables)}; cells: {len(cells)} in {len({c.folder.resolve() for c in cells})} run "
         )
@@ -398,7 +402,7 @@ class Ablations:
                 for search in self.searches
             ],
             "cells": self.cells(),
-            "facts": checklist(manifests_of(*self.all_measured)),
+            "facts": facts,
         }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from afr_clip.reports.compare.phrases import WORDS, as_said, goes_unsaid, has_usual, say, say_choices
+from afr_clip.reports.compare.phrases import BY_DATASET, WORDS, as_said, goes_unsaid, has_usual, say, say_choices
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.provenance import is_published_backbone, method_of, training_of
 
@@ -32,7 +32,6 @@ NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
 FINGERPRINT = "backbone.fingerprint"
 RELEASED = "released weights"
 SHOTS = "module.network.shots"
-BY_DATASET = "by dataset"
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,10 @@ def _selection(manifest: Mapping[str, Any], trained: Mapping[str, Any] | None) -
     if trained is None:
         return "nothing was trained, so there was no epoch to choose"
     checkpoint = manifest.get("checkpoint")
-    epochs = (manifest["config"].get("trainer") or {}).get("max_epochs") if checkpoint is None else checkpoint["epochs"]
+    planned = ((trained.get("config") or {}).get("trainer") or {}).get("max_epochs")
+    epochs = planned if checkpoint is None else checkpoint["epochs"]
+    if planned is not None and epochs < planned:
+        return f"the weights after epoch {epochs} of {planned}; how this epoch was chosen is not recorded"
     return f"the weights after the last epoch ({epochs}); none was chosen by a score on a target"
 
 

@@ -50,7 +50,7 @@ def test_settings_that_lack_the_same_datasets_are_named_together(tmp_path):
     for name, changes in (("a", {}), ("b", {"config": CONFIG | {"module": {"name": "anomaly_clip"}}})):
         write_run(tmp_path / name, {"ISIC": 0.5}, auxiliary=VISA, absent=absent, **changes)
     notes = [note for note in notes_of(tmp_path) if note.startswith("Absent")]
-    assert notes == ["Absent from AFR-CLIP, AnomalyCLIP: BTAD (no such folder)."]
+    assert notes == ["Absent from AFR-CLIP; AnomalyCLIP: BTAD (no such folder)."]
 
 
 def test_settings_that_scored_other_files_of_a_dataset_are_said_to(tmp_path):

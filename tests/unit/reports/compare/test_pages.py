@@ -9,6 +9,7 @@ from helpers.results import TINY, source, write_run
 from helpers.sweeps import cell, config_with, write_cell, write_loss, write_record, write_search
 
 VISA = source("VisA")
+REPEATED = "Reproducibility of the ablations"
 HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"
 
 
@@ -110,7 +111,7 @@ def test_the_ablations_need_nothing_from_outside(ablations):
     ids = {attributes["id"] for _, attributes in tree.elements if "id" in attributes}
     links = [attributes["href"] for _, attributes in tree.elements if "href" in attributes]
     assert {link.removeprefix("#") for link in links} <= ids
-    assert len(links) == 3
+    assert len(links) == 4
     images = tree.attributes("img")
     assert len(images) == 4
     assert all(attributes["src"].startswith("data:image/webp") and attributes["alt"] for attributes in images)
@@ -119,7 +120,7 @@ def test_the_ablations_need_nothing_from_outside(ablations):
 
 def test_the_page_has_table_search_and_cells(ablations):
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", ablations)
-    assert headings == ["Table 3: components", "Search", "Where these numbers come from", "Reproducibility"]
+    assert headings == ["Table 3: components", "Search", "Where these numbers come from", REPEATED]
     assert "Experiments: 1; cells: 5 in 5 run folders; without numbers: 1; trials: 3" in ablations
     rows = {tuple(cells[:4]) for place, cells in Tree(ablations).rows if place == "tbody"}
     assert ("table3", "table3_cmfr", "1", "done") in rows

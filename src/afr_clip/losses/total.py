@@ -81,9 +81,9 @@ def alignment_loss(
     tokens, so that no table of pairs is needed. Without both kinds of patches in one image the loss is 0.
 
     Example:
-        >>> tokens, mask = torch.eye(2)[None, None], torch.tensor([[[True, False]]])
-        >>> alignment_loss(tokens, mask), alignment_loss(tokens.new_ones(1, 1, 2, 2) - 2 * tokens, mask)
-        (tensor(0.), tensor(0.))
+        >>> tokens = torch.tensor([[[[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]]])
+        >>> alignment_loss(tokens, torch.tensor([[[True, False, False, False]]]))  # 1/3 - 1/5
+        tensor(0.1333)
     """
     units = F.normalize(patch_tokens.float(), dim=-1)
     kinds = torch.stack([mask.flatten(1), ~mask.flatten(1)]).to(units.dtype)  # (2, B, N)

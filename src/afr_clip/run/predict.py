@@ -33,7 +33,6 @@ from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
-from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.reports.annotations.shared import Photographs
 from afr_clip.reports.annotations.write import write_annotations
 from afr_clip.reports.inspection_page import write_inspection_page, write_thumbnail
@@ -100,12 +99,14 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> Non
         if job.fail_on is not None and calibration is None:
             msg = "fail_on needs a decision, and the exported model has no calibration. Add calibration=FILE."
             raise InspectionError(msg)
+        named = job.category  # or what those who made the calibration or the model called the photographs
         if calibration is not None and not job.is_named:
-            job = replace(job, category=str(calibration.identity.get("category", job.category)))
+            named = str(calibration.identity.get("category", job.category))
         elif isinstance(checkpoint, Exported) and not job.is_named and len(checkpoint.categories) == 1:
-            job = replace(job, category=checkpoint.categories[0])
+            named = checkpoint.categories[0]
         if is_first():
-            _log_category(job)
+            _log_category(job, named)
+        job = replace(job, category=named)
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})
@@ -126,12 +127,12 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> Non
             _complete(job, run, plan, detector, failed, listed.left_out.faults)
 
 
-def _log_category(job: PredictionJob) -> None:
+def _log_category(job: PredictionJob, named: str) -> None:
     """Log what the photographs are called where that was not typed, or what was typed is not read."""
     if not job.module.network.reads_category:
         logger.info("module=%s does not read the category here: no name changes the scores.", job.module.name)
-    elif not job.is_named and job.category != AGNOSTIC_NAME:
-        logger.info("The photographs are called %r, as in the calibration or the exported model.", job.category)
+    elif named != job.category:
+        logger.info("The photographs are called %r, as in the calibration or the exported model.", named)
     elif not job.is_named:
         logger.info(
             "No category was given, so the photographs are called %r. A name of what they show, category='metal nut', "

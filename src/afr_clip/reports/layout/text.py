@@ -89,7 +89,7 @@ def to_latex(grids: Sequence[Grid], caption: str, label: str, comments: Sequence
     headings = grids[0].headings
     lines = [
         r"% Needs \usepackage{booktabs}.",
-        *(f"% {in_one_line(comment)}" for comment in comments),
+        *(f"% {in_one_line(comment)}".replace("\\", "/") for comment in comments),  # no command, wherever it is pasted
         r"\begin{table*}",
         r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape_latex(caption)}}}",

@@ -201,9 +201,9 @@ def april_gan(record: Record, folder: Path, released: Path | None = None) -> dic
     network = on_released_weights("april_gan", "ViT-known", folder, released)
     compare = Comparison(record, network, "april_gan", april_gan_names)
     with torch.no_grad():
-        *taps, last = network.tapped(image)
+        *taps, embedding = network.tapped(image)
         compare["tokens"] = torch.stack([tap[:, 1:] for tap in taps], dim=1)
-        compare["image_embedding"] = network.backbone.project(last[:, 0])
+        compare["image_embedding"] = embedding[:, 0]
         compare["text"] = network.text(["metal_nut"], torch.device("cpu")).stateful[0]
         prediction = network(image, category)
         compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score

@@ -57,7 +57,10 @@ def raising(error: BaseException):
         (["protocol.roots.visa=/data"], "Write +protocol.roots.visa=VALUE to add it."),
         (["optimizer.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float (key optimizer.lr)"),
         (["module.network.prompts.style=poetic"], "expected one of [single, winclip, winclip_21, april_gan, ada_clip]"),
-        (["backbone=vit_x"], "Could not find 'backbone/vit_x' Available options in 'backbone': pocket tiny vit_b_16"),
+        (
+            ["backbone=vit_x"],
+            "Could not find 'backbone/vit_x' Available options in 'backbone': dinov2_l_14_reg dinov3_l_16",
+        ),
         (["seed"], "Error parsing override 'seed'"),
         (["dataset=null"], "Config group override must be a string or a list"),
         (

@@ -322,7 +322,7 @@ def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDa
         total = loss(*seen, *truth, prediction.patch_tokens).total
         total.backward()
         optimizer.step()
-        float(total)  # waits for the GPU
+        float(total.detach())  # waits for the GPU
 
     return _quickest(data.train_dataloader, train, module.device)
 

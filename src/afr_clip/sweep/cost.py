@@ -342,19 +342,25 @@ def _quickest(
     return best
 
 
+def _noise(folder: Path, side: int, seed: int) -> DatasetSpec:
+    """Write a good and a bad picture of noise."""
+    pixels = np.random.default_rng(seed).integers(256, size=(side, side, 3), dtype=np.uint8)
+    for name in ("test/good/0.png", "test/defect/1.png", "ground_truth/defect/1_mask.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels if "test" in name else (pixels[..., 0] > 250).astype(np.uint8) * 255).save(path)
+        pixels = 255 - pixels
+    return DatasetSpec(folder.name, "folder", folder)
+
+
 def _probe_data(job: TrainingJob | EvaluationJob, folder: Path) -> tuple[LoadedDataset, LoadedDataset]:
     """Load what a job trains on and scores; noise stands in for what is missing."""
     wanted = [*((job.auxiliary,) if isinstance(job, TrainingJob) else job.targets[:1]), *job.targets[:1]]
     found = [_loaded(dataset_spec(one, job)) for one in (wanted[0], wanted[-1])]
-    if any(isinstance(one, MissingDataError) for one in found):
-        pixels = np.random.default_rng(0).integers(256, size=(job.backbone.image_size,) * 2 + (3,), dtype=np.uint8)
-        for name in ("test/good/0.png", "test/defect/1.png", "ground_truth/defect/1_mask.png"):
-            path = folder / "noise" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels if "test" in name else (pixels[..., 0] > 250).astype(np.uint8) * 255).save(path)
-            pixels = 255 - pixels
-    noise = DatasetSpec("noise", "folder", folder)
-    auxiliary, target = (load_dataset(noise) if isinstance(one, MissingDataError) else one for one in found)
+    auxiliary, target = (
+        load_dataset(_noise(folder / str(i), job.backbone.image_size, i)) if isinstance(one, MissingDataError) else one
+        for i, one in enumerate(found)  # different pictures: what is trained on is not scored
+    )
     for one in (auxiliary, target):
         if isinstance(one, DataError):
             raise one

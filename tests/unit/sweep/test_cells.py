@@ -87,7 +87,7 @@ def test_nobody_else_starts_a_cell_whose_training_still_runs_without_its_sweep(c
     holding = (
         "import runpy, sys, time\n"
         "runpy.run_module = lambda *_, **__: (print(sys.argv[1:], flush=True), time.sleep(60))\n"
-        f"sys.argv = ['', {str(made.folder)!r}, 'seed=0']\n"
+        f"sys.argv = ['', {str(made.folder)!r}, 'train', 'seed=0']\n"
         f"exec(compile(open({cells.__file__!r}).read(), 'cells', 'exec'))"
     )
     orphan = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)

@@ -82,7 +82,8 @@ def sweep_jobs(config: DictConfig, typed: Sequence[str]) -> list[SweepJob]:
             msg = f"leave_out must name settings of {where} ({', '.join(known)}), got {name}."
             raise ConfigError(msg)
     if len(sweeps) > 1 and any(sweep.axes.space for sweep in sweeps):
-        msg = f"A search runs alone, got {', '.join(sweep.experiment for sweep in sweeps)}. Run each by itself."
+        names = ", ".join(sweep.experiment for sweep in sweeps)
+        msg = f"A search needs a sweep of its own, got {names}. Run them separately."
         raise ConfigError(msg)
     jobs = [job for job in (_job(config, sweep) for sweep in sweeps) if job.cells]
     if not jobs:

@@ -133,7 +133,7 @@ def _report(jobs: Sequence[SweepJob], cells: Mapping[str, Path], again: str) -> 
             reports = report_on([folder])
             pages = [report.write(folder / "report") for report in reports]
             pages.append(write_together(reports, folder / "report"))
-            faults += [fault for report in reports for fault in report.faults]
+            faults += dict.fromkeys(fault for report in reports for fault in report.faults)
         else:
             pages = [write_ablations(folder, folder / "report")]
         sys.stdout.write("".join(f"report: {page}\n" for page in pages))

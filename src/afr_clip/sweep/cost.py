@@ -161,7 +161,7 @@ def _faults_of_data(job: TrainingJob | EvaluationJob) -> Iterator[DataError]:
 
 
 def is_absent(cell: Cell) -> bool:
-    """Whether a cell only scores a dataset, and that is missing: like a protocol, a sweep goes on without it."""
+    """Whether a cell only scores a dataset that is missing. A sweep skips it, as a protocol does."""
     return isinstance(cell.job, EvaluationJob) and any(missing(dataset_spec(one, cell.job)) for one in cell.job.targets)
 
 

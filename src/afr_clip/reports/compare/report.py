@@ -195,6 +195,10 @@ class Comparison:
 
     def parts(self, _out: Path) -> dict[str, Any]:
         """Return what the page shows."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
         outside = self.categories.outside()
         glance, peeking = (overview(self.measured) if self.measured.series else None), peeking_grid(self.peeked)
         links = [("glance", glance.name)] if glance else []

@@ -175,7 +175,7 @@ def _in_spoken_order(keys: Sequence[str]) -> list[str]:
 
 
 def run_name(manifest: Mapping[str, Any]) -> str:
-    """Name a run by itself: its setting, by what was given, chosen and typed, with its training and seed.
+    """Name a run without looking at others: its label or what was chosen and typed, its training and its seed.
 
     Example:
         >>> trained = {"auxiliary": {"name": "visa"}, "seed": 1, "overrides": ["backbone.image_size=320"]}

@@ -81,10 +81,9 @@ def load_runs(arguments: argparse.Namespace) -> "Iterator[Scored]":
     methods = [method_of(manifest) for manifest in manifests] if len(names) > 1 else names
     candidates = [methods, names, list(map(str, arguments.runs))]
     labels = next(labels for labels in candidates if len(set(labels)) == len(labels))
-    overrides = [f"dataset={quoted(arguments.dataset)}"] if arguments.dataset else []
-    overrides += [f"data_dir={quoted(arguments.data_dir)}"] if arguments.data_dir else []
+    overrides = [f"data_dir={quoted(arguments.data_dir)}"] if arguments.data_dir else []
     for folder, manifest, label in zip(arguments.runs, manifests, labels, strict=True):
-        yield load_run(composed_diagnosis(folder, manifest, *overrides), label)
+        yield load_run(composed_diagnosis(folder, manifest, *overrides, dataset=arguments.dataset), label)
 
 
 def main() -> None:

@@ -38,24 +38,20 @@ def main() -> None:
     """Write the report and print its tables and the paths of its pages."""
     arguments = read_arguments()
     # These need pandas and matplotlib, --help does not.
-    from afr_clip.reports.compare.hub import write_eval_results  # noqa: PLC0415
-    from afr_clip.reports.compare.report import report_on, write_together  # noqa: PLC0415
-    from afr_clip.reports.compare.tidy import require_parquet, write_values  # noqa: PLC0415
+    from afr_clip.reports.compare.hub import check_places, write_eval_results  # noqa: PLC0415
+    from afr_clip.reports.compare.report import report_on, write_reports  # noqa: PLC0415
+    from afr_clip.reports.compare.tidy import require_parquet  # noqa: PLC0415
     from afr_clip.reports.compare.values import ComparisonError  # noqa: PLC0415
     from afr_clip.reports.layout.text import terminal  # noqa: PLC0415
 
     if arguments.parquet:
         require_parquet()
     reports = report_on(arguments.runs)
-    pages = [report.write(arguments.out) for report in reports]
-    if len(reports) > 1 and arguments.runs:
-        pages.append(write_together(reports, arguments.out))
-    write_values(
-        [one for report in reports for one in report.all_measured], arguments.out, with_parquet=arguments.parquet
-    )
-    for report in reports if arguments.hub else []:
-        for one in report.all_measured:
-            write_eval_results(one, dict(arguments.hub), arguments.out)
+    measured, places = [one for report in reports for one in report.all_measured], dict(arguments.hub)
+    check_places(measured, places)
+    pages = write_reports(reports, arguments.out, with_parquet=arguments.parquet)
+    for one in measured if places else []:
+        write_eval_results(one, places, arguments.out)
     console = terminal(200)
     for table in (table for report in reports for table in report.printed()):
         console.print(table)

@@ -9,6 +9,7 @@ from typing import Any
 from afr_clip.metrics.average import METRICS, CategoryResult
 from afr_clip.reports.compare.ablation import AblationTable, measure
 from afr_clip.reports.compare.paper import ABLATIONS
+from afr_clip.reports.compare.report import collect
 from afr_clip.reports.compare.sweeps import read_sweep
 from afr_clip.reports.record.results import DatasetResult, write_results
 from afr_clip.reports.record.run_folder import write_json
@@ -137,3 +138,8 @@ def table_of(sweep: Path) -> AblationTable:
     """Put the cells of the only experiment of a sweep together."""
     (experiment,) = read_sweep(sweep).experiments
     return measure(experiment)
+
+
+def write_ablations(sweep_dir: Path, out: Path) -> Path:
+    """Write the report of a sweep and return its page."""
+    return collect([read_sweep(sweep_dir)]).write(out)

@@ -117,7 +117,7 @@ def test_every_epoch_of_a_run_is_scored_apart_from_its_results(run, small, unsee
     assert run("report", str(scored), "--out", str(tmp_path / "report")) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Peeking, not results." in page
-    assert "mine" in page
+    assert '<th scope="row">mine</th>' in page
     capsys.readouterr()
     (trained / "checkpoints" / "epoch_0001.ckpt").unlink()
     (trained / "checkpoints" / "epoch_0002.ckpt").unlink()

@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from afr_clip.config.axes import quoted
 from afr_clip.config.nodes import (
     CalibrateConfig,
     CommandConfig,
@@ -216,12 +217,19 @@ def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Pat
     )
 
 
-def composed_diagnosis(folder: Path, run: Mapping[str, Any], *overrides: str) -> DiagnosisJob:
+def composed_diagnosis(
+    folder: Path, run: Mapping[str, Any], *overrides: str, dataset: str | None = None
+) -> DiagnosisJob:
     """Make the job that ``afr-clip diagnose FOLDER OVERRIDES`` would run, outside a command.
 
     Args:
         run: The manifest of the run in the folder.
+        dataset: The one to load: one that the run scored, where it lay then, or any other of ``dataset=``.
     """
+    if dataset in run["targets"]:
+        run = {**run, "targets": {dataset: run["targets"][dataset]}}
+    elif dataset is not None:
+        overrides = (*overrides, f"dataset={quoted(dataset)}")
     register()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = compose("diagnose", list(overrides))

@@ -13,7 +13,7 @@ from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import stoppable
 from afr_clip.processes.stopping import StopWhenAsked
 from afr_clip.processes.together import from_first, require_same
-from afr_clip.reports.record.results import DatasetResult, read_scored, unchanged, write_epochs
+from afr_clip.reports.record.results import EPOCHS, DatasetResult, read_scored, unchanged, write_epochs
 from afr_clip.run.build import build_engine, build_loggers, build_module, data_settings, dataset_spec, describe
 from afr_clip.run.job import EvaluationJob, Job
 from afr_clip.run.model import build_towers, check_model, note_released_weights, provenance
@@ -57,6 +57,8 @@ def evaluate(job: EvaluationJob, checkpoint: Checkpoint | None) -> None:
             score_targets(job, run, module, data, build_engine(job, run, loggers, [StopWhenAsked()]), kept)
         if epochs:
             _score_epochs(job, run, towers, data, epochs)
+        elif is_first():
+            (run.folder / EPOCHS).unlink(missing_ok=True)  # of other weights, if this run was resumed
         run.finish()
         finish_run(run.folder)
 

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from afr_clip.files import counted, shown
-from afr_clip.reports.compare.report import FIGURES, report_on, write_ablations, write_together
+from afr_clip.reports.compare.report import FIGURES, report_on, write_reports
 from afr_clip.reports.compare.values import ComparisonError
 from afr_clip.reports.record.run_folder import write_json
 from afr_clip.reports.record.schema import RecordError, SweepHead
@@ -51,8 +51,15 @@ def sweep(jobs: Sequence[SweepJob]) -> None:
         read_record(job)
     # A launcher's jobs may see other disks than this machine.
     is_here = first.launcher == HERE
-    cells = [cell for job in jobs for cell in job.cells if first.dry_run or not (is_here and is_absent(cell))]
-    faults = find_faults(cells, with_data=is_here, may_lack=first.dry_run)
+    done = {cell.folder for job in jobs for cell in job.cells if state_of(cell.folder).name == "done"}
+    cells = [
+        cell
+        for job in jobs
+        for cell in job.cells
+        if first.dry_run or cell.folder in done or not (is_here and is_absent(cell))
+    ]
+    todo = [cell for cell in cells if cell.folder not in done]  # what is done needs no data any more
+    faults = find_faults(todo, with_data=is_here, may_lack=first.dry_run)
     if faults:
         raise ValueError(describe_faults(faults))
     first.folder.mkdir(parents=True, exist_ok=True)
@@ -72,12 +79,12 @@ def sweep(jobs: Sequence[SweepJob]) -> None:
         if first.dry_run:
             print_cost(jobs)
         elif first.space:
-            trials = {f"trial {number}": cell.folder for number, cell in run_search(first).items()}
+            trials = {cell.folder: f"trial {number}" for number, cell in run_search(first).items()}
             again = "The same command resumes stopped trials, and does not repeat one that failed twice"
             _report(jobs, trials, again)
         else:
             _run(jobs, cells)
-            named = {f"{cell.setting} with seed {cell.seed}": cell.folder for cell in cells}
+            named = {cell.folder: f"{cell.setting} with seed {cell.seed}" for cell in cells}
             _report(jobs, named, "The same command runs only these cells again")
 
 
@@ -125,23 +132,20 @@ class _Progress:
         return sum(state_of(folder).name == "done" for folder in self._folders)
 
 
-def _report(jobs: Sequence[SweepJob], cells: Mapping[str, Path], again: str) -> None:
+def _report(jobs: Sequence[SweepJob], cells: Mapping[Path, str], again: str) -> None:
     folder, faults = jobs[0].folder, list[str]()
     try:
         if any(job.compares_methods for job in jobs):
             faults += draw_figures(jobs, folder / "report" / FIGURES)
-            reports = report_on([folder])
-            pages = [report.write(folder / "report") for report in reports]
-            pages.append(write_together(reports, folder / "report"))
-            faults += dict.fromkeys(fault for report in reports for fault in report.faults)
-        else:
-            pages = [write_ablations(folder, folder / "report")]
+        reports = report_on([folder])
+        pages = write_reports(reports, folder / "report")
+        faults += dict.fromkeys(fault for report in reports for fault in report.faults)
         sys.stdout.write("".join(f"report: {page}\n" for page in pages))
     except (ComparisonError, RecordError, OSError) as error:  # what failed is reported all the same
         faults.append(str(error))
     sys.stdout.write(f"sweep: {folder}\n")
-    states = {name: state_of(cell) for name, cell in cells.items()}
-    failed = [f"{name}: {state.error}" for name, state in states.items() if state.name == "failed"]
+    states = {folder: state_of(folder) for folder in cells}
+    failed = [f"{cells[folder]}: {state.error}" for folder, state in states.items() if state.name == "failed"]
     stopped = sum(state.name == "waiting" for state in states.values())
     if failed or stopped:
         head = f"Of {counted(len(states), 'cell')}, {len(failed)} failed and {stopped} stopped."

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from afr_clip.clip.load import load_towers
+from afr_clip.clip.precision import choose_precision
 from afr_clip.data.disk.layouts import dataset_row, title_of
 from afr_clip.data.disk.loaded import LoadedDataset, load_dataset
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
@@ -31,11 +31,13 @@ from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import counted, shown
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.processes.memory import measuring_memory
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
 from afr_clip.run.build import build_module, data_settings, dataset_spec
 from afr_clip.run.job import EvaluationJob, ProtocolJob, TrainingJob
 from afr_clip.run.model import check_model
+from afr_clip.settings import DatasetSettings
 from afr_clip.sweep.cells import DONE, state_of
 from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.training.module import AnomalyDetectionModule
@@ -67,16 +69,18 @@ class Pace(NamedTuple):
     """Seconds per image and epoch of training, per scored image and per start of a cell, and how they are known.
 
     Attributes:
-        memory: Bytes that training and scoring took at most, of the GPU if there is one; 0 if that was not measured.
+        memory: MiB that training and scoring took at most, of the GPU if there is one; 0 if that was not measured.
         disk: Bytes that a run leaves on disk.
+        by_ones: Whether it was measured with one image at a time.
     """
 
     training: float
     scoring: float
     source: str
     starting: float = 0.0
-    memory: int = 0
+    memory: float = 0.0
     disk: float = 0.0
+    by_ones: bool = False
 
     def seconds(self, images: Images, num_cells: int = 1) -> float:
         """Return how long some cells with these images take."""
@@ -211,7 +215,7 @@ def _print_estimate(job: SweepJob, cells: Iterable[Cell], todo: Mapping[Path, Im
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.runs[0].module.name, cell.runs[0].backbone.name), []).append(cell)
-    whole, memory, disk = 0.0, 0, 0.0
+    whole, memory, disk, by_ones = 0.0, 0.0, 0.0, False
     for (method, backbone), group in groups.items():
         own = [cell for cell in group if cell.folder in todo]
         if not own:
@@ -220,7 +224,7 @@ def _print_estimate(job: SweepJob, cells: Iterable[Cell], todo: Mapping[Path, Im
         each = sorted(pace.seconds(todo[cell.folder]) for cell in own)
         span = " to ".join(dict.fromkeys((duration(each[0]), duration(each[-1]))))
         seconds = times * sum(pace.seconds(todo[cell.folder], 1) for cell in own)
-        whole, memory = whole + seconds, max(memory, pace.memory)
+        whole, memory, by_ones = whole + seconds, max(memory, pace.memory), by_ones or pace.by_ones
         disk += times * pace.disk * sum(len(cell.runs) for cell in own)
         name = f" of {method} on {backbone}" if len(groups) > 1 else ""
         sys.stdout.write(
@@ -233,7 +237,8 @@ def _print_estimate(job: SweepJob, cells: Iterable[Cell], todo: Mapping[Path, Im
     sys.stdout.write(f"Disk: about {disk / 1e9:.2g} GB for the runs; {free / 1e9:.0f} GB are free.\n")
     if memory:
         kind = "of a GPU" if torch.cuda.is_available() else "of the machine"
-        sys.stdout.write(f"Memory {kind}: at most {memory / 2**30:.1f} GiB for a cell, {job.jobs} at a time.\n")
+        small = " with one image at a time; a batch takes more" if by_ones else ""
+        sys.stdout.write(f"Memory {kind}: {memory / 2**10:.1f} GiB for a cell{small}. Cells at a time: {job.jobs}.\n")
 
 
 def _absences(cells: Iterable[Cell]) -> Iterator[str]:
@@ -288,13 +293,15 @@ def probe(job: TrainingJob | EvaluationJob) -> Pace:
         torch.set_num_threads(job.num_threads)
     torch.manual_seed(job.seed)
     device = torch.device("cuda" if torch.cuda.is_available() and job.trainer.accelerator != "cpu" else "cpu")
-    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+    precision = choose_precision(job.trainer.precision, job.trainer.accelerator)["chosen"]
+    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn, precision=precision)
     settings = replace(data_settings(job, towers), num_workers=0)
     if is_slow := device.type == "cpu" and job.backbone.image_size >= LARGE:
         settings = replace(settings, batch_size=1, eval_batch_size=1)
-    half = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(job.trainer.precision)
+    half = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
     starting = time.perf_counter() - begun
-    with TemporaryDirectory() as folder, torch.autocast(device.type, half, enabled=half is not None):
+    autocast = torch.autocast(device.type, half, enabled=half is not None)
+    with TemporaryDirectory() as folder, measuring_memory(device) as peak, autocast:
         auxiliary, target = _probe_data(job, Path(folder))
         data = AnomalyDataModule(auxiliary, [target], settings)
         module = build_module(job, towers).to(device)
@@ -304,11 +311,12 @@ def probe(job: TrainingJob | EvaluationJob) -> Pace:
             scored = _quickest(
                 lambda: data.target_dataloader(name), lambda b: float(module(b).anomaly_map.sum()), device
             )
-    used = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+        used = peak() or 0.0
     small = ", one image at a time" if is_slow else ""
     source = f"a start, one training step and one scored batch on this machine{small}"
     weights = sum(p.numel() for p in module.trainable_parameters())
-    return Pace(step, scored, source, starting, used, 16 * weights + BYTES_OF_PICTURES)  # weights twice, two moments
+    disk = 16 * weights + BYTES_OF_PICTURES  # weights twice, two moments
+    return Pace(step, scored, source, starting, used, disk, is_slow)
 
 
 def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDataModule) -> float:
@@ -353,18 +361,19 @@ def _noise(folder: Path, side: int, seed: int) -> DatasetSpec:
     return DatasetSpec(folder.name, "folder", folder)
 
 
-def _probe_data(job: TrainingJob | EvaluationJob, folder: Path) -> tuple[LoadedDataset, LoadedDataset]:
-    """Load what a job trains on and scores; noise stands in for what is missing."""
-    wanted = [*((job.auxiliary,) if isinstance(job, TrainingJob) else job.targets[:1]), *job.targets[:1]]
-    found = [_loaded(dataset_spec(one, job)) for one in (wanted[0], wanted[-1])]
-    auxiliary, target = (
-        load_dataset(_noise(folder / str(i), job.backbone.image_size, i)) if isinstance(one, MissingDataError) else one
-        for i, one in enumerate(found)  # different pictures: what is trained on is not scored
-    )
-    for one in (auxiliary, target):
-        if isinstance(one, DataError):
-            raise one
-    return auxiliary, target  # type: ignore[return-value]
+def _probe_data(job: TrainingJob | EvaluationJob, folder: Path) -> tuple[LoadedDataset | None, LoadedDataset]:
+    """Load what a job trains on, if anything, and what it scores first; noise stands in for what is missing."""
+
+    def pictures(wanted: Sequence[DatasetSettings], number: int) -> LoadedDataset:
+        found = _loaded(dataset_spec(wanted[0], job)) if wanted else None
+        if found is None or isinstance(found, MissingDataError):  # other noise for what is scored than for training
+            return load_dataset(_noise(folder / str(number), job.backbone.image_size, number))
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    auxiliary = pictures([job.auxiliary], 0) if isinstance(job, TrainingJob) else None
+    return auxiliary, pictures(job.targets, 1)
 
 
 def duration(seconds: float) -> str:

@@ -25,13 +25,11 @@ def draw_figures(jobs: Sequence[SweepJob], out: Path) -> list[str]:
         if done.is_file() and done.read_text(encoding="utf-8") == "\n".join(runs):
             continue
         logger.info("Drawing figure %s of %s.", number, dataset)
-        data_dir = jobs[0].cells[0].runs[0].data_dir  # a dataset that is named is not looked up where the run found it
-        more = [] if data_dir is None else ["--data-dir", str(data_dir.resolve())]
-        command = [sys.executable, "-m", "afr_clip.figure", *words, *more, "--out", str(out)]
+        command = [sys.executable, "-m", "afr_clip.figure", *words, "--out", str(out)]
         ended = subprocess.run(command, check=False, capture_output=True, text=True)
         if ended.returncode:
-            said = ended.stderr.strip().rsplit("error: ", 1)[-1]
-            faults.append(f"Figure {number} of {dataset} could not be drawn: {said}")
+            reason = ended.stderr.strip().rsplit("error: ", 1)[-1]
+            faults.append(f"Figure {number} of {dataset} could not be drawn: {reason}")
             continue
         write_text(done, "\n".join(runs))
     return faults

@@ -58,7 +58,8 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
 
     monkeypatch.setattr(command, "find_faults", lambda _cells, **_: {})
     monkeypatch.setattr(command, "run_cells", run)
-    monkeypatch.setattr(command, "write_ablations", lambda _folder, report: report / "index.html")
+    monkeypatch.setattr(command, "report_on", lambda _folders: [])
+    monkeypatch.setattr(command, "write_reports", lambda _reports, out: [out / "index.html"])
     job = sweep_of(*cells)
     with pytest.raises(UnfinishedSweepError, match="Of 3 cells, 1 failed and 1 stopped") as unfinished:
         sweep([job])
@@ -66,7 +67,7 @@ def test_a_sweep_ends_with_what_failed_and_what_was_stopped(sweep_of, cell, monk
     assert capsys.readouterr().out.splitlines()[-1] == f"sweep: {job.folder}"
 
 
-def test_faults_of_cells_are_said_together_and_nothing_is_started(sweep_of, cell, monkeypatch, tmp_path):
+def test_faults_of_cells_are_named_together_and_nothing_is_started(sweep_of, cell, monkeypatch, tmp_path):
     faults = {"No data.": ["table6_1", "table6_3"], "No stem.": ["table6_5"]}
     monkeypatch.setattr(command, "find_faults", lambda _cells, **_: faults)
     with pytest.raises(ValueError, match="cannot run") as refused:

@@ -12,7 +12,7 @@ import pandas as pd
 from afr_clip.files import shown
 from afr_clip.reports.compare.paired import Paired, paired_difference
 from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, paper_ablation, spec_of
-from afr_clip.reports.compare.phrases import say_setting
+from afr_clip.reports.compare.phrases import describe_setting
 from afr_clip.reports.compare.settings import Setting, differing_keys, name_keys
 from afr_clip.reports.compare.sweeps import DONE, FAILED, WAITING, Experiment, SweepCell
 from afr_clip.reports.compare.tables import ABSENT, DELTA, Record, as_dicts, cell_of, number_record, records_frame
@@ -74,7 +74,7 @@ def measure(experiment: Experiment, read: ReadRuns = read_folder) -> "AblationTa
                 missing[cell] = _reason(cell, found)
         _check_agreement(name, runs)
         settings = {run.trained_on: run.setting for run in runs if run.setting is not None}
-        series.append(Series(name, say_setting(name), runs, settings, absent_from(runs)))
+        series.append(Series(name, describe_setting(name), runs, settings, absent_from(runs)))
     measured = combine(_labelled(series))
     several = measured.datasets[measured.datasets.duplicated(["series", "target", "trained_on"], keep=False)]
     for (name, target, _), same in several.groupby(["series", "target", "trained_on"], sort=False):
@@ -245,7 +245,8 @@ class AblationTable:
             target, trained_on = ABLATED
             known |= {"dataset": target, "trained_on": trained_on}
             papers = [
-                known | {"setting": s, "label": say_setting(s), "metric": metric, "paper": paper_ablation(s, metric)}
+                known
+                | {"setting": s, "label": describe_setting(s), "metric": metric, "paper": paper_ablation(s, metric)}
                 for s, metric in product(self.spec.settings, self.spec.metrics)
             ]
             return records_frame(papers, self.header)

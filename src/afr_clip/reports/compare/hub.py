@@ -5,20 +5,30 @@ leaderboard; its tasks must be called as our metrics.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import yaml
 
-from afr_clip.files import clean_name
-from afr_clip.reports.compare.values import NO_SEED, Measured, Series
+from afr_clip.files import clean_name, first_few
+from afr_clip.reports.compare.values import NO_SEED, ComparisonError, Measured, Series
 from afr_clip.reports.layout.grid import COLUMNS
 from afr_clip.reports.record.run_folder import write_text
 
 logger = logging.getLogger(__name__)
 
 HUB = "hub"
+
+
+def check_places(measured: Sequence[Measured], places: Mapping[str, str]) -> None:
+    """Raise `ComparisonError` if a dataset has a place on the Hub, but no run scored it."""
+    scored = {str(name) for one in measured for key in ("name", "target") for name in one.datasets[key]}
+    unknown = [name for name in places if name not in scored]
+    if unknown:
+        known = first_few(sorted({str(name) for one in measured for name in one.datasets["name"]}))
+        msg = f"--hub names {first_few(unknown)}, which no run scored. The runs scored {known or 'nothing'}."
+        raise ComparisonError(msg)
 
 
 def write_eval_results(measured: Measured, places: Mapping[str, str], out: Path) -> None:

@@ -62,52 +62,54 @@ WORDS: Mapping[str, Mapping[str, str] | str] = {
     "trainer.precision in scoring": "scored in {}",
     "backbone.fingerprint": "frozen weights {:.8}",
 }
-"""Words for a value, where ``{}`` is the value, by config key. The usual value has none: it goes unsaid."""
+"""Words for a value, where ``{}`` is the value, by config key. The usual value has none: names leave it out."""
 
 
 BY_DATASET = "by dataset"
 """Stands for a value that a recipe chooses by the dataset that is trained on."""
 
 
-def as_said(value: object) -> str:
+def as_typed(value: object) -> str:
     """Write a plain value as on the command line.
 
     Example:
-        >>> as_said(True), as_said([1, 2]), as_said("cosine"), as_said(0.07)
+        >>> as_typed(True), as_typed([1, 2]), as_typed("cosine"), as_typed(0.07)
         ('true', '[1, 2]', 'cosine', '0.07')
     """
     return json.dumps(value).replace('"', "")
 
 
-def say(key: str, value: object) -> str:
-    """Say a value of a config key; a key without words is named by its last two parts.
+def describe_value(key: str, value: object) -> str:
+    """Put a value of a config key in words; a key without words is named by its last two parts.
 
     Example:
-        >>> say("module.network.cmfr.enabled", False), say("module.network.cmfr.enabled", True)
+        >>> describe_value("module.network.cmfr.enabled", False), describe_value("module.network.cmfr.enabled", True)
         ('no CMFR', '')
-        >>> say("module.network.scoring.temperature", 0.07), say("module.network.fusion.weight", 0.2)
-        ('tau 0.07', 'fusion.weight=0.2')
+        >>> describe_value("module.network.scoring.temperature", 0.07)
+        'tau 0.07'
+        >>> describe_value("module.network.fusion.weight", 0.2)
+        'fusion.weight=0.2'
     """
     if value == BY_DATASET:
         return f"{key.rsplit('.', maxsplit=1)[-1]} by dataset"
-    said, words = as_said(value), WORDS.get(key)
+    typed, words = as_typed(value), WORDS.get(key)
     if isinstance(words, Mapping):
-        words = words.get(said, words.get(ANY))
-    return f"{'.'.join(key.split('.')[-2:])}={said}" if words is None or value is None else words.format(said)
+        words = words.get(typed, words.get(ANY))
+    return f"{'.'.join(key.split('.')[-2:])}={typed}" if words is None or value is None else words.format(typed)
 
 
-def goes_unsaid(key: str, value: object) -> bool:
-    """Whether a value is the usual one of its key."""
-    return key in WORDS and say(key, value) == ""
+def is_usual(key: str, value: object) -> bool:
+    """Whether a value is the usual one of its key, which is left out of names."""
+    return key in WORDS and describe_value(key, value) == ""
 
 
 def has_usual(key: str) -> bool:
-    """Whether a key has a value that goes unsaid."""
+    """Whether a key has a value that is left out of names."""
     words = WORDS.get(key)
     return isinstance(words, Mapping) and "" in words.values()
 
 
-def say_choices(choices: Mapping[str, Any]) -> Iterator[str]:
+def describe_choices(choices: Mapping[str, Any]) -> Iterator[str]:
     """Name the files of ``experiment``, ``recipe`` and ``ablation`` that a run chose, without those of every run."""
     for group in ("experiment", "recipe", "ablation"):
         chosen = choices.get(group)
@@ -116,20 +118,22 @@ def say_choices(choices: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{group} {name}" if group != "ablation" else label_of(str(name))
 
 
-def say_setting(name: str) -> str:
-    """Say the name that a sweep gave a setting: files of ``ablation``, or what was typed.
+def describe_setting(name: str) -> str:
+    """Put the name that a sweep gave a setting in words: files of ``ablation``, or what was typed.
 
     Example:
-        >>> say_setting("no_sp+reading_raw_text"), say_setting("optimizer.lr=0.01,module.network.mpfa_window=1")
-        ('no SP, raw text', 'lr 0.01, no MPFA')
+        >>> describe_setting("no_sp+reading_raw_text")
+        'no SP, raw text'
+        >>> describe_setting("optimizer.lr=0.01,module.network.mpfa_window=1")
+        'lr 0.01, no MPFA'
     """
     if "=" not in name:
         return label_of(name)
-    return ", ".join(filter(None, map(_say_typed, re.split(r",(?=[\w.]+=)", name)))) or name
+    return ", ".join(filter(None, map(_describe_override, re.split(r",(?=[\w.]+=)", name)))) or name
 
 
-def _say_typed(override: str) -> str:
+def _describe_override(override: str) -> str:
     key, _, value = override.partition("=")
     with suppress(yaml.YAMLError):  # a name may be anything
-        return say(key, yaml.safe_load(value)) if key in WORDS else override
+        return describe_value(key, yaml.safe_load(value)) if key in WORDS else override
     return override

@@ -28,8 +28,9 @@ from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
 from afr_clip.reports.compare.peeking import PEEKING_HEADER, PEEKING_WARNING, peeked, peeking_grid
 from afr_clip.reports.compare.published import PUBLISHED_NOTE, published_grids
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
-from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, read_sweep, separate
+from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
+from afr_clip.reports.compare.tidy import write_values
 from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
 from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell
 from afr_clip.reports.layout.html import render, render_sections
@@ -248,6 +249,25 @@ class Comparison:
             sheets = {str(named / f"{sheet}.png"): SHEETS[sheet] for sheet in ("highest", "worst_ranked")}
             groups.append(read_pictures(heading, Path(dataset.run), sheets))
         return [(heading, pictures) for heading, pictures in groups if pictures]
+
+
+def write_reports(reports: Sequence["Ablations | Comparison"], out: Path, *, with_parquet: bool = False) -> list[Path]:
+    """Write reports with all values as one table, and return the pages.
+
+    Several reports with runs, and those with figures next to them, are one more page together.
+
+    Raises:
+        NoParquetError: If pyarrow is not installed.
+    """
+    pages, measured = (
+        [report.write(out) for report in reports],
+        [one for report in reports for one in report.all_measured],
+    )
+    has_runs = any(one.series for one in measured)
+    if has_runs and (len(reports) > 1 or any((out / FIGURES).glob("figure*.png"))):
+        pages.append(write_together(reports, out))
+    write_values(measured, out, with_parquet=with_parquet)
+    return pages
 
 
 def write_together(reports: Sequence["Ablations | Comparison"], out: Path) -> Path:
@@ -487,13 +507,3 @@ def paper_alone() -> Ablations:
     specs = [spec for spec in ABLATIONS.values() if spec.settings]
     tables = [AblationTable(s, Experiment(s.name, s.reference, ()), combine([]), {}, {}) for s in specs]
     return Ablations(tables, ())
-
-
-def write_ablations(sweep_dir: Path, out: Path) -> Path:
-    """Write the ablations of a sweep: data, Markdown, LaTeX, CSV, pictures and one HTML page.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-        ComparisonError: If it is not a sweep's, or its cells contradict each other.
-    """
-    return collect([read_sweep(sweep_dir)]).write(out)

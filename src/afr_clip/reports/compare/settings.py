@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from afr_clip.reports.compare.phrases import BY_DATASET, WORDS, as_said, goes_unsaid, has_usual, say, say_choices
+from afr_clip.reports.compare.phrases import (
+    BY_DATASET,
+    WORDS,
+    as_typed,
+    describe_choices,
+    describe_value,
+    has_usual,
+    is_usual,
+)
 from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.provenance import is_published_backbone, method_of, training_of
 
@@ -158,18 +166,18 @@ def _tell_apart(group: Sequence[Setting], label: str, joint: str) -> dict[str, s
 
 
 def _unusual(setting: Setting, group: Sequence[Setting], most: int = 4) -> list[str]:
-    """Say in what a setting differs from what is usual in a group; long lists are shortened."""
-    said = []
-    for key in _in_spoken_order(differing_keys([one.decides for one in group])):
-        own, values = setting.decides.get(key), [as_said(one.decides.get(key)) for one in group]
-        is_common = 2 * values.count(as_said(own)) > len(values)
-        if not goes_unsaid(key, own) and not (is_common and not has_usual(key)):
-            said.append(say(key, own))
-    chosen = list(say_choices(setting.choices))
-    return said if len(said) <= most else chosen or [*said[: most - 1], f"{len(said) - most + 1} more"]
+    """List in words where a setting differs from what is usual in a group; long lists are shortened."""
+    words = []
+    for key in _in_order_of_words(differing_keys([one.decides for one in group])):
+        own, values = setting.decides.get(key), [as_typed(one.decides.get(key)) for one in group]
+        is_common = 2 * values.count(as_typed(own)) > len(values)
+        if not is_usual(key, own) and not (is_common and not has_usual(key)):
+            words.append(describe_value(key, own))
+    chosen = list(describe_choices(setting.choices))
+    return words if len(words) <= most else chosen or [*words[: most - 1], f"{len(words) - most + 1} more"]
 
 
-def _in_spoken_order(keys: Sequence[str]) -> list[str]:
+def _in_order_of_words(keys: Sequence[str]) -> list[str]:
     order = list(WORDS)
     return sorted(keys, key=lambda key: (order.index(key) if key in WORDS else len(order), key))
 
@@ -186,8 +194,8 @@ def run_name(manifest: Mapping[str, Any]) -> str:
     """
     setting, training = setting_of(manifest), training_of(manifest)
     typed = [override.partition("=")[0] for override in manifest.get("overrides") or ()]
-    said = [say(key, setting.decides[key]) for key in typed if key in WORDS and key in setting.decides]
-    words = ", ".join(filter(None, [*say_choices(setting.choices), *said]))
+    changed = [describe_value(key, setting.decides[key]) for key in typed if key in WORDS and key in setting.decides]
+    words = ", ".join(filter(None, [*describe_choices(setting.choices), *changed]))
     label = setting.given or (f"{setting.short_label}: {words}" if words else setting.short_label)
     return label if training is None else f"{label} ({training['auxiliary']['name']}, seed {training['seed']})"
 

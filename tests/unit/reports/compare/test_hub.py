@@ -1,7 +1,8 @@
 import pytest
 import yaml
 
-from afr_clip.reports.compare.hub import write_eval_results
+from afr_clip.reports.compare.hub import check_places, write_eval_results
+from afr_clip.reports.compare.values import ComparisonError
 from helpers.results import BACKBONE, measured_in, source, write_run
 
 VISA = source("VisA")
@@ -38,3 +39,12 @@ def test_what_no_leaderboard_should_show_is_left_out(tmp_path, changed, why, cap
     write_eval_results(measured_in(tmp_path), PLACES, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert why in caplog.text
+
+
+def test_a_name_that_no_run_scored_is_refused(tmp_path):
+    write_run(tmp_path / "run", {"MPDD": 0.5}, auxiliary=VISA)
+    measured = measured_in(tmp_path)
+    check_places([measured], {"mpdd": "someone/mpdd"})
+    check_places([measured], {"MPDD": "someone/mpdd"})
+    with pytest.raises(ComparisonError, match=r"--hub names mvtec, which no run scored\. The runs scored mpdd\."):
+        check_places([measured], {"mpdd": "someone/mpdd", "mvtec": "someone/mvtec"})

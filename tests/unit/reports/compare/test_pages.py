@@ -3,10 +3,10 @@ import re
 import pytest
 from PIL import Image
 
-from afr_clip.reports.compare.report import write_ablations, write_comparison
+from afr_clip.reports.compare.report import write_comparison
 from helpers.html import Tree
 from helpers.results import TINY, source, write_run
-from helpers.sweeps import cell, config_with, write_cell, write_loss, write_record, write_search
+from helpers.sweeps import cell, config_with, write_ablations, write_cell, write_loss, write_record, write_search
 
 VISA = source("VisA")
 REPEATED = "Reproducibility of the ablations"

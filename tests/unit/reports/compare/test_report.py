@@ -15,13 +15,12 @@ from afr_clip.reports.compare.report import (
     compare,
     paper_alone,
     report_on,
-    write_ablations,
     write_comparison,
 )
 from afr_clip.reports.compare.sweeps import read_sweep
 from afr_clip.reports.compare.values import ComparisonError
 from helpers.results import source, write_run
-from helpers.sweeps import VISA, cell, config_with, write_cell, write_loss, write_record, write_search
+from helpers.sweeps import VISA, cell, config_with, write_ablations, write_cell, write_loss, write_record, write_search
 
 REPOSITORY = Path(__file__).parents[4]
 FILES = {"report.html", "categories.csv", "categories.md", "pairwise.csv"} | {

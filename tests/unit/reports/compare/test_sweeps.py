@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from afr_clip.reports.compare.report import report_on, write_together
+from afr_clip.reports.compare.report import report_on, write_reports
 from afr_clip.reports.compare.sweeps import read_sweep, separate
 from afr_clip.reports.compare.values import ComparisonError
 from helpers.results import source, write_run
@@ -165,9 +165,10 @@ def test_one_page_holds_everything_and_its_figures(tmp_path):
     (out / "figures").mkdir(parents=True)
     Image.new("RGB", (20, 10), "red").save(out / "figures" / "figure4_mvtec_ad.png")
     reports = report_on([tmp_path])
-    for report in reports:
-        report.write(out)
-    page = write_together(reports, out).read_text()
+    *_, together = write_reports(reports, out)
+    assert together.name == "paper.html"
+    assert len((out / "values.csv").read_text().splitlines()) > 10
+    page = together.read_text()
     assert page.count("<h1>") == 1
     for number in range(1, 7):
         assert page.count(f'<h2 id="table{number}">') == int(number < 4)

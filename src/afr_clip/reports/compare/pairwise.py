@@ -1,10 +1,11 @@
 """Settings against each other: paired differences with intervals, corrected p-values, and mean ranks."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from afr_clip.reports.compare.images import OfImages, read_image_scores, variance_over_images
 from afr_clip.reports.compare.values import NO_SEED, Measured
 from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, text_headings
 from afr_clip.reports.record.results import MEAN_ROW
@@ -29,8 +31,9 @@ MOST_SETTINGS = 24
 PAIRS_NOTE = (
     "Differences are paired by seed and category. Their 95 % intervals and p-values are Student's: the variances of "
     "the means over seeds and over categories are added, with Satterthwaite's degrees of freedom. They say how a "
-    "difference may vary with other seeds and categories. p is corrected by Holm's method over the datasets and "
-    "metrics of a pair, not over pairs. With one seed they say nothing about other seeds."
+    "difference may vary with other seeds and categories; where there is one category, the image AUROC also varies "
+    "with the images (DeLong). p is corrected by Holm's method over the datasets and metrics of a pair, not over "
+    "pairs. With one seed they say nothing about other seeds."
 )
 RANKS_NOTE = (
     "Mean rank over the datasets that all of these settings scored; 1 is best. Two settings whose ranks differ by less "
@@ -44,7 +47,7 @@ class Difference:
 
     Attributes:
         mean: As a fraction.
-        low: Lower end of the interval; NaN if there is one seed and one category, or no variation over them.
+        low: Lower end of the interval; NaN if there is nothing that the difference varies over.
         p: Two-sided, of no difference; NaN likewise.
         num_seeds: Pairs of seeds; 1 for two methods that draw nothing at random.
     """
@@ -57,7 +60,7 @@ class Difference:
     num_categories: int
 
 
-def difference_of(matrix: NDArray[np.float64]) -> Difference:
+def difference_of(matrix: NDArray[np.float64], images: OfImages | None = None) -> Difference:
     r"""Compare paired differences with zero, where seeds and categories are both drawn from many.
 
     .. math:: \operatorname{Var}(\bar d) \approx \frac{MS_{seeds} + MS_{categories}}{S\,C}, \qquad
@@ -68,6 +71,7 @@ def difference_of(matrix: NDArray[np.float64]) -> Difference:
 
     Args:
         matrix: One row per seed and one column per category, all of them defined.
+        images: How the mean varies with the images; a term like the others, for a single category.
 
     Example:
         >>> found = difference_of(np.array([[0.10, 0.12, 0.08], [0.11, 0.13, 0.09]]))
@@ -82,6 +86,8 @@ def difference_of(matrix: NDArray[np.float64]) -> Difference:
     for axis, num, other in ((1, num_seeds, num_categories), (0, num_categories, num_seeds)):
         if num > 1:
             squares.append((other * matrix.mean(axis=axis).var(ddof=1), num - 1))
+    if images is not None:
+        squares.append((images.variance * matrix.size, images.freedom))
     total = sum(square for square, _ in squares)
     if (
         total <= (1e-9 * max(1.0, abs(mean))) ** 2
@@ -148,7 +154,33 @@ class Pairwise:
             for metric in COMPARED:
                 matrix = _paired(self._by_seed[own.Index, metric], self._by_seed[its.Index, metric])
                 if matrix.size:
-                    yield its if own.auxiliary_sha256 == "" else own, metric, difference_of(matrix)
+                    is_single = metric == "image_auroc" and matrix.shape[1] == own.target_categories == 1
+                    images = self._over_images(own.Index, its.Index) if is_single else None
+                    yield its if own.auxiliary_sha256 == "" else own, metric, difference_of(matrix, images)
+
+    def _over_images(self, own: int, its: int) -> OfImages | None:
+        """Return how the image AUROC of a pair varies with the images; ``None`` if a run has not kept their scores."""
+        scores = [self._image_scores[number] for number in (own, its)]
+        seeds = [list(one) for one in scores]
+        pairs = [(one, other) for one, other in product(*seeds) if one == other or [NO_SEED] in seeds]
+        read = [[self._read(*scores[side][pair[side]]) for pair in pairs] for side in (0, 1)]
+        names, truth, _ = read[0][0]
+        if not names or any(one[0] != names or (one[1] != truth).any() for side in read for one in side):
+            return None
+        mine, other = ([one[2] for one in side] for side in read)
+        return variance_over_images(mine, other, truth)
+
+    @cached_property
+    def _read(self) -> Callable[[Path, str], tuple[list[str], NDArray[np.bool_], NDArray[np.float64]]]:
+        return cache(read_image_scores)  # a run is compared with many others
+
+    @cached_property
+    def _image_scores(self) -> Mapping[int, Mapping[int, tuple[Path, str]]]:
+        """The run and the name of each measured dataset, by seed."""
+        places: dict[int, dict[int, tuple[Path, str]]] = {}
+        for row in self.measured.values.drop_duplicates(["dataset", "seed"]).itertuples():
+            places.setdefault(int(row.dataset), {})[int(row.seed)] = Path(str(row.run)), str(row.name)
+        return places
 
     @cached_property
     def _by_series(self) -> Mapping[str, list[Any]]:

@@ -378,7 +378,9 @@ def _probe_data(job: TrainingJob | EvaluationJob, folder: Path) -> tuple[LoadedD
 
 def duration(seconds: float) -> str:
     """Write seconds in the unit that reads best."""
-    minutes = round(seconds / 60)
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 72 else f"{hours // 24} days {hours % 24} h"

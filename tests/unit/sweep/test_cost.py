@@ -42,7 +42,9 @@ def test_the_pace_is_the_mean_of_what_is_done(cell, monkeypatch):
 
 
 def test_long_times_are_said_in_hours():
-    assert [cost.duration(seconds) for seconds in (5.0, 600.0, 7260.0)] == ["5 s", "10 min", "2 h 01 min"]
+    assert [cost.duration(seconds) for seconds in (5.0, 600.0, 7260.0, 8e5)] == [
+        "5 s", "10 min", "2 h 01 min", "9 days 6 h"
+    ]  # fmt: skip
     assert Pace(1.0, 2.0, "").seconds(Images(1, 1)) == 3.0
 
 

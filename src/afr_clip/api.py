@@ -54,8 +54,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     """Load a trained detector.
 
     Args:
-        checkpoint: ``pocket`` or ``pocket_names``, which ship with the package, a run folder, a checkpoint file, or a
-            file that ``afr-clip export`` wrote, which needs no torch.
+        checkpoint: ``pocket`` or ``pocket_names``, which ship with the package, a run folder, a checkpoint file,
+            ``hf:OWNER/NAME`` of the Hugging Face Hub, or a file that ``afr-clip export`` wrote, which needs no torch.
         category: What photographs show, in words; needed with ``references``. Without it, and without a calibration,
             they are called "object" unless ``inspect`` names them.
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
@@ -163,16 +163,15 @@ def _trained(
 
     import_towers()
     from afr_clip.clip.precision import choose_precision  # noqa: PLC0415
-    from afr_clip.clip.weights import weight_path  # noqa: PLC0415
     from afr_clip.config.restore import PACKAGED_CHECKPOINTS, named_checkpoint, recorded_model  # noqa: PLC0415
     from afr_clip.inspection.scanner import build_scanner  # noqa: PLC0415
-    from afr_clip.models.checkpoint import read_checkpoint  # noqa: PLC0415
+    from afr_clip.models.checkpoint import find_checkpoint, read_checkpoint  # noqa: PLC0415
 
     is_unknown = not os.path.lexists(name) and name not in PACKAGED_CHECKPOINTS
     if is_unknown and (near := get_close_matches(name, PACKAGED_CHECKPOINTS, n=1)):
         msg = f"There is no checkpoint at {shown(name)}. Did you mean {near[0]}?"
         raise FileNotFoundError(msg)
-    read = read_checkpoint(weight_path(named_checkpoint(name)))
+    read = read_checkpoint(find_checkpoint(named_checkpoint(name)))
     backbone, method = recorded_model(read.manifest["config"], files)
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from afr_clip.clip.settings import ON_HUB
 from afr_clip.config.nodes import (
     CalibrateConfig,
     CommandConfig,
@@ -96,10 +97,10 @@ def _faults_of_checkpoint(name: str | None, *, runs_exported: bool) -> Iterator[
         )
         return
     path = Path(named_checkpoint(name))
-    if str(path).startswith("package:"):
+    if str(path).startswith("package:") or (name.startswith(ON_HUB) and not path.exists()):
         return
     if path.is_dir():
-        if (path / "checkpoints" / "last.ckpt").is_file():
+        if (path / "checkpoints" / "last.ckpt").is_file() or (path / "model.safetensors").is_file():
             return
         inside = sorted(path.glob("*/checkpoints/last.ckpt"))
         advice = (

@@ -8,6 +8,9 @@ from itertools import pairwise
 TIMM = "timm:"
 """Prefix of an architecture of timm: an image tower without text."""
 
+ON_HUB = "hf:"
+"""Prefix of a checkpoint on the Hugging Face Hub: ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``."""
+
 
 def require_one_source(owner: str, *, pretrained: object, weights: object, random_weights: bool) -> None:
     """Check that exactly one source of weights is named.

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from afr_clip.files import shown
+from afr_clip.files import shown, written_whole
 
 MAX_VALUES = 2_000_000
 """Most values next to tensors. Lists that contain each other could expand beyond any memory."""
@@ -103,6 +103,13 @@ def read_tensor_file(path: Path) -> Any:  # noqa: ANN401 - a file holds what it 
             why = str(error) if isinstance(error, _NotReadableError) else f"it is {_kind(head, error)}"
             msg = f"{shown(path)} could not be read: {why}"
             raise TensorFileError(msg) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"format": "pt"})
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

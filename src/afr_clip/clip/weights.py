@@ -76,7 +76,7 @@ def from_cache_or_hub(build: Callable[[], Built]) -> Built:
         try:
             return build()
         except (OSError, RuntimeError):
-            if was_offline or not _hub_answers():
+            if was_offline or not hub_answers():
                 raise
         constants.HF_HUB_OFFLINE = False
         torch.set_rng_state(random_state)  # a run that downloads draws the same numbers as the runs after it
@@ -87,7 +87,8 @@ def from_cache_or_hub(build: Callable[[], Built]) -> Built:
         constants.HF_HUB_OFFLINE = was_offline
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
+    """Whether the hub, or a proxy that leads to it, can be reached within `ANSWER_SECONDS`."""
     if getproxies():  # the hub may be reachable only through the proxy
         return True
     hub = urlparse(constants.ENDPOINT)

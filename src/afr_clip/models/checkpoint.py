@@ -1,5 +1,9 @@
-"""Trained weights: ``last.ckpt``, which holds the weights that were trained and the manifest of their training."""
+"""Trained weights: ``last.ckpt``, which holds the weights that were trained and the manifest of their training.
 
+A model that is shared holds the same as ``model.safetensors`` and ``config.json``.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from afr_clip.clip.tensor_file import TensorFileError, not_finite, read_tensor_file
-from afr_clip.files import shown
+from afr_clip.clip.hub import download
+from afr_clip.clip.settings import ON_HUB
+from afr_clip.clip.tensor_file import TensorFileError, not_finite, read_tensor_file, write_tensors
+from afr_clip.clip.weights import PACKAGED, weight_path
+from afr_clip.files import shown, written_whole
 from afr_clip.kinds import faults_of
 from afr_clip.models.interface import AnomalyNetwork, UpgradingNetwork
 
@@ -17,6 +24,18 @@ FORMAT: Literal["afr-clip-adapters-1"] = "afr-clip-adapters-1"
 LAST = "last.ckpt"
 EPOCHS = "epoch_*.ckpt"
 """Files of the same kind with the weights of every epoch, where a training kept them."""
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+"""The two files of a model that is shared: its trained weights, and format and manifest."""
+
+LARGEST_CONFIG = 2**26
+"""Bytes of ``config.json``; that of a training on a million images has 20 MB."""
+
+_PUBLIC = (
+    "commit", "seed", "epochs", "started", "afr_clip", "python", "packages", "backbone", "auxiliary", "trained_on",
+    "precision", "choices", "by_dataset",
+)  # fmt: skip
+"""What a shared model tells of its training: nothing of the machine, its user and its folders."""
 
 
 @dataclass
@@ -108,31 +127,104 @@ def read_checkpoint(run_or_file: Path) -> Checkpoint:
     """Read the adapters of a run onto the CPU.
 
     Args:
-        run_or_file: A run folder, or the checkpoint file.
+        run_or_file: A run folder, the checkpoint file, or the folder of a shared model.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
         CheckpointError: If the file is not a checkpoint of this package.
     """
     path = run_or_file / "checkpoints" / LAST if run_or_file.is_dir() else run_or_file
+    shared = path.parent if path.name == WEIGHTS else run_or_file
+    is_shared = (path.name == WEIGHTS or not path.is_file()) and holds_shared(shared)
+    path = shared / WEIGHTS if is_shared else path
     if not path.is_file():
         msg = f"There is no checkpoint at {shown(path)}. Pass checkpoint=RUN (a run folder) or checkpoint=FILE."
         raise FileNotFoundError(msg)
     try:
         content = read_tensor_file(path)
+        if is_shared:
+            content = {**_read_config(shared / CONFIG), "state_dict": content}
     except TensorFileError as error:
-        msg = f"{error}. A checkpoint is the {LAST} of a run; pass the run folder, or copy the file again."
+        kind = (
+            f"{WEIGHTS} and {CONFIG} of a shared model; pass their" if is_shared else f"{LAST} of a run; pass the run"
+        )
+        msg = f"{error}. A checkpoint is the {kind} folder, or copy the file again."
         raise CheckpointError(msg) from error
     fault = next(faults_of(content, _Last), None)
     if fault is None and content["manifest"]["epochs"] < 1:
         fault = "nothing was trained, because manifest.epochs is 0"
     if fault is not None:
-        msg = (
-            f"{shown(path)} is not a {LAST} written by afr_clip.train, or it is damaged: {fault}. Pass the run folder."
-        )
+        written, advice = f"{LAST} written by afr_clip.train", "Pass the run folder."
+        if is_shared:
+            written, advice = f"{WEIGHTS} written by afr-clip hub push", f"Get it again, with its {CONFIG}."
+        msg = f"{shown(path)} is not a {written}, or it is damaged: {fault}. {advice}"
         raise CheckpointError(msg)
     require_finite(path, content["state_dict"], "Train again with a lower optimizer.lr")
     return Checkpoint(path, content["state_dict"], content["manifest"])
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the file or folder that a name stands for: a path, ``package:NAME/PATH``, or ``hf:OWNER/NAME``.
+
+    Raises:
+        FileNotFoundError: If a package is not installed, or the hub and its cache have no such model.
+        HubError: If the hub refuses.
+    """
+    return download(name, (WEIGHTS, CONFIG)) if name.startswith(ON_HUB) else weight_path(name)
+
+
+def holds_shared(folder: Path) -> bool:
+    """Whether a folder is a model that `write_shared` wrote."""
+    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()
+
+
+def write_shared(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a checkpoint as a model to share: ``model.safetensors`` and ``config.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS, checkpoint.state_dict)
+    content = {"format": FORMAT, "manifest": public_manifest(checkpoint.manifest)}
+    with written_whole(folder / CONFIG) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def public_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what others may know of a training: paths become the names of their files and folders."""
+    config = {group: _without_folders(manifest["config"][group]) for group in ("backbone", "module")}
+    known = {key: manifest[key] for key in _PUBLIC if key in manifest}
+    for key in ("auxiliary", "trained_on"):
+        if isinstance(known.get(key), Mapping):
+            known[key] = {**known[key], "root": Path(known[key]["root"]).name}
+    return {**known, "config": config}
+
+
+def _without_folders(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth
+    if not isinstance(node, Mapping):
+        return node
+    is_path = {key: key.endswith("weights") and isinstance(value, str) for key, value in node.items()}
+    return {
+        key: Path(value).name if is_path[key] and not value.startswith(PACKAGED) else _without_folders(value)
+        for key, value in node.items()
+    }
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read ``config.json``, which may come from a stranger.
+
+    Raises:
+        TensorFileError: If it is not JSON of a reasonable size.
+    """
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            fault = f"it has more than {LARGEST_CONFIG:,} bytes"
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                return content
+            fault = "it holds no object"
+    except (ValueError, RecursionError) as error:
+        fault = f"it is not JSON ({error})"
+    msg = f"{shown(path)} could not be read: {fault}"
+    raise TensorFileError(msg)
 
 
 def read_epochs(checkpoint: Checkpoint) -> list[Checkpoint]:

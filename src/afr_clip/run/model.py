@@ -21,7 +21,7 @@ from afr_clip.inspection.exported import Exported, ExportedScanner, read_exporte
 from afr_clip.inspection.scan import InspectionError, Scanning
 from afr_clip.inspection.scanner import Scanner, build_scanner
 from afr_clip.inspection.settings import is_exported
-from afr_clip.models.checkpoint import Checkpoint, read_checkpoint
+from afr_clip.models.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from afr_clip.processes.place import place
 from afr_clip.processes.together import from_first, require_same
 from afr_clip.reports.record.run_folder import RunFolderError
@@ -93,10 +93,10 @@ def note_released_weights(job: Job, run: Run) -> None:
 
 
 def read_named(name: str | None) -> Checkpoint | Exported | None:
-    """Read what ``checkpoint=`` names: a run folder, a file, or ``package:NAME/PATH``; nothing for ``None``."""
+    """Read what ``checkpoint=`` names: see `find_checkpoint`; nothing for ``None``."""
     if name is not None and is_exported(name):
         return read_exported(Path(name))
-    return None if name is None else read_checkpoint(weight_path(name))
+    return None if name is None else read_checkpoint(find_checkpoint(name))
 
 
 def provenance(checkpoint: Checkpoint | Exported | None) -> dict[str, Any] | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip import doctor, figure
+from afr_clip import doctor, figure, hub
 from afr_clip.cli.words import read_words
+from afr_clip.clip.hub import parse_place
 from afr_clip.config.nodes import config_dir, register
 from afr_clip.dashboard import build_parser as dashboard_parser
 from afr_clip.data.disk.layouts import DATASETS
@@ -49,7 +50,9 @@ OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(
 
 
 def test_every_command_exists():
-    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {"figure", "report", "datasets", "dashboard", "doctor"}
+    assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {
+        *("figure", "report", "datasets", "dashboard", "hub", "doctor")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,12 @@ def test_every_figure_can_be_typed_so(words):
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "doctor"], ids=" ".join)
 def test_every_check_of_the_machine_can_be_typed_so(words):
     assert doctor.build_parser(None).parse_args(words[1:]).suite == "afr11"
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "hub" and len(words) > 2], ids=" ".join)
+def test_every_command_on_the_hub_can_be_typed_so(words):
+    typed = hub.build_parser().parse_args(words[1:])
+    assert parse_place(typed.place) == ("OWNER/NAME", None)
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

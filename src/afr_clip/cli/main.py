@@ -29,6 +29,7 @@ COMMANDS = {
     "experiments": "list the experiments",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
+    "hub": "share trained weights on the Hugging Face Hub, and get those of others",
     "doctor": "check this machine, and say what is missing",
 }
 

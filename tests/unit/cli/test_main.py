@@ -25,7 +25,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_one(capsys):
     assert end.value.code == 2
     assert capsys.readouterr().err == (
         "error: The command must be one of train, evaluate, predict, calibrate, export, diagnose, sweep, figure, "
-        "report, methods, backbones, experiments, datasets, dashboard, doctor, got trian. Did you mean train?\n"
+        "report, methods, backbones, experiments, datasets, dashboard, hub, doctor, got trian. Did you mean train?\n"
     )
 
 

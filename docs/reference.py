@@ -16,7 +16,7 @@ from omegaconf import Container, DictConfig, Node, OmegaConf
 from sphinx.pycode import ModuleAnalyzer
 
 import afr_clip
-from afr_clip.config.nodes import config_dir, method_names, register
+from afr_clip.config.nodes import config_dir, known_methods, register
 from afr_clip.data.disk.layouts import DATASETS
 from afr_clip.data.disk.rows.row import DatasetRow
 
@@ -272,15 +272,12 @@ def methods() -> str:
         "# Methods\n\nChoose one with `module=NAME`. Each brings its own default backbone and training recipe; what you type wins over "
         "both. Below, every key of `module.network` with the default of the published setting.\n\n"
     )
-    for method in sorted(method_names(), key=lambda name: (name != "afr_clip", name)):
+    own = [name for name, method in known_methods().items() if method.conf == CONF]
+    for method in sorted(own, key=lambda name: (name != "afr_clip", name)):
         train = composed("train", f"module={method}")
-        settings = import_module(f"afr_clip.models.{method}.settings").NetworkSettings
-        network = next(
-            value
-            for value in vars(import_module(f"afr_clip.models.{method}.network")).values()
-            if isinstance(value, type) and value.__module__ == f"afr_clip.models.{method}.network"
-        )
-        file = CONF / "module" / f"{method}.yaml"
+        settings = known_methods()[method].settings
+        network = getattr(import_module(f"afr_clip.models.{method}.network"), settings.network_class)
+        file = known_methods()[method].file
         header = re.match(r"(?:#.*\n)+", file.read_text(encoding="utf-8"))
         prose = [line.removeprefix("#").strip() for line in (header[0] if header else "").splitlines()]
         text += (

@@ -23,6 +23,9 @@ DIRECTIONS = ("maximize", "minimize")
 FAIL_ON = ("anomalous", "undecided")
 SCHEDULES = ("constant", "inverse_epoch", "cosine")
 
+METHOD_PACKAGES = "afr_clip.methods"
+"""The group of entry points by which installed packages add methods."""
+
 
 LARGEST_LR = 1e30
 """Beyond it a step leaves the range of float32."""

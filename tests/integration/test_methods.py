@@ -2,11 +2,15 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from afr_clip.config.nodes import method_names
+from helpers.method_package import importable, write_files
 from helpers.methods import FOR_FOUR_BLOCKS, composed_module
 
 pytestmark = pytest.mark.integration
@@ -77,3 +81,32 @@ def test_more_shots_than_normal_images_are_one_sentence(run, unseen, tmp_path, c
     target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", f"run_dir={tmp_path / 'run'}"]
     assert run("evaluate", *chosen("winclip"), "module.network.shots=4", *target) == 1
     assert "4 shots need 4 normal images of each category in the train split" in capsys.readouterr().err
+
+
+def test_a_method_of_an_installed_package_does_what_the_others_do(
+    run, auxiliary, unseen, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("hatchling")
+    write_files(tmp_path / "linear-probe")
+    installed = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(installed), str(tmp_path / "linear-probe")], check=True, capture_output=True)
+    data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}", "trainer.max_epochs=1"]
+    target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}"]
+    trained, scored, exported = tmp_path / "trained", tmp_path / "scored", tmp_path / "exported"
+    source = [f"checkpoint={trained}", "data.num_workers=0", "num_threads=1"]
+    with importable(installed):
+        targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}", f"run_dir={trained}"]
+        assert run("train", "module=linear_probe", *SMALL, *data, *targets) == 0
+        assert run("evaluate", *source, *target, f"run_dir={scored}") == 0
+        assert run("report", str(trained), "--out", str(tmp_path / "report")) == 0
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are symbols while a graph is exported
+        assert run("export", *source, "categories=[cap]", f"run_dir={exported}") == 0
+    assert (scored / "scores.csv").read_text() == (trained / "scores.csv").read_text()
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert (manifest["config"]["module"]["name"], manifest["packages"]["linear-probe"]) == ("linear_probe", "0.1.0")
+    assert "linear_probe" in (tmp_path / "report" / "report.html").read_text()
+    assert (exported / "model.onnx").is_file()
+    capsys.readouterr()
+    assert run("evaluate", *source, *target, f"run_dir={tmp_path / 'again'}") != 0
+    assert "got linear_probe. Add your own file with --config-dir. If a package brings" in capsys.readouterr().err

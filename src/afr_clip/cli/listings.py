@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -11,8 +10,7 @@ from rich.table import Table
 
 from afr_clip.cli.command import CommandLine
 from afr_clip.clip.settings import TIMM
-from afr_clip.config.nodes import config_dir, method_names
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.config.nodes import config_dir, known_methods
 from afr_clip.reports.layout.text import terminal
 
 Rows = Iterable[Sequence[str]]
@@ -24,12 +22,11 @@ def methods() -> None:
 
 
 def _methods() -> Rows:
-    for name in method_names():
-        settings: type[MethodSettings] = import_module(f"afr_clip.models.{name}.settings").NetworkSettings
-        file = Path(config_dir(), "module", f"{name}.yaml")
-        own = re.search(r"override /backbone@\S+: (\w+)", file.read_text(encoding="utf-8"))
+    for name, method in known_methods().items():
+        own = re.search(r"override /backbone@\S+: (\w+)", method.file.read_text(encoding="utf-8"))
         published = own[1] if own else "vit_l_14_336"
-        yield name, _sentence(_comment(file)), _yes(settings.trains), _yes(settings.needs_text), published
+        settings = method.settings
+        yield name, _sentence(_comment(method.file)), _yes(settings.trains), _yes(settings.needs_text), published
 
 
 def backbones() -> None:

@@ -1,9 +1,11 @@
 """The config schema of each command, built from the settings classes, and its registration with Hydra."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,6 +19,7 @@ from afr_clip.models.method_settings import MethodSettings, ModuleSettings
 from afr_clip.processes.place import is_first, place
 from afr_clip.settings import (
     FAIL_ON,
+    METHOD_PACKAGES,
     AnnotationFormat,
     CosineScheduleSettings,
     DatasetSettings,
@@ -36,6 +39,8 @@ from afr_clip.settings import (
     positive,
     refuse,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def _unchosen(kind: Any) -> Any:  # noqa: ANN401 - the field has the type
@@ -361,17 +366,86 @@ GROUPS: dict[str, type] = {
 }
 
 
-def method_names() -> list[str]:
-    """List the folders of ``models/``: a method needs no other entry anywhere."""
+@dataclass(frozen=True)
+class Method:
+    """A method that ``module=`` can choose: a folder of ``models/``, or a package that is installed.
+
+    Attributes:
+        name: What ``module=`` takes.
+        package: What it is imported as; its ``settings.py`` and ``network.py`` are read.
+        conf: The folder of its config files, with ``module/NAME.yaml`` in it.
+    """
+
+    name: str
+    package: str
+    conf: Path
+
+    @property
+    def file(self) -> Path:
+        """The file that ``module=NAME`` chooses."""
+        return self.conf / "module" / f"{self.name}.yaml"
+
+    @property
+    def settings(self) -> type[MethodSettings]:
+        """The class of the keys of ``module.network``."""
+        settings: type[MethodSettings] = import_module(f"{self.package}.settings").NetworkSettings
+        return settings
+
+
+@cache
+def known_methods() -> Mapping[str, Method]:
+    """Find all methods: the folders of ``models/``, then those of installed packages.
+
+    A method needs no other entry anywhere. A package declares its own as an entry point of the group
+    ``afr_clip.methods``; one that cannot be used is left out with a warning.
+    """
     models = find_spec("afr_clip.models")
     assert models is not None, "the package has a folder of that name"
-    return [module.name for module in iter_modules(models.submodule_search_locations) if module.ispkg]
+    names = [module.name for module in iter_modules(models.submodule_search_locations) if module.ispkg]
+    found = {name: Method(name, f"afr_clip.models.{name}", Path(config_dir())) for name in names}
+    for entry in sorted(entry_points(group=METHOD_PACKAGES), key=lambda entry: entry.name):
+        try:
+            found[entry.name] = _installed_method(entry, found)
+        except Exception as error:  # a package of somebody else must not end every command
+            owner = "a package" if entry.dist is None else entry.dist.name
+            said = " ".join(str(error).split())
+            fault = said if isinstance(error, _UnusableError) else f"{type(error).__name__}: {said}"
+            logger.warning("module=%s of %s is left out: %s. Repair or remove that package.", entry.name, owner, fault)
+    return found
+
+
+def method_names() -> list[str]:
+    """List the names of all methods."""
+    return list(known_methods())
+
+
+class _UnusableError(ValueError):
+    """An installed package is not a method."""
+
+
+def _installed_method(entry: EntryPoint, taken: Mapping[str, Method]) -> Method:
+    spec = find_spec(entry.value)
+    if spec is None or not spec.submodule_search_locations:
+        msg = f"its entry point must name a package, got {entry.value}"
+        raise _UnusableError(msg)
+    method = Method(entry.name, entry.value, Path(spec.submodule_search_locations[0], "conf"))
+    if not method.name.isidentifier() or method.name in taken:
+        msg = "its name must be an identifier that no other method has"
+        raise _UnusableError(msg)
+    if not method.file.is_file():
+        msg = f"it has no file {method.file}"
+        raise _UnusableError(msg)
+    settings: Any = import_module(f"{method.package}.settings").NetworkSettings
+    if not issubclass(settings, MethodSettings):
+        msg = f"{entry.value}.settings.NetworkSettings must derive from MethodSettings"
+        raise _UnusableError(msg)
+    return method
 
 
 @cache
 def module_schema(method: str) -> type:
     """Return the schema of ``module=METHOD``, with the network keys that the method declares in its ``settings.py``."""
-    network: type[MethodSettings] = import_module(f"afr_clip.models.{method}.settings").NetworkSettings
+    network = known_methods()[method].settings
     return make_dataclass(f"{method}_module", [("network", network, _unchosen(network))], bases=(ModuleSettings,))
 
 
@@ -385,7 +459,11 @@ def config_dir() -> str:
 def register() -> None:
     """Make the schemas known to Hydra; each YAML file of a group starts from its schema."""
     from hydra.core.config_store import ConfigStore  # noqa: PLC0415 - the Python API needs the schemas, but not Hydra
+    from hydra.core.plugins import Plugins  # noqa: PLC0415
 
+    from afr_clip.config.search_path import MethodFolders  # noqa: PLC0415
+
+    Plugins.instance().register(MethodFolders)
     store = ConfigStore.instance()
     for name, node in COMMANDS.items():
         store.store(name=f"{name}_schema", node=node)

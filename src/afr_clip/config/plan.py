@@ -356,7 +356,9 @@ def compose_groups(**choices: str) -> DictConfig:
     for group, name in choices.items():
         known = group_options(group)
         if name not in known:
-            msg = f"{group} must be one of {', '.join(known)}, got {name}. Add your own file with --config-dir."
+            named = ", ".join(one for one in known if not one.endswith("_schema"))
+            package = " If a package brings that method, install it." if group == "module" else ""
+            msg = f"{group} must be one of {named}, got {name}. Add your own file with --config-dir.{package}"
             raise ConfigError(msg)
     # A method's file chooses its backbone too, so it is composed where there is one.
     return compose("evaluate", overrides=[f"{group}={name}" for group, name in choices.items()])

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afr_clip.clip.settings import BackboneSettings
-from afr_clip.config.nodes import config_dir, method_names, module_schema
+from afr_clip.config.nodes import config_dir, known_methods, module_schema
 from afr_clip.config.validate import ConfigError
 from afr_clip.files import shown
 from afr_clip.models.method_settings import ModuleSettings
@@ -46,8 +46,11 @@ def recorded_model(
     restored = []
     for group in ("backbone", "module"):
         name = recorded[group]["name"]
-        if group == "module" and name not in method_names():
-            msg = f"The checkpoint was trained with module={shown(name)}, which this version does not have."
+        if group == "module" and name not in known_methods():
+            msg = (
+                f"The checkpoint was trained with module={shown(name)}, which this version does not have. If a package "
+                f"brings that method, install it."
+            )
             raise ConfigError(msg)
         node = restored_group(group, known_group(group, name), recorded[group], files)
         for key, value in files.items():
@@ -100,7 +103,7 @@ def _refuse_foreign_files(group: str, restored: Any, known: Any, named: Collecti
 
 
 def is_packaged(group: str, name: str) -> bool:
-    """Whether ``conf/GROUP/NAME.yaml`` ships with the package."""
+    """Whether ``conf/GROUP/NAME.yaml`` ships with the package, or with the method of that name."""
     return Path(str(name)).name == name and _place(group, name).is_file()
 
 
@@ -114,7 +117,8 @@ def known_group(group: str, name: str) -> Any:  # noqa: ANN401 - a config node
 
 
 def _place(group: str, name: str) -> Path:
-    return Path(config_dir()) / group / f"{name}.yaml"
+    conf = known_methods()[name].conf if group == "module" and name in known_methods() else Path(config_dir())
+    return conf / group / f"{name}.yaml"
 
 
 def plain_values(node: Any) -> Any:  # noqa: ANN401 - plain values of any depth

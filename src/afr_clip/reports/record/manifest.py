@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from afr_clip import __version__
+from afr_clip.settings import METHOD_PACKAGES
 
 PACKAGES = (
     "torch",
@@ -40,7 +41,7 @@ def build_manifest(command: str, overrides: Sequence[str], config: Mapping[str, 
         "afr_clip": __version__,
         "commit": _commit(),
         "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | _package_of(config.get("module", {}).get("name")),
         "machine": _machine(),
     }
 
@@ -89,6 +90,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _package_of(method: str | None) -> dict[str, str]:
+    """Return name and version of the package that brings a method; nothing for a method of this package."""
+    found = entry_points(group=METHOD_PACKAGES, name=method or "")
+    return {entry.dist.name: entry.dist.version for entry in found if entry.dist is not None}
 
 
 def _machine() -> dict[str, Any]:

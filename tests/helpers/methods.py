@@ -2,12 +2,10 @@
 
 from functools import cache
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import nn
 
 from afr_clip.clip.load import Towers
-from afr_clip.config.nodes import config_dir, register
+from afr_clip.config.plan import composed_model
 from afr_clip.models.method_settings import ModuleSettings
 
 FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {}
@@ -17,9 +15,7 @@ FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {}
 @cache
 def composed_module(method: str, *overrides: str) -> ModuleSettings:
     """Compose ``module=METHOD``."""
-    register()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        return OmegaConf.to_object(compose("evaluate", overrides=[f"module={method}", *overrides]).module)
+    return composed_model(f"module={method}", *overrides)[1]
 
 
 def build_method(method: str, towers: Towers, *overrides: str) -> nn.Module:

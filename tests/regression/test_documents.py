@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip import doctor, figure, hub
+from afr_clip import doctor, figure, hub, validate
 from afr_clip.cli.words import read_words
 from afr_clip.clip.hub import parse_place
-from afr_clip.config.nodes import config_dir, register
+from afr_clip.config.nodes import config_dir, method_names, register
 from afr_clip.dashboard import build_parser as dashboard_parser
 from afr_clip.data.disk.layouts import DATASETS
 from afr_clip.datasets import build_parser
@@ -51,7 +51,7 @@ OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(
 
 def test_every_command_exists():
     assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {
-        *("figure", "report", "datasets", "dashboard", "hub", "doctor")
+        *("figure", "report", "datasets", "dashboard", "hub", "doctor", "validate")
     }
 
 
@@ -99,6 +99,9 @@ def test_every_check_of_the_machine_can_be_typed_so(words):
 def test_every_command_on_the_hub_can_be_typed_so(words):
     typed = hub.build_parser().parse_args(words[1:])
     assert parse_place(typed.place) == ("OWNER/NAME", None)
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "validate"], ids=" ".join)
+def test_every_check_of_a_method_can_be_typed_so(words):
+    assert validate.build_parser().parse_args(words[1:]).method in {*method_names(), "linear_probe", "METHOD"}
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

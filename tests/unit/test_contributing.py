@@ -15,6 +15,7 @@ from afr_clip.config.restore import is_packaged, known_group
 from afr_clip.config.validate import ConfigError
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.reports.record.manifest import build_manifest
+from afr_clip.run.validation import CHECKS, Subject
 from helpers.configs import validate
 from helpers.method_package import FILES, declare, importable, write_files
 from helpers.tiny import assert_probabilities, random_batch
@@ -68,6 +69,8 @@ def test_it_is_found_checked_trained_and_told_apart_by_its_own_test(example, tow
     spec.loader.exec_module(own)
     (test,) = [value for name, value in vars(own).items() if name.startswith("test_")]
     test()
+    subject = Subject(config.module, towers)
+    assert all(CHECKS[check](subject) for check in CHECKS if check not in ("export", "frozen taps"))
 
 
 def test_it_is_listed_restored_and_recorded_like_a_method_of_this_package(example, monkeypatch, capsys):
@@ -97,6 +100,7 @@ def test_nothing_is_left_of_a_method_that_is_removed(tmp_path):
         ("linear_probe", "absent", "", "its entry point must name a package, got absent"),
         ("april_gan", "linear_probe", "", "its name must be an identifier that no other method has"),
         ("linear_probe", "linear_probe", "linear_probe/conf/module/linear_probe.yaml", "it has no file"),
+        ("other_name", "linear_probe", "", "it has no file"),
         ("linear_probe", "linear_probe", "linear_probe/settings.py", "ModuleNotFoundError: No module named"),
     ],
 )

@@ -25,6 +25,7 @@ COMMANDS = {
     "figure": "draw figure 1, 3 or 4 of the paper from runs",
     "report": "write the paper's tables next to what runs measured",
     "methods": "list the methods",
+    "validate": "check that a method does what every method must",
     "backbones": "list the backbones",
     "experiments": "list the experiments",
     "datasets": "list, show, check, convert and unpack datasets",
@@ -137,8 +138,8 @@ def _unknown_command(word: str, rest: Sequence[str]) -> str:
     elif near:
         advice = f"Did you mean {SYNONYMS.get(near[0], near[0])}?"
     else:
-        advice = "See afr-clip --help."
-    return f"The command must be one of {', '.join(COMMANDS)}, got {shown(word)}. {advice}"
+        advice = "afr-clip --help lists all."
+    return f"afr-clip has no command {shown(word)}. {advice}"
 
 
 def run(command: str, arguments: Sequence[str] | None = None) -> None:

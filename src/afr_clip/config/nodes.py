@@ -435,6 +435,9 @@ def _installed_method(entry: EntryPoint, taken: Mapping[str, Method]) -> Method:
     if not method.file.is_file():
         msg = f"it has no file {method.file}"
         raise _UnusableError(msg)
+    if OmegaConf.select(OmegaConf.load(method.file), "name") != method.name:
+        msg = f"{method.file} must hold name: {method.name}"
+        raise _UnusableError(msg)
     settings: Any = import_module(f"{method.package}.settings").NetworkSettings
     if not issubclass(settings, MethodSettings):
         msg = f"{entry.value}.settings.NetworkSettings must derive from MethodSettings"

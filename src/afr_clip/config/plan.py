@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from afr_clip.clip.settings import BackboneSettings
 from afr_clip.config.axes import quoted
 from afr_clip.config.nodes import (
     CalibrateConfig,
@@ -31,6 +32,7 @@ from afr_clip.config.restore import FILES, is_packaged, known_group, plain_value
 from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import natural_order, shown
 from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.reports.record.run_folder import holds_finished_prediction
 from afr_clip.run.job import (
@@ -99,6 +101,24 @@ def composed_training(*overrides: str, folder: Path = Path("outputs")) -> Traini
         job = training_job(compose("train", list(overrides)), folder, Record("train", overrides, {}, {}))
     assert isinstance(job, TrainingJob), "a protocol with legs is several jobs"
     return job
+
+
+def composed_model(*overrides: str) -> tuple[BackboneSettings, ModuleSettings]:
+    """Compose backbone and method as ``module=NAME`` and other overrides choose them, without data.
+
+    Raises:
+        ConfigError: If a value is wrong.
+    """
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = compose("evaluate", list(overrides))
+    try:
+        backbone, module = (OmegaConf.to_object(config[group]) for group in _MODEL_GROUPS)
+    except ValueError as error:  # a sentence of the settings; OmegaConf's own errors are none
+        raise ConfigError(str(error)) from error
+    assert isinstance(backbone, BackboneSettings), "as its schema is"
+    assert isinstance(module, ModuleSettings), "as its schema is"
+    return backbone, module
 
 
 def evaluation_job(config: DictConfig, folder: Path, record: Record) -> EvaluationJob:

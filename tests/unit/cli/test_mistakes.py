@@ -201,12 +201,8 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
             "--experimental-rerun is not supported: it would run a pickle. Repeat the command",
         ),
         ("train '~datset'", 2, "is not a key of train. Did you mean dataset? Write '~dataset'."),
-        ("photos", 2, "See afr-clip --help."),
-        (
-            "images=photos predict",
-            2,
-            "The command must be one of train, evaluate, predict, calibrate, export, diagnose, sweep, figure, report",
-        ),
+        ("photos", 2, "afr-clip has no command photos. afr-clip --help lists all."),
+        ("images=photos predict", 2, "The command comes first: afr-clip predict images=photos ..."),
     ],
 )
 def test_other_mistakes_get_their_cure_too(answered, line, code, cure):

@@ -7,6 +7,7 @@ live in ``conf/``. Backbone, methods and drawn datasets have such classes in the
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 from drawn_anomalies.settings import DrawnSettings
 
@@ -21,7 +22,7 @@ MOSAIC_KINDS = ("by_type", "class_aware")
 DICE_PER = ("image", "row")
 DIRECTIONS = ("maximize", "minimize")
 FAIL_ON = ("anomalous", "undecided")
-SCHEDULES = ("constant", "inverse_epoch", "cosine")
+SCHEDULES = ("constant", "inverse_epoch", "cosine", "steps")
 
 METHOD_PACKAGES = "afr_clip.methods"
 """The group of entry points by which installed packages add methods."""
@@ -136,6 +137,8 @@ class LossSettings:
     complement_weight: float
     l1_weight: float
     alignment_weight: float
+    separation_weight: float
+    separation_margin: float | None
     focal_gamma: float
     image_gamma: float
     focal_smoothing: float
@@ -143,7 +146,7 @@ class LossSettings:
     dice_per: str
 
     def __post_init__(self) -> None:
-        numbers = {key: value for key, value in vars(self).items() if key != "dice_per"}
+        numbers = {key: value for key, value in vars(self).items() if key not in ("dice_per", "separation_margin")}
         refuse(
             *(not_negative(f"loss.{key}", value) for key, value in numbers.items()),
             *(
@@ -196,6 +199,27 @@ class CosineScheduleSettings(ScheduleSettings):
     """``schedule=cosine``, which depends on how many epochs there will be."""
 
     num_epochs: int
+
+
+@dataclass
+class StepScheduleSettings(ScheduleSettings):
+    """``schedule=steps``: the share of the rate that applies from each of some epochs on."""
+
+    starts: list[int]
+    shares: list[float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ascends = all(first < second for first, second in pairwise(self.starts))
+        refuse(
+            None
+            if self.starts[:1] == [0] and ascends
+            else f"schedule.starts must be epochs that ascend from 0, got {self.starts}. Write schedule.starts=[0,5].",
+            None
+            if len(self.shares) == len(self.starts) and all(share > 0 for share in self.shares)
+            else f"schedule.shares must be a positive share of optimizer.lr for each of schedule.starts={self.starts}, "
+            f"got {self.shares}. Write schedule.shares=[1.0,0.1] for a tenth from the second on.",
+        )
 
 
 @dataclass

@@ -59,10 +59,11 @@ COMMITS = {
     "Accurate-WinCLIP-pytorch": "eef4f8cce6a80eddfa07415b503c22c6c3427351",
     "anomalib": "b7233686172e3485bfbe01272a8cd7a7e4576986",
     "AF-CLIP": "bb7edec4128a76f29cb573cd3002538bf250b2fe",
+    "AA-CLIP": "53db195f230442aa118c246876c94ba1c76139cc",
 }
 TAPS = [6, 12, 18, 24]
 LABELS = torch.arange(NUM_PICTURES) % 2
-NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "pandas")
+NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "pandas", "ipdb")
 """Packages that the programs import for counts, tables and pictures."""
 
 
@@ -757,6 +758,118 @@ def af_clip_parameters(network: Any) -> dict[str, Tensor]:
     return adapter | {"state_prompt_embedding": network.state_prompt_embedding}
 
 
+def aa_clip(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train both stages of AA-CLIP for one step, save, load and score, all by its own programs."""
+    record: Record = {}
+    modules = ("train", "test", "forward_utils", "model.adapter", "model.clip")
+    programs = official_modules("AA-CLIP", *modules)
+    with programs as (training, testing, using, adapter, clip), pytest.MonkeyPatch.context() as patch:
+        name, widths = "ViT-known-quickgelu", {1024: 128, 768: 64}
+        patch.setattr(clip, "_MODEL_CONFIG_PATHS", [ARCHITECTURES])
+        patch.setattr(clip, "_MODEL_CKPT_PATHS", {name: ""})
+        clip._rescan_model_configs()
+        states = {"own": tower_state(name)}
+        patch.setattr(clip, "load_openai_model", lambda **_: SimpleNamespace(state_dict=lambda: dict(states["own"])))
+        for layer in ("SimpleAdapter", "SimpleProj"):
+            made = getattr(adapter, layer)
+            patch.setattr(adapter, layer, lambda a, b, *c, made=made, **d: made(widths[a], widths[b], *c, **d))
+        networks: list[Any] = []
+
+        def drawn(network: Any) -> None:
+            networks.append(network)
+            fill(aa_clip_parameters(network))
+
+        patch.setattr(adapter.AdaptedCLIP, "_init_weights_", drawn)
+        items = [
+            {
+                "image": image,
+                "mask": torch.from_numpy(mask)[None].float(),
+                "label": int(mask.any()),
+                "class_name": "screw",
+                "file_name": "",
+            }
+            for image, mask in zip(normalised(SIZE), masks(SIZE), strict=True)
+        ]
+        patch.setattr(training, "get_dataset", lambda *_: (items, items))
+        patch.setattr(testing, "get_dataset", lambda *_, **__: {"screw": items})
+        looked = record_method(patch, clip.CLIP, "encode_image")
+        adapted = record_method(patch, adapter.AdaptedCLIP, "forward")
+        sentences = Recorded(training.get_adapted_single_class_text_embedding)
+        patch.setattr(training, "get_adapted_single_class_text_embedding", sentences)
+        compared = Recorded(training.calculate_similarity_map)
+        patch.setattr(training, "calculate_similarity_map", compared)
+        focal = record_method(patch, using.FocalLoss, "forward")
+        dice = record_method(patch, using.BinaryDiceLoss, "forward")
+        cross_entropy = Recorded(torch.nn.functional.cross_entropy)
+        patch.setattr(torch.nn.functional, "cross_entropy", cross_entropy)
+        common = [
+            "",
+            "--model_name",
+            name,
+            "--img_size",
+            str(SIZE),
+            "--dataset",
+            "MVTec",
+            "--save_path",
+            str(folder),
+        ]
+        trained = ["--text_epoch", "1", "--image_epoch", "1", "--text_batch_size", str(NUM_PICTURES)]
+        trained += ["--image_batch_size", str(NUM_PICTURES), "--training_mode", "full_shot"]
+
+        step: Record = {}
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(sys, "argv", [*common, *trained, "--text_lr", "5e-4", "--image_lr", "5e-4"])
+            record_step(once, "Adam", lambda: aa_clip_parameters(networks[-1]), step)
+            training.main()
+        for kind, stage in (("text", slice(4)), ("image", slice(4, 8))):
+            given = looked[0][0][0] if kind == "text" else adapted[0][0][0]
+            order = in_order(given)
+            start = f"{kind}_adapter."
+            record |= {f"{kind}.{one}": value for one, value in step.items() if one.split(".", 1)[1].startswith(start)}
+            record[f"{kind}.tokens"] = torch.stack([one[0][order] for one in compared.given[stage]], dim=1)
+            record[f"{kind}.trained_maps"] = torch.stack([one[0][0][order, 1] for one in focal[stage]], dim=1)
+            # Of the text's four losses, the program keeps the last.
+            kept = slice(stage.stop - 1, stage.stop) if kind == "text" else stage
+            record[f"{kind}.loss.focal"] = torch.stack([result for _, result in focal[kept]])
+            pairs = [result for _, result in dice[2 * kept.start : 2 * kept.stop]]
+            record[f"{kind}.loss.complement"], record[f"{kind}.loss.dice"] = (
+                torch.stack(pairs[which::2]) for which in (0, 1)
+            )
+        record["image.loss.image"] = cross_entropy.returned[0]
+        record["text"] = sentences.returned[0].T
+        record["text.loss.separation"] = (record["text"][0] @ record["text"][1]) ** 2
+
+        for file in folder.iterdir():
+            file.unlink()
+        with pytest.MonkeyPatch.context() as once:
+            once.setattr(sys, "argv", [*common, *trained, "--text_lr", "0", "--image_lr", "0"])
+            training.main()  # saves the drawn weights as they are
+
+        class Enough(Exception):
+            """Stops the program before it computes metrics."""
+
+        def measured(*given: Any, **_: Any) -> None:
+            # The map adds up the taps, each as half of 1 plus a hundred times its difference of cosines.
+            record["map"] = ((torch.from_numpy(given[2]) - 2) / 2).sigmoid()
+            record["class_score"] = torch.from_numpy(given[3])
+            raise Enough
+
+        patch.setattr(testing, "metrics_eval", measured)
+        with pytest.MonkeyPatch.context() as once, contextlib.suppress(Enough):
+            once.setattr(sys, "argv", common)
+            testing.main()
+        states["own"] = small_tower_state(name)
+        small = clip.create_model(name, SIZE, pretrained="openai")
+        record["position_embedding"] = small.visual.positional_embedding.detach()
+    return record
+
+
+def aa_clip_parameters(network: Any) -> dict[str, Tensor]:
+    """Return what AA-CLIP learns by its own names."""
+    parts = {name: getattr(network, name) for name in ("text_adapter", "image_adapter")}
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()}
+
+
 def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
     """Record a run that does not round prompts to half precision, and the main results of one that does."""
 
@@ -773,6 +886,7 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
     "april_gan": (april_gan, "VAND-APRIL-GAN"),
     "ada_clip": (with_half(ada_clip), "AdaCLIP"),
     "af_clip": (af_clip, "AF-CLIP"),
+    "aa_clip": (aa_clip, "AA-CLIP"),
     "losses": (losses, "AdaCLIP"),
     "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
     "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),

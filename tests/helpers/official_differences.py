@@ -96,13 +96,14 @@ class Comparison:
 
     def loss(self, prefix: str, image: Tensor, category: list[str], mask: Tensor, is_anomalous: Tensor) -> None:
         """Compare the terms of the recipe's loss, all gradients, and the weights after one step of its optimiser."""
+        self.network.zero_grad()
         prediction = self.network(image, category)
         if f"{prefix}trained_maps" in self.record:
             self[f"{prefix}trained_maps"] = prediction.trained_maps
         loss = AnomalyLoss(**vars(self.job.loss))
         seen = prediction.trained_maps, prediction.trained_scores
-        terms: LossTerms = loss(*seen, mask, is_anomalous, prediction.patch_tokens)
-        for term in ("image", "focal", "dice", "complement", "l1", "alignment"):
+        terms: LossTerms = loss(*seen, mask, is_anomalous, prediction.patch_tokens, prediction.prototypes)
+        for term in ("image", "focal", "dice", "complement", "l1", "alignment", "separation"):
             name, weight = f"{prefix}loss.{term}", getattr(loss, f"{term}_weight")
             if name in self.record:
                 self.found[name] = difference(getattr(terms, term) / weight, self.read(name).sum())
@@ -275,6 +276,64 @@ def af_clip(record: Record, folder: Path, released: Path | None = None) -> dict[
     return compare.complete()
 
 
+def aa_clip_names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give AA-CLIP's parameters the names of its public code, where the text's last layer stands among its adapters."""
+    last = sum(name.startswith("text_adapters.") for name in values)
+    heads = {"text_projection": f"text_adapter.{last}", "image_projection": "image_adapter.det_proj"}
+    lists = {
+        "text_adapters": "text_adapter",
+        "image_adapters": "image_adapter.layer_adapters",
+        "patch_projections": "image_adapter.seg_proj",
+    }
+    found = {}
+    for name, value in values.items():
+        part, *rest = name.split(".")
+        if part in heads:
+            found[f"{heads[part]}.fc{'.0' if part == 'text_projection' else ''}.weight"] = value
+        elif part in lists:
+            found[f"{lists[part]}.{rest[0]}.fc{'' if part == 'patch_projections' else '.0'}.weight"] = value
+    return found
+
+
+def aa_clip(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
+    """Compare both stages of AA-CLIP, each with a step of its optimiser, and the scores before them."""
+    image, category = normalised(SIZE), ["screw"] * NUM_PICTURES
+    mask = torch.from_numpy(masks(SIZE))
+    towers = load_repeatable_towers("ViT-known-quickgelu", folder, (6, 12, 18, 24))
+
+    def made(*overrides: str) -> nn.Module:
+        network = build_method("aa_clip", towers, *overrides).eval()
+        learned = aa_clip_names(dict(network.named_parameters()))
+        drawn = learned_state({name: value.shape for name, value in learned.items()})
+        with torch.no_grad():
+            for name, value in learned.items():
+                value.copy_(drawn[name])
+        return network
+
+    of_classes = made("module.network.scoring.image_score=class_token")
+    compare = Comparison(record, of_classes, "aa_clip", aa_clip_names)
+    with torch.no_grad():
+        prediction = of_classes(image, category)
+        compare["map"], compare["class_score"] = prediction.anomaly_map, prediction.image_score
+        compare["text"] = of_classes.text(["screw"], torch.device("cpu"))[0]
+        all_taps = made("module.network.readout.all_taps=true").train()
+        whole, *patches = (F.normalize(tokens, dim=-1) for tokens in all_taps._frozen_view(image))
+        compare["text.tokens"] = torch.stack(patches, dim=1) + whole[:, None]
+        compare["text.trained_maps"] = all_taps(image, category).trained_maps
+    compare.positions("ViT-known-quickgelu")
+    compare.network = made().train()
+    seen: list[Tensor] = []
+    for layer in compare.network.patch_projections:
+        layer.register_forward_hook(lambda *a: seen.append(F.normalize(a[2], dim=-1)))
+    without_maps = {name: value for name, value in record.items() if name != "text.trained_maps"}
+    for stage, epoch in (("text", 0), ("image", 5)):
+        compare.record = without_maps
+        compare.network.begin_epoch(epoch)
+        compare.loss(f"{stage}.", image, category, mask, IS_ANOMALOUS)
+    compare["image.tokens"] = torch.stack(seen, dim=1)
+    return compare.complete()
+
+
 def winclip(
     record: Record, folder: Path, released: Path | None = None, *, shots: int = 0, anomalib: bool = False
 ) -> dict[str, Difference]:
@@ -330,6 +389,7 @@ METHODS: dict[str, Callable[..., dict[str, Difference]]] = {
     "april_gan": april_gan,
     "ada_clip": ada_clip,
     "af_clip": af_clip,
+    "aa_clip": aa_clip,
     "winclip_z": winclip,
     "winclip_z_one_shot": partial(winclip, shots=1),
     "winclip_anomalib": partial(winclip, anomalib=True),

@@ -89,7 +89,7 @@ def assert_probabilities(prediction: AnomalyPrediction) -> None:
     """Check that everything a method returns is a float32 probability."""
     for field in fields(prediction):
         values = getattr(prediction, field.name)
-        if values is None or field.name == "patch_tokens":
+        if values is None or field.name in ("patch_tokens", "prototypes"):
             continue
         assert values.dtype == torch.float32, field.name
         assert ((values >= 0) & (values <= 1)).all(), field.name

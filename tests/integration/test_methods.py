@@ -11,7 +11,7 @@ import pytest
 
 from afr_clip.config.nodes import method_names
 from helpers.method_package import importable, write_files
-from helpers.methods import FOR_FOUR_BLOCKS, composed_module
+from helpers.methods import FOR_FOUR_BLOCKS, IN_TWO_EPOCHS, composed_module
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ SMALL = ("backbone=tiny", "backbone.image_size=64", "data.num_workers=0", "num_t
 
 
 def chosen(method: str) -> list[str]:
-    return [f"module={method}", *SMALL, *FOR_FOUR_BLOCKS.get(method, ())]
+    return [f"module={method}", *SMALL, *FOR_FOUR_BLOCKS.get(method, ()), *IN_TWO_EPOCHS.get(method, ())]
 
 
 def trains(method: str) -> bool:
@@ -41,7 +41,12 @@ def test_a_method_trains_if_it_does_scores_the_same_later_and_predicts(run, meth
     scored = tmp_path / "scored"
     source = chosen(method)
     if trains(method):
-        data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}", "trainer.max_epochs=1"]
+        data = [
+            "dataset=folder",
+            "dataset.name=generated",
+            f"dataset.root={auxiliary}",
+            f"trainer.max_epochs={2 if method in IN_TWO_EPOCHS else 1}",
+        ]
         targets = ["protocol.targets=[parts]", f"+protocol.roots.parts={unseen}"]
         trained = tmp_path / "trained"
         assert run("train", *source, *data, *targets, f"run_dir={trained}") == 0

@@ -99,6 +99,8 @@ def test_every_check_of_the_machine_can_be_typed_so(words):
 def test_every_command_on_the_hub_can_be_typed_so(words):
     typed = hub.build_parser().parse_args(words[1:])
     assert parse_place(typed.place) == ("OWNER/NAME", None)
+
+
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "validate"], ids=" ".join)
 def test_every_check_of_a_method_can_be_typed_so(words):
     assert validate.build_parser().parse_args(words[1:]).method in {*method_names(), "linear_probe", "METHOD"}

@@ -99,6 +99,10 @@ class ImageTower(ABC):
         """Compute what a block's attention adds to the tokens if values are their own queries and keys."""
 
     @abstractmethod
+    def feed_forward(self, number: int, tokens: Float[Tensor, "batch tokens token_dim"]) -> Tensor:
+        """Run the second half of a block, which follows its attention and looks at each token alone."""
+
+    @abstractmethod
     def read_out(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch own_tokens token_dim"]:
         """Return the tap after a block: the class token, or what stands for it, and the patches."""
 
@@ -165,6 +169,11 @@ class OpenCLIPTower(ImageTower):
         """Compute what a block's attention adds to the tokens if values are their own queries and keys."""
         block = self.blocks[number - 1]
         return cast("Tensor", block.ls_1(block.attn.by_value(block.ln_1(tokens))))
+
+    def feed_forward(self, number: int, tokens: Float[Tensor, "batch tokens token_dim"]) -> Tensor:
+        """Run the second half of a block, which follows its attention and looks at each token alone."""
+        block = self.blocks[number - 1]
+        return cast("Tensor", tokens + block.ls_2(block.mlp(block.ln_2(tokens))))
 
     def read_out(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch own_tokens token_dim"]:
         """Leave out added tokens."""
@@ -283,6 +292,16 @@ class TimmTower(ImageTower):
         if isinstance(self.trunk, Eva):
             return attended if block.gamma_1 is None else block.gamma_1 * attended
         return cast("Tensor", block.ls1(attended))
+
+    def feed_forward(self, number: int, tokens: Float[Tensor, "batch tokens token_dim"]) -> Tensor:
+        """Run the second half of a block, which follows its attention and looks at each token alone."""
+        block = self.blocks[number - 1]
+        if isinstance(block, PostNormBlock):
+            return cast("Tensor", tokens + block.norm2(block.mlp(tokens)))
+        changed = block.mlp(block.norm2(tokens))
+        if isinstance(self.trunk, Eva):
+            return cast("Tensor", tokens + (changed if block.gamma_2 is None else block.gamma_2 * changed))
+        return cast("Tensor", tokens + block.ls2(changed))
 
     def read_out(self, tokens: Float[Tensor, "batch tokens token_dim"]) -> Float[Tensor, "batch own_tokens token_dim"]:
         """Return the tap after a block: the class token, or what stands for it, and the patches."""

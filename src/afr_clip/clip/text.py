@@ -160,7 +160,12 @@ class TextTower:
             reach = (last, last) if ends.is_meta else (int(ends.min()), int(ends.max()))
             return Words(text.token_embedding(ids), ends, *reach)
 
-    def encode(self, words: Words, before_block: BeforeBlock | None = None) -> Float[Tensor, "sentences embed_dim"]:
+    def encode(
+        self,
+        words: Words,
+        before_block: BeforeBlock | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "sentences embed_dim"]:
         """Embed sentences given by their word embeddings; the result is float32 and not normalised.
 
         Args:
@@ -168,6 +173,7 @@ class TextTower:
             before_block: May overwrite positions in front of a block, not add any. It gets the positions up to the last
                 end-of-text; the causal mask hides all later ones, so they are not computed. SigLIP, which has no mask,
                 reads to the last position.
+            project: Takes the place of the tower's own projection, behind its final norm.
         """
         text = self._text
         num_positions = words.last_end + 1
@@ -178,6 +184,36 @@ class TextTower:
                 tokens = before_block(number, tokens)
             tokens = block(tokens, attn_mask=causal_mask)
         at_end = text.ln_final(tokens[torch.arange(tokens.shape[0], device=tokens.device), words.ends])  # (S, width)
+        if project is not None:
+            return project(at_end).float()
         projection = text.text_projection
         embeddings = projection(at_end) if isinstance(projection, torch.nn.Linear) else at_end @ projection
         return embeddings.float()
+
+
+class KnownWords:
+    """The words of each category's normal and abnormal sentences, looked up once and kept.
+
+    For methods with learned parts inside the text tower; without such parts see `TextEmbeddings`.
+    """
+
+    def __init__(self, tower: TextTower, prompts: PromptSettings) -> None:
+        self._tower = tower
+        self._prompts = prompts
+        self._known: dict[tuple[str, torch.device], tuple[Words, int]] = {}
+
+    def __call__(self, category: str, device: torch.device) -> tuple[Words, int]:
+        """Return the sentences of a category, normal ones first, and how many of them are normal.
+
+        Raises:
+            ValueError: If the category is blank.
+        """
+        key = (category, device)
+        if key not in self._known:
+            sentences = expand(self._prompts, category)
+            words = self._tower.look_up([*sentences.normal, *sentences.abnormal])
+            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
+            with torch.inference_mode(mode=False):
+                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
+            self._known[key] = (words, len(sentences.normal))
+        return self._known[key]

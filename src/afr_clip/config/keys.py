@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from afr_clip.config.nodes import COMMANDS, GROUPS, method_names, module_schema
-from afr_clip.settings import CosineScheduleSettings
+from afr_clip.settings import CosineScheduleSettings, StepScheduleSettings
 
 KINDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -106,7 +106,8 @@ def keys_of(command: str) -> Mapping[str, Key]:
     for method in method_names():
         keys |= dict(_keys(module_schema(method), "module."))
     if "schedule.name" in keys:
-        keys |= dict(_keys(CosineScheduleSettings, "schedule."))
+        for schedule in (CosineScheduleSettings, StepScheduleSettings):
+            keys |= dict(_keys(schedule, "schedule."))
     if "images" in keys:
         keys["images"] = Key(str)  # or a list, which is told by its brackets
     return keys

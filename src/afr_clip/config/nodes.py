@@ -33,6 +33,7 @@ from afr_clip.settings import (
     ScheduleSettings,
     ScoringEngine,
     SearchSettings,
+    StepScheduleSettings,
     TrainerSettings,
     not_negative,
     one_of,
@@ -473,6 +474,7 @@ def register() -> None:
     for group, schema in GROUPS.items():
         store.store(group=group, name="schema", node=schema)
     store.store(group="schedule", name="cosine_schema", node=CosineScheduleSettings)
+    store.store(group="schedule", name="steps_schema", node=StepScheduleSettings)
     for method in method_names():
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     for resolver in (first_given, for_dataset, on_first, process_suffix):

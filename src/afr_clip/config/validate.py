@@ -159,6 +159,12 @@ def _rules(config: CommandConfig) -> Iterator[str]:
             f"out, or remove it with ~dataset. protocol.roots and protocol.categories apply to legs too."
         )
     yield from _feature_cache_rules(config)
+    if isinstance(config, TrainConfig) and config.trainer.max_epochs < config.module.network.fewest_epochs:
+        yield (
+            f"trainer.max_epochs must be at least {config.module.network.fewest_epochs} for module="
+            f"{config.module.name}, which trains its parts one after the other, got {config.trainer.max_epochs}. "
+            f"Raise it, or give fewer epochs to the first part."
+        )
     num_processes = config.trainer.num_processes
     if num_processes > 1 and isinstance(config, CalibrateConfig | DiagnoseConfig | ExportConfig):
         command = type(config).__name__.removesuffix("Config").lower()  # task_name may be changed
@@ -195,5 +201,5 @@ def _feature_cache_rules(config: CommandConfig) -> Iterator[str]:
         advice = "Add ablation=no_sp, or leave" if hasattr(config.module.network, "self_prompting") else "Leave"
         yield (
             f"data.feature_cache=true needs an image tower whose output no trained part changes, and module="
-            f"{config.module.name} puts learned prompts into it. {advice} data.feature_cache out."
+            f"{config.module.name} puts learned parts into it. {advice} data.feature_cache out."
         )

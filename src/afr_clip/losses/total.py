@@ -95,6 +95,26 @@ def alignment_loss(
     return ((unlike - alike).relu() * (num_unlike > 0)).mean()
 
 
+def separation_loss(prototypes: Float[Tensor, "batch 2 dim"], margin: float | None = None) -> Float[Tensor, ""]:
+    r"""Ask that the normal and the abnormal direction that patches are compared with point apart.
+
+    .. math::
+        \bigl(\mathrm{mean} \cos(t_n, t_a)\bigr)^2 \quad \text{AA-CLIP, arXiv:2503.06661}, \qquad
+        \mathrm{mean}\,\mathrm{ReLU}(\cos(t_n, t_a) + m) \quad \text{VisualAD, arXiv:2603.07952}
+
+    Args:
+        margin: How far beyond the right angle, as a cosine; ``None`` asks for the right angle itself.
+
+    Example:
+        >>> alike = torch.tensor([[[2.0, 0.0], [1.0, 0.0]]])
+        >>> separation_loss(alike), separation_loss(alike, margin=0.5), separation_loss(torch.eye(2)[None])
+        (tensor(1.), tensor(1.5000), tensor(0.))
+    """
+    normal, abnormal = F.normalize(prototypes.float(), dim=-1).unbind(dim=1)
+    cosine = (normal * abnormal).sum(dim=-1)
+    return cosine.mean() ** 2 if margin is None else (cosine + margin).relu().mean()
+
+
 def on_grid(
     mask: Bool[Tensor, "batch height width"], size: tuple[int, int]
 ) -> Bool[Tensor, "batch grid_height grid_width"]:
@@ -110,10 +130,10 @@ def rows_as_images(values: Shaped[Tensor, "batch height width"]) -> Shaped[Tenso
 
 
 class LossTerms(NamedTuple):
-    """A loss and its weighted terms; all but the image's and the alignment are summed over the trained maps.
+    """A loss and its weighted terms; focal, Dice, complement and L1 are summed over the trained maps.
 
     Attributes:
-        l1: ``None``, as is the alignment, where its weight is 0.
+        l1: ``None``, as are alignment and separation, where its weight is 0.
     """
 
     total: Float[Tensor, ""]
@@ -123,6 +143,7 @@ class LossTerms(NamedTuple):
     complement: Float[Tensor, ""]
     l1: Float[Tensor, ""] | None = None
     alignment: Float[Tensor, ""] | None = None
+    separation: Float[Tensor, ""] | None = None
 
     def by_name(self) -> dict[str, Tensor]:
         """Return the total and its terms, without those that are ``None``."""
@@ -131,7 +152,7 @@ class LossTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class AnomalyLoss:
-    """Image loss + focal + Dice + Dice of the complement (+ L1 + alignment), each with its weight.
+    """Image loss + focal + Dice + Dice of the complement (+ L1 + alignment + separation), each with its weight.
 
     The terms of the map count once per trained map, those of maps on the patch grid against the mask on that grid.
 
@@ -144,6 +165,8 @@ class AnomalyLoss:
         complement_weight: Weight of the Dice loss of ``1 - map`` against the normal pixels.
         l1_weight: Weight of the mean absolute difference of map and mask.
         alignment_weight: Weight of `alignment_loss`, for methods that give patch tokens.
+        separation_weight: Weight of `separation_loss`, for methods that give prototypes.
+        separation_margin: Its margin; ``None`` for none.
         focal_gamma: Focusing exponent of the maps' focal loss.
         image_gamma: Focusing exponent of the image score's cross-entropy; 0 leaves it as it is.
         focal_smoothing: Label smoothing of the maps' focal loss.
@@ -161,6 +184,8 @@ class AnomalyLoss:
     complement_weight: float = 1.0
     l1_weight: float = 0.0
     alignment_weight: float = 0.0
+    separation_weight: float = 0.0
+    separation_margin: float | None = None
     focal_gamma: float = FOCAL_GAMMA
     image_gamma: float = 0.0
     focal_smoothing: float = 0.0
@@ -169,7 +194,7 @@ class AnomalyLoss:
 
     def __post_init__(self) -> None:
         of_maps = (self.focal_weight, self.dice_weight, self.complement_weight, self.l1_weight)
-        weights = (self.image_weight, *of_maps, self.alignment_weight)
+        weights = (self.image_weight, *of_maps, self.alignment_weight, self.separation_weight)
         others = (self.focal_gamma, self.image_gamma, self.focal_smoothing, self.image_smoothing)
         if min(*weights, *others) < 0 or not any(weights):
             msg = f"loss weights must not be negative and not all 0, got {self}. The default is 1 each, focal_gamma 2."
@@ -185,6 +210,7 @@ class AnomalyLoss:
         mask: Bool[Tensor, "batch height width"],
         is_anomalous: Bool[Tensor, " batch"],
         patch_tokens: Float[Tensor, "batch streams patches dim"] | None = None,
+        prototypes: Float[Tensor, "batch 2 dim"] | None = None,
     ) -> LossTerms:
         """Compute the loss of a batch; each trained map is compared with the mask, each image score with the label."""
         with torch.autocast(trained_maps.device.type, enabled=False):
@@ -193,17 +219,21 @@ class AnomalyLoss:
             score, exponent, smoothing = image_score.float(), self.focal_gamma, self.focal_smoothing
             truth = is_anomalous if score.ndim == 1 else is_anomalous[:, None].expand_as(score)
             image = self.image_weight * focal_loss(score, truth, self.image_gamma, self.image_smoothing)
+            if score.numel() == 0:  # no score is trained; the mean over none is NaN
+                image = score.sum()
             focal = self.focal_weight * torch.stack([focal_loss(p, mask, exponent, smoothing) for p in maps]).sum()
-            l1 = alignment = None
+            l1 = alignment = separation = None
             if self.l1_weight:
                 l1 = self.l1_weight * torch.stack([F.l1_loss(p, mask.to(p.dtype)) for p in maps]).sum()
             if self.alignment_weight and patch_tokens is not None:
                 alignment = self.alignment_weight * alignment_loss(patch_tokens, mask)
+            if self.separation_weight and prototypes is not None:
+                separation = self.separation_weight * separation_loss(prototypes, self.separation_margin)
             if self.dice_per == "row":
                 maps, mask = tuple(rows_as_images(p) for p in maps), rows_as_images(mask)
             dice = self.dice_weight * torch.stack([dice_loss(p, mask) for p in maps]).sum()
             complement = self.complement_weight * torch.stack([dice_loss(1 - p, ~mask) for p in maps]).sum()
         total = image + focal + dice + complement
-        for term in (l1, alignment):
+        for term in (l1, alignment, separation):
             total = total if term is None else total + term
-        return LossTerms(total, image, focal, dice, complement, l1, alignment)
+        return LossTerms(total, image, focal, dice, complement, l1, alignment, separation)

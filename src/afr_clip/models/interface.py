@@ -49,6 +49,14 @@ class FewShotNetwork(Protocol):
 
 
 @runtime_checkable
+class StagedNetwork(Protocol):
+    """A method that trains its parts one after the other: in each epoch, some of them take no gradient."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Train the part whose turn it is in an epoch, counted from 0; may be called again within the epoch."""
+
+
+@runtime_checkable
 class UpgradingNetwork(Protocol):
     """A method whose trained weights had other shapes in an older version."""
 

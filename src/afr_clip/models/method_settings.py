@@ -64,6 +64,11 @@ class MethodSettings:
         return not getattr(getattr(self, "prompts", None), "object_agnostic", True)
 
     @property
+    def fewest_epochs(self) -> int:
+        """How many epochs a training needs to reach every part; above 1, an epoch trains some parts and not others."""
+        return 1
+
+    @property
     def has_frozen_taps(self) -> bool:
         """Whether no trainable weight changes the image tower's output, so that it can be kept between epochs.
 

@@ -22,8 +22,9 @@ class AnomalyPrediction:
         trained_maps: What the loss sees, at input size or on the patch grid. Each map is compared with the mask on its
             own: the final map before it is smoothed, or one map per tap layer before fusion.
         class_scores: Scores of the whole image that are trained in place of the image score, such as one per tap layer;
-            ``None`` if the image score itself is trained.
+            ``None`` if the image score itself is trained, and no column if none is.
         patch_tokens: Tokens of streams of patches that the alignment loss pulls together or apart; ``None`` for none.
+        prototypes: The normal and the abnormal direction that the separation loss moves apart; ``None`` for none.
     """
 
     anomaly_map: Float[Tensor, "batch height width"]
@@ -32,6 +33,7 @@ class AnomalyPrediction:
     trained_maps: Float[Tensor, "batch maps trained_height trained_width"]
     class_scores: Float[Tensor, "batch scores"] | None = None
     patch_tokens: Float[Tensor, "batch streams patches dim"] | None = None
+    prototypes: Float[Tensor, "batch 2 dim"] | None = None
 
     @property
     def trained_scores(self) -> Float[Tensor, "batch scores"]:

@@ -94,15 +94,24 @@ def upsample_map(
     return F.interpolate(flat, size=size, mode="bilinear", align_corners=align_corners).reshape(*maps, *size)
 
 
-def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -> Float[Tensor, "batch height width"]:
+def smooth_map(
+    anomaly_map: Float[Tensor, "batch height width"],
+    sigma: float,
+    *,
+    cut_at: float = GAUSSIAN_REACH,
+    repeat: bool = True,
+) -> Float[Tensor, "batch height width"]:
     """Blur maps with a Gaussian of ``sigma`` pixels; 0 returns them unchanged.
 
-    Equal to ``scipy.ndimage.gaussian_filter`` with its defaults, which the public codes call: beyond its border a map
-    continues as its mirror image, which repeats the outermost pixel. A constant map stays constant.
+    By default equal to ``scipy.ndimage.gaussian_filter``, which most public codes call. A constant map stays constant.
+
+    Args:
+        cut_at: Where the kernel ends, in standard deviations.
+        repeat: Whether the mirror image, as which a map continues beyond its border, repeats the outermost pixel.
     """
     if sigma == 0:
         return anomaly_map
-    reach = int(GAUSSIAN_REACH * sigma + 0.5)
+    reach = int(cut_at * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=anomaly_map.dtype, device=anomaly_map.device)
     kernel = torch.exp(-((offsets / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
@@ -110,8 +119,9 @@ def smooth_map(anomaly_map: Float[Tensor, "batch height width"], sigma: float) -
     with torch.autocast(anomaly_map.device.type, enabled=False):  # it would convolve in half precision
         for _ in range(2):
             length = anomaly_map.shape[-1]
-            places = torch.arange(-reach, length + reach, device=anomaly_map.device) % (2 * length)
-            mirrored = torch.minimum(places, 2 * length - 1 - places)  # repeatedly, if the map is narrower than reach
+            period = 2 * length if repeat else max(1, 2 * length - 2)
+            places = torch.arange(-reach, length + reach, device=anomaly_map.device) % period
+            mirrored = torch.minimum(places, period - repeat - places)  # repeatedly, if the map is narrower than reach
             anomaly_map = F.conv2d(anomaly_map[:, None, :, mirrored], kernel)[:, 0].transpose(1, 2)
     return anomaly_map
 

@@ -18,6 +18,7 @@ class PromptStyle(Enum):
     winclip_21 = "winclip_21"
     april_gan = "april_gan"
     ada_clip = "ada_clip"
+    aa_clip = "aa_clip"
 
 
 @dataclass
@@ -56,6 +57,7 @@ _TEMPLATES_AND_STATES = {
     PromptStyle.winclip_21: (words.WINCLIP_21_TEMPLATES, words.ENSEMBLE_NORMAL, words.WINCLIP_ABNORMAL),
     PromptStyle.april_gan: (words.APRIL_GAN_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
     PromptStyle.ada_clip: (words.ADA_CLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
+    PromptStyle.aa_clip: (words.AA_CLIP_TEMPLATES, words.AA_CLIP_NORMAL, words.AA_CLIP_ABNORMAL),
 }
 
 

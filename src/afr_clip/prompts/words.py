@@ -3,7 +3,7 @@
 Sources: AFR-CLIP's own three sentences (arXiv:2503.12910, section CMFR); the ensembles of APRIL-GAN (arXiv:2305.17382)
 and WinCLIP (CVPR 2023). WinCLIP's list here has 22 templates, without duplicates or full stops. The list of 21 that
 zqhang/Accurate-WinCLIP-pytorch and anomalib use has full stops and one template twice, and is kept unchanged. AdaCLIP
-(ECCV 2024) keeps APRIL-GAN's states and its first four templates.
+(ECCV 2024) keeps APRIL-GAN's states and its first four templates. AA-CLIP (CVPR 2025) has sixteen short sentences.
 """
 
 SINGLE_TEMPLATES = ("a photo of a {}",)
@@ -93,3 +93,7 @@ APRIL_GAN_TEMPLATES = (
 )
 
 ADA_CLIP_TEMPLATES = APRIL_GAN_TEMPLATES[:4]
+
+AA_CLIP_TEMPLATES = ("{}.", "a photo of {}.")
+AA_CLIP_NORMAL = ("{}", "a {}", "the {}")
+AA_CLIP_ABNORMAL = ("a damaged {}", "a broken {}", "a {} with flaw", "a {} with defect", "a {} with damage")

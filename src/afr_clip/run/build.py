@@ -129,7 +129,9 @@ def build_engine(job: Job, run: Run, loggers: Sequence[Logger] = (), callbacks: 
     """Build Lightning's Trainer; checkpoints and metrics are ours."""
     arguments = vars(job.trainer) | {"precision": precision_of_run(job, run)}
     if place().world_size > 1:  # the processes were started before, and not by Lightning
-        find_unused = job.trainer.strategy == "ddp_find_unused_parameters_true"
+        # In each stage of a training, the weights of the others take no gradient.
+        in_stages = job.module.network.fewest_epochs > 1
+        find_unused = in_stages or job.trainer.strategy == "ddp_find_unused_parameters_true"
         arguments["strategy"] = DDPStrategy(cluster_environment=StartedProcesses(), find_unused_parameters=find_unused)
     predictions = ForEachPrediction()
     records = [EpochInRecord(record) for record in loggers if isinstance(record, MetricsCSV)]

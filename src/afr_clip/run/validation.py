@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from afr_clip.inspection.exported import FORMAT, ExportedScanner, read_exported
 from afr_clip.inspection.scan import Scanning
 from afr_clip.inspection.scanner import Scanner
 from afr_clip.losses.total import AnomalyLoss
-from afr_clip.models.interface import TappedNetwork
+from afr_clip.models.interface import StagedNetwork, TappedNetwork
 from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.settings import ExportFormat
@@ -62,6 +62,14 @@ class Subject:
         """Build the network, each time with the same weights."""
         torch.manual_seed(0)
         return self.module.network.build(self.towers)
+
+    def training(self) -> "Iterator[Any]":
+        """Yield a network in training mode at each of its first epochs, so that every stage has its turn."""
+        network = self.network().train()
+        for epoch in range(self.module.network.fewest_epochs):
+            if isinstance(network, StagedNetwork):
+                network.begin_epoch(epoch)
+            yield network
 
     @property
     def size(self) -> int:
@@ -167,19 +175,21 @@ def check_photographs(subject: Subject) -> str:
 
 def check_gradients(subject: Subject) -> str:
     """A loss reaches exactly the parameters that the network names as trainable."""
-    network = subject.network().train()
-    names = network.trainable_parameter_names()
-    _require(
-        bool(names) == subject.module.network.trains,
-        f"the settings have trains = {subject.module.network.trains}, but {len(names)} parameters are trainable",
-    )
-    prediction = network(subject.image(), NAMES)
-    _require_probabilities(prediction)
-    if not names:
-        _require(not prediction.trained_maps.requires_grad, "nothing is trained, but the map has a gradient")
-        return "nothing is trained"
-    _loss(prediction).backward()
-    reached = {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}
+    names: set[str] = set()
+    reached: set[str] = set()
+    for network in subject.training():
+        names = network.trainable_parameter_names()
+        _require(
+            bool(names) == subject.module.network.trains,
+            f"the settings have trains = {subject.module.network.trains}, but {len(names)} parameters are trainable",
+        )
+        prediction = network(subject.image(), NAMES)
+        _require_probabilities(prediction)
+        if not names:
+            _require(not prediction.trained_maps.requires_grad, "nothing is trained, but the map has a gradient")
+            return "nothing is trained"
+        _loss(prediction).backward()
+        reached |= {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}
     for which, differing in (("without a gradient", names - reached), ("not named, but reached", reached - names)):
         _require(not differing, f"{which}: {', '.join(sorted(differing)[:3])}")
     return f"{len(names)} tensors"
@@ -187,15 +197,13 @@ def check_gradients(subject: Subject) -> str:
 
 def check_towers(subject: Subject) -> str:
     """A training step leaves every frozen weight as it was, bit for bit."""
-    network = subject.network().train()
-    names = network.trainable_parameter_names()
-    before = subject.towers.fingerprint()
-    if not names:
-        network(subject.image(), NAMES)
-    else:
-        optimizer = torch.optim.Adam([p for name, p in network.named_parameters() if name in names], lr=0.1)
-        _loss(network(subject.image(), NAMES)).backward()
-        optimizer.step()
+    before, names = subject.towers.fingerprint(), set[str]()
+    for network in subject.training():
+        prediction, names = network(subject.image(), NAMES), network.trainable_parameter_names()
+        if names:
+            optimizer = torch.optim.Adam([p for name, p in network.named_parameters() if name in names], lr=0.1)
+            _loss(prediction).backward()
+            optimizer.step()
     _require(subject.towers.fingerprint() == before, "a step changed the frozen towers")
     return "bit-identical after a step" if names else "bit-identical"
 

@@ -327,7 +327,7 @@ def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDa
         prediction = module(batch)
         optimizer.zero_grad()
         seen, truth = (prediction.trained_maps, prediction.trained_scores), (batch.mask, batch.is_anomalous)
-        total = loss(*seen, *truth, prediction.patch_tokens).total
+        total = loss(*seen, *truth, prediction.patch_tokens, prediction.prototypes).total
         total.backward()
         optimizer.step()
         float(total.detach())  # waits for the GPU

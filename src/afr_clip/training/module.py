@@ -18,13 +18,13 @@ from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
 from afr_clip.metrics.protocol import DatasetMetrics
-from afr_clip.models.interface import FewShotNetwork, UpgradingNetwork
+from afr_clip.models.interface import FewShotNetwork, StagedNetwork, UpgradingNetwork
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction, on_cpu, require_finite_scores
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], LossTerms]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], LossTerms]
 
 
 DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
@@ -197,11 +197,13 @@ class AnomalyDetectionModule(pl.LightningModule):
     def training_step(self, batch: AnomalyBatch, batch_idx: int) -> STEP_OUTPUT:
         """Return the loss of one batch, and its prediction for the figures."""
         assert self._loss is not None, "training needs a loss"
+        if isinstance(self.network, StagedNetwork):  # in each step: Lightning announces no epoch that it resumes midway
+            self.network.begin_epoch(self.current_epoch)
         prediction = self(batch)
         # The loss would refuse NaN scores with a message that names no image.
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
-        truth = batch.mask, batch.is_anomalous
-        terms = self._loss(prediction.trained_maps, prediction.trained_scores, *truth, prediction.patch_tokens)
+        seen, truth = (prediction.trained_maps, prediction.trained_scores), (batch.mask, batch.is_anomalous)
+        terms = self._loss(*seen, *truth, prediction.patch_tokens, prediction.prototypes)
         self._refuse_divergence(terms.total, batch)
         share = batch.share or Share(own=len(batch.samples), whole=len(batch.samples))
         # DDP takes the mean over processes. With this weight it is the mean over images, however they are spread.

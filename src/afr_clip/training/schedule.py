@@ -1,14 +1,15 @@
 """The optimiser, and the learning rate over the epochs; schedules are stepped once an epoch."""
 
 import math
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from afr_clip.settings import CosineScheduleSettings, OptimizerSettings, ScheduleSettings
+from afr_clip.settings import CosineScheduleSettings, OptimizerSettings, ScheduleSettings, StepScheduleSettings
 
 
 def optimizer_factory(settings: OptimizerSettings) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
@@ -22,6 +23,8 @@ def schedule_factory(settings: ScheduleSettings) -> Callable[[Optimizer], Lambda
     """Return a function that makes the schedule of an optimiser's learning rate."""
     if isinstance(settings, CosineScheduleSettings):
         return partial(cosine, num_epochs=settings.num_epochs)
+    if isinstance(settings, StepScheduleSettings):
+        return partial(steps, starts=settings.starts, shares=settings.shares)
     return {"constant": constant, "inverse_epoch": inverse_epoch}[settings.name]
 
 
@@ -46,3 +49,8 @@ def cosine(optimizer: Optimizer, num_epochs: int) -> LambdaLR:
     .. math:: \mathrm{lr}(e) = \mathrm{lr}_0 \, \frac{1 + \cos(\pi e / E)}{2}, \quad e = 0, \dots, E - 1
     """
     return LambdaLR(optimizer, lambda epoch: (1.0 + math.cos(math.pi * min(1.0, epoch / num_epochs))) / 2)
+
+
+def steps(optimizer: Optimizer, starts: Sequence[int], shares: Sequence[float]) -> LambdaLR:
+    """Use a share of the learning rate from each of some epochs on, for methods that train in stages."""
+    return LambdaLR(optimizer, lambda epoch: shares[bisect_right(starts, epoch) - 1])

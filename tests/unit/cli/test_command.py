@@ -56,7 +56,10 @@ def raising(error: BaseException):
         (["loss.qqq=1"], "Known here: image_weight, focal_weight"),
         (["protocol.roots.visa=/data"], "Write +protocol.roots.visa=VALUE to add it."),
         (["optimizer.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float (key optimizer.lr)"),
-        (["module.network.prompts.style=poetic"], "expected one of [single, winclip, winclip_21, april_gan, ada_clip]"),
+        (
+            ["module.network.prompts.style=poetic"],
+            "expected one of [single, winclip, winclip_21, april_gan, ada_clip, aa_clip]",
+        ),
         (
             ["backbone=vit_x"],
             "Could not find 'backbone/vit_x' Available options in 'backbone': dinov2_l_14_reg dinov3_l_16",

@@ -23,8 +23,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_one(capsys):
     with pytest.raises(SystemExit) as end:
         main(["trian", "seed=1"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == "error: afr-clip has no command trian. Did you mean train?
-"
+    assert capsys.readouterr().err == "error: afr-clip has no command trian. Did you mean train?\n"
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ),
         ("evaluate module=winclip checkpoint=done dataset=demo", 1, "Leave out checkpoint= or module=."),
         ("train data.mosaic=2", 1, "must be from 0 to 1, got 2.0. Change data.mosaic=VALUE."),
-        ("train schedule=cosin", 2, "Did you mean schedule=cosine? It can be constant, cosine, inverse_epoch."),
+        ("train schedule=cosin", 2, "Did you mean schedule=cosine? It can be constant, cosine, inverse_epoch, steps."),
         ("train loss.focal_gamma=-1", 1, "must be 0 or more, got -1.0. Change loss.focal_gamma=VALUE."),
         ("train backbone.tap_layers=6,12", 2, "must be a list, got 6,12. Write backbone.tap_layers=[6,12]."),
         ("train backbone.image_size=big", 2, "must be a whole number, got big. Write backbone.image_size=NUMBER."),

@@ -321,3 +321,15 @@ def test_a_tower_that_pools_registers_is_refused():
     trunk = timm.create_model("tiny_pe", num_reg_tokens=2)
     with pytest.raises(ValueError, match="must not pool its registers"):
         TimmTower(trunk, torch.nn.Identity(), (), ())
+
+
+@torch.no_grad()
+def test_value_attention_and_feed_forward_are_a_whole_block_where_there_is_one_token(backbone, image):
+    """A token alone attends to its own value, whatever its query, key and place."""
+    token = backbone.embed(image).tokens[:, -1:]
+    for number in range(1, backbone.depth + 1):
+        whole = backbone.tower.block(number, token, None)
+        halves = backbone.tower.feed_forward(number, token + backbone.tower.by_value(number, token))
+        assert_close(halves, whole, **EXACT)
+        assert not torch.allclose(whole, token, atol=1e-3)
+        token = whole

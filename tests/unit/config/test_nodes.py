@@ -250,6 +250,7 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
             [0.5, 0.999],
             AnomalyLoss(image_gamma=2.0, focal_smoothing=1e-5, image_smoothing=1e-5, dice_per="row"),
         ),
+        ("aa_clip", [0.5, 0.999], AnomalyLoss(separation_weight=0.1, focal_smoothing=1e-5)),
         ("afr_clip", [0.9, 0.999], AnomalyLoss()),
         ("uni_adet", [0.9, 0.999], AnomalyLoss(complement_weight=0.0, focal_smoothing=1e-5)),
     ],

@@ -372,7 +372,7 @@ def test_every_method_says_whether_its_features_can_be_kept(composed, method, is
         validate(config)
     else:
         with pytest.raises(
-            ConfigError, match=r"module=ada_clip puts learned prompts into it\. Leave data\.feature_cache out\.$"
+            ConfigError, match=r"module=ada_clip puts learned parts into it\. Leave data\.feature_cache out\.$"
         ):
             validate(config)
 
@@ -389,3 +389,9 @@ def test_features_are_kept_as_one_of_two_kinds(changed):
         validate(changed(data__feature_dtype="float16"))
     with pytest.raises(ConfigError, match=r"^data\.feature_dtype must be one of float32, float16, got bfloat16"):
         validate(changed(data__feature_dtype="bfloat16"))
+
+
+def test_a_training_in_stages_is_long_enough_for_all_of_them(composed):
+    validate(composed("module=aa_clip", "dataset=visa", "trainer.max_epochs=6"))
+    with pytest.raises(ConfigError, match=r"^trainer\.max_epochs must be at least 6 for module=aa_clip, .* got 5\."):
+        validate(composed("module=aa_clip", "dataset=visa", "trainer.max_epochs=5"))

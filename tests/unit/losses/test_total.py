@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.losses.total import AnomalyLoss, dice_loss, focal_loss
+from afr_clip.losses.total import AnomalyLoss, dice_loss, focal_loss, separation_loss
 
 NONE = torch.zeros(1, 4, 4, dtype=torch.bool)
 HALF = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -156,3 +156,17 @@ def test_senseless_weights_are_refused(weights):
 def test_an_unknown_way_to_take_dice_is_refused():
     with pytest.raises(ValueError, match="dice_per must be one of image, row, got 'column'"):
         AnomalyLoss(dice_per="column")
+
+
+def test_prototypes_are_pushed_to_a_right_angle_or_beyond():
+    pairs = torch.tensor([[[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [0.0, -1.0]]])  # cosines 0.6 and -1
+    assert_close(separation_loss(pairs), torch.tensor(0.04))  # of the mean, -0.2
+    assert_close(separation_loss(pairs, margin=0.5), torch.tensor(0.55))  # 1.1 and 0
+    assert_close(separation_loss(7 * pairs, margin=0.5), separation_loss(pairs, margin=0.5))
+
+
+def test_without_a_trained_score_there_is_no_image_loss(inputs):
+    maps, scores, *truth = inputs
+    terms = AnomalyLoss()(maps, scores[:, None][:, :0], *truth)
+    assert terms.image == 0
+    assert_close(terms.total, terms.focal + terms.dice + terms.complement)

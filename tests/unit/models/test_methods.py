@@ -12,6 +12,7 @@ from helpers.tiny import tiny_towers
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
 
 LEARNED = {
+    "aa_clip": 12_582_912,
     "ada_clip": 10_665_472,
     "af_clip": 2_109_440,
     "afr_clip": 28_403_456,

@@ -17,6 +17,7 @@ UNIVERSAL = "module.network.prompts.universal_prototypes=true"
         ("afr_clip", (AGNOSTIC,), False),
         ("afr_clip", (UNIVERSAL,), True),
         ("afr_clip", (UNIVERSAL, "module.network.cmfr.enabled=false"), False),
+        ("aa_clip", (), True),
         ("ada_clip", (), True),
         ("april_gan", (), True),
         ("clip_similarity", (), True),

@@ -70,6 +70,15 @@ def test_smoothing_is_scipys_gaussian_up_to_the_border(size, sigma, dtype):
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(9, 12), (7, 4)])
+def test_a_border_that_is_not_repeated_and_a_shorter_kernel_are_torchs_own(size):
+    noise = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    weights = torch.exp(-(torch.arange(-3, 4.0) ** 2) / 2)
+    kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
+    expected = torch.nn.functional.conv2d(torch.nn.functional.pad(noise[:, None], (3, 3, 3, 3), mode="reflect"), kernel)
+    assert_close(smooth_map(noise, 1.0, cut_at=3.0, repeat=False), expected[:, 0])
+
+
 def test_smoothing_keeps_float32_under_autocast():
     noise = torch.rand(1, 20, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -79,9 +88,10 @@ def test_smoothing_keeps_float32_under_autocast():
 
 def test_smoothing_keeps_a_constant_map_and_sigma_zero_keeps_any():
     noise = torch.rand(1, 20, 20)
-    for size in (20, 3):
+    for size in (20, 3, 1):
         constant = torch.full((1, size, size), 0.3)
-        assert_close(smooth_map(constant, 4.0), constant)
+        for repeat in (True, False):
+            assert_close(smooth_map(constant, 4.0, repeat=repeat), constant)
     assert smooth_map(noise, 0.0) is noise
 
 

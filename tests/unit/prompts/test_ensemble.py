@@ -35,7 +35,12 @@ def test_the_papers_three_sentences():
 
 @pytest.mark.parametrize(
     ("style", "num_normal", "num_abnormal"),
-    [(PromptStyle.winclip, 154, 88), (PromptStyle.april_gan, 245, 175), (PromptStyle.ada_clip, 28, 20)],
+    [
+        (PromptStyle.winclip, 154, 88),
+        (PromptStyle.april_gan, 245, 175),
+        (PromptStyle.ada_clip, 28, 20),
+        (PromptStyle.aa_clip, 6, 10),
+    ],
 )
 def test_ensembles_have_their_published_sizes(style, num_normal, num_abnormal):
     said = expand(settings(style), "metal nut")

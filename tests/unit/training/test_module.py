@@ -330,3 +330,13 @@ def test_several_processes_have_the_mean_over_all_their_images():
     there = {"loss": torch.tensor(5.0), "lr": torch.tensor(0.5)}
     totals = iter([here.state_dict()["sums"]["loss"] + there["loss"], torch.tensor(2.0), *[torch.tensor(4.0)] * 2])
     assert here.compute(lambda value: next(totals))["loss"].item() == 2
+
+
+def test_a_network_that_trains_in_stages_is_told_the_epoch_also_after_a_resume(make_module, fit, batches, tmp_path):
+    told: list[int] = []
+    for epochs in (2, 3):
+        module = make_module()
+        module.network.begin_epoch = told.append
+        trainer = fit(module, batches, resume=tmp_path / "t.ckpt" if told else None, max_epochs=epochs)
+        trainer.save_checkpoint(tmp_path / "t.ckpt")
+    assert told == [0, 0, 1, 1, 2, 2]

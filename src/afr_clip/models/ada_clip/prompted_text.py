@@ -1,7 +1,6 @@
 """Text embeddings that depend on the image: every image reads the sentences under its own prompts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.packed import becomes_a_graph
-from afr_clip.clip.text import TextTower, Words, ensemble_mean
+from afr_clip.clip.text import KnownWords, TextTower, ensemble_mean
 from afr_clip.models.ada_clip.hybrid_prompts import over_first_words
-from afr_clip.prompts.ensemble import PromptSettings, expand
+from afr_clip.prompts.ensemble import PromptSettings
 
 ROWS_PER_PASS = 192
 """Most rows (images times sentences) per forward pass of the text tower, at least one image; bounds memory."""
@@ -28,8 +27,7 @@ class PromptedText:
 
     def __init__(self, backbone: CLIPBackbone, prompts: PromptSettings) -> None:
         self.tower = TextTower(backbone)
-        self._prompts = prompts
-        self._known: dict[tuple[str, torch.device], tuple[Words, int]] = {}
+        self._words = KnownWords(self.tower, prompts)
 
     def __call__(
         self, category: Sequence[str], prompts: Float[Tensor, "batch depth length width"]
@@ -52,7 +50,9 @@ class PromptedText:
         return torch.cat(pairs)[torch.tensor(order, device=prompts.device).argsort()]
 
     def _embed(self, name: str, prompts: Tensor) -> Float[Tensor, "images 2 dim"]:
-        words, num_normal = self._words(name, prompts.device)
+        words, num_normal = self._words(
+            name.replace("-", " "), prompts.device
+        )  # as released; callers replace underscores
         num_sentences = len(words.ends)
         most = words.first_end - self.tower.start
         if prompts.shape[2] > most:
@@ -69,15 +69,3 @@ class PromptedText:
             parts.append(embeddings.unflatten(0, (-1, num_sentences)))
         embedded = torch.cat(parts)  # (images, sentences, D)
         return torch.stack([ensemble_mean(embedded[:, :num_normal]), ensemble_mean(embedded[:, num_normal:])], dim=1)
-
-    def _words(self, name: str, device: torch.device) -> tuple[Words, int]:
-        """Look up the sentences of a category, and how many of them are normal."""
-        key = (name, device)
-        if key not in self._known:
-            sentences = expand(self._prompts, name.replace("-", " "))  # as released; callers replace underscores
-            words = self.tower.look_up([*sentences.normal, *sentences.abnormal])
-            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
-            with torch.inference_mode(mode=False):
-                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
-            self._known[key] = (words, len(sentences.normal))
-        return self._known[key]

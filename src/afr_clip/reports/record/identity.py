@@ -53,6 +53,8 @@ _WITHOUT_KEY: dict[str, Any] = {
     "data.mosaic_label": "any",
     "loss.l1_weight": 0.0,
     "loss.alignment_weight": 0.0,
+    "loss.separation_weight": 0.0,
+    "loss.separation_margin": None,
     "loss.focal_smoothing": 0.0,
     "loss.image_smoothing": 0.0,
     "loss.dice_per": "image",

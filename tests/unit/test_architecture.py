@@ -28,8 +28,10 @@ ROOMS = (
     "prompts",
     "reports",
     "run",
+    "serving",
     "sweep",
     "training",
+    "watching",
 )
 
 SETTINGS = (
@@ -80,6 +82,8 @@ MAY_IMPORT = {
         "afr_clip.prompts",
         "afr_clip.reports.record",
     ),
+    "serving": ("afr_clip.data", "afr_clip.inspection"),
+    "watching": ("afr_clip.data", "afr_clip.inspection"),
     "prompts": (),
     "losses": (),
     "metrics": (),
@@ -106,6 +110,10 @@ ONLY_IN = {
     "optuna": {"sweep"},
     "submitit": {"sweep"},
     "ray": {"sweep"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "paho": {"watching"},
 }
 """Third parties that only some rooms know."""
 

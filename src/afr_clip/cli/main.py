@@ -31,6 +31,8 @@ COMMANDS = {
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
     "hub": "share trained weights on the Hugging Face Hub, and get those of others",
+    "serve": "inspect photographs over HTTP",
+    "watch": "inspect what a camera writes into a folder, once each",
     "doctor": "check this machine, and say what is missing",
 }
 

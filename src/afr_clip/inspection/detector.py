@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 else:  # an exported model runs without torch
     Photograph = str | Path | Image.Image | np.ndarray
 """A file, or pixels: RGB or grey, ``uint8``, or floats in [0, 1]; arrays ``H x W (x 3)``, tensors ``(3 x) H x W``."""
+
+
+class Decoded(NamedTuple):
+    """A photograph whose pixels have been read.
+
+    Attributes:
+        name: What results and errors call it.
+        pixels: RGB, upright.
+        path: Its file, by which a folder of masks is searched.
+    """
+
+    name: str
+    pixels: UInt8[np.ndarray, "3 height width"]
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,18 @@ class Detector:
             CalibrationError: If the calibration belongs to another category.
             ScoreError: If a score is NaN or infinite.
         """
+        if isinstance(image, Photograph | bytes) or is_tensor(image) or not isinstance(image, Iterable):
+            return next(self.inspect_decoded(self._decoded([image]), category))
+        return self.inspect_decoded(self._decoded(image), category)
+
+    def _decoded(self, images: Iterable[Any]) -> Iterator[Decoded]:
+        for number, image in zip(count(1), images, strict=False):
+            path = Path(image) if isinstance(image, str | Path) else None
+            name = f"image {number}" if path is None else shown(path)
+            yield Decoded(name, as_rgb(image, self.max_pixels), path)
+
+    def inspect_decoded(self, photographs: Iterable[Decoded], category: str | None = None) -> Iterator[Inspection]:
+        """Inspect photographs whose pixels have been read, in batches; see `inspect`."""
         category = category or self.category
         if category is None:
             category = AGNOSTIC_NAME
@@ -150,22 +176,18 @@ class Detector:
             raise InspectionError(msg)
         if self.calibration is not None:
             self.calibration.require(self.identity(category))
-        if isinstance(image, Photograph | bytes) or is_tensor(image) or not isinstance(image, Iterable):
-            return next(self._stream([image], category))
-        return self._stream(image, category)
+        return self._stream(photographs, category)
 
-    def _stream(self, images: Iterable[Any], category: str) -> Iterator[Inspection]:
-        read: list[tuple[Path | None, str, UInt8[np.ndarray, "3 _ _"]]] = []
+    def _stream(self, photographs: Iterable[Decoded], category: str) -> Iterator[Inspection]:
+        read: list[Decoded] = []
 
         def pixels() -> Iterator[tuple[str, UInt8[np.ndarray, "3 _ _"]]]:
-            for number, image in zip(count(1), images, strict=False):
-                path = Path(image) if isinstance(image, str | Path) else None
-                name = f"image {number}" if path is None else shown(path)
-                read.append((path, name, as_rgb(image, self.max_pixels)))
-                yield read[-1][1:]
+            for photograph in photographs:
+                read.append(photograph)
+                yield photograph.name, photograph.pixels
 
         for whole in self.scanner.scan(pixels(), category, self.other_names(category)):
-            path, name, rgb = read.pop(0)
+            name, rgb, path = read.pop(0)
             scan, inspected = self.judge(name, whole, category, self.area(path, whole.size), rgb)
             yield Inspection(inspected, np.ascontiguousarray(rgb.transpose(1, 2, 0)), scan, self.calibration)
 

@@ -97,6 +97,10 @@ class UnsupportedError(ValueError):
         self.cure = cure
 
 
+class TooManyPixelsError(UnsupportedError):
+    """A file with more pixels than are allowed; none is decoded."""
+
+
 @dataclass(frozen=True)
 class PicturePixels:
     """A decoded image.
@@ -144,7 +148,19 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> PicturePixels:
         DataError: If the file is missing, empty, damaged, not an image, an animation, of several pages, or has more
             than ``max_pixels``.
     """
-    with _opened(path, max_pixels) as (stored, png):
+    return decode_picture(_content(path, max_pixels), shown(path), max_pixels=max_pixels)
+
+
+def decode_picture(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> PicturePixels:
+    """Decode the content of an image file, as `read_picture` does.
+
+    Args:
+        name: What errors call it.
+
+    Raises:
+        DataError: As `read_picture`; the number of pixels is checked before any is decoded.
+    """
+    with _opened(_not_empty(content, name), name, max_pixels) as (stored, png):
         num_bits = 8
         if stored.deep is not None:
             deep = stored.deep if stored.deep.shape[2] in (1, 3) else stored.deep[..., :-1]
@@ -186,7 +202,7 @@ def read_mask(
     """
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
         return _any_of([read_mask(part, threshold, max_pixels=max_pixels) for part in mask_files(path)], path)
-    with _opened(path, max_pixels) as (stored, png):
+    with _opened(_content(path, max_pixels), shown(path), max_pixels) as (stored, png):
         if png is not None:
             png.require_every_row()
         values, alpha = _mask_values(stored)
@@ -278,16 +294,19 @@ def _content(path: Path, max_pixels: int) -> bytes:
     except OSError as error:
         msg = f"Cannot read {shown(path)}: {error.strerror}. Check its permissions and the disk."
         raise DataError(msg) from error
+    return _not_empty(content, shown(path))
+
+
+def _not_empty(content: bytes, name: str) -> bytes:
     if not content:
-        msg = f"{shown(path)} is empty. Copy it again from its source."
+        msg = f"{name} is empty. Copy it again from its source."
         raise DataError(msg)
     return content
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[tuple[_Stored, Png | None]]:
+def _opened(content: bytes, name: str, max_pixels: int) -> Iterator[tuple[_Stored, Png | None]]:
     """Open an image, and turn errors inside the block into sentences that name the file."""
-    content = _content(path, max_pixels)
     try:
         png = Png(content) if content.startswith(PNG_SIGNATURE) else None
         if png is not None:
@@ -303,10 +322,10 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[_Stored, Png | None]]
             stored = _pillow(content, max_pixels) if png is None else _pillow(png.plain(), max_pixels, png.exif)
         yield stored, png
     except MemoryError as error:
-        msg = f"{shown(path)} cannot be read: it takes more memory than there is, or a row is too long. Scale it down."
+        msg = f"{name} cannot be read: it takes more memory than there is, or a row is too long. Scale it down."
         raise DataError(msg) from error
     except UnsupportedError as error:
-        msg = f"{shown(path)} cannot be read: {error}. {error.cure}"
+        msg = f"{name} cannot be read: {error}. {error.cure}"
         raise DataError(msg) from error
     except UNREADABLE as error:
         if isinstance(error, DataError):
@@ -314,7 +333,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[_Stored, Png | None]]
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(error, UnidentifiedImageError):
             reason = _foreign(content) or "its format is unknown"
-        msg = f"{shown(path)} is not a valid image file ({reason}). Copy it again from its source."
+        msg = f"{name} is not a valid image file ({reason}). Copy it again from its source."
         raise DataError(msg) from error
 
 
@@ -322,7 +341,7 @@ def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         reason = f"it has {width} x {height} pixels, more than data.max_pixels={max_pixels}"
         cure = f"If there are 15 bytes of memory for each, set data.max_pixels={width * height}; or scale it down."
-        raise UnsupportedError(reason, cure)
+        raise TooManyPixelsError(reason, cure)
 
 
 def _pillow(content: bytes, max_pixels: int, exif: bytes = b"") -> _Stored:

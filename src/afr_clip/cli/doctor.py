@@ -36,6 +36,8 @@ EXTRAS = {
     "openvino": "engine=openvino of predict, calibrate and load, often faster on a CPU; afr-clip export to=openvino",
     "export": "afr-clip export, which writes ONNX files",
     "runtime": "exported models in afr_clip.load, also without torch",
+    "serve": "afr-clip serve",
+    "watch": "afr-clip watch --mqtt",
     "sweep": "searches with Optuna, and sweeps on SLURM",
     "ray": "sweeps on a Ray cluster",
     "dashboards": "logger=tensorboard and logger=mlflow, and dashboards of Weights & Biases as code",

@@ -1,0 +1,1 @@
+"""Inspection of what arrives in a folder: each photograph once, whatever stops the process in between."""

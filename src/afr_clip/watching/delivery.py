@@ -1,0 +1,73 @@
+"""Carries records from the journal to one sink, on a thread of its own, for as long as it takes."""
+
+import logging
+import random
+import threading
+import time
+
+from afr_clip.watching.journal import Journal
+from afr_clip.watching.sinks import Sink
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds between two attempts: they double, and each is shortened by chance, so that many do not come at once."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks for records."""
+
+
+class Delivery:
+    """Delivers to one sink until it is stopped; a sink that fails stops no other.
+
+    Args:
+        first_pause: Seconds after the first failure.
+    """
+
+    def __init__(self, journal: Journal, sink: Sink, first_pause: float = FIRST_PAUSE) -> None:
+        self.sink = sink
+        self._journal, self._first_pause = journal, first_pause
+        self._stopped = threading.Event()
+        self._until = float("inf")
+        journal.join(sink.name, sink.start())
+        self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, grace: float) -> None:
+        """End once everything is delivered, or ``grace`` seconds are over; what is left is delivered next time."""
+        self._until = time.monotonic() + grace
+        self._stopped.set()
+        self._thread.join(grace + 30)
+
+    def _run(self) -> None:
+        pause = self._first_pause
+        try:
+            while time.monotonic() < self._until:
+                number, records, state = self._journal.pending(self.sink.name, self.sink.most)
+                if not records:
+                    if self._stopped.is_set():
+                        return
+                    self._stopped.wait(LOOK_EVERY)
+                    continue
+                try:
+                    state = self.sink.deliver(records, state)
+                except OSError as error:
+                    logger.warning("%s Next attempt to %s in %.1f s or less.", error, self.sink.name, pause)
+                    self._wait(pause * random.uniform(0.5, 1))
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                    continue
+                self._journal.delivered(self.sink.name, number, state)
+                pause = self._first_pause
+        except Exception:
+            logger.exception("%s has ended; its records are kept for the next start.", self.sink.name)
+        finally:
+            self.sink.close()
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopped.is_set():  # a last attempt now and then, until the grace is over
+            time.sleep(min(seconds, max(0.0, self._until - time.monotonic())))
+        else:
+            self._stopped.wait(seconds)

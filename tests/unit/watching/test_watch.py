@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from afr_clip import watch as command
+from afr_clip.cli.command import CommandLineError
+from afr_clip.watching.journal import Journal
+from afr_clip.watching.sinks import Csv, JsonLines
+from afr_clip.watching.watch import WatchingSettings, watch
+from helpers.detectors import bright_model
+
+ONCE = WatchingSettings(poll=0.02, settle=0.0, give_up=0.05, is_once=True, max_pixels=1000)
+
+
+@pytest.fixture
+def watched(camera, tmp_path):
+    """Watch once; returns the number and the lines of all records so far."""
+
+    def run() -> tuple[int, list[dict]]:
+        journal = Journal(tmp_path / "out" / "j.sqlite", camera.folder)
+        sinks = [JsonLines(tmp_path / "out" / "a.jsonl"), Csv(tmp_path / "out" / "a.csv")]
+        try:
+            number = watch(camera.folder, bright_model("cap"), journal, sinks, ONCE, threading.Event())
+        finally:
+            journal.close()
+        lines = (tmp_path / "out" / "a.jsonl").read_text().splitlines()
+        assert len((tmp_path / "out" / "a.csv").read_text().splitlines()) == len(lines) + 1
+        return number, [json.loads(line) for line in lines]
+
+    return run
+
+
+def test_each_photograph_is_recorded_once_with_all_that_is_known(watched, camera):
+    for number in range(1, 7):
+        camera(f"{number}.png", 10 * number, date=number)
+    number, records = watched()
+    assert number == 6
+    assert [round(one["image_score"] * 255) for one in records] == [10, 20, 30, 40, 50, 60]
+    assert [one["file"] for one in records] == [f"{n}.png" for n in range(1, 7)]
+    assert {one["category"] for one in records} == {"cap"}
+    assert {"id", "time", "model", "decision", "regions", "error"} <= records[0].keys()
+    camera("7.png", 70)
+    camera("1.png", 10, date=9)  # touched, not changed
+    camera("2.png", 99, date=9)  # another photograph under the same name
+    number, records = watched()
+    assert (number, [one["file"] for one in records[6:]]) == (2, ["7.png", "2.png"])
+    assert len({one["id"] for one in records}) == 8
+
+
+def test_a_photograph_that_fails_is_recorded_too_and_spoils_no_other(watched, camera):
+    camera("black.png", 0, date=1)
+    (camera.folder / "damaged.png").write_bytes(b"abc")
+    camera("good.png", 50, date=3)
+    records = {one["file"]: one for one in watched()[1]}
+    assert records["black.png"]["error"] == "black.png is black."
+    assert "is not a valid image file" in records["damaged.png"]["error"]
+    assert records["good.png"]["error"] is None
+    assert [one.keys() for one in records.values()] == [records["good.png"].keys()] * 3
+    assert watched()[0] == 0
+
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
+from helpers.detectors import bright_model
+from afr_clip.watching.journal import Journal
+from afr_clip.watching.sinks import Csv, JsonLines
+from afr_clip.watching.watch import WatchingSettings, watch
+folder, out = map(Path, sys.argv[1:])
+journal = Journal(out / "j.sqlite", folder)
+print("ready", flush=True)
+settings = WatchingSettings(poll=0.01, settle=0.0, give_up=1.0, is_once=True)
+sinks = [JsonLines(out / "a.jsonl"), Csv(out / "a.csv")]
+watch(folder, bright_model("cap"), journal, sinks, settings, threading.Event())
+"""
+
+
+@pytest.mark.integration
+def test_every_photograph_is_in_every_file_exactly_once_whenever_the_process_is_killed(camera, tmp_path):
+    out = tmp_path / "out"
+    expected = {camera(f"{number:03}.png", 1 + number % 250, date=number + 1).name for number in range(300)}
+    tests, source = Path(__file__).parents[2], Path(command.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}"}
+
+    def start() -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, camera.folder, out], env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    def lines() -> int:
+        path = out / "a.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    for stage in (20, 90, 200):
+        process = start()
+        assert process.stdout.readline() == "ready\n"
+        until = time.monotonic() + 30
+        while lines() < stage and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    records = [json.loads(line) for line in (out / "a.jsonl").read_text().splitlines()]
+    rows = (out / "a.csv").read_text().splitlines()[1:]
+    assert len(records) == len(rows) == 300
+    assert {one["file"] for one in records} == expected
+    assert [row.split(",")[0] for row in rows] == [one["id"] for one in records]
+
+
+def test_addresses_of_another_form_are_refused(tmp_path):
+    for webhook in ("ftp://host/x", "http://", "host/x"):
+        with pytest.raises(CommandLineError, match=r"--webhook must be an address of http or https, got"):
+            command.sinks_of(tmp_path, webhook, None, {})
+    for mqtt in ("mqtt://host", "mqtt://host/", "host/topic", "mqtt://host/a/#", "mqtt://user@host/a"):
+        with pytest.raises(CommandLineError, match=r"--mqtt must be mqtt://HOST"):
+            command.sinks_of(tmp_path, None, mqtt, {})
+    sinks = command.sinks_of(tmp_path, "https://host/x", "mqtts://[::1]:8883/a/b", {})
+    assert [one.name.split(":")[0] for one in sinks] == ["file", "file", "webhook", "mqtt"]
+
+
+@pytest.mark.parametrize(
+    ("faulty", "sentence"),
+    [
+        ({"poll": 0.0}, r"--poll must be positive, got 0\.0"),
+        ({"settle": -1.0}, r"--settle must"),
+        ({"settle": 5.0, "give_up": 4.0}, r"--give-up must be at least --settle, got 4\.0 and 5\.0\."),
+    ],
+)
+def test_what_is_out_of_range_is_a_sentence(faulty, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        WatchingSettings(**faulty)
+
+
+def test_what_is_no_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(
+        CommandLineError, match=r"FOLDER must be a directory, got .*nothing\. Name the one that the camer"
+    ):
+        command.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []

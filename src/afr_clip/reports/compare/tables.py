@@ -231,7 +231,7 @@ class ResultsTable:
         return ABSENT if line.titles and not has_own else ""
 
     def grids(self, *, only_measured: bool = False) -> list[Grid]:
-        """Lay the table out, with one grid per domain and the means in the foot.
+        """Lay the table out, with one grid per domain and the means in the foot; what was measured comes first.
 
         Args:
             only_measured: Leave out the methods of which nothing was measured, if anything was.
@@ -261,12 +261,13 @@ class ResultsTable:
         ]
 
     def _entries(self, i: int, methods: Sequence[str]) -> Iterator[tuple[Heading, TableCell]]:
-        """Pivot a line of the records: columns of each method of the paper, then those of its series."""
-        for method in methods:
-            for metric, label in self.spec.metrics.items():
+        """Pivot a line of the records: the series of each method after its paper's numbers, then the other papers'."""
+        known = list(dict.fromkeys(series.method for series in self.measured.series))
+        in_paper, others = [m for m in methods if m in known], [m for m in methods if m not in known]
+        for method in [*in_paper, *(m for m in known if m not in methods), *others]:
+            for metric, label in self.spec.metrics.items() if method in methods else ():
                 yield Heading(label, "The paper's number", f"{method}, paper"), self.paper_cell(i, method, metric)
             yield from self._measured_entries(i, [s for s in self.measured.series if s.method == method])
-        yield from self._measured_entries(i, [s for s in self.measured.series if s.method not in METHODS.values()])
 
     def _measured_entries(self, i: int, series: Sequence[Series]) -> Iterator[tuple[Heading, TableCell]]:
         for one, (metric, label) in product(series, self.spec.metrics.items()):

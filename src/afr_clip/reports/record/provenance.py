@@ -75,7 +75,7 @@ def list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Command", shlex.join(["afr-clip", manifest["command"], *manifest["overrides"]])),
         ("Started", str(manifest["started"])),
         ("Commit", _commit(manifest.get("commit"))),
-        ("Seed", str(manifest["seed"])),
+        ("Seed", _seed(manifest)),
         (
             "Backbone",
             f"{backbone['name']} ({backbone['architecture']}){weights}, SHA-256 {backbone['fingerprint'][:12]}",
@@ -139,6 +139,14 @@ def _selection(manifest: Mapping[str, Any], trained: Mapping[str, Any] | None) -
     return f"the weights after the last epoch ({epochs}); none was chosen by a score on a target"
 
 
+def _seed(manifest: Mapping[str, Any]) -> str:
+    """Name the seed of the training, and that of scoring where it is another."""
+    seeds = {"training": (training_of(manifest) or manifest)["seed"], "scoring": manifest["seed"]}
+    if len(set(seeds.values())) == 1:
+        return str(manifest["seed"])
+    return ", ".join(f"{seed} ({of})" for of, seed in seeds.items())
+
+
 def _precision(manifest: Mapping[str, Any]) -> str:
     asked = (manifest["config"].get("trainer") or {}).get("precision", "not recorded")
     return str((manifest.get("precision") or {}).get("chosen", asked))
@@ -147,8 +155,9 @@ def _precision(manifest: Mapping[str, Any]) -> str:
 def _time(manifests: Sequence[Mapping[str, Any]]) -> str:
     training = sum(manifest.get("seconds_training") or 0 for manifest in manifests)
     scoring = sum(sum((manifest.get("seconds_scoring") or {}).values()) for manifest in manifests)
-    spans = [timedelta(seconds=round(min(seconds, 1e9))) for seconds in (training, scoring)]
-    return f"training {spans[0]}, scoring {spans[1]}" if training or scoring else "not recorded"
+    parts = [("training", training), ("scoring", scoring)]
+    spans = [f"{what} {timedelta(seconds=round(min(seconds, 1e9)))}" for what, seconds in parts if seconds]
+    return ", ".join(spans) or "not recorded"
 
 
 def _dataset(facts: Mapping[str, Any]) -> str:

@@ -34,6 +34,14 @@ def test_time_is_added_up_and_weights_are_named():
     assert facts["Trained weights"] == "SHA-256 cccccccccccc; SHA-256 dddddddddddd"
 
 
+def test_a_run_that_scored_has_the_seed_of_its_training_and_no_time_of_it():
+    checkpoint = {"path": "run/last.ckpt", "seed": 3, "epochs": 100, "auxiliary": source("VisA"), "config": CONFIG}
+    scored = {key: value for key, value in manifest(checkpoint=checkpoint).items() if key != "auxiliary"}
+    facts = dict(checklist([scored | {"seconds_scoring": {"mpdd": 5.0}}]))
+    assert facts["Seed"] == "3 (training), 0 (scoring)"
+    assert facts["Time"] == "scoring 0:00:05 in all"
+
+
 def test_what_was_not_recorded_or_not_trained_is_said():
     facts = dict(checklist([{key: value for key, value in manifest().items() if key != "auxiliary"}]))
     assert facts["Time"] == "not recorded in all"

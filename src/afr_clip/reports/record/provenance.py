@@ -15,6 +15,20 @@ METHODS = {
 }
 """Methods of tables 1 and 2 in their order: the paper's name by ``module.name``."""
 
+TITLES = METHODS | {
+    "clip_similarity": "CLIP similarity",
+    "coop": "CoOp",
+    "cocoop": "CoCoOp",
+    "dense_clip": "DenseCLIP",
+    "clip_ad": "CLIP-AD",
+    "af_clip": "AF-CLIP",
+    "aa_clip": "AA-CLIP",
+    "adapt_clip": "AdaptCLIP",
+    "uni_adet": "UniADet",
+    "visual_ad": "VisualAD",
+}
+"""What people call a method, by ``module.name``."""
+
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
 PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-14-336", "ada_clip": "ViT-L-14-336"}
@@ -22,9 +36,9 @@ PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-1
 
 
 def method_of(manifest: Mapping[str, Any]) -> str:
-    """Name the method of a run as the paper does, or as its module is called."""
+    """Name the method of a run as its authors do, or as its module is called."""
     name = str(manifest["config"]["module"]["name"])
-    return METHODS.get(name, name)
+    return TITLES.get(name, name)
 
 
 def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:

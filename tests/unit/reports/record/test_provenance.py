@@ -1,10 +1,15 @@
-from afr_clip.reports.record.provenance import checklist
+from afr_clip.config.nodes import method_names
+from afr_clip.reports.record.provenance import TITLES, checklist
 from helpers.results import CONFIG, FACTS, source
 
 
 def manifest(**changed):
     known = FACTS | {"config": CONFIG, "seed": 0, "auxiliary": source("VisA"), "targets": {"mpdd": source("MPDD")}}
     return known | changed
+
+
+def test_every_method_has_a_name_for_people():
+    assert set(method_names()) <= TITLES.keys()
 
 
 def test_a_fact_of_all_runs_is_said_once_and_others_with_their_number():

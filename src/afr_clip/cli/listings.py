@@ -17,8 +17,9 @@ Rows = Iterable[Sequence[str]]
 
 
 def methods() -> None:
-    """Print every method: its paper and what it trains, what it needs, and its published backbone."""
-    _print("Methods", ("module=", "what it is", "trained", "reads text", "backbone="), _methods)
+    """Print every method: its paper and what it trains, what it needs, its published backbone, and its public code."""
+    headings = ("module=", "what it is", "trained", "reads text", "backbone=", "public code", "licence")
+    _print("Methods", headings, _methods)
 
 
 def _methods() -> Rows:
@@ -26,21 +27,24 @@ def _methods() -> Rows:
         own = re.search(r"override /backbone@\S+: (\w+)", method.file.read_text(encoding="utf-8"))
         published = own[1] if own else "vit_l_14_336"
         settings = method.settings
-        yield name, _sentence(_comment(method.file)), _yes(settings.trains), _yes(settings.needs_text), published
+        what, (source, licence) = _sentence(_comment(method.file)), _source(method.file, "Public code")
+        yield name, what, _yes(settings.trains), _yes(settings.needs_text), published, source, licence
 
 
 def backbones() -> None:
-    """Print every backbone: the architecture, the tag of its weights, its input size, and whether it has text."""
-    _print("Backbones", ("backbone=", "architecture", "weights", "pixels", "text", "what it is"), _backbones)
+    """Print every backbone: the architecture, its weights and their licence, its input size, whether it has text."""
+    headings = ("backbone=", "architecture", "weights", "pixels", "text", "what it is", "source", "licence")
+    _print("Backbones", headings, _backbones)
 
 
 def _backbones() -> Rows:
     for file in _files("backbone"):
         node = yaml.safe_load(file.read_text(encoding="utf-8"))
-        source = node["pretrained"] or ("random" if node["random_weights"] else "in the package")
+        weights = node["pretrained"] or ("random" if node["random_weights"] else "in the package")
         has_text = _yes(not node["architecture"].startswith(TIMM))
-        what = " ".join(_comment(file))
-        yield file.stem, node["architecture"], source, str(node["image_size"]), has_text, what
+        what = " ".join(line for line in _comment(file) if not line.startswith("Weights: "))
+        source = _source(file, "Weights")
+        yield file.stem, node["architecture"], weights, str(node["image_size"]), has_text, what, *source
 
 
 def experiments() -> None:
@@ -67,6 +71,14 @@ def _comment(file: Path) -> list[str]:
     return [line for line in said if not line.startswith("@package")]
 
 
+def _source(file: Path, what: str) -> tuple[str, str]:
+    """Return where code or weights come from and under which licence, as a config file's first comment says."""
+    found = re.search(rf"{what}: (none|(.+?) \((.+?)\))\.", " ".join(_comment(file)))
+    if found is None:
+        return "not stated", "not stated"
+    return (found[2], found[3]) if found[2] else ("none", "no public code")
+
+
 def _sentence(lines: Sequence[str]) -> str:
     """Return the first sentence.
 
@@ -84,8 +96,8 @@ def _yes(value: bool) -> str:
 def _print(title: str, headings: Sequence[str], rows: Callable[[], Rows]) -> None:
     CommandLine(prog=f"afr-clip {title.lower()}", description=f"List the {title.lower()}.").parse_args()
     table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)  # what is typed stays whole
     for row in rows():
         table.add_row(*map(escape, row))
     terminal().print(table)

@@ -38,7 +38,16 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from helpers.naive_ada_clip import naive_clusters
-from helpers.official_differences import AF_CLIP_NORM, SIZE, WINDOW_SIZE, Record, hard_logits, thinned
+from helpers.official_differences import (
+    AF_CLIP_NORM,
+    SIZE,
+    VISUAL_AD_NORM,
+    VISUAL_AD_NORMS,
+    WINDOW_SIZE,
+    Record,
+    hard_logits,
+    thinned,
+)
 from helpers.pro_cases import pro_cases
 from helpers.repeatable import (
     ARCHITECTURES,
@@ -59,6 +68,7 @@ COMMITS = {
     "Accurate-WinCLIP-pytorch": "eef4f8cce6a80eddfa07415b503c22c6c3427351",
     "anomalib": "b7233686172e3485bfbe01272a8cd7a7e4576986",
     "AF-CLIP": "bb7edec4128a76f29cb573cd3002538bf250b2fe",
+    "VisualAD": "8479132d641456345019aed1c8bb6b2d11941068",
     "AA-CLIP": "53db195f230442aa118c246876c94ba1c76139cc",
 }
 TAPS = [6, 12, 18, 24]
@@ -870,6 +880,74 @@ def aa_clip_parameters(network: Any) -> dict[str, Tensor]:
     return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()}
 
 
+def visual_ad(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train VisualAD for one step, save, load and score, all by its own programs; nothing is dropped."""
+    root, record = write_meta_tree(folder / "colon", "colon", SIZE), {}
+    modules = ("VisualAD_lib", "VisualAD_lib.build_model", "train", "test", "utils.loss")
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    programs = official_modules("VisualAD", *modules)
+    with programs as (library, building, training, testing, losses_of_it), pytest.MonkeyPatch.context() as patch:
+        torch.use_deterministic_algorithms(was_deterministic)  # which importing the program has changed
+        state = tower_state("ViT-known-quickgelu")
+        patch.setattr(library, "load", lambda *_, **__: (building.build_model("", dict(state)), None))
+        patch.setattr(nn.Dropout, "forward", lambda _, tokens: tokens)
+        learned: dict[str, Tensor] = {}
+        make = training.create_optimizer
+
+        def optimizer(model: Any, transforms: nn.Module, given: Any, cross_attn: nn.Module) -> Any:
+            visual = model.visual
+            learned.update({"anomaly_token": visual.anomaly_token, "normal_token": visual.normal_token})
+            learned.update({f"ln_post_{name}": value for name, value in visual.ln_post.named_parameters()})
+            for part, module in (("layer_transforms", transforms), ("cross_attn", cross_attn)):
+                learned.update({f"{part}.{name}": value for name, value in module.named_parameters()})
+            fill(learned)
+            with torch.no_grad():
+                for name in [name for name in learned if name.endswith(VISUAL_AD_NORMS)]:
+                    learned[name].mul_(VISUAL_AD_NORM)
+            return make(model, transforms, given, cross_attn)
+
+        patch.setattr(training, "create_optimizer", optimizer)
+        compared = Recorded(training.generate_anomaly_map_from_tokens)
+        patch.setattr(training, "generate_anomaly_map_from_tokens", compared)
+        looked = record_method(patch, library.VisualAD.VisualAD, "encode_image")
+        terms = {
+            name: record_method(patch, getattr(losses_of_it, name), "forward")
+            for name in ("FocalLoss", "BinaryDiceLoss", "ContrastiveLoss")
+        }
+        cross_entropy = Recorded(torch.nn.functional.binary_cross_entropy_with_logits)
+        patch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", cross_entropy)
+        common = {"backbone": "", "features_list": TAPS, "image_size": SIZE, "device": "cpu"}
+        trained = common | {"train_data_path": str(root), "train_dataset": "colon", "save_path": str(folder)}
+        trained |= {"epoch": 1, "batch_size": NUM_PICTURES, "print_freq": 1, "save_freq": 1}
+        record_step(patch, "AdamW", lambda: learned, record)
+        training.train(SimpleNamespace(**trained, learning_rate=0.001))
+        step, order = dict(record), in_order(looked[0][0][0])
+        abnormal, normal, patches, _ = zip(*compared.given, strict=True)
+        record["tokens"] = torch.stack([tap[order] for tap in patches], dim=1)
+        record["prototypes"] = torch.stack([normal[-1][order], abnormal[-1][order]], dim=1)
+        record["trained_maps"] = torch.stack([given[0][order, 1] for given, _ in terms["FocalLoss"]], dim=1)
+        record["loss.image"] = cross_entropy.returned[0]
+        for name, term in (("FocalLoss", "focal"), ("BinaryDiceLoss", "dice"), ("ContrastiveLoss", "separation")):
+            record[f"loss.{term}"] = torch.stack([result for _, result in terms[name]])
+
+        training.train(SimpleNamespace(**trained, learning_rate=0.0))  # saves the drawn weights as they are
+        # A bias of all keys shifts all attention logits alike, so its gradient is rounding.
+        record |= {name: value for name, value in step.items() if not name.endswith("k_norm.bias")}
+        for name in [name for name in record if name.endswith("k_norm.bias")]:
+            del record[name]
+        blurred, scores = Recorded(testing.gaussian_filter), Recorded(testing.get_classification_from_segmentation)
+        patch.setattr(testing, "gaussian_filter", blurred)
+        patch.setattr(testing, "get_classification_from_segmentation", scores)
+        patch.setattr(testing, "compute_metrics", lambda *_: None)
+        scored = common | {"test_data_path": str(root), "test_dataset": "colon", "save_path": str(folder)}
+        scored |= {"checkpoint_path": str(folder / "final_model.pth"), "sigma": 4, "enable_analysis": False}
+        testing.test(SimpleNamespace(**scored))
+        record["map_before_smoothing"] = torch.stack([given[0] for given in blurred.given]).sigmoid()
+        record["map"] = torch.stack(blurred.returned).sigmoid()
+        record["score"] = torch.tensor(scores.returned[0][0]).sigmoid()
+    return record
+
+
 def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
     """Record a run that does not round prompts to half precision, and the main results of one that does."""
 
@@ -887,6 +965,7 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
     "ada_clip": (with_half(ada_clip), "AdaCLIP"),
     "af_clip": (af_clip, "AF-CLIP"),
     "aa_clip": (aa_clip, "AA-CLIP"),
+    "visual_ad": (visual_ad, "VisualAD"),
     "losses": (losses, "AdaCLIP"),
     "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
     "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from afr_clip.clip.weights import resize_position_embeddings
 from afr_clip.losses.total import AnomalyLoss, LossTerms, dice_loss, focal_loss, rows_as_images
 from afr_clip.models.ada_clip.network import released_tensors
+from afr_clip.models.visual_ad.network import released_tensors as visual_ad_tensors
 from afr_clip.models.winclip.windows import embed_windows, window_positions
-from afr_clip.training.schedule import optimizer_factory
+from afr_clip.training.schedule import optimizer_factory, optimizer_of
 from helpers.configs import _compose, validate
 from helpers.methods import build_method
 from helpers.repeatable import (
@@ -34,6 +35,9 @@ SIZE, WINDOW_SIZE = 64, 240
 
 AF_CLIP_NORM = 5.0
 """Enlarges the drawn weight of the norm in front of AF-CLIP's attention."""
+
+VISUAL_AD_NORM, VISUAL_AD_NORMS = 7.0, ("q_norm.weight", "k_norm.weight")
+"""The same for the norms of VisualAD's queries and keys."""
 
 IS_ANOMALOUS = torch.arange(NUM_PICTURES) % 2 == 1
 
@@ -110,7 +114,7 @@ class Comparison:
         trained = {
             name: p for name, p in self.network.named_parameters() if name in self.network.trainable_parameter_names()
         }
-        optimizer = optimizer_factory(self.job.optimizer)(trained.values())
+        optimizer = optimizer_of(self.network, optimizer_factory(self.job.optimizer))
         terms.total.backward()
         gradients = self.names({name: value.grad for name, value in trained.items() if value.grad is not None})
         optimizer.step()
@@ -334,6 +338,43 @@ def aa_clip(record: Record, folder: Path, released: Path | None = None) -> dict[
     return compare.complete()
 
 
+def visual_ad(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
+    """Compare VisualAD, of which nothing is dropped."""
+    image, category = normalised(SIZE), ["colon"] * NUM_PICTURES
+    taps = (6, 12, 18, 24)
+    towers = load_repeatable_towers("ViT-known-quickgelu", folder, taps)
+
+    def names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return visual_ad_tensors(values, taps)
+
+    def made(*overrides: str) -> nn.Module:
+        given = [f"module.network.{override}" for override in ("dropout=0", *overrides)]
+        if released is not None:
+            return build_method("visual_ad", towers, f"module.network.released_weights={released}", *given)
+        network = build_method("visual_ad", towers, *given)
+        learned = names(dict(network.named_parameters()))
+        drawn = learned_state({name: value.shape for name, value in learned.items()})
+        for name, value in learned.items():
+            value.copy_(drawn[name] * (VISUAL_AD_NORM if name.endswith(VISUAL_AD_NORMS) else 1))
+        return network
+
+    network = made().eval()
+    compare = Comparison(record, network, "visual_ad", names)
+    with torch.no_grad():
+        prediction = network(image, category)
+        compare["map"], compare["score"] = prediction.anomaly_map, prediction.image_score
+        compare["map_before_smoothing"] = made("scoring.smoothing_sigma=0").eval()(image, category).anomaly_map
+        network.train()
+        seen: list[Tensor] = []
+        hooks = [layer.register_forward_hook(lambda *a: seen.append(a[2])) for layer in network.transforms]
+        compare["prototypes"] = F.normalize(network(image, category).prototypes, dim=-1)
+        compare["tokens"] = torch.stack(seen, dim=1)
+        for hook in hooks:
+            hook.remove()
+    compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
+    return compare.complete()
+
+
 def winclip(
     record: Record, folder: Path, released: Path | None = None, *, shots: int = 0, anomalib: bool = False
 ) -> dict[str, Difference]:
@@ -390,6 +431,7 @@ METHODS: dict[str, Callable[..., dict[str, Difference]]] = {
     "ada_clip": ada_clip,
     "af_clip": af_clip,
     "aa_clip": aa_clip,
+    "visual_ad": visual_ad,
     "winclip_z": winclip,
     "winclip_z_one_shot": partial(winclip, shots=1),
     "winclip_anomalib": partial(winclip, anomalib=True),

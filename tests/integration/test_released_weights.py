@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from afr_clip.models.ada_clip.network import released_tensors
+from afr_clip.models.visual_ad.network import released_tensors as visual_ad_tensors
 
 pytestmark = pytest.mark.integration
 
@@ -23,9 +24,25 @@ def of_april_gan(learned: Learned) -> dict[str, Learned]:
     return {"trainable_linearlayer": {name.replace("adapters.", "fc."): value for name, value in learned.items()}}
 
 
+def of_visual_ad(learned: Learned) -> dict[str, object]:
+    tensors = visual_ad_tensors(learned, (1, 2, 3, 4))
+    of_layers: dict[str, Learned] = {}
+    for name in [name for name in tensors if name.startswith("layer_transforms.")]:
+        _, layer, rest = name.split(".", 2)
+        of_layers.setdefault(layer, {})[rest] = tensors.pop(name)
+    attention = {name: tensors.pop(name) for name in list(tensors) if name.startswith("cross_attn.")}
+    nested = {name.removeprefix("cross_attn."): value for name, value in attention.items()}
+    return tensors | {"layer_transforms": of_layers, "cross_attn": nested, "epoch": 1, "features_list": [1, 2, 3, 4]}
+
+
 @pytest.mark.parametrize(
     ("method", "as_released"),
-    [("anomaly_clip", of_anomaly_clip), ("april_gan", of_april_gan), ("ada_clip", released_tensors)],
+    [
+        ("anomaly_clip", of_anomaly_clip),
+        ("april_gan", of_april_gan),
+        ("ada_clip", released_tensors),
+        ("visual_ad", of_visual_ad),
+    ],
 )
 def test_the_same_weights_score_alike_as_a_checkpoint_and_in_the_released_layout(
     run, small, unseen, tmp_path, capsys, method, as_released

@@ -26,7 +26,12 @@ from helpers.official_code import (
 from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference
 from helpers.repeatable import ARCHITECTURES, MEAN, STD, pictures, tower_state
 
-SAVED = {"anomaly_clip": "saved/epoch_1.pth", "april_gan": "saved/epoch_1.pth", "ada_clip": "ada_clip.pth"}
+SAVED = {
+    "anomaly_clip": "saved/epoch_1.pth",
+    "april_gan": "saved/epoch_1.pth",
+    "ada_clip": "ada_clip.pth",
+    "visual_ad": "final_model.pth",
+}
 """Where the authors' programs put what they learned."""
 
 
@@ -75,8 +80,8 @@ def test_the_golden_files_are_what_the_programs_compute(official):
 @pytest.mark.parametrize("official", SAVED, indirect=True)
 def test_their_files_and_pictures_give_their_scores_and_maps_from_the_command_line(run, official, tmp_path):
     name, folder, record = official
-    category = "colon" if name == "anomaly_clip" else "metal_nut"
-    architecture = "ViT-known-quickgelu" if name == "anomaly_clip" else "ViT-known"
+    has_quick_gelu = name in ("anomaly_clip", "visual_ad")
+    category, architecture = ("colon", "ViT-known-quickgelu") if has_quick_gelu else ("metal_nut", "ViT-known")
     save_file(tower_state(architecture), tmp_path / "clip.safetensors")
     overrides = [
         f"module={name}",

@@ -125,6 +125,7 @@ class CLIPBackbone(nn.Module):
         before_block: BeforeBlock | None = None,
         *,
         layers: Sequence[int] | None = None,
+        whole: bool = False,
     ) -> tuple[Float[Tensor, "batch tokens token_dim"], ...]:
         """Run the image tower and read its raw residual stream after each tap layer.
 
@@ -132,6 +133,7 @@ class CLIPBackbone(nn.Module):
             image: Normalised images of ``image_size``, or what ``embed`` made of them, for callers that need it too.
             before_block: Changes or adds tokens in front of chosen blocks.
             layers: Blocks to read out instead of ``tap_layers``, ascending.
+            whole: Whether to return all tokens as blocks see them, with registers and added ones.
 
         Returns:
             Per tap layer the class token, or what stands for it in a tower without one, and the ``h * w`` patch tokens,
@@ -152,7 +154,7 @@ class CLIPBackbone(nn.Module):
             else:
                 tokens = tower.block(number, tokens, rotation)
             if number in layers:
-                taps.append(tower.read_out(tokens))
+                taps.append(tokens if whole else tower.read_out(tokens))
         return tuple(taps)
 
     def carry(

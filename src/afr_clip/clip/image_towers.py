@@ -15,6 +15,7 @@ value path, output projection and MLP remain, as MaskCLIP (Zhou et al., ECCV 202
 No tower was trained for that.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
@@ -82,6 +83,10 @@ class ImageTower(ABC):
     def embed(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens token_dim"]:
         """Turn images into what the first block sees."""
 
+    @abstractmethod
+    def embed_class_token(self, token: Float[Tensor, "tokens token_dim"]) -> Float[Tensor, "tokens token_dim"]:
+        """Turn tokens of a method's own into what the first block sees, as the tower does with its class token."""
+
     def rotation(self, patches: Int[Tensor, "windows shown"] | None = None) -> Rotation:
         """Return what `block` needs to know of the patches' places.
 
@@ -109,6 +114,10 @@ class ImageTower(ABC):
     @abstractmethod
     def norm(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows token_dim"]:
         """Apply the final norm."""
+
+    @abstractmethod
+    def copied_norm(self) -> nn.Module:
+        """Return a copy of the final norm that a method may train."""
 
     @abstractmethod
     def project(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows embed_dim"]:
@@ -161,6 +170,11 @@ class OpenCLIPTower(ImageTower):
         tokens = torch.cat([class_token, tokens], dim=1) + visual.positional_embedding.to(tokens.dtype)
         return cast("Tensor", visual.ln_pre(visual.patch_dropout(tokens)))
 
+    def embed_class_token(self, token: Float[Tensor, "tokens token_dim"]) -> Float[Tensor, "tokens token_dim"]:
+        """Add the class token's position and apply ``ln_pre``."""
+        visual = self.visual
+        return cast("Tensor", visual.ln_pre(token + visual.positional_embedding[0].to(token.dtype)))
+
     def block(self, number: int, tokens: Float[Tensor, "batch tokens token_dim"], rotation: Rotation) -> Tensor:
         """Run a block, counted from 1."""
         return cast("Tensor", self.blocks[number - 1](tokens))
@@ -182,6 +196,10 @@ class OpenCLIPTower(ImageTower):
     def norm(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows token_dim"]:
         """Apply ``ln_post``."""
         return cast("Tensor", self.visual.ln_post(tokens))
+
+    def copied_norm(self) -> nn.Module:
+        """Return a copy of ``ln_post`` that a method may train."""
+        return copy.deepcopy(cast("nn.Module", self.visual.ln_post)).requires_grad_(True)
 
     def project(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows embed_dim"]:
         """Multiply by the projection matrix."""
@@ -251,6 +269,13 @@ class TimmTower(ImageTower):
         tokens = placed[0] if isinstance(placed, tuple) else placed  # Eva also returns the rotation
         return cast("Tensor", self.trunk.norm_pre(tokens))
 
+    def embed_class_token(self, token: Float[Tensor, "tokens token_dim"]) -> Float[Tensor, "tokens token_dim"]:
+        """Add the class token's position, where there is one, and apply the norm in front of the blocks."""
+        trunk = self.trunk
+        if self._has_class_token and trunk.pos_embed is not None and not trunk.no_embed_class:
+            token = token + trunk.pos_embed[0, 0].to(token.dtype)
+        return cast("Tensor", trunk.norm_pre(token))
+
     def rotation(self, patches: Int[Tensor, "windows shown"] | None = None) -> Rotation:
         """Return sines and cosines, ``(N, 2 d)``; for windows ``(windows, 1, shown, 2 d)``, the 1 for the heads.
 
@@ -317,6 +342,10 @@ class TimmTower(ImageTower):
     def norm(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows token_dim"]:
         """Apply the final norm, which some towers have in front of their pool and others behind it."""
         return cast("Tensor", self.trunk.fc_norm(self.trunk.norm(tokens)))
+
+    def copied_norm(self) -> nn.Module:
+        """Return a copy of the final norm that a method may train."""
+        return copy.deepcopy(nn.Sequential(self.trunk.norm, self.trunk.fc_norm)).requires_grad_(True)
 
     def project(self, tokens: Float[Tensor, "*rows token_dim"]) -> Float[Tensor, "*rows embed_dim"]:
         """Bring tokens after the final norm into the shared space, each as if the image were it alone."""

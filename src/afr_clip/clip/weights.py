@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -128,7 +128,7 @@ def weight_path(weights: str) -> Path:
     return Path(found.submodule_search_locations[0], rest)
 
 
-def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
+def read_state_dict(path: Path, entry: str = "state_dict", *, is_nested: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a weight file.
 
     Takes what `read_tensor_file` reads: safetensors, state dicts saved by ``torch.save`` (bare or under a name), and
@@ -136,6 +136,8 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
 
     Args:
         entry: The name under which the file may keep its state dict.
+        is_nested: Whether tensors may lie in tables within tables, next to values that are no tensors; names are then
+            joined by dots.
 
     Returns:
         The tensors by name, on the CPU, in float32 where they are floating point.
@@ -155,6 +157,8 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
     _require_shipped(path)
     if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
         content = content[entry]
+    if is_nested and isinstance(content, Mapping):
+        content = dict(_tensors_in(content))
     if (
         not isinstance(content, Mapping)
         or not content
@@ -168,6 +172,14 @@ def read_state_dict(path: Path, entry: str = "state_dict") -> dict[str, Tensor]:
         msg = f"{shown(path)} holds NaN or infinity, for example in {shown(broken[0])}. Download or train it again."
         raise ValueError(msg)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _tensors_in(table: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _tensors_in(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
 
 
 def _require_shipped(path: Path) -> None:
@@ -256,20 +268,27 @@ def _require_fit_of_file(module: nn.Module, state: Mapping[str, Tensor], path: P
 
 
 def fill_from_release(
-    ours: Mapping[str, Tensor], path: Path, *, entry: str = "state_dict", unused: Pattern[str] = NOTHING
+    ours: Mapping[str, Tensor],
+    path: Path,
+    *,
+    entry: str = "state_dict",
+    is_nested: bool = False,
+    unused: Pattern[str] = NOTHING,
 ) -> None:
     """Copy the weights that a method's authors released into the tensors they belong to.
 
     Args:
         ours: Where each tensor of the file goes, by the name it has there: parameters, or views of parts of them.
         entry: The name under which the file may keep its tensors.
+        is_nested: Whether they may lie in tables within tables; see `read_state_dict`.
         unused: Names of tensors that published files hold without using them; they may be missing.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a name is missing, unexpected, or of another shape; nothing is copied then.
     """
-    state = {name: value for name, value in read_state_dict(path, entry).items() if not unused.fullmatch(name)}
+    read = read_state_dict(path, entry, is_nested=is_nested)
+    state = {name: value for name, value in read.items() if not unused.fullmatch(name)}
     advice = "Pass the file as its authors published it, and the backbone and module settings it was made for."
     _require_fit(ours, state, path, "the chosen method", advice)
     with torch.no_grad():

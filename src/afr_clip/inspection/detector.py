@@ -146,7 +146,7 @@ class Detector:
         Args:
             image: One `Photograph`, or an iterable of them.
             category: What they show, in words: "metal nut". Without it, that of `load`, or of the calibration, or
-                "object". Not read by AnomalyCLIP, AF-CLIP and UniADet, nor where a checkpoint's prompts are
+                "object". Not read by AnomalyCLIP, AF-CLIP, UniADet and VisualAD, nor where a checkpoint's prompts are
                 object-agnostic.
 
         Raises:

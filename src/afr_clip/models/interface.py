@@ -57,6 +57,14 @@ class StagedNetwork(Protocol):
 
 
 @runtime_checkable
+class PacedNetwork(Protocol):
+    """A method whose parts learn at rates of their own."""
+
+    def share_of_rate(self, name: str) -> float:
+        """Return the share of the learning rate that a trainable parameter learns at."""
+
+
+@runtime_checkable
 class UpgradingNetwork(Protocol):
     """A method whose trained weights had other shapes in an older version."""
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from zlib import crc32
 
 import lightning.pytorch as pl
 import torch
@@ -21,8 +22,9 @@ from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.models.interface import FewShotNetwork, StagedNetwork, UpgradingNetwork
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction, on_cpu, require_finite_scores
+from afr_clip.training.schedule import optimizer_of
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], LossTerms]
 
@@ -124,6 +126,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         self.results: tuple[CategoryResult, ...] = ()
         self.seconds_per_image: list[float] = []
         self._means = EpochMeans()
+        self._seed = torch.initial_seed()
         self._target = ""
         self._references: tuple[AnomalyBatch, ...] = ()
         # Checkpoints hold only the adapters; on_load_checkpoint checks that they are complete.
@@ -199,6 +202,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         assert self._loss is not None, "training needs a loss"
         if isinstance(self.network, StagedNetwork):  # in each step: Lightning announces no epoch that it resumes midway
             self.network.begin_epoch(self.current_epoch)
+        # What a step draws follows from its place, so that a resumed training draws the same.
+        torch.manual_seed(crc32(f"{self._seed} {self.current_epoch} {batch_idx} {self.global_rank}".encode()))
         prediction = self(batch)
         # The loss would refuse NaN scores with a message that names no image.
         self._refuse_divergence(prediction.trained_maps.mean() + prediction.image_score.mean(), batch)
@@ -289,7 +294,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         """Make the optimiser and its schedule, stepped once an epoch."""
         assert self._optimizer is not None, "training needs an optimizer"
         assert self._schedule is not None, "training needs a schedule"
-        optimizer = self._optimizer(self.trainable_parameters())
+        optimizer = optimizer_of(self.network, self._optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "epoch"},

@@ -4,11 +4,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import groupby
+from typing import Any
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from afr_clip.models.interface import PacedNetwork
 from afr_clip.settings import CosineScheduleSettings, OptimizerSettings, ScheduleSettings, StepScheduleSettings
 
 
@@ -17,6 +20,19 @@ def optimizer_factory(settings: OptimizerSettings) -> Callable[[Iterable[nn.Para
     kind = {"adam": Adam, "adamw": AdamW}[settings.name]
     first, second = settings.betas
     return partial(kind, lr=settings.lr, betas=(first, second), weight_decay=settings.weight_decay)
+
+
+def optimizer_of(network: Any, make: Callable[[Iterable[Any]], Optimizer]) -> Optimizer:
+    """Make the optimiser of what a network trains, each part at its own share of the learning rate if it has one."""
+    names = network.trainable_parameter_names()
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if name in names]
+    share_of = network.share_of_rate if isinstance(network, PacedNetwork) else lambda _: 1.0
+    # Groups of neighbours keep the order, by which checkpoints find the moments of a parameter.
+    groups = [(share, list(part)) for share, part in groupby(trained, key=lambda one: share_of(one[0]))]
+    optimizer = make([{"params": [parameter for _, parameter in part]} for _, part in groups])
+    for group, (share, _) in zip(optimizer.param_groups, groups, strict=True):
+        group["lr"] *= share
+    return optimizer
 
 
 def schedule_factory(settings: ScheduleSettings) -> Callable[[Optimizer], LambdaLR]:

@@ -253,6 +253,11 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
         ("aa_clip", [0.5, 0.999], AnomalyLoss(separation_weight=0.1, focal_smoothing=1e-5)),
         ("afr_clip", [0.9, 0.999], AnomalyLoss()),
         ("uni_adet", [0.9, 0.999], AnomalyLoss(complement_weight=0.0, focal_smoothing=1e-5)),
+        (
+            "visual_ad",
+            [0.9, 0.999],
+            AnomalyLoss(complement_weight=0.0, separation_weight=1.0, separation_margin=0.5, focal_smoothing=1e-5),
+        ),
     ],
 )
 def test_each_method_is_trained_with_its_published_loss_and_betas(composed, method, betas, published):
@@ -329,7 +334,8 @@ def test_a_wrong_type_inside_a_users_own_file_is_refused_with_the_file(composed,
 
 def own_schema(group: str, name: str = "afr_clip") -> str:
     # Files of these need keys that others of their group do not have.
-    return f"{name}_schema" if group == "module" or (group, name) == ("schedule", "cosine") else "schema"
+    own = group == "module" or (group == "schedule" and name in ("cosine", "steps"))
+    return f"{name}_schema" if own else "schema"
 
 
 @pytest.mark.parametrize("method", method_names())

@@ -219,7 +219,7 @@ def test_all_faults_are_reported_at_once(changed):
 
 
 @pytest.mark.parametrize(
-    ("key", "known"), [("optimizer.name", "adam, adamw"), ("schedule.name", "constant, inverse_epoch, cosine")]
+    ("key", "known"), [("optimizer.name", "adam, adamw"), ("schedule.name", "constant, inverse_epoch, cosine, steps")]
 )
 def test_an_unknown_optimiser_or_schedule_is_refused_with_the_known_ones(changed, key, known):
     with pytest.raises(ConfigError, match=rf"^{key} must be one of {known}, got torch\.optim\.SGD\."):

@@ -20,6 +20,7 @@ LEARNED = {
     "april_gan": 3_148_800,
     "clip_similarity": 0,
     "uni_adet": 15_360,
+    "visual_ad": 31_522_836,
     "winclip": 0,
 }
 """How many parameters each method trains on ViT-L/14@336, as published where it was."""

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from afr_clip.clip.text import CategoryEmbeddings
 from afr_clip.config.nodes import method_names
 from afr_clip.models.text_seam import changed_text, has_text, named, with_prototypes_swapped, without_stateless
-from helpers.methods import build_on_four_blocks
+from helpers.methods import build_on_four_blocks, composed_module
 from helpers.tiny import tiny_network
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
@@ -15,7 +15,7 @@ def same_scores(one, other) -> bool:
     return torch.equal(one.anomaly_map, other.anomaly_map) and torch.equal(one.image_score, other.image_score)
 
 
-@pytest.fixture(params=[name for name in method_names() if name != "uni_adet"])
+@pytest.fixture(params=[name for name in method_names() if composed_module(name).network.needs_text])
 def network(request, towers):
     torch.manual_seed(0)
     return build_on_four_blocks(request.param, towers).eval()

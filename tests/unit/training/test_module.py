@@ -266,8 +266,8 @@ def test_the_mean_over_processes_is_the_gradient_of_the_whole_batch(make_module,
     strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
 
     def gradient(batches) -> torch.Tensor:
-        trainer = SimpleNamespace(world_size=len(batches), strategy=strategy, optimizers=[optimizer])
-        module._trainer = trainer
+        here = {"current_epoch": 0, "global_rank": 0, "strategy": strategy}
+        module._trainer = SimpleNamespace(world_size=len(batches), optimizers=[optimizer], **here)
         loss = sum(module.training_step(batch, 0)["loss"] for batch in batches) / len(batches)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, module.trainable_parameters())])
 
@@ -340,3 +340,32 @@ def test_a_network_that_trains_in_stages_is_told_the_epoch_also_after_a_resume(m
         trainer = fit(module, batches, resume=tmp_path / "t.ckpt" if told else None, max_epochs=epochs)
         trainer.save_checkpoint(tmp_path / "t.ckpt")
     assert told == [0, 0, 1, 1, 2, 2]
+
+
+def test_parts_learn_at_their_own_share_of_the_rate_in_the_order_of_the_parameters(make_module):
+    module = make_module(lr=0.01)
+    module.network.share_of_rate = lambda name: 0.1 if name.startswith("cmfr") else 1.0
+    optimizer = module.configure_optimizers()["optimizer"]
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert held == [id(p) for p in module.trainable_parameters()]
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    expected = {id(p): 0.001 if name.startswith("cmfr") else 0.01 for name, p in module.network.named_parameters()}
+    assert rates == pytest.approx({key: expected[key] for key in rates})
+    assert {round(rate, 6) for rate in rates.values()} == {0.001, 0.01}
+
+
+def test_what_a_step_draws_is_the_same_in_a_resumed_training_and_other_for_each_step(
+    make_module, fit, batches, tmp_path
+):
+    def run(epochs: int, resume=None) -> list[float]:
+        torch.manual_seed(7)
+        module, drawn = make_module(), []
+        torch.rand(0 if resume is None else 5)  # a resumed training has drawn other numbers before
+        module.network.register_forward_pre_hook(lambda *_: drawn.append(float(torch.rand(()))))
+        fit(module, batches, resume, max_epochs=epochs).save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return drawn
+
+    whole, first = run(3), run(2)
+    assert len(set(whole)) == 6
+    assert first == whole[:4]
+    assert run(3, tmp_path / "2.ckpt") == whole[4:]

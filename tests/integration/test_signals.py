@@ -34,8 +34,10 @@ def send(*signums: int) -> None:
         (signal.SIGUSR1, (1, 2), (ACCUMULATED,), 2),
         (signal.SIGUSR1, (0, 5), (ACCUMULATED,), 1),
         (signal.SIGUSR2, (1, 5), (), 0),
+        (signal.SIGTERM, (0, 3), ("module=aa_clip", "module.network.text_epochs=1"), 0),
+        (signal.SIGTERM, (1, 2), ("module=visual_ad",), 0),
     ],
-    ids=["first batch", "half an accumulated step", "last of an epoch", "last of all"],
+    ids=["first batch", "half an accumulated step", "last of an epoch", "last of all", "stages", "random numbers"],
 )
 def test_a_stopped_training_goes_on_bit_for_bit(disturbed, assert_goes_on, signum, moment, more, workers):
     code, said, overrides = disturbed(moment, partial(send, signum), *more, f"data.num_workers={workers}")

@@ -31,6 +31,7 @@ from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import counted, shown
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.models.interface import StagedNetwork
 from afr_clip.processes.memory import measuring_memory
 from afr_clip.reports.layout.text import terminal
 from afr_clip.reports.record.schema import CellEnd, Durations, read_record
@@ -322,6 +323,8 @@ def probe(job: TrainingJob | EvaluationJob) -> Pace:
 def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDataModule) -> float:
     loss = AnomalyLoss(**vars(job.loss))
     optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
+    if isinstance(module.network, StagedNetwork):
+        module.network.begin_epoch(job.trainer.max_epochs - 1)  # the last stage takes most epochs
 
     def train(batch: AnomalyBatch) -> None:
         prediction = module(batch)

@@ -31,7 +31,9 @@ TITLES = METHODS | {
 
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
-PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240", "april_gan": "ViT-L-14-336", "ada_clip": "ViT-L-14-336"}
+PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240"} | dict.fromkeys(
+    ("april_gan", "ada_clip", "aa_clip"), "ViT-L-14-336"
+)
 """The backbones of the published numbers of methods that do not use AFR-CLIP's, by module."""
 
 

@@ -117,15 +117,7 @@ async def _json(request: Request, most: int) -> dict[str, Any]:
 
 
 def _asked(fields: dict[str, Any], settings: ServingSettings) -> Asked:
-    if unknown := sorted(set(fields) - {*FIELDS}):
-        raise HTTPException(422, f"The fields are {', '.join(FIELDS)}; got {unknown[0][:100]!r}.")
-    for field in ("file", "model", "category"):
-        if not isinstance(fields.get(field), str | None):
-            raise HTTPException(422, f"{field} must be text, got {type(fields[field]).__name__}.")
-    if not isinstance(fields.get("map", False), bool):
-        raise HTTPException(422, "map must be true or false, got something else.")
-    if ("image" in fields) == ("path" in fields):
-        raise HTTPException(422, "The request must have image, a photograph, or path, a file of the server; not both.")
+    _require_types(fields)
     file, content = fields.get("file"), fields.get("image")
     if "path" in fields:
         file = fields["path"]
@@ -139,6 +131,25 @@ def _asked(fields: dict[str, Any], settings: ServingSettings) -> Asked:
         raise HTTPException(413, msg)
     name = file[:255] if isinstance(file, str) else None
     return Asked(content, name, fields.get("model"), fields.get("category"), fields.get("map", False))
+
+
+def _require_types(fields: dict[str, Any]) -> None:
+    if unknown := sorted(set(fields) - {*FIELDS}):
+        raise HTTPException(422, f"The fields are {', '.join(FIELDS)}; got {unknown[0][:100]!r}.")
+    for field in ("file", "model", "category"):
+        if not isinstance(fields.get(field), str | None):
+            raise HTTPException(422, f"{field} must be text, got {type(fields[field]).__name__}.")
+        if not _is_text(fields.get(field) or ""):
+            raise HTTPException(422, f"{field} must be text in UTF-8, got half of a surrogate pair.")
+    if not isinstance(fields.get("map", False), bool):
+        raise HTTPException(422, "map must be true or false, got something else.")
+    if ("image" in fields) == ("path" in fields):
+        raise HTTPException(422, "The request must have image, a photograph, or path, a file of the server; not both.")
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can hold a text; JSON can also name half a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _from_base64(text: str) -> bytes:

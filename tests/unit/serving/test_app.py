@@ -99,6 +99,11 @@ REFUSED = {
     "not base64": (422, {"json": {"image": "***"}}, "image must be the photograph's file in base64"),
     "unknown field": (422, {"json": {"image": "", "url": "http://x"}}, "got 'url'"),
     "category of a number": (422, {"json": {"image": "", "category": 1}}, "category must be text, got int"),
+    "half a character": (
+        422,
+        {"content": b'{"image": "", "category": "\\ud800"}', "headers": {"content-type": "application/json"}},
+        "category must be text in UTF-8",
+    ),
     "map of text": (422, {"json": {"image": "", "map": "yes"}}, "map must be true or false"),
     "blank category": (422, {"files": {"image": png()}, "data": {"category": " "}}, "1 to 100 characters"),
     "unknown model": (404, {"files": {"image": png()}, "data": {"model": "other"}}, "model must be one of bright"),

@@ -15,6 +15,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY conf conf
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir --extra-index-url "https://download.pytorch.org/whl/${TORCH}" ".[serve,runtime]"
 
 FROM ${BASE}

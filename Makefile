@@ -26,6 +26,7 @@ format: $(STAMP)  ## Rewrite the code in the house format
 lint: $(STAMP)  ## Check format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile
 
 types: $(STAMP)  ## Check the types of src/
 	$(BIN)/mypy

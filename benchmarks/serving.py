@@ -68,20 +68,27 @@ end
 PLAIN = """
 import sys, time
 import afr_clip
-model, category, seconds, *paths = sys.argv[1:]
+model, category, together, *paths = sys.argv[1:]
 detector = afr_clip.load(model, category=category)
 def forever():
     while True:
         yield from paths
-found, number, started = detector.inspect(forever(), category), 0, None
-for _ in found:
-    number += 1
-    if number == 16:
-        started = time.perf_counter()  # warm
-    if started is not None and time.perf_counter() - started > float(seconds):
-        print((number - 16) / (time.perf_counter() - started))
-        break
+def singly():
+    for path in forever():
+        yield detector.inspect(path, category)
+found = detector.inspect(forever(), category) if together == "batches" else singly()
+for _ in range(8):
+    next(found)
+for line in sys.stdin:
+    number, started, cpu = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < float(line):
+        for _ in range(4):
+            next(found)
+        number += 4
+    print(number, time.perf_counter() - started, time.process_time() - cpu, flush=True)
 """
+
+ROUNDS = 4
 
 
 def main() -> None:
@@ -90,7 +97,7 @@ def main() -> None:
     parser.add_argument("part", choices=("load", "memory", "hostile", "stop"))
     parser.add_argument("--photographs", type=Path, default=Path("../shared/data"), metavar="DIR")
     parser.add_argument("--model", default="pocket", help="what is served: pocket, or an exported file")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of load")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each turn of load")
     parser.add_argument("--number", type=int, help="requests of memory and hostile")
     typed = parser.parse_args()
     parts: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
@@ -135,11 +142,11 @@ def form(content: bytes, name: str = "a.jpg") -> bytes:
 
 
 class Served:
-    """A server of its own, on one core if there are several."""
+    """A server of its own."""
 
     def __init__(self, log: Path, *options: str) -> None:
         self.log = log
-        command = [*on_core(0), sys.executable, "-m", "afr_clip", "serve", *options, "--port", "0"]
+        command = [sys.executable, "-m", "afr_clip", "serve", *options, "--port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("w"), text=True)
         line = self.process.stdout.readline() if self.process.stdout else ""
         found = re.search(r":(\d+)/docs", line)
@@ -157,21 +164,20 @@ class Served:
             with error:
                 return error.code, json.loads(error.read())
 
-    def resident(self) -> float:
-        """Return the memory that the server says it has, in MiB."""
+    def metric(self, name: str) -> float:
+        """Return a number that the server counts."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
-            found = re.search(r"^process_resident_memory_bytes (\S+)", answer.read().decode(), re.MULTILINE)
-        return float(found[1]) / 2**20 if found else float("nan")
+            found = re.search(rf"^{name}\S* (\S+)", answer.read().decode(), re.MULTILINE)
+        return float(found[1]) if found else float("nan")
+
+    def resident(self) -> float:
+        """Return the memory that the server has, in MiB."""
+        return self.metric("process_resident_memory_bytes") / 2**20
 
     def end(self) -> int:
         """Ask the server to stop; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(90)
-
-
-def on_core(number: int) -> list[str]:
-    """Return the command that keeps another one on a core; the load comes from a different one."""
-    return ["taskset", "-c", str(number)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
 
 
 @contextmanager
@@ -186,7 +192,11 @@ def served(log: Path, *options: str) -> Iterator[Served]:
 
 
 def load(typed: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Requests a second and latencies at several numbers of clients, next to the plain API in the same minutes."""
+    """Requests a second and latencies at several numbers of clients, next to the plain API.
+
+    Server and plain API take turns within one run, because other work on the machine slows both; the CPU time of a
+    photograph is less sensitive to it.
+    """
     figures: dict[str, Any] = {"model": Path(typed.model).name, "photographs": {}}
     script = scratch / "load.lua"
     script.write_text(WRK)
@@ -198,48 +208,86 @@ def load(typed: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         for body, path in zip(bodies, paths, strict=True):
             body.write_bytes(form(path.read_bytes()))
         rows = []
-        for clients in (1, 4, 16, 64):
-            plain = [plain_rate(typed, paths)]
-            with served(scratch / "log", typed.model, "--category", CATEGORY) as server:
-                url, seconds = server.url, str(int(typed.seconds))
-                threads = "1" if clients < 4 else "2"
-                command = [*on_core(1), "wrk", f"-t{threads}", f"-c{clients}", f"-d{seconds}s", "--timeout", "60s"]
-                for _ in range(2):  # the first round warms up
-                    done = subprocess.run(
-                        [*command, "-s", script, url, "--", *bodies], capture_output=True, text=True, check=True
-                    )
-                found = json.loads(done.stdout.partition("FIGURES ")[2])
-                sizes = batch_size(server)
-            plain.append(plain_rate(typed, paths))
-            rate = found["requests"] / found["seconds"]
-            row = {"clients": clients, "requests_per_second": round(rate, 1)}
-            row |= {f"{name}_ms": round(found[name], 1) for name in ("p50", "p95", "p99")}
-            row |= {
-                "failed": found["failed"],
-                "mean_batch": sizes,
-                "plain_per_second": round(statistics.mean(plain), 1),
-            }
-            rows.append(row | {"ratio": round(rate / statistics.mean(plain), 3)})
-            print(kind, rows[-1], flush=True)
+        with (
+            served(scratch / "log", typed.model, "--category", CATEGORY) as server,
+            Plain(typed.model, "batches", paths) as batches,
+            Plain(typed.model, "singly", paths) as singly,
+        ):
+            plain = {"plain, in batches": batches, "plain, one by one": singly}
+            for clients in (1, 4, 16, 64):
+                rows.append(compare(server, clients, [script, server.url, "--", *bodies], plain, typed.seconds))
+                print(kind, rows[-1], flush=True)
         figures["photographs"][kind] = rows
     return figures
 
 
-def plain_rate(typed: argparse.Namespace, paths: Sequence[Path]) -> float:
-    """Return the photographs a second of ``afr_clip.load(...).inspect`` in a process of its own."""
-    command = [*on_core(0), sys.executable, "-c", PLAIN, typed.model, CATEGORY, str(typed.seconds), *map(str, paths)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+class Plain:
+    """A process that inspects photographs with the plain API, when it is asked to."""
+
+    def __init__(self, model: str, together: str, paths: Sequence[Path]) -> None:
+        command = [sys.executable, "-c", PLAIN, model, CATEGORY, together, *map(str, paths)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Plain":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, seconds: float) -> tuple[float, float]:
+        """Inspect for some seconds; return photographs a second, and CPU seconds of each."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+        number, took, cpu = map(float, self._process.stdout.readline().split())
+        return number / took, cpu / number
 
 
-def batch_size(server: Served) -> float:
-    """Return the mean size of the batches so far."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
-        text = answer.read().decode()
-    total, count = (
-        float(re.search(rf"afr_clip_batch_size_{what}\S* (\S+)", text)[1])  # type: ignore[index]
-        for what in ("sum", "count")
-    )
-    return round(total / count, 2)
+def compare(
+    server: Served, clients: int, arguments: Sequence[Any], plain: dict[str, Plain], seconds: float
+) -> dict[str, Any]:
+    """Let server and plain API take turns; return medians."""
+    command = [
+        "wrk",
+        f"-t{min(clients, 2)}",
+        f"-c{clients}",
+        f"-d{int(seconds)}s",
+        "--timeout",
+        "60s",
+        "-s",
+        *arguments,
+    ]
+    found: list[dict[str, float]] = []
+    others: dict[str, list[tuple[float, float]]] = {name: [] for name in plain}
+    for number in range(ROUNDS + 1):
+        for name, process in plain.items():
+            others[name].append(process.run(seconds))
+        before = [server.metric(name) for name in COUNTED]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        after = [server.metric(name) for name in COUNTED]
+        cpu, photographs, batches = (new - old for new, old in zip(after, before, strict=True))
+        one = json.loads(done.stdout.partition("FIGURES ")[2])
+        one |= {"rate": one["requests"] / one["seconds"], "cpu": cpu / photographs, "batch": photographs / batches}
+        if number:  # the first round warms up
+            found.append(one)
+    middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    row = {"clients": clients, "requests_per_second": round(middle["rate"], 1)}
+    row |= {f"{name}_ms": round(middle[name], 1) for name in ("p50", "p95", "p99")}
+    row |= {"failed": sum(one["failed"] for one in found), "mean_batch": round(middle["batch"], 2)}
+    row |= {"cpu_ms_each": round(1000 * middle["cpu"], 1)}
+    for name, runs in others.items():
+        ratios = [one["rate"] / rate for one, (rate, _) in zip(found, runs[1:], strict=True)]
+        own = 1000 * statistics.median(cpu for _, cpu in runs[1:])
+        row[name] = {
+            "per_second": round(statistics.median(rate for rate, _ in runs[1:]), 1),
+            "cpu_ms_each": round(own, 1),
+            "served_is_times": [round(value, 2) for value in (min(ratios), statistics.median(ratios), max(ratios))],
+        }
+    return row
+
+
+COUNTED = ("process_cpu_seconds_total", "afr_clip_batch_size_sum", "afr_clip_batch_size_count")
 
 
 def memory(typed: argparse.Namespace, scratch: Path) -> dict[str, Any]:

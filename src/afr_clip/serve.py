@@ -1,9 +1,11 @@
 """Inspect photographs over HTTP: several models side by side, batches, limits, metrics, and an OpenAPI page."""
 
+import argparse
 import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from afr_clip.cli.command import CommandLine, CommandLineError, run_command
@@ -86,40 +88,50 @@ def named(words: Sequence[str]) -> dict[str, str]:
     return models
 
 
-def main(typed: Sequence[str] | None = None) -> None:
-    """Load the models and serve until a signal asks to stop."""
-    arguments = build_parser().parse_args(typed)
+@dataclass(frozen=True)
+class Asked:
+    """A model that was asked for."""
+
+    name: str
+    checkpoint: str
+    categories: list[str]
+    calibration: Path | None
+
+
+def read_models(arguments: argparse.Namespace) -> list[Asked]:
+    """Return the models of a command line, each with its categories and its calibration.
+
+    Raises:
+        CommandLineError: If something was typed for a model that there is not, or twice.
+    """
     models = named(arguments.models)
     categories = by_model("--category", arguments.category, list(models))
     calibrations = by_model("--calibration", arguments.calibration, list(models))
     if several := [name for name, files in calibrations.items() if len(files) > 1]:
         msg = f"A model has one calibration, got several for {several[0]}. Name each with its model: NAME=FILE."
         raise CommandLineError(msg)
-    settings = ServingSettings(
-        host=arguments.host,
-        port=arguments.port,
-        token=token_from(os.environ),
-        is_open=arguments.open,
-        folder=arguments.folder,
-        max_bytes=arguments.max_bytes,
-        max_pixels=arguments.max_pixels,
-        max_queue=arguments.max_queue,
-        wait=arguments.wait,
-        body_timeout=arguments.body_timeout,
-        timeout=arguments.timeout,
-        grace=arguments.grace,
-    )
+    return [
+        Asked(name, checkpoint, categories[name], next(map(Path, calibrations[name]), None))
+        for name, checkpoint in models.items()
+    ]
+
+
+def read_settings(arguments: argparse.Namespace, token: str | None) -> ServingSettings:
+    """Return the limits of a command line."""
+    names = [one.name for one in fields(ServingSettings) if one.name not in ("token", "is_open")]
+    return ServingSettings(**{name: getattr(arguments, name) for name in names}, token=token, is_open=arguments.open)
+
+
+def main(typed: Sequence[str] | None = None) -> None:
+    """Load the models and serve until a signal asks to stop."""
+    arguments = build_parser().parse_args(typed)
+    models, settings = read_models(arguments), read_settings(arguments, token_from(os.environ))
     require_extra("serve", NEEDS)
     from afr_clip.serving.server import listen_at, serve  # noqa: PLC0415 - --help needs no web framework
 
     listener = listen_at(settings)  # an address that is taken is refused before models are loaded
     sys.stderr.write("loading: the models\n")
-    loaded = [
-        load_model(
-            name, checkpoint, categories[name], Path(calibrations[name][0]) if calibrations[name] else None, arguments
-        )
-        for name, checkpoint in models.items()
-    ]
+    loaded = [load_model(one.name, one.checkpoint, one.categories, one.calibration, arguments) for one in models]
     serve(loaded, settings, listener)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip import doctor, figure, hub, validate
+from afr_clip import doctor, figure, hub, serve, validate, watch
 from afr_clip.cli.words import read_words
 from afr_clip.clip.hub import parse_place
 from afr_clip.config.nodes import config_dir, method_names, register
@@ -51,7 +51,7 @@ OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(
 
 def test_every_command_exists():
     assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {
-        *("figure", "report", "datasets", "dashboard", "hub", "doctor", "validate")
+        *("figure", "report", "datasets", "dashboard", "hub", "doctor", "serve", "validate", "watch")
     }
 
 
@@ -104,6 +104,18 @@ def test_every_command_on_the_hub_can_be_typed_so(words):
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "validate"], ids=" ".join)
 def test_every_check_of_a_method_can_be_typed_so(words):
     assert validate.build_parser().parse_args(words[1:]).method in {*method_names(), "linear_probe", "METHOD"}
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "serve"], ids=" ".join)
+def test_every_server_can_be_typed_so(words, monkeypatch):
+    monkeypatch.setenv("AFR_CLIP_TOKEN", "t" * 16)
+    assert serve.read_models(serve.build_parser().parse_args(words[1:]))
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "watch"], ids=" ".join)
+def test_every_watch_can_be_typed_so(words, tmp_path):
+    typed = watch.build_parser().parse_args(words[1:])
+    assert len(watch.sinks_of(tmp_path, typed.webhook, typed.mqtt, {})) >= 2
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

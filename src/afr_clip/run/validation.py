@@ -299,7 +299,7 @@ def _require(holds: bool, fault: str) -> None:
 def _require_probabilities(prediction: AnomalyPrediction) -> None:
     for field in fields(prediction):
         values = getattr(prediction, field.name)
-        if values is None or field.name == "patch_tokens":
+        if values is None or field.name in ("patch_tokens", "prototypes"):
             continue
         _require(values.dtype == torch.float32, f"{field.name} is {values.dtype}, but scores must be float32")
         is_probability = bool(((values >= 0) & (values <= 1)).all())  # false for NaN

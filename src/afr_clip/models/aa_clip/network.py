@@ -189,7 +189,7 @@ class AACLIP(nn.Module):
         (last,) = self.backbone.tap(image, remember, layers=(self.backbone.depth,))
         view, tokens = [self.backbone.embed_image(last)[:, None]], start
         for number in range(self._first_local_block, self._layers[-1] + 1):
-            # The public code hands tokens over batch first, where attention takes the first axis for the batch.
+            # The public code hands tokens over with the images second, and its attention takes the places for images.
             seen = tokens.transpose(0, 1) if self._across_batch else tokens
             attended = tower.by_value(number, seen)
             tokens = tower.feed_forward(number, tokens + (attended.transpose(0, 1) if self._across_batch else attended))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -148,11 +147,10 @@ class VisualAD(nn.Module):
         seen = dict(zip(layers, backbone.tap(embedded, add, layers=layers, whole=True), strict=True))
         norm = self.final_norm if self.training or self._keeps_norm else backbone.tower.norm
         own = norm(seen[backbone.depth][:, -2:])
-        patches = [norm(backbone.tower.patches(seen[layer])) for layer in backbone.tap_layers]
-        pairs = [attend(own, tap) for attend, tap in zip(self.attentions, patches, strict=True)]
-        # What a stem saw is behind the channels of a class token, which no patch has here.
-        carried = [tap[:, 1:] for tap in backbone.carry([F.pad(tap, (0, 0, 1, 0)) for tap in patches], embedded)]
-        compared = [transform(tap) for transform, tap in zip(self.transforms, carried, strict=True)]
+        taps = [norm(backbone.tower.read_out(seen[layer])) for layer in backbone.tap_layers]
+        pairs = [attend(own, tap[:, 1:]) for attend, tap in zip(self.attentions, taps, strict=True)]
+        carried = backbone.carry(taps, embedded)
+        compared = [transform(tap[:, 1:]) for transform, tap in zip(self.transforms, carried, strict=True)]
         grid_size, size = backbone.grid_size, (backbone.image_size, backbone.image_size)
         with torch.autocast(image.device.type, enabled=False):
             similarities = [

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -47,8 +46,7 @@ class TextEmbeddings:
     each process keeps those of the categories that it meets.
 
     Args:
-        normalise_first: Whether each sentence's embedding is normalised before the mean.
-        raw: Whether the result is the plain mean of CLIP's own embeddings, with nothing normalised.
+        combine: Makes one text of the embeddings of a state's sentences.
     """
 
     def __init__(
@@ -56,12 +54,11 @@ class TextEmbeddings:
         encode_text: Callable[[Sequence[str]], Tensor],
         prompts: PromptSettings,
         *,
-        normalise_first: bool = True,
-        raw: bool = False,
+        combine: Callable[[Tensor], Tensor] = ensemble_mean,
     ) -> None:
         self._encode_text = encode_text
         self._prompts = prompts
-        self._combine = partial(torch.mean, dim=-2) if raw else partial(ensemble_mean, normalise_first=normalise_first)
+        self._combine = combine
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, categories: Sequence[str], device: torch.device) -> CategoryEmbeddings:

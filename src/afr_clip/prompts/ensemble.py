@@ -19,6 +19,7 @@ class PromptStyle(Enum):
     april_gan = "april_gan"
     ada_clip = "ada_clip"
     aa_clip = "aa_clip"
+    clip_ad = "clip_ad"
 
 
 @dataclass
@@ -58,6 +59,7 @@ _TEMPLATES_AND_STATES = {
     PromptStyle.april_gan: (words.APRIL_GAN_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
     PromptStyle.ada_clip: (words.ADA_CLIP_TEMPLATES, words.ENSEMBLE_NORMAL, words.APRIL_GAN_ABNORMAL),
     PromptStyle.aa_clip: (words.AA_CLIP_TEMPLATES, words.AA_CLIP_NORMAL, words.AA_CLIP_ABNORMAL),
+    PromptStyle.clip_ad: (words.CLIP_AD_TEMPLATES, words.CLIP_AD_NORMAL, words.CLIP_AD_ABNORMAL),
 }
 
 

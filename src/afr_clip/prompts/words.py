@@ -4,6 +4,7 @@ Sources: AFR-CLIP's own three sentences (arXiv:2503.12910, section CMFR); the en
 and WinCLIP (CVPR 2023). WinCLIP's list here has 22 templates, without duplicates or full stops. The list of 21 that
 zqhang/Accurate-WinCLIP-pytorch and anomalib use has full stops and one template twice, and is kept unchanged. AdaCLIP
 (ECCV 2024) keeps APRIL-GAN's states and its first four templates. AA-CLIP (CVPR 2025) has sixteen short sentences.
+CLIP-AD (arXiv:2311.00453) has states of its own and WinCLIP's 22 templates with full stops, as in its public code.
 """
 
 SINGLE_TEMPLATES = ("a photo of a {}",)
@@ -97,3 +98,23 @@ ADA_CLIP_TEMPLATES = APRIL_GAN_TEMPLATES[:4]
 AA_CLIP_TEMPLATES = ("{}.", "a photo of {}.")
 AA_CLIP_NORMAL = ("{}", "a {}", "the {}")
 AA_CLIP_ABNORMAL = ("a damaged {}", "a broken {}", "a {} with flaw", "a {} with defect", "a {} with damage")
+
+CLIP_AD_TEMPLATES = tuple(f"{template}." for template in WINCLIP_TEMPLATES)
+CLIP_AD_NORMAL = (
+    *ENSEMBLE_NORMAL[1:],
+    "{} without scratch",
+    "{} without crack",
+    "{} without contamination",
+)
+CLIP_AD_ABNORMAL = (
+    "damaged {}",
+    "imperfect {}",
+    "blemished {}",
+    "broken {}",
+    "{} with flaw",
+    "{} with defect",
+    "{} with damage",
+    "{} with scratch",
+    "{} with crack",
+    "{} with contamination",
+)

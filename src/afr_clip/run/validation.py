@@ -224,7 +224,7 @@ def check_taps(subject: Subject) -> str:
     if not subject.module.network.has_frozen_taps:
         msg = "has_frozen_taps is False, so data.feature_cache=true is refused"
         raise CannotCheckError(msg)
-    network, image = subject.network(), subject.image()
+    network, image = subject.network().eval(), subject.image()
     _require(isinstance(network, TappedNetwork), "tapped_from, tapped and score are missing")
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):  # type: ignore[func-returns-value]

@@ -58,7 +58,7 @@ def raising(error: BaseException):
         (["optimizer.lr=abc"], "Value 'abc' of type 'str' could not be converted to Float (key optimizer.lr)"),
         (
             ["module.network.prompts.style=poetic"],
-            "expected one of [single, winclip, winclip_21, april_gan, ada_clip, aa_clip]",
+            "expected one of [single, winclip, winclip_21, april_gan, ada_clip, aa_clip, clip_ad]",
         ),
         (
             ["backbone=vit_x"],

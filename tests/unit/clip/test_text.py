@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_an_ensemble_of_embeddings_as_they_are_leans_towards_the_longest():
     embeddings = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
     expected = torch.tensor([0.6, 0.8, 0.0])
     torch.testing.assert_close(ensemble_mean(embeddings, normalise_first=False), expected)
-    text = TextEmbeddings(lambda _: embeddings, PROMPTS, normalise_first=False)
+    text = TextEmbeddings(lambda _: embeddings, PROMPTS, combine=partial(ensemble_mean, normalise_first=False))
     torch.testing.assert_close(text(["screw"], CPU).stateful[0], expected.expand(2, 3))
 
 

@@ -24,6 +24,10 @@ UNIVERSAL = "module.network.prompts.universal_prototypes=true"
         ("winclip", (), True),
         ("winclip", (AGNOSTIC,), False),
         ("anomaly_clip", (), False),
+        ("clip_ad", (), True),
+        ("coop", (), True),
+        ("cocoop", (), True),
+        ("dense_clip", (), True),
     ],
 )
 def test_a_method_says_whether_it_reads_the_category(method, overrides, reads):

@@ -13,6 +13,8 @@ STATES = (
     words.ENSEMBLE_NORMAL,
     words.WINCLIP_ABNORMAL,
     words.APRIL_GAN_ABNORMAL,
+    words.CLIP_AD_NORMAL,
+    words.CLIP_AD_ABNORMAL,
 )
 
 
@@ -40,6 +42,7 @@ def test_the_papers_three_sentences():
         (PromptStyle.april_gan, 245, 175),
         (PromptStyle.ada_clip, 28, 20),
         (PromptStyle.aa_clip, 6, 10),
+        (PromptStyle.clip_ad, 198, 220),
     ],
 )
 def test_ensembles_have_their_published_sizes(style, num_normal, num_abnormal):

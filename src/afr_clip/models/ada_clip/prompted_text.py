@@ -10,6 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.packed import becomes_a_graph
 from afr_clip.clip.text import KnownWords, TextTower, ensemble_mean
 from afr_clip.models.ada_clip.hybrid_prompts import over_first_words
+from afr_clip.models.learned_context import embed_by_name
 from afr_clip.prompts.ensemble import PromptSettings
 
 ROWS_PER_PASS = 192
@@ -39,15 +40,7 @@ class PromptedText:
         Raises:
             ValueError: If a category is blank, or the prompts would overwrite the end of a sentence.
         """
-        if len(category) == 1:
-            return self._embed(category[0], prompts)
-        order: list[int] = []
-        pairs = []
-        for name in dict.fromkeys(category):
-            places = [place for place, named in enumerate(category) if named == name]
-            order += places
-            pairs.append(self._embed(name, prompts[places]))
-        return torch.cat(pairs)[torch.tensor(order, device=prompts.device).argsort()]
+        return embed_by_name(category, prompts, self._embed)
 
     def _embed(self, name: str, prompts: Tensor) -> Float[Tensor, "images 2 dim"]:
         words, num_normal = self._words(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.cnn import FrozenCNN
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings
+from afr_clip.clip.text import CategoryEmbeddings, TextEmbeddings, ensemble_mean
 from afr_clip.models.afr_clip.adapters import SplitAdapter, leaky_layer, standardised
 from afr_clip.models.afr_clip.cmfr import CrossModalFeatureRectification, without_text_half
 from afr_clip.models.afr_clip.mpfa import MultiPatchFeatureAggregation
@@ -75,7 +75,8 @@ class AFRCLIP(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         self.cnn: FrozenCNN | None = towers.cnn if self_prompting.needs_cnn else None
         dim, num_stages = self.backbone.embed_dim, len(self.backbone.tap_layers)
-        self.text = TextEmbeddings(self.backbone.encode_text, prompts, raw=not prompts.normalised)
+        combine = ensemble_mean if prompts.normalised else partial(torch.mean, dim=-2)
+        self.text = TextEmbeddings(self.backbone.encode_text, prompts, combine=combine)
         adapter = nn.Linear if adapters.kind is AdapterKind.linear else SplitAdapter
         self.visual_adapters = nn.ModuleList(adapter(self.backbone.tap_dim, dim) for _ in range(num_stages))
         self.text_adapter = adapter(dim, dim)

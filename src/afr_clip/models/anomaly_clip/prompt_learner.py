@@ -8,18 +8,13 @@ from torch import Tensor, nn
 
 from afr_clip.clip.text import TextTower, Words
 from afr_clip.models.anomaly_clip.settings import FIRST_DEEP_BLOCK, PromptLearnerSettings
+from afr_clip.models.learned_context import INITIAL_STD, look_up_behind
 
 SENTENCES = ("object.", "damaged object.")
 """What follows the learned words, normal first: the same for every image."""
 
-PLACEHOLDER = "X"
-"""One token of CLIP's vocabulary; a learned word takes its place."""
-
 OTHER_POSITIONS = 5
 """What the longer sentence needs in addition to the learned words: start-of-text, two words, full stop, end-of-text."""
-
-INITIAL_STD = 0.02
-"""Standard deviation of the learned tokens before training, as in the published code."""
 
 ENTRY = "prompt_learner"
 """Where a released file (zqhang/AnomalyCLIP, ``checkpoints/*/epoch_15.pth``) keeps its tensors."""
@@ -62,25 +57,14 @@ class PromptLearner(nn.Module):
         self.deep = nn.Parameter(torch.empty(num_blocks, settings.num_deep_tokens, tower.width))
         for learned in (self.context, self.deep):
             nn.init.normal_(learned, std=INITIAL_STD)
-        placeholders = " ".join([PLACEHOLDER] * settings.num_context_tokens)
-        words = tower.look_up([f"{placeholders} {sentence}" for sentence in SENTENCES])
-        most = words.embeddings.shape[1] - OTHER_POSITIONS
+        most = tower.look_up(SENTENCES).embeddings.shape[1] - OTHER_POSITIONS
         if settings.num_context_tokens > most:
             msg = (
                 f"prompts.num_context_tokens must be at most {most} for this text tower, got "
                 f"{settings.num_context_tokens}. AnomalyCLIP uses 12."
             )
             raise ValueError(msg)
-        own, alone = (
-            words.embeddings[:, tower.start + settings.num_context_tokens :],
-            tower.look_up(SENTENCES).embeddings,
-        )
-        if not own.is_meta and not own.equal(alone[:, tower.start : tower.start + own.shape[1]]):
-            msg = (
-                f"The tokenizer must read {PLACEHOLDER!r} as one token, whose place a learned word takes, but this one "
-                f"does not. Choose a backbone with CLIP's own tokenizer, for example vit_l_14_336."
-            )
-            raise ValueError(msg)
+        words = look_up_behind(tower, SENTENCES, settings.num_context_tokens)
         self.words: Tensor
         self.ends: Tensor
         self.register_buffer("words", words.embeddings, persistent=False)

@@ -2,21 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
+from afr_clip.models.last_block import compare_last_block, read_last_block
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
-from afr_clip.models.scoring import (
-    anomaly_probability,
-    combine_image_score,
-    smooth_map,
-    text_on_text_similarity,
-    upsample_map,
-)
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
@@ -44,17 +37,7 @@ class CLIPSimilarity(nn.Module):
         """
         require_one_name_each(image, category)
         stateful = self.text(category, image.device).stateful
-        (tokens,) = self.backbone.tap(image, layers=(self.backbone.depth,))
-        patches = self.backbone.project(tokens[:, 1:])
-        embedded = torch.cat([self.backbone.embed_image(tokens)[:, None], patches], dim=1)
-        with torch.autocast(image.device.type, enabled=False):
-            similarity = text_on_text_similarity(embedded.float(), stateful)
-            probability = anomaly_probability(similarity, self._scoring.temperature)  # (B, 1 + N)
-        layer_maps = probability[:, None, 1:].unflatten(-1, self.backbone.grid_size)
-        anomaly_map = upsample_map(layer_maps[:, 0], (image.shape[-2], image.shape[-1]))
-        anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
-        image_score = combine_image_score(probability[:, 0], anomaly_map, self._scoring.image_score)
-        return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps=anomaly_map[:, None])
+        return compare_last_block(read_last_block(self.backbone, image), stateful, self.backbone, self._scoring)
 
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: none."""

@@ -1,6 +1,7 @@
 """WinCLIP as one network: image and category in, anomaly map and image score out."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import TextEmbeddings
+from afr_clip.clip.text import TextEmbeddings, ensemble_mean
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.references import Features, ReferenceBank, require_shots
 from afr_clip.models.scoring import (
@@ -71,7 +72,8 @@ class WinCLIP(nn.Module):
         super().__init__()
         check_window_sizes(window_sizes)
         self.backbone: CLIPBackbone = towers.backbone
-        self.text = TextEmbeddings(self.backbone.encode_text, prompts, normalise_first=normalise_first)
+        combine = partial(ensemble_mean, normalise_first=normalise_first)
+        self.text = TextEmbeddings(self.backbone.encode_text, prompts, combine=combine)
         self.shots = shots
         self._reference_tokens = reference_tokens
         self._references = ReferenceBank()

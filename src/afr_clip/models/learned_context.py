@@ -1,0 +1,112 @@
+"""Sentences about a category behind words that are learned, for methods that learn a context and keep the name."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from afr_clip.clip.text import TextTower, Words
+
+PLACEHOLDER = "X"
+"""One token of CLIP's vocabulary; a learned word takes its place."""
+
+INITIAL_STD = 0.02
+"""Standard deviation of learned words before training, as in the public codes of CoOp and of AnomalyCLIP."""
+
+
+def look_up_behind(tower: TextTower, sentences: Sequence[str], num_words: int) -> Words:
+    """Look up sentences with room for learned words between start-of-text and their first word.
+
+    Raises:
+        ValueError: If they do not fit into the tower's context, or a placeholder is not one token.
+    """
+    words = tower.look_up([f"{' '.join([PLACEHOLDER] * num_words)} {sentence}" for sentence in sentences])
+    own, alone = words.embeddings[:, tower.start + num_words :], tower.look_up(sentences).embeddings
+    if own.is_meta:  # on the meta device, a network has shapes and no values
+        return words
+    is_padding = (alone == alone[:, -1:]).all(dim=-1)
+    room = int(is_padding.flip(1).long().cumprod(dim=1).sum(dim=1).min())
+    if num_words > room:
+        msg = (
+            f"num_context_tokens must be at most {room} for this text tower, which also reads {sentences[-1]!r}, got "
+            f"{num_words}. CoOp uses 16."
+        )
+        raise ValueError(msg)
+    if not own.equal(alone[:, tower.start : tower.start + own.shape[1]]):
+        msg = (
+            f"The tokenizer must read {PLACEHOLDER!r} as one token, whose place a learned word takes, but this one "
+            f"does not. Choose a backbone with CLIP's own tokenizer, for example vit_l_14_336."
+        )
+        raise ValueError(msg)
+    return words
+
+
+class ContextSentences:
+    """Embed the normal and the abnormal sentence of categories behind learned words.
+
+    The words of each category are looked up once and kept. It has no weights of its own.
+
+    Args:
+        tower: The text tower that reads.
+        states: What follows the learned words, normal first; ``{}`` is the category.
+        num_words: How many words are learned, the same for both sentences.
+    """
+
+    def __init__(self, tower: TextTower, states: tuple[str, str], num_words: int) -> None:
+        self.tower = tower
+        self._states = states
+        self._num_words = num_words
+        self._known: dict[tuple[str, torch.device], Words] = {}
+        look_up_behind(tower, states, num_words)  # a tower that cannot have them is refused before it is trained
+
+    def embed(self, category: str, context: Float[Tensor, "rows words width"]) -> Float[Tensor, "rows 2 dim"]:
+        """Embed both sentences of a category behind each row of learned words; the result is not normalised."""
+        start, num_rows = self.tower.start, context.shape[0]
+        words = self._words(category, context.device).repeated(num_rows)
+        learned = context.repeat_interleave(len(self._states), dim=0)
+        parts = [words.embeddings[:, :start], learned, words.embeddings[:, start + self._num_words :]]
+        embeddings = self.tower.encode(replace(words, embeddings=torch.cat(parts, dim=1)))
+        return embeddings.unflatten(0, (num_rows, len(self._states)))
+
+    def embed_each(
+        self, category: Sequence[str], context: Float[Tensor, "words width"], device: torch.device
+    ) -> Float[Tensor, "batch 2 dim"]:
+        """Embed both sentences of each image's category behind learned words that are the same for all images."""
+        with torch.autocast(device.type, enabled=False):
+            known = {name: self.embed(name, context[None])[0] for name in dict.fromkeys(category)}
+        return torch.stack([known[name] for name in category])
+
+    def _words(self, category: str, device: torch.device) -> Words:
+        key = (category, device)
+        if key not in self._known:
+            sentences = [state.format(category) for state in self._states]
+            words = look_up_behind(self.tower, sentences, self._num_words)
+            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
+            with torch.inference_mode(mode=False):
+                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
+            self._known[key] = words
+        return self._known[key]
+
+
+def embed_by_name(
+    category: Sequence[str],
+    given: Float[Tensor, "batch ..."],
+    embed: Callable[[str, Tensor], Tensor],
+) -> Float[Tensor, "batch 2 dim"]:
+    """Embed the text of each image's category, which depends on the image, with one call for each category.
+
+    Args:
+        category: One name per image; a single one stands for all images.
+        given: What the text depends on.
+    """
+    if len(category) == 1:
+        return embed(category[0], given)
+    order: list[int] = []
+    pairs = []
+    for name in dict.fromkeys(category):
+        places = [place for place, named in enumerate(category) if named == name]
+        order += places
+        pairs.append(embed(name, given[places]))
+    return torch.cat(pairs)[torch.tensor(order, device=given.device).argsort()]

@@ -145,10 +145,10 @@ def measure(typed: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     started, records, killed_at = time.monotonic(), out / "inspections.jsonl", list[int]()
     for i in range(KILLS):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        goal = len(lines_of(records)) + typed.number // (KILLS + 2) + draw.randrange(40)
+        goal = min(len(lines_of(records)) + typed.number // (KILLS + 2) + draw.randrange(10), typed.number)
         while len(lines_of(records)) < goal and process.poll() is None:
             time.sleep(0.02)
-            if i == 2 and len(killed_at) == 2 and len(lines_of(records)) > killed_at[-1] + 50:
+            if i == 2 and len(killed_at) == 2 and len(lines_of(records)) > killed_at[-1] + typed.number // 60:
                 killed_at.append(-1)  # both go away in the middle of the third run
                 receiver.end()
                 broker.end()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from afr_clip import doctor, figure, hub, serve, validate, watch
+from afr_clip import demo, doctor, figure, hub, serve, validate, watch
 from afr_clip.cli.words import read_words
 from afr_clip.clip.hub import parse_place
 from afr_clip.config.nodes import config_dir, method_names, register
@@ -51,7 +51,7 @@ OFFLINE = [split(line) for line in lines(r"python -m afr_clip.*run_dir=outputs/(
 
 def test_every_command_exists():
     assert {words[0] for words in COMMANDS} == TAKES_A_CONFIG | {
-        *("figure", "report", "datasets", "dashboard", "hub", "doctor", "serve", "validate", "watch")
+        *("figure", "report", "datasets", "dashboard", "demo", "hub", "doctor", "serve", "validate", "watch")
     }
 
 
@@ -116,6 +116,11 @@ def test_every_server_can_be_typed_so(words, monkeypatch):
 def test_every_watch_can_be_typed_so(words, tmp_path):
     typed = watch.build_parser().parse_args(words[1:])
     assert len(watch.sinks_of(tmp_path, typed.webhook, typed.mqtt, {})) >= 2
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "demo"], ids=" ".join)
+def test_every_page_can_be_started_so(words):
+    assert "pocket" in demo.build_parser().parse_args(words[1:]).checkpoint
 
 
 @pytest.mark.parametrize("words", ON_DASHBOARDS, ids=" ".join)

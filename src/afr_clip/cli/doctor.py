@@ -38,6 +38,7 @@ EXTRAS = {
     "runtime": "exported models in afr_clip.load, also without torch",
     "serve": "afr-clip serve",
     "watch": "afr-clip watch --mqtt",
+    "demo": "afr-clip demo, a page to try a model",
     "sweep": "searches with Optuna, and sweeps on SLURM",
     "ray": "sweeps on a Ray cluster",
     "dashboards": "logger=tensorboard and logger=mlflow, and dashboards of Weights & Biases as code",

@@ -30,6 +30,7 @@ COMMANDS = {
     "experiments": "list the experiments",
     "datasets": "list, show, check, convert and unpack datasets",
     "dashboard": "upload runs to Weights & Biases and build dashboards",
+    "demo": "show a page in the browser to try a model",
     "hub": "share trained weights on the Hugging Face Hub, and get those of others",
     "serve": "inspect photographs over HTTP",
     "watch": "inspect what a camera writes into a folder, once each",

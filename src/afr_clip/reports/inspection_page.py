@@ -143,7 +143,7 @@ def write_inspection_page(
         made=_how_it_was_made(detector, calibration),
         files=[name for name in (SCORES, REGIONS, SKIPPED) if (folder / name).is_file()],
         left_out=len(scores) - len(worst),
-        charts=[_histogram(scores, threshold)] if scores else [],
+        charts=[score_chart(scores, threshold)] if scores else [],
         threshold=threshold,
         cards=worst,
         has_categories=len(categories) > 1,
@@ -244,11 +244,18 @@ def _path(regions: Sequence[Region], pixel: float) -> str:
     return "".join(parts)
 
 
-def _histogram(scores: Sequence[tuple[float, str]], threshold: float | None) -> Chart:
-    """Count photographs by image score, those of each decision on top of the others."""
+def score_chart(
+    scores: Sequence[tuple[float, str]], threshold: float | None, ends: tuple[float, float] | None = None
+) -> Chart:
+    """Count photographs by image score, those of each decision on top of the others.
+
+    Args:
+        scores: Each with its decision, which may be empty.
+        ends: The lowest and the highest score of the axis; without, those of the photographs.
+    """
     values = [score for score, _ in scores]
-    ends = [*values, *([] if threshold is None else [threshold])]
-    low, high = min(ends), max(ends)
+    around = [*values, *([] if threshold is None else [threshold])]
+    low, high = ends or (min(around), max(around))
     span = high - low or 1.0
     edges = np.linspace(low, low + span, NUM_BINS + 1)
     kinds = [kind for kind in ("normal", "undecided", "anomalous", "") if any(kind == one for _, one in scores)]

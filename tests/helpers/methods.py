@@ -10,8 +10,8 @@ from afr_clip.config.plan import composed_model
 from afr_clip.models.interface import StagedNetwork
 from afr_clip.models.method_settings import ModuleSettings
 
-FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {}
-"""Overrides by method, where the published setting names blocks that the tiny tower lacks."""
+FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {"cocoop": ("module.network.reduction=1",)}
+"""Overrides by method, where the published setting does not suit the tiny tower: two hidden units may both be off."""
 
 IN_TWO_EPOCHS = {"aa_clip": ("module.network.text_epochs=1",)}
 """Overrides by method, where a training has stages: each gets one epoch."""

@@ -73,7 +73,7 @@ def _comment(file: Path) -> list[str]:
 
 def _source(file: Path, what: str) -> tuple[str, str]:
     """Return where code or weights come from and under which licence, as a config file's first comment says."""
-    found = re.search(rf"{what}: (none|(.+?) \((.+?)\))\.", " ".join(_comment(file)))
+    found = re.search(rf"{what}: (none\b|(.+?) \((.+?)\))", " ".join(_comment(file)))
     if found is None:
         return "not stated", "not stated"
     return (found[2], found[3]) if found[2] else ("none", "no public code")

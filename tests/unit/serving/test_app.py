@@ -8,14 +8,18 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from afr_clip.inspection import service
-from afr_clip.serving.answers import Found, Served
-from afr_clip.serving.app import build_app
 from afr_clip.serving.settings import ServingSettings
 from helpers.detectors import bright_model
+
+TestClient = pytest.importorskip("fastapi.testclient").TestClient
+for needed in ("python_multipart", "prometheus_client", "swagger_ui_bundle"):
+    pytest.importorskip(needed)
+
+from afr_clip.serving.answers import Found, Served  # noqa: E402
+from afr_clip.serving.app import build_app  # noqa: E402
 
 INSPECT = "/v1/inspect"
 

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from PIL import Image
 
-from afr_clip.serving import server as serving
-from afr_clip.serving.server import Server, ServingError, listen_at
 from afr_clip.serving.settings import ServingSettings
 from helpers.detectors import bright_model
+
+for needed in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(needed)
+
+from afr_clip.serving import server as serving  # noqa: E402
+from afr_clip.serving.server import Server, ServingError, listen_at  # noqa: E402
 
 FORM = "multipart/form-data; boundary=x"
 

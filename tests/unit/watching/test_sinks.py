@@ -10,8 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion
 
 from afr_clip.watching import sinks
 from afr_clip.watching.delivery import Delivery
@@ -197,7 +195,8 @@ def broker(tmp_path):
 
 def subscribed(port: int, got: list[str]):
     ready = threading.Event()
-    client = Client(CallbackAPIVersion.VERSION2)
+    paho = pytest.importorskip("paho.mqtt.client")
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     client.on_message = lambda _client, _data, message: got.append(message.payload.decode())
     client.on_subscribe = lambda *_: ready.set()
     client.connect("127.0.0.1", port)

@@ -22,8 +22,9 @@ class _Waiting:
 class Batcher:
     """Scores the photographs of one model in batches of one category, those that waited longest first.
 
-    A batch begins when it is full, when its first photograph has waited for ``wait``, or when no further one is on its
-    way, so that a lone client waits for nobody. While a batch is scored, the next one collects.
+    A batch begins when it is full, when its first photograph has waited for ``wait``, or when as many wait as are in
+    hand now and were when the last batch began. So a lone client waits for nobody, and several that were answered
+    together are scored together again. While a batch is scored, the next one collects.
 
     Args:
         thread: Scores; of one thread, which all models share.
@@ -45,6 +46,7 @@ class Batcher:
         self._size = model.detector.scanner.scanning.batch_size
         self._waiting: list[_Waiting] = []
         self._changed = asyncio.Event()
+        self._before = 0
 
     async def inspect(self, photograph: Decoded, category: str) -> Inspection:
         """Wait for the inspection of a photograph.
@@ -90,7 +92,9 @@ class Batcher:
                 first = self._waiting[0]
                 batch = [one for one in self._waiting if one.category == first.category][: self._size]
                 left = first.since + self._wait - loop.time()
-                if len(batch) == self._size or left <= 0 or self._expected() <= len(self._waiting):
+                is_all = max(self._before, self._expected()) <= len(self._waiting)
+                if len(batch) == self._size or left <= 0 or is_all:
+                    self._before = self._expected()
                     self._waiting = [one for one in self._waiting if one not in batch]
                     return batch
             else:

@@ -44,7 +44,7 @@ class ServingSettings:
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
     max_queue: int = 128
-    wait: float = 0.005
+    wait: float = 0.01
     body_timeout: float = 10.0
     timeout: float = 30.0
     grace: float = 60.0
@@ -58,7 +58,7 @@ class ServingSettings:
                 for name in ("wait", "body_timeout", "timeout", "grace")
                 if not math.isfinite(value := getattr(self, name))
             ),
-            None if 0 <= self.wait <= 10 else f"--wait must be from 0 to 10 seconds, got {self.wait}. Try 0.005.",
+            None if 0 <= self.wait <= 10 else f"--wait must be from 0 to 10 seconds, got {self.wait}. Try 0.01.",
             None if 0 <= self.port < 2**16 else f"--port must be from 0 to 65535, got {self.port}. Try 8000.",
             None
             if self.token is None or (len(self.token) >= SHORTEST_TOKEN and self.token.isascii())

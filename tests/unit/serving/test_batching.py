@@ -67,6 +67,27 @@ async def elapsed(*, expected: int, wait: float) -> float:
         return asyncio.get_running_loop().time() - started
 
 
+def test_those_who_were_answered_together_are_waited_for_once():
+    model, in_hand = bright_model(), [2]
+
+    async def ask():
+        loop, waited = asyncio.get_running_loop(), []
+        with ThreadPoolExecutor(1) as thread:
+            batcher = Batcher(model, thread, 0.2, lambda: in_hand[0])
+            task = asyncio.create_task(batcher.run())
+            await asyncio.gather(*(batcher.inspect(photograph(value), "cap") for value in (1, 2)))
+            in_hand[0] = 1
+            for _ in range(2):
+                started = loop.time()
+                await asyncio.wait_for(batcher.inspect(photograph(3), "cap"), 20)
+                waited.append(loop.time() - started >= 0.2)
+            task.cancel()
+        return waited
+
+    assert asyncio.run(ask()) == [True, False]
+    assert model.detector.scanner.batches == [("cap", 2), ("cap", 1), ("cap", 1)]
+
+
 def test_who_has_gone_is_not_scored():
     model = bright_model()
 

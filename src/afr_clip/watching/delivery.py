@@ -22,10 +22,14 @@ class Delivery:
 
     Args:
         first_pause: Seconds after the first failure.
+
+    Attributes:
+        fault: What ended the thread, if it was not asked to end.
     """
 
     def __init__(self, journal: Journal, sink: Sink, first_pause: float = FIRST_PAUSE) -> None:
         self.sink = sink
+        self.fault: Exception | None = None
         self._journal, self._first_pause = journal, first_pause
         self._stopped = threading.Event()
         self._until = float("inf")
@@ -61,8 +65,8 @@ class Delivery:
                     continue
                 self._journal.delivered(self.sink.name, number, state)
                 pause = self._first_pause
-        except Exception:
-            logger.exception("%s has ended; its records are kept for the next start.", self.sink.name)
+        except Exception as error:  # the main thread raises it
+            self.fault = error
         finally:
             self.sink.close()
 

@@ -52,6 +52,7 @@ class Journal:
 
     def __init__(self, path: Path, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._process = FileLock(path.with_name(f"{path.name}.lock"))
         try:
             self._process.acquire(timeout=0)
@@ -83,20 +84,31 @@ class Journal:
             raise JournalError(msg)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _used(self) -> Iterator[sqlite3.Connection]:
+        """Let one thread use the database, and turn its errors into sentences."""
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+            except sqlite3.Error as error:
+                msg = f"{shown(self._path)} cannot be used: {error}. What it holds is complete; start again."
+                raise JournalError(msg) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._used() as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def files(self) -> dict[bytes, Stat]:
         """Return the files that were inspected and are still there, as far as is known."""
-        with self._lock:
-            rows = self._database.execute("SELECT path, size, mtime_ns FROM files").fetchall()
+        with self._used() as database:
+            rows = database.execute("SELECT path, size, mtime_ns FROM files").fetchall()
         return {path: Stat(size, mtime_ns) for path, size, mtime_ns in rows}
 
     def forget(self, paths: Iterable[bytes]) -> None:
@@ -106,8 +118,8 @@ class Journal:
 
     def has(self, key: str) -> bool:
         """Whether a photograph was inspected."""
-        with self._lock:
-            found = self._database.execute("SELECT 1 FROM seen WHERE id = ?", (bytes.fromhex(key),)).fetchone()
+        with self._used() as database:
+            found = database.execute("SELECT 1 FROM seen WHERE id = ?", (bytes.fromhex(key),)).fetchone()
         return found is not None
 
     def record(self, inspected: Sequence[tuple[bytes, Stat, Mapping[str, Any] | None]]) -> None:
@@ -138,9 +150,9 @@ class Journal:
 
     def pending(self, sink: str, most: int) -> tuple[int, list[str], dict[str, Any]]:
         """Return what a sink gets next: the number of the last of them, their JSON, and the sink's state."""
-        with self._lock:
-            number, state = self._database.execute("SELECT number, state FROM sinks WHERE name = ?", (sink,)).fetchone()
-            rows = self._database.execute(
+        with self._used() as database:
+            number, state = database.execute("SELECT number, state FROM sinks WHERE name = ?", (sink,)).fetchone()
+            rows = database.execute(
                 "SELECT number, content FROM records WHERE number > ? ORDER BY number LIMIT ?", (number, most)
             ).fetchall()
         return (rows[-1][0] if rows else number), [content for _, content in rows], json.loads(state)
@@ -153,8 +165,8 @@ class Journal:
 
     def num_pending(self) -> dict[str, int]:
         """Count for each sink the records that it has not got."""
-        with self._lock:
-            rows = self._database.execute(
+        with self._used() as database:
+            rows = database.execute(
                 "SELECT name, (SELECT count(*) FROM records WHERE records.number > sinks.number) FROM sinks"
             ).fetchall()
         return dict(rows)

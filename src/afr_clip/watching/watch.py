@@ -68,6 +68,10 @@ def watch(
 
     Returns:
         How many photographs were recorded.
+
+    Raises:
+        JournalError: If the journal cannot be written; what it holds is complete.
+        DataError: If everything is to be done once and the folder cannot be listed.
     """
     journal.leave([sink.name for sink in sinks])
     deliveries = [Delivery(journal, sink) for sink in sinks]
@@ -83,6 +87,7 @@ def watch(
     number, is_reported = 0, False
     try:
         while not stopped.is_set():
+            _raise_faults(deliveries)
             try:
                 number += _inspect_arrived(model, journal, arrivals, stopped)
                 is_reported = False
@@ -102,6 +107,12 @@ def watch(
             if left:
                 logger.warning("%s has not got %s yet; the next start delivers.", name, counted(left, "record"))
     return number
+
+
+def _raise_faults(deliveries: Sequence[Delivery]) -> None:
+    for delivery in deliveries:
+        if delivery.fault is not None:
+            raise delivery.fault
 
 
 def _inspect_arrived(model: Model, journal: Journal, arrivals: Arrivals, stopped: threading.Event) -> int:

@@ -93,5 +93,16 @@ def test_another_file_is_a_sentence(opened, tmp_path):
     with sqlite3.connect(tmp_path / "foreign") as database:
         database.execute("CREATE TABLE facts (other)")
     database.close()
-    with pytest.raises(JournalError, match=r"is not a journal of afr-clip watch"):
+    with pytest.raises(JournalError, match=r"foreign cannot be used: table facts has 1 columns"):
         opened("foreign")
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(opened):
+    journal = opened()
+    journal.join("a", {})
+    journal.record([(b"x", HERE, content(1))])
+    journal._database.execute("PRAGMA max_page_count = 1")  # SQLite takes the smallest number that holds what is there
+    with pytest.raises(JournalError, match=r"cannot be used: database or disk is full\. What it holds is complete"):
+        journal.record([(b"y", HERE, {**content(2), "long": "a" * 100_000})])
+    assert len(numbers(journal, "a")) == 1
+    assert journal.files() == {b"x": HERE}

@@ -66,6 +66,20 @@ def test_a_photograph_that_fails_is_recorded_too_and_spoils_no_other(watched, ca
     assert watched()[0] == 0
 
 
+class Faulty(JsonLines):
+    def deliver(self, records, state):
+        raise ZeroDivisionError
+
+
+def test_a_fault_of_a_sink_ends_the_command_instead_of_holding_it_up(camera, tmp_path):
+    camera("a.png")
+    journal = Journal(tmp_path / "j.sqlite", camera.folder)
+    with pytest.raises(ZeroDivisionError):
+        watch(camera.folder, bright_model("cap"), journal, [Faulty(tmp_path / "a")], ONCE, threading.Event())
+    assert list(journal.num_pending().values()) == [1]
+    journal.close()
+
+
 PROGRAM = """
 import sys, threading
 from pathlib import Path

@@ -99,7 +99,7 @@ def test_a_stop_answers_what_is_in_hand_and_takes_nothing_new(running):
 
 
 def test_a_client_whose_headers_do_not_arrive_is_hung_up_on(running, monkeypatch):
-    monkeypatch.setattr(serving, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "HEADER_SECONDS", 0.5)
     one = running()
     for beginning in (b"", b"POST /v1/inspect HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
         with one.connect() as client:
@@ -115,7 +115,7 @@ def test_a_client_whose_headers_do_not_arrive_is_hung_up_on(running, monkeypatch
 
 
 def test_a_body_that_does_not_arrive_is_refused_and_leaves_its_place(running):
-    one = running(body_timeout=0.2, max_queue=1)
+    one = running(body_timeout=0.6, max_queue=1)
     with one.connect() as client:
         client.sendall(f"POST /v1/inspect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {FORM}\r\n".encode())
         client.sendall(b"Content-Length: 1000\r\n\r\n--x\r\n")

@@ -1,6 +1,7 @@
 """Slow references for metrics, written from the definitions, and the kinds of scores they are compared on."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,22 +58,33 @@ def naive_regions(mask: Bools) -> list[Bools]:
 
 
 def naive_aupro(anomaly_maps: NDArray[np.number], masks: Bools, max_fpr: float = 0.3) -> float:
-    """Area under the per-region overlap, one loop over all distinct thresholds and one over all regions."""
+    """Area under the per-region overlap, which saturates with the last pixel of a region."""
+    regions = [[(region, float(region.sum())) for region in naive_regions(mask)] for mask in masks]
+    return naive_auspro(anomaly_maps, regions, max_fpr)
+
+
+def naive_auspro(
+    anomaly_maps: NDArray[np.number], regions: Sequence[Sequence[tuple[Bools, float]]], max_fpr: float
+) -> float:
+    """Area under the saturated overlap, one loop over all distinct thresholds and one over all regions.
+
+    Args:
+        regions: Of each image, with the number of pixels at which the overlap saturates.
+    """
     maps = anomaly_maps.astype(np.float64)
-    scores_of_regions = [
-        scores[region] for scores, mask in zip(maps, masks, strict=True) for region in naive_regions(mask)
-    ]
-    normal = maps[~masks]
-    area, last_fpr, last_overlap = 0.0, 0.0, 0.0
+    found = [(scores[region], area) for scores, own in zip(maps, regions, strict=True) for region, area in own]
+    marked = np.array([np.any([region for region, _ in own] or [np.zeros(maps.shape[1:])], axis=0) for own in regions])
+    normal = maps[~marked.astype(bool)]
+    total, last_fpr, last_overlap = 0.0, 0.0, 0.0
     for threshold in np.unique(maps)[::-1]:
         fpr = float(np.mean(normal >= threshold))
-        overlap = float(np.mean([np.mean(scores >= threshold) for scores in scores_of_regions]))
+        overlap = float(np.mean([min(np.sum(scores >= threshold) / area, 1) for scores, area in found]))
         if fpr > max_fpr:
             at_limit = last_overlap + (overlap - last_overlap) * (max_fpr - last_fpr) / (fpr - last_fpr)
-            return (area + (max_fpr - last_fpr) * (last_overlap + at_limit) / 2) / max_fpr
-        area += (fpr - last_fpr) * (last_overlap + overlap) / 2
+            return (total + (max_fpr - last_fpr) * (last_overlap + at_limit) / 2) / max_fpr
+        total += (fpr - last_fpr) * (last_overlap + overlap) / 2
         last_fpr, last_overlap = fpr, overlap
-    return area / max_fpr
+    return total / max_fpr
 
 
 def naive_published_aupro(anomaly_maps: NDArray[np.number], masks: Bools) -> float:

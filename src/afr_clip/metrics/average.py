@@ -12,6 +12,12 @@ METRICS = IMAGE_METRICS + PIXEL_METRICS
 PUBLISHED_PRO = "pixel_aupro_published"
 """Computed only on request, and never shown next to ``pixel_aupro``: it is a different metric."""
 
+SATURATED_KINDS = ("logical", "structural")
+"""Kinds of anomalies whose saturated overlap is measured apart, as MVTec LOCO AD's benchmark does."""
+
+SATURATED_PRO = ("pixel_auspro", *(f"pixel_auspro_{kind}" for kind in SATURATED_KINDS))
+"""Computed only where a dataset states how much of each region must be found: the mean of the kinds, then each."""
+
 MEAN = "mean"
 """Stands for the category in the macro average."""
 
@@ -20,7 +26,7 @@ MEAN = "mean"
 class CategoryResult:
     """The metrics of one category, NaN where undefined, and how many images were scored.
 
-    All `METRICS` have a value, and `PUBLISHED_PRO` does if it was requested.
+    All `METRICS` have a value; `PUBLISHED_PRO` does if it was requested, and `SATURATED_PRO` if the dataset allows it.
 
     Attributes:
         pixel_threshold: The lowest pixel score that ``pixel_f1_max`` counts as anomalous; NaN where it is unknown.
@@ -65,7 +71,7 @@ def macro_average(results: Sequence[CategoryResult]) -> MacroAverage:
     if not results:
         msg = "A macro average must have at least one category, got none. Check that the dataset was evaluated."
         raise ValueError(msg)
-    names = (*METRICS, PUBLISHED_PRO) if PUBLISHED_PRO in results[0].values else METRICS
+    names = (*METRICS, *(name for name in (PUBLISHED_PRO, *SATURATED_PRO) if name in results[0].values))
     for result in results:
         if set(result.values) != set(names):
             msg = (

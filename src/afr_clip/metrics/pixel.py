@@ -1,7 +1,8 @@
 """Pixel-level metrics of a category in constant memory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.distributed import ProcessGroup, ReduceOp
 from torchmetrics import Metric
 
 from afr_clip.metrics.additive import AdditiveMetric
-from afr_clip.metrics.average import PUBLISHED_PRO
+from afr_clip.metrics.average import PUBLISHED_PRO, SATURATED_KINDS, SATURATED_PRO
 from afr_clip.metrics.functional.binning import (
     NUM_BINS,
     ScoreBins,
@@ -21,13 +22,36 @@ from afr_clip.metrics.functional.binning import (
     score_rank,
 )
 from afr_clip.metrics.functional.curves import auroc, average_precision, best_f1
-from afr_clip.metrics.functional.regions import MAX_REGIONS, aupro, published_aupro, region_weights
+from afr_clip.metrics.functional.regions import (
+    MAX_REGIONS,
+    MAX_SATURATED_FPR,
+    aupro,
+    published_aupro,
+    region_weights,
+    saturated_weights,
+)
 
 PUBLISHED_THRESHOLDS = 200
 """Of AnomalyCLIP's and APRIL-GAN's PRO."""
 
 ALL, ANOMALOUS, REGION = 0, 1, 2
 """Rows of ``counts``: all pixels, the anomalous ones among them, and the region weight of those."""
+
+KINDS = 3
+"""First row of those for saturated overlap: per kind, the normal pixels of its images, and its `saturated_weights`."""
+
+
+@dataclass(frozen=True)
+class AnnotatedRegions:
+    """The regions of an anomalous image, of which only a share has to be found.
+
+    Attributes:
+        kind: One of `SATURATED_KINDS`.
+        regions: Where each region lies, and the share of it at which its overlap saturates. Regions may overlap.
+    """
+
+    kind: str
+    regions: Sequence[tuple[Bool[Tensor, "height width"], float]]
 
 
 class PixelMetrics(AdditiveMetric):
@@ -40,6 +64,9 @@ class PixelMetrics(AdditiveMetric):
     Args:
         published_pro: Whether to compute ``pixel_aupro_published`` as well, see `published_aupro`.
         threshold: Where to compute an F1 as well.
+        saturated: Whether to compute `SATURATED_PRO` as well, up to a false positive rate of `MAX_SATURATED_FPR`. As in
+            the benchmark's own program, each kind is measured on its images and the normal ones, and the curve
+            counts every region alike; the result is the mean of the kinds, NaN if one has no region.
 
     Attributes:
         f1_threshold: Once computed, the lowest score of the pixels that the best F1 counts as anomalous; NaN where F1
@@ -57,27 +84,35 @@ class PixelMetrics(AdditiveMetric):
     counts: Tensor
     num_regions: Tensor
 
-    def __init__(self, *, published_pro: bool = False, threshold: float | None = None) -> None:
+    def __init__(self, *, published_pro: bool = False, threshold: float | None = None, saturated: bool = False) -> None:
         super().__init__()
         self.published_pro = published_pro
+        self.saturated = saturated
         self.threshold = threshold
         self.bins = ScoreBins()
         self.f1_threshold = math.nan
         self.f1_given = math.nan
-        self.add_sum("counts", (3, NUM_BINS))
+        self.add_sum("counts", (KINDS + 2 * len(SATURATED_KINDS) if saturated else KINDS, NUM_BINS))
         self.add_sum("num_regions", ())
 
     def update(
-        self, anomaly_map: Float32[Tensor, "batch height width"], mask: Bool[Tensor, "batch height width"]
+        self,
+        anomaly_map: Float32[Tensor, "batch height width"],
+        mask: Bool[Tensor, "batch height width"],
+        annotated: Sequence[AnnotatedRegions | None] = (),
     ) -> None:
         """Count the pixels of a batch, which may be empty.
+
+        Args:
+            annotated: The regions of each image for saturated overlap, ``None`` for a normal one.
 
         Raises:
             ValueError: If a score is NaN or lies outside [0, 1]; nothing is counted then.
         """
         check_probabilities("anomaly_map", anomaly_map)
         device = self.counts.device
-        for scores, truth in zip(anomaly_map.to(device), mask.to(device), strict=True):
+        marked = annotated or [None] * len(mask)
+        for scores, truth, regions in zip(anomaly_map.to(device), mask.to(device), marked, strict=True):
             rank = score_rank(scores).flatten()
             place = self.bins(rank)
             if place.min() < 0:
@@ -96,6 +131,12 @@ class PixelMetrics(AdditiveMetric):
                 self.counts[ANOMALOUS, :used] += torch.bincount(anomalous, minlength=used)
                 self.counts[REGION].index_add_(0, anomalous, weights)
                 self.num_regions += num_regions
+            if regions is not None:
+                row = KINDS + 2 * SATURATED_KINDS.index(regions.kind)
+                self.counts[row, :used] += torch.bincount(place[~truth.flatten()], minlength=used)
+                for region, share in regions.regions:
+                    chosen, weights = saturated_weights(scores, region.to(device), share)
+                    self.counts[row + 1].index_add_(0, place[chosen], weights)
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
         """Evaluate the curves; each metric is NaN unless both normal and anomalous pixels were seen.
@@ -111,7 +152,7 @@ class PixelMetrics(AdditiveMetric):
             raise ValueError(msg)
         if not self.bins.is_ascending:
             self._move(self.bins.rebuild(self.bins.bits.clone()))
-        pixels, positives, region_weight = self.counts[:, : self.bins.num_used]
+        pixels, positives, region_weight, *of_kinds = self.counts[:, : self.bins.num_used]
         negatives = pixels - positives
         f1, place = best_f1(negatives, positives)
         self.f1_threshold = math.nan if place is None else score_of_rank(self.bins.lowest_rank()[place]).item()
@@ -125,6 +166,14 @@ class PixelMetrics(AdditiveMetric):
         }
         if self.published_pro:
             values[PUBLISHED_PRO] = self._published_aupro(negatives, region_weight)
+        if self.saturated:
+            of_images, weights = of_kinds[::2], of_kinds[1::2]
+            of_normal_images = negatives - torch.stack(of_images).sum(dim=0)
+            areas = [
+                aupro(of_normal_images + own, weight, MAX_SATURATED_FPR)
+                for own, weight in zip(of_images, weights, strict=True)
+            ]
+            values |= zip(SATURATED_PRO, (torch.stack(areas).mean(), *areas), strict=True)
         return values
 
     def _f1_above(self, pixels: Int64[Tensor, " bins"], positives: Int64[Tensor, " bins"], threshold: float) -> float:

@@ -1,6 +1,6 @@
 """The metrics of a target dataset, per category, in constant memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.image import ImageScores, check_index, image_metrics
-from afr_clip.metrics.pixel import PixelMetrics
+from afr_clip.metrics.pixel import AnnotatedRegions, PixelMetrics
 
 
 class DatasetMetrics(nn.Module):
@@ -21,6 +21,8 @@ class DatasetMetrics(nn.Module):
         categories: The category of every image of the dataset.
         published_pro: Whether to compute `PUBLISHED_PRO` as well.
         pixel_threshold: Where to compute a pixel F1 as well.
+        annotated: Returns the regions of an anomalous image, given its position, at the size of the maps; with it,
+            `SATURATED_PRO` is computed as well.
 
     Raises:
         ValueError: If there is no image, or if the two differ in length.
@@ -43,6 +45,7 @@ class DatasetMetrics(nn.Module):
         *,
         published_pro: bool = False,
         pixel_threshold: float | None = None,
+        annotated: Callable[[int], AnnotatedRegions] | None = None,
     ) -> None:
         super().__init__()
         if not categories or len(categories) != len(is_anomalous):
@@ -62,8 +65,10 @@ class DatasetMetrics(nn.Module):
         self._is_anomalous = torch.tensor([bool(truth) for truth in is_anomalous])
         self.image = nn.ModuleList(ImageScores(len(positions)) for positions in self._members)
         self.pixel = nn.ModuleList(
-            PixelMetrics(published_pro=published_pro, threshold=pixel_threshold) for _ in self._members
+            PixelMetrics(published_pro=published_pro, threshold=pixel_threshold, saturated=annotated is not None)
+            for _ in self._members
         )
+        self._annotated = annotated
 
     def update(
         self,
@@ -90,7 +95,11 @@ class DatasetMetrics(nn.Module):
             masked = rows[has_mask[rows]]
             image, pixel = self._metrics()[category]
             image.update(image_score[rows], self._place[position[chosen]])
-            pixel.update(anomaly_map[masked], mask[masked])
+            pixel.update(anomaly_map[masked], mask[masked], self._regions(position[masked.cpu()].tolist()))
+
+    def _regions(self, positions: Sequence[int]) -> list[AnnotatedRegions | None]:
+        read = self._annotated
+        return [] if read is None else [read(one) if self._is_anomalous[one] else None for one in positions]
 
     def compute(self) -> tuple[CategoryResult, ...]:
         """Evaluate the categories in order of first appearance; under distributed evaluation, on every process.

@@ -1,13 +1,18 @@
 """Per-region overlap: every connected region of defect pixels counts once, however small it is."""
 
+import math
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy import ndimage
 from torch import Tensor
 
 MAX_FPR = 0.3
 """False-positive rate up to which AUPRO integrates, from Bergmann et al. (IJCV 2021)."""
+
+MAX_SATURATED_FPR = 0.05
+"""The same for the saturated overlap, the limit of MVTec LOCO AD's benchmark; from Bergmann et al. (IJCV 2022)."""
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=np.int8)
 """Pixels that touch by an edge or a corner belong to one region."""
@@ -38,6 +43,40 @@ def region_weights(mask: Bool[Tensor, "height width"]) -> tuple[Int64[Tensor, " 
     return torch.from_numpy(weight[region]).to(mask.device), int(num_regions)
 
 
+def saturated_weights(
+    scores: Float32[Tensor, "height width"], region: Bool[Tensor, "height width"], share: float
+) -> tuple[Int64[Tensor, " chosen"], Int64[Tensor, " chosen"]]:
+    r"""Share one unit of weight among those pixels of a region that suffice to saturate its overlap.
+
+    .. math:: \mathrm{sPRO}(P) = \frac{1}{|R|} \sum_{r \in R} \min\left(\frac{|P \cap r|}{s_r}, 1\right)
+        \qquad \text{Bergmann et al., Beyond dents and scratches, IJCV 2022}
+
+    Where the prediction ``P`` is all pixels above a threshold, the overlap with a region grows pixel by pixel in the
+    order of their scores, and stops after ``s_r`` of them. So the pixels of the ``s_r`` highest scores carry the whole
+    weight. Sums of these weights by score form the exact curve, and `aupro` integrates it: no map has to be kept. Which
+    of several equal scores is chosen does not matter, because they are counted together.
+
+    Args:
+        share: ``s_r``, the saturation area, as a share of the region's. It need not be a whole number of pixels: the
+            last one has what is left of the unit.
+
+    Returns:
+        The places of the chosen pixels in the flattened map, and the weight of each; empty for an empty region.
+
+    Example:
+        >>> scores = torch.tensor([[0.9, 0.1], [0.7, 0.8]])
+        >>> places, weights = saturated_weights(scores, torch.ones(2, 2, dtype=torch.bool), share=0.625)
+        >>> places, weights / REGION_UNIT  # two and a half pixels
+        (tensor([0, 3, 2]), tensor([0.4000, 0.4000, 0.2000]))
+    """
+    places = region.flatten().nonzero().flatten()
+    area = share * len(places)
+    best = scores.flatten()[places].topk(math.ceil(area)).indices
+    weights = torch.full_like(best, int(REGION_UNIT / max(area, 1)))
+    weights[-1:] += REGION_UNIT - weights.sum()
+    return places[best], weights
+
+
 def aupro(
     negatives: Int64[Tensor, " bins"], region_weight: Int64[Tensor, " bins"], max_fpr: float = MAX_FPR
 ) -> Float64[Tensor, ""]:
@@ -50,7 +89,7 @@ def aupro(
 
     Args:
         negatives: Number of normal pixels per ascending score.
-        region_weight: Sum of `region_weights` per ascending score.
+        region_weight: Sum of `region_weights` per ascending score, or of `saturated_weights` for the area under sPRO.
         max_fpr: ``f``, where the integral ends.
 
     Returns:

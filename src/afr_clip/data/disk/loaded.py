@@ -5,14 +5,16 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
 from afr_clip.data.disk.folders import IMAGE_SUFFIXES, is_hidden, walk
+from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.listing import image_of_mask
 from afr_clip.data.disk.picture_files import has_16_bits, mask_files, read_picture
 from afr_clip.data.disk.reading import DatasetSpec, find_root, read_samples
+from afr_clip.data.disk.saturation import Entries, read_saturations
 from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.progress import tracked
 from afr_clip.data.records import AnomalySample
@@ -64,19 +66,29 @@ class DatasetDigest:
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A dataset whose files were listed and hashed; nothing is decoded yet."""
+    """A dataset whose files were listed and hashed; nothing is decoded yet.
+
+    Attributes:
+        saturations: How much of each region has to be found, by category; empty where the dataset does not state it.
+    """
 
     spec: DatasetSpec
     root: Path
     samples: tuple[AnomalySample, ...]
     digest: DatasetDigest
+    saturations: Mapping[str, Entries] = field(default_factory=dict)
 
 
 def load_dataset(spec: DatasetSpec) -> LoadedDataset:
     """List a dataset's samples and hash their files."""
-    samples = tuple(read_samples(spec))
+    samples, root = tuple(read_samples(spec)), find_root(spec)
     _warn_of_few_bits(samples)
-    return LoadedDataset(spec, find_root(spec), samples, content_digest(samples))
+    saturations: Mapping[str, Entries] = {}
+    try:
+        saturations = read_saturations(dataset_row(spec.layout), root, samples)
+    except MissingDataError as error:
+        logger.warning("%s is scored without sPRO, the metric of its benchmark: %s", spec.name, error)
+    return LoadedDataset(spec, root, samples, content_digest(samples), saturations)
 
 
 def _warn_of_few_bits(samples: Sequence[AnomalySample]) -> None:

@@ -227,6 +227,23 @@ def read_mask(
         return stored.upright(marked)
 
 
+def read_region(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Bool[np.ndarray, "height width"], int]:
+    """Decode the mask of a single region, and the grey value that marks it; its own EXIF orientation is applied.
+
+    Raises:
+        DataError: As `read_picture`, or if it does not mark pixels with one value.
+    """
+    with _opened(_content(path, max_pixels), shown(path), max_pixels) as (stored, png):
+        if png is not None:
+            png.require_every_row()
+        values, _ = _mask_values(stored)
+        value, marked = int(values.max()), values > 0
+        if value == 0 or (values[marked] != value).any():
+            msg = "it must mark the pixels of one region with one grey value above 0"
+            raise UnsupportedError(msg, "Restore the original.")
+        return stored.upright(marked), value
+
+
 def _any_of(masks: list[Bool[np.ndarray, "height width"]], folder: Path) -> Bool[np.ndarray, "height width"]:
     sizes = {mask.shape for mask in masks}
     if len(sizes) != 1:

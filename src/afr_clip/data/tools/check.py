@@ -24,6 +24,7 @@ from afr_clip.data.disk.pixels import (
 )
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries, read_samples
 from afr_clip.data.disk.rows.row import Count, DatasetRow
+from afr_clip.data.disk.saturation import read_saturations
 from afr_clip.data.errors import DataError
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, shown
@@ -107,7 +108,7 @@ class Inspection:
 def check_dataset(spec: DatasetSpec, *, is_part: bool = False, max_pixels: int = MAX_PIXELS) -> DatasetCheck:
     """Decode every image and mask of a dataset, and compare it with what is published.
 
-    What `read_samples` and `SampleReader` refuse, which read a dataset for scoring, is a fault here.
+    What `read_samples`, `SampleReader` and `read_saturations` refuse, which read a dataset for scoring, is a fault.
 
     Args:
         is_part: Whether it is all right to have fewer images than published.
@@ -142,7 +143,7 @@ def check_dataset(spec: DatasetSpec, *, is_part: bool = False, max_pixels: int =
         findings += _count_findings({ALL: sum_counts(counts)}, {ALL: row.total}, is_part=is_part)
     if not any(finding.is_fault for finding in findings):
         try:
-            read_samples(spec)
+            read_saturations(row, root, read_samples(spec))
         except DataError as error:
             findings.append(Finding(str(error), is_fault=True))
     return DatasetCheck(root, counts, published, tuple(sorted(findings, key=lambda finding: not finding.is_fault)))

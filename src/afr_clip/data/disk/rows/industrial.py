@@ -440,12 +440,16 @@ MVTEC_LOCO = DatasetRow(
             "mvtec_loco_anomaly_detection.tar.xz": "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687"
         },
         notes=(
-            "The defects of a picture lie in masks of their own; pixel metrics take them together.",
+            "The defects of a picture lie in masks of their own; pixel metrics take them together, but for "
+            "pixel_auspro, the area under sPRO by which the benchmark compares maps.",
             "Papers give image results as the mean of logical and of structural anomalies, each against the normal "
             "pictures; here all anomalies count alike.",
         ),
     ),
+    saturations="{category}/defects_config.json",
+    saturated_types={"logical_anomalies": "logical", "structural_anomalies": "structural"},
 )
+
 
 KAPUTT = DatasetRow(
     name="kaputt",

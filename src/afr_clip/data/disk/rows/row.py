@@ -87,6 +87,9 @@ class DatasetRow:
         counts: Published numbers of test images by category; empty where only the total is known.
         total: The published numbers over all categories; ``None`` if they are not known.
         provenance: Where it comes from; ``None`` for layouts of your own data.
+        saturations: Of datasets that are scored by saturated overlap: the file, below the root, that states how much
+            of each region has to be found; with a place for the category.
+        saturated_types: The defect types of such a dataset, with the kind of anomaly that each one is.
     """
 
     name: str
@@ -99,6 +102,8 @@ class DatasetRow:
     counts: Mapping[str, Count] = field(default_factory=dict)
     total: Count | None = None
     provenance: Provenance | None = None
+    saturations: str = ""
+    saturated_types: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.counts and self.total is None:

@@ -14,7 +14,7 @@ from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1
 from afr_clip.reports.decisions import OPTIMISTIC, Chart, score_charts, threshold_grid
 from afr_clip.reports.diagnosis import read_diagnoses
-from afr_clip.reports.layout.grid import COLUMNS, Grid, category_grid
+from afr_clip.reports.layout.grid import COLUMNS, SATURATED_COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
 from afr_clip.reports.record.provenance import backbone_notices, list_facts, method_of, training_of
@@ -120,7 +120,9 @@ def results_grid(dataset: str, values: pd.DataFrame) -> Grid:
 
 def _notes(num_defined: Mapping[str, int], num_categories: int, vanished: Mapping[str, int]) -> Iterator[str]:
     partly = ", ".join(
-        f"{label} {num_defined[m]}" for m, (label, _) in COLUMNS.items() if num_defined[m] < num_categories
+        f"{label} {num_defined[m]}"
+        for m, (label, _) in (COLUMNS | SATURATED_COLUMNS).items()
+        if num_defined.get(m, num_categories) < num_categories
     )
     if partly:
         yield f'"-" is undefined and left out of the mean. Categories in the mean, of {num_categories}: {partly}.'

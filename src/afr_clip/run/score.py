@@ -3,15 +3,19 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import torch
 
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.loaded import LoadedDataset
+from afr_clip.data.disk.saturation import read_regions
 from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import for_shell, natural_order, shown_below
+from afr_clip.metrics.pixel import AnnotatedRegions
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.processes.memory import measuring_memory
 from afr_clip.processes.place import is_first
@@ -121,7 +125,11 @@ def _score(
     vanished: dict[str, int] = {}
     with data.counting_vanished_defects(data.targets[name]) as (begin, counts):
         engine.predictions.sinks = (figures, *maps, *([begin] if is_first() else []))
-        extra = {"published_pro": job.published_pro, "pixel_threshold": job.pixel_threshold}
+        extra = {
+            "published_pro": job.published_pro,
+            "pixel_threshold": job.pixel_threshold,
+            "annotated": _annotated(data.targets[name], data),
+        }
         metrics = measure(module, data, engine, name, extra)
         if is_first():
             vanished = counts()
@@ -140,6 +148,21 @@ def _score(
     ]
     result = DatasetResult(name, module.results, vanished, thresholds_of(rows, module.results))
     return ScoredDataset(run.manifest["targets"][name], result, rows)
+
+
+def _annotated(target: LoadedDataset, data: AnomalyDataModule) -> Callable[[int], AnnotatedRegions] | None:
+    """Return what reads the regions of an image of a dataset that is scored by saturated overlap, or ``None``."""
+    if not target.saturations:
+        return None
+    kinds, settings = dataset_row(target.spec.layout).saturated_types, data.settings
+
+    def read(position: int) -> AnnotatedRegions:
+        sample = target.samples[position]
+        entries = target.saturations[sample.category]
+        regions = read_regions(sample, entries, settings.image_size, max_pixels=settings.max_pixels)
+        return AnnotatedRegions(kinds[sample.defect_type], regions)
+
+    return read
 
 
 def measure(

@@ -27,6 +27,7 @@ from afr_clip.reports.compare.values import (
 from afr_clip.reports.layout.grid import (
     COLUMNS,
     METRIC_HEADINGS,
+    SATURATED_COLUMNS,
     UNDEFINED,
     Grid,
     Heading,
@@ -379,7 +380,7 @@ class CategoryTables:
         cells["num_seeds"] = cells.seeds.map(len)
         cells["seeds"] = [" ".join(str(seed) for seed in seeds if seed != NO_SEED) for seeds in cells.seeds]
         place = cells.row.where(cells.row != MEAN_ROW, len(cells))
-        order = cells.metric.map(list(COLUMNS).index)
+        order = cells.metric.map([*COLUMNS, *SATURATED_COLUMNS].index)
         cells = cells.assign(place=place, order=order).sort_values(["dataset", "place", "order"])
         return cells.rename(columns={"dataset": "number", "target": "dataset", "series_label": "setting"})
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ COLUMNS = {
     "pixel_aupro": ("PRO", "Pixel level: per-region overlap up to a false positive rate of 0.3"),
 }
 """Heading and explanation of each metric, in the order of the table."""
+
+SATURATED_COLUMNS = {
+    "pixel_auspro": ("sPRO", "Pixel level: saturated overlap up to a false positive rate of 0.05, mean of both kinds"),
+    "pixel_auspro_logical": ("sPRO logical", "The same of logical anomalies"),
+    "pixel_auspro_structural": ("sPRO structural", "The same of structural anomalies"),
+}
+"""Of metrics that only some datasets have; shown where they were measured."""
 
 UNDEFINED = "-"
 
@@ -126,22 +133,23 @@ def category_grid(name: str, values: "pd.DataFrame") -> Grid:
         values: One category and metric per row, the mean last: ``row``, ``category``, ``metric``, ``mean`` and
             ``deviation`` (in percent), ``num_seeds``, ``num_normal``, ``num_anomalous``.
     """
-    rows = [category_cells(of_row) for _, of_row in values.groupby("row", sort=False)]
-    return Grid(name, [*text_headings("Category"), *METRIC_HEADINGS], rows[:-1], rows[-1:])
+    columns = COLUMNS | {name: column for name, column in SATURATED_COLUMNS.items() if (values.metric == name).any()}
+    rows = [category_cells(of_row, list(columns)) for _, of_row in values.groupby("row", sort=False)]
+    headings = [*text_headings("Category"), *starmap(Heading, columns.values()), *IMAGE_HEADINGS]
+    return Grid(name, headings, rows[:-1], rows[-1:])
 
 
-def category_cells(of_row: "pd.DataFrame") -> list[TableCell]:
-    """Show one category: its name, every metric, and how many images it has."""
+def category_cells(of_row: "pd.DataFrame", metrics: Sequence[str] = tuple(COLUMNS)) -> list[TableCell]:
+    """Show one category: its name, metrics, and how many images it has."""
     columns = of_row[["metric", "mean", "deviation", "num_seeds"]].itertuples(index=False, name=None)
     by_metric = {metric: number for metric, *number in columns}
-    numbers = [measured_cell(*by_metric.get(metric, (None, None, None))) for metric in COLUMNS]
+    numbers = [measured_cell(*by_metric.get(metric, (None, None, None))) for metric in metrics]
     first = of_row.iloc[0]
     counts = [TableCell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
     return [TableCell(first.category), *numbers, *counts]
 
 
-METRIC_HEADINGS = [Heading(label, meaning) for label, meaning in COLUMNS.values()] + [
-    Heading("Normal", "Normal images"),
-    Heading("Anomalous", "Anomalous images"),
-]
+IMAGE_HEADINGS = [Heading("Normal", "Normal images"), Heading("Anomalous", "Anomalous images")]
+
+METRIC_HEADINGS = [*starmap(Heading, COLUMNS.values()), *IMAGE_HEADINGS]
 """Above the numbers of `category_cells`."""

@@ -14,7 +14,15 @@ from rich.table import Table
 from afr_clip.files import append_whole, from_cell, shown
 from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.record import Inspected
-from afr_clip.metrics.average import MEAN, METRICS, PUBLISHED_PRO, CategoryResult, MacroAverage, macro_average
+from afr_clip.metrics.average import (
+    MEAN,
+    METRICS,
+    PUBLISHED_PRO,
+    SATURATED_PRO,
+    CategoryResult,
+    MacroAverage,
+    macro_average,
+)
 from afr_clip.metrics.thresholds import PIXEL_GIVEN, PIXEL_MAX_F1, Threshold, all_thresholds
 from afr_clip.reports.record.run_folder import csv_text, write_csv, write_json
 from afr_clip.reports.record.schema import Results, Scored, ScoredEpochs, read_record, require
@@ -285,7 +293,7 @@ def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"categories_in_mean.{dataset}.{metric} is missing" for metric in METRICS if metric not in defined)
     for place, result in enumerate(content["results"]):
         value = result["value"]
-        if result["metric"] not in {*METRICS, PUBLISHED_PRO}:
+        if result["metric"] not in {*METRICS, PUBLISHED_PRO, *SATURATED_PRO}:
             yield f"results[{place}].metric must be one of {', '.join(METRICS)}, got {result['metric']}"
         if value is not None and not 0 <= value <= 1:
             yield f"results[{place}].value must lie in [0, 1], got {value}"
@@ -443,13 +451,20 @@ def results_table(result: DatasetResult) -> Table:
             table.add_section()
         values = ["-" if math.isnan(row.values[m]) else f"{100 * row.values[m]:.1f}" for m in METRICS]
         table.add_row(escape(shown(row.category)), f"{row.num_normal} / {row.num_anomalous}", *values)
+    notes = []
     partly = {m: n for m, n in result.mean.num_defined.items() if n < len(result.categories)}
     if partly:
         counts = ", ".join(f"{metric} {n}" for metric, n in partly.items())
-        table.caption = f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others."
+        notes.append(f"Categories in the mean, of {len(result.categories)}: {counts}; undefined in the others.")
     if not math.isnan(published := result.mean.values.get(PUBLISHED_PRO, math.nan)):
-        note = published_pro_note(published)
-        table.caption = f"{table.caption}\n{note}" if table.caption else note
+        notes.append(published_pro_note(published))
+    saturated = {name: result.mean.values[name] for name in SATURATED_PRO if name in result.mean.values}
+    if saturated:
+        shares = ", ".join(
+            f"{name} {'-' if math.isnan(one) else f'{100 * one:.1f}'}" for name, one in saturated.items()
+        )
+        notes.append(f"Area under sPRO up to a false positive rate of 0.05, in the mean: {shares}.")
+    table.caption = "\n".join(notes) or None
     return table
 
 

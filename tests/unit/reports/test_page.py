@@ -132,6 +132,19 @@ def test_published_pro_is_a_sentence_and_no_column(make_run):
     assert Tree(text).rows == Tree(read(make_run())).rows
 
 
+def test_saturated_pro_has_columns_only_where_it_was_measured(make_run):
+    areas = {"pixel_auspro": math.nan, "pixel_auspro_logical": 0.25, "pixel_auspro_structural": math.nan}
+    more = {"pixel_auspro": 0.4, "pixel_auspro_logical": 0.35, "pixel_auspro_structural": 0.45}
+    loco = category("pushpins", 0.5, **areas), category("screw_bag", 0.5, **more)
+    text = read(make_run({"mvtec_ad": (category("cable", 0.5),), "mvtec_loco": loco}))
+    found = [row for row in Tree(text).rows if row[1][:1] in (["cable"], ["pushpins"], ["screw_bag"], ["mean"])]
+    tables = {row[0]: row for _, row in found}
+    assert len(tables["pushpins"]) == len(tables["cable"]) + 3
+    assert tables["pushpins"][8:11] == ["-", "25.0", "-"]
+    assert tables["mean"][8:11] == ["40.0", "30.0", "45.0"]
+    assert "Categories in the mean, of 2: sPRO 1, sPRO structural 1." in text
+
+
 def test_lost_defects_are_named(make_run):
     run = make_run()
     content = json.loads((run / "results.json").read_text())

@@ -160,6 +160,16 @@ def test_published_pro_is_a_caption_and_no_column(results):
     assert len(rows[0]) == 2 + len(METRICS)
 
 
+def test_saturated_pro_is_a_caption_that_names_each_kind(results):
+    areas = {"pixel_auspro": math.nan, "pixel_auspro_logical": 0.25, "pixel_auspro_structural": math.nan}
+    rows, caption = cells(DatasetResult("mvtec_loco", (category("pushpins", 0.5, 1, 1, **areas),), {}))
+    assert caption.splitlines()[1] == (
+        "Area under sPRO up to a false positive rate of 0.05, in the mean: "
+        "pixel_auspro -, pixel_auspro_logical 25.0, pixel_auspro_structural -."
+    )
+    assert len(rows[0]) == 2 + len(METRICS)
+
+
 def test_published_pro_is_written_and_read_back(tmp_path):
     extra = (category("cable", 0.5, 1, 1, pixel_aupro_published=0.25),)
     write_results(tmp_path, [DatasetResult("visa", extra, {"cable": 0})], {})

@@ -1,6 +1,7 @@
 """How much of each annotated region has to be found, where a dataset states it, and the regions themselves."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def read_saturations(row: DatasetRow, root: Path, samples: Sequence[AnomalySampl
     if not row.saturations:
         return {}
     files = {one.category: root / row.saturations.format(category=one.category) for one in samples}
-    missing = [path for path in files.values() if not path.is_file()]
+    missing = [path for path in files.values() if not os.path.isfile(path)]  # noqa: PTH113 - Path.is_file may raise
     if missing:
         msg = f"{shown(missing[0])}, which states how much of each defect has to be found, is missing. Unpack it again."
         raise MissingDataError(msg)
@@ -82,9 +83,10 @@ def read_saturations(row: DatasetRow, root: Path, samples: Sequence[AnomalySampl
 
 
 def _entries(path: Path) -> Entries:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         msg = f"{shown(path)} is not valid JSON ({error}). Restore the original."
         raise DataError(msg) from error
     for entry in content if isinstance(content, list) else [content]:
@@ -116,7 +118,7 @@ def read_regions(
     """Read the regions of an image, each a file of its mask's folder, at the model's input size.
 
     The share of a region that has to be found is that of the photograph, so that resizing changes only which pixels
-    stand for the region. One that has no pixel left keeps none: nothing at this size can find it.
+    stand for the region. One that has no pixel left does not count, as in PRO.
 
     Raises:
         DataError: If a file cannot be decoded, or its grey value has no entry.

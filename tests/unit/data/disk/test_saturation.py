@@ -107,6 +107,7 @@ SOUND = {"defect_name": "a", "pixel_value": 255, "saturation_threshold": 0.5, "r
     [
         "{",
         "[" * 100_000,
+        "[" + "9" * 5_000 + "]",
         {"a": SOUND},
         [SOUND, 3],
         [SOUND, {**SOUND, "pixel_value": 0}],

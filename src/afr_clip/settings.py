@@ -74,6 +74,13 @@ class ScoringEngine(Enum):
     auto = "auto"
 
 
+class ScoringPlace(Enum):
+    """Where photographs are scored."""
+
+    local = "local"
+    ray = "ray"
+
+
 class DecideBy(Enum):
     """What decides about a part: its image score, the maximum of its map, or either of them."""
 

@@ -112,7 +112,7 @@ ONLY_IN = {
     "pandas": {"reports"},
     "optuna": {"sweep"},
     "submitit": {"sweep"},
-    "ray": {"sweep"},
+    "ray": {"run", "sweep"},
     "fastapi": {"serving"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},

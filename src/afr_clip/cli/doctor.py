@@ -40,7 +40,7 @@ EXTRAS = {
     "watch": "afr-clip watch --mqtt",
     "demo": "afr-clip demo, a page to try a model",
     "sweep": "searches with Optuna, and sweeps on SLURM",
-    "ray": "sweeps on a Ray cluster",
+    "ray": "predictions and sweeps on a Ray cluster",
     "dashboards": "logger=tensorboard and logger=mlflow, and dashboards of Weights & Biases as code",
     "xlsx": "xlsx=true of predict",
     "parquet": "afr-clip report --parquet",

@@ -37,6 +37,7 @@ from afr_clip.config.validate import ConfigError, read
 from afr_clip.files import shown
 from afr_clip.inspection.settings import is_exported
 from afr_clip.run.job import AnyJob, ProtocolJob, Record
+from afr_clip.settings import ScoringPlace
 
 if TYPE_CHECKING:
     from afr_clip.inspection.exported import Exported
@@ -104,7 +105,10 @@ def predict(config: DictConfig) -> None:
     if start_processes("afr_clip.predict", typed.trainer, has_run_dir=bool(typed.run_dir)):
         return
     with _loading():
-        from afr_clip.run.predict import predict as run  # noqa: PLC0415
+        if typed.runs_on is ScoringPlace.ray:
+            from afr_clip.run.spread import predict_on_ray as run  # noqa: PLC0415
+        else:
+            from afr_clip.run.predict import predict as run  # noqa: PLC0415
 
     run(*_with_checkpoint(config, typed, prediction_job))
 

@@ -16,13 +16,13 @@ from afr_clip.config.nodes import (
     PredictConfig,
     TrainConfig,
 )
-from afr_clip.config.plan import expanded_images, resumes
+from afr_clip.config.plan import expanded_images, placed_images, resumes
 from afr_clip.config.restore import named_checkpoint
 from afr_clip.files import for_shell, shown
 from afr_clip.inspection.settings import is_exported
 from afr_clip.processes.signals import was_requeued
 from afr_clip.reports.record.run_folder import holds_run
-from afr_clip.settings import DatasetSettings
+from afr_clip.settings import DatasetSettings, ScoringPlace
 
 _WRITE = {
     "calibration": "Write calibration=FILE; afr-clip calibrate writes one.",
@@ -63,7 +63,9 @@ def faults_of_places(config: CommandConfig) -> Iterator[str]:
 
 def _faults_of_photographs(config: CommandConfig) -> Iterator[str]:
     if isinstance(config, PredictConfig | ExportConfig) and config.images is not None:
-        for path in expanded_images(config.images):
+        on_ray = isinstance(config, PredictConfig) and config.runs_on is ScoringPlace.ray
+        places = placed_images(config.images) if on_ray else expanded_images(config.images)
+        for path in (Path(place) for place in places if "://" not in str(place)):
             if not os.path.lexists(path):
                 several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
                 write = for_shell(f"images=[{path}]") if several else "images=FILE_OR_FOLDER"

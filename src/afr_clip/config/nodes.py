@@ -32,6 +32,7 @@ from afr_clip.settings import (
     OptimizerSettings,
     ScheduleSettings,
     ScoringEngine,
+    ScoringPlace,
     SearchSettings,
     StepScheduleSettings,
     TrainerSettings,
@@ -252,11 +253,24 @@ class PredictConfig(InspectConfig):
     formats: list[AnnotationFormat]
     xlsx: bool
     fail_on: str | None
+    runs_on: ScoringPlace
+    workers: int
+    shard_size: int
+    ray_address: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_images(self.images)
+        one_machine = [
+            key for key in ("formats", "xlsx", "compare_names", "references", "roi", "ignore") if getattr(self, key)
+        ]
         refuse(
+            positive("workers", self.workers),
+            positive("shard_size", self.shard_size),
+            f"runs_on=ray writes scores and regions as Parquet, got {one_machine[0]} too. Leave it out, or "
+            f"write runs_on=local."
+            if ScoringPlace(self.runs_on) is ScoringPlace.ray and one_machine
+            else None,
             None
             if self.fail_on in (None, *FAIL_ON)
             else one_of("fail_on", str(self.fail_on), FAIL_ON, "Write fail_on=anomalous."),

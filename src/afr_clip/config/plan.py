@@ -43,9 +43,10 @@ from afr_clip.run.job import (
     PredictionJob,
     ProtocolJob,
     Record,
+    Spread,
     TrainingJob,
 )
-from afr_clip.settings import DatasetSettings, ScoringEngine
+from afr_clip.settings import DatasetSettings, ScoringEngine, ScoringPlace
 
 OUTPUT = ("save_maps", "map_format", "published_pro", "num_figures")
 """Keys of every command that scores datasets: what it computes and writes in addition to its usual metrics."""
@@ -133,9 +134,14 @@ def prediction_job(config: DictConfig, folder: Path, record: Record) -> Predicti
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)
     shared = _shared(typed, config, folder, record)
+    spread, images = None, () if typed.runs_on is ScoringPlace.ray else tuple(expanded_images(typed.images))
+    if typed.runs_on is ScoringPlace.ray:
+        given = tuple(placed_images(typed.images))
+        spread = Spread(given, typed.workers, typed.shard_size, typed.ray_address)
     return PredictionJob(
         **shared,
-        images=tuple(expanded_images(typed.images)),
+        images=images,
+        spread=spread,
         inspection=typed.inspection(),
         formats=tuple(typed.formats),
         resume=resumes(typed, folder),
@@ -196,6 +202,19 @@ def expanded_images(images: str | Sequence[str]) -> Iterator[Path]:
             msg = f"images={shown(name)} matches no file. Check the pattern, or write images=FOLDER."
             raise ConfigError(msg)
         yield from found
+
+
+def placed_images(images: str | Sequence[str]) -> Iterator[str]:
+    """Yield what ``images`` names for ``runs_on=ray``: URLs as they are, and else what `expanded_images` yields.
+
+    Raises:
+        ConfigError: If a pattern matches nothing.
+    """
+    for name in [images] if isinstance(images, str) else images:
+        if "://" in name:
+            yield name
+        else:
+            yield from map(str, expanded_images(name))
 
 
 def diagnosis_job(config: DictConfig, run: Mapping[str, Any] | None, folder: Path, record: Record) -> DiagnosisJob:

@@ -151,6 +151,23 @@ class DiagnosisJob(Job):
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How photographs are shared out over a Ray cluster.
+
+    Attributes:
+        images: As they were typed: paths, patterns, URLs, tables of paths.
+        workers: Actors, each with a model of its own.
+        shard_size: Photographs in a shard; rounded down to whole batches.
+        address: Of the cluster; ``None`` starts one on this machine.
+    """
+
+    images: tuple[str, ...]
+    workers: int
+    shard_size: int
+    address: str | None
+
+
+@dataclass(frozen=True)
 class PredictionJob(Job):
     """Score photographs without truth.
 
@@ -160,6 +177,7 @@ class PredictionJob(Job):
         formats: Annotation formats that are written.
         fail_on: The decision, or a worse one, that ends the command with an exit code of its own.
         resume: Whether photographs that an earlier run in the folder scored are left out.
+        spread: ``None`` for this machine.
     """
 
     images: tuple[Path, ...]
@@ -171,6 +189,7 @@ class PredictionJob(Job):
     xlsx: bool
     fail_on: str | None
     resume: bool
+    spread: Spread | None
 
 
 @dataclass(frozen=True)

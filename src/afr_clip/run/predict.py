@@ -24,7 +24,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
-from afr_clip.inspection.calibration import Decision
+from afr_clip.inspection.calibration import Calibration, Decision
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.exported import Exported
 from afr_clip.inspection.record import Inspected
@@ -99,14 +99,7 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> Non
         if job.fail_on is not None and calibration is None:
             msg = "fail_on needs a decision, and the exported model has no calibration. Add calibration=FILE."
             raise InspectionError(msg)
-        named = job.category  # or what those who made the calibration or the model called the photographs
-        if calibration is not None and not job.is_named:
-            named = str(calibration.identity.get("category", job.category))
-        elif isinstance(checkpoint, Exported) and not job.is_named and len(checkpoint.categories) == 1:
-            named = checkpoint.categories[0]
-        if is_first():
-            _log_category(job, named)
-        job = replace(job, category=named)
+        job = replace(job, category=category_of(job, checkpoint, calibration))
         listed = list_photographs(job.images, job.category)
         run = start_run(job)
         require_same({"photographs": listed.dataset.digest.sha256})
@@ -127,6 +120,18 @@ def predict(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> Non
             _complete(job, run, plan, detector, failed, listed.left_out.faults)
 
 
+def category_of(job: PredictionJob, checkpoint: Checkpoint | Exported | None, calibration: Calibration | None) -> str:
+    """Return what the photographs are called: as was typed, or as in the calibration or the exported model."""
+    named = job.category
+    if calibration is not None and not job.is_named:
+        named = str(calibration.identity.get("category", job.category))
+    elif isinstance(checkpoint, Exported) and not job.is_named and len(checkpoint.categories) == 1:
+        named = checkpoint.categories[0]
+    if is_first():
+        _log_category(job, named)
+    return named
+
+
 def _log_category(job: PredictionJob, named: str) -> None:
     """Log what the photographs are called where that was not typed, or what was typed is not read."""
     if not job.module.network.reads_category:
@@ -143,7 +148,7 @@ def _log_category(job: PredictionJob, named: str) -> None:
 
 def _score(job: PredictionJob, plan: "Plan", detector: Detector, writer: "PhotographWriter") -> None:
     batches = photograph_batches(
-        plan.photographs,
+        plan.photographs.samples,
         SampleReader(detector.scanner.input_size, max_pixels=job.data.max_pixels),
         detector.scanner.normalisation,
         batch_size=job.data.eval_batch_size,

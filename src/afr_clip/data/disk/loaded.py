@@ -233,6 +233,22 @@ def list_photographs(images: Sequence[Path], category: str, key: str = "images")
     Raises:
         MissingDataError: If a path does not exist, or there is no photograph at all.
     """
+    root, paths, left_out = find_photographs(images, key)
+    samples = tuple(AnomalySample(PHOTOGRAPHS, category, UNKNOWN, path, None, False, category) for path in paths)
+    _warn_of_few_bits(samples)
+    digest = content_digest(samples, whole=False)
+    return Photographs(LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), root, samples, digest), left_out)
+
+
+def find_photographs(images: Sequence[Path], key: str) -> tuple[Path, list[Path], LeftOut]:
+    """Find what `list_photographs` lists, without reading it.
+
+    Returns:
+        The folder that names start from, the files, and what was left out.
+
+    Raises:
+        MissingDataError: As `list_photographs`.
+    """
     if not images:
         msg = f"{key} must name photographs or folders of them, got none. Name at least one."
         raise MissingDataError(msg)
@@ -276,10 +292,7 @@ def list_photographs(images: Sequence[Path], category: str, key: str = "images")
             f"{' '.join((*left_out.faults, *left_out.notes)) or 'Check the path.'}"
         )
         raise MissingDataError(msg)
-    samples = tuple(AnomalySample(PHOTOGRAPHS, category, UNKNOWN, path, None, False, category) for path in paths)
-    _warn_of_few_bits(samples)
-    digest = content_digest(samples, whole=False)
-    return Photographs(LoadedDataset(DatasetSpec(PHOTOGRAPHS, "folder"), root, samples, digest), left_out)
+    return root, paths, left_out
 
 
 def list_references(places: Sequence[Path], category: str) -> tuple[AnomalySample, ...]:

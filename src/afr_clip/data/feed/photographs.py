@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from afr_clip.data.disk.loaded import LoadedDataset
 from afr_clip.data.disk.pixels import Pixels, SampleReader
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, build_loader, normalise
@@ -51,7 +50,7 @@ class PhotographDataset(AnomalyDataset):
 
 
 def photograph_batches(
-    photographs: LoadedDataset,
+    photographs: Sequence[AnomalySample],
     reader: SampleReader,
     normalisation: tuple[Sequence[float], Sequence[float]],
     *,
@@ -72,7 +71,7 @@ def photograph_batches(
     Raises:
         LostWorkerError: If a loading process is lost; the error names the photograph it was reading.
     """
-    dataset = PhotographDataset(photographs.samples, reader, *normalisation, done)
+    dataset = PhotographDataset(photographs, reader, *normalisation, done)
     starts = range(0, len(dataset), batch_size)[here.rank :: here.world_size]
     batches = (range(start, min(start + batch_size, len(dataset))) for start in starts)
     wanted = [list(batch) for batch in batches if not set(batch) <= set(done)]

@@ -12,6 +12,7 @@ from rich.table import Table
 from afr_clip.files import first_few, for_shell, shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
+from afr_clip.reports.compare.diagnosed import NOTE, diagnosis_grid
 from afr_clip.reports.compare.figures import draw_bars, draw_losses
 from afr_clip.reports.compare.notes import (
     INTERVALS,
@@ -202,6 +203,7 @@ class Comparison:
     def _parts(self) -> dict[str, Any]:
         outside = self.categories.outside()
         glance, peeking = (overview(self.measured) if self.measured.series else None), peeking_grid(self.peeked)
+        diagnosis = diagnosis_grid(self.measured)
         links = [("glance", glance.name)] if glance else []
         links += [(table.spec.stem, table.spec.title) for table in self.tables]
         links += [("outside", outside.name)] if outside.body else []
@@ -209,6 +211,7 @@ class Comparison:
         links += [("pairwise", "Settings against each other")] if len(self.measured.series) > 1 else []
         others = published_grids(set(self.measured.datasets.target)) if self.measured.series else []
         links += [("published", "Published by others")] if others else []
+        links += [("text", diagnosis.name)] if diagnosis else []
         links += [("peeking", peeking.name)] if peeking else []
         links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
         facts = checklist(manifests_of(self.measured))
@@ -231,6 +234,8 @@ class Comparison:
             "ranks_note": RANKS_NOTE,
             "others": others,
             "others_note": PUBLISHED_NOTE,
+            "diagnosis": diagnosis,
+            "diagnosis_note": NOTE,
             "peeking": peeking,
             "peeking_warning": PEEKING_WARNING,
             "categories": self.categories.grids(),

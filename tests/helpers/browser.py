@@ -26,7 +26,7 @@ def demo_page(folder: Path, *words: str, ends_with: signal.Signals = signal.SIGT
         yield line.removeprefix("page: ").strip()
     finally:
         process.send_signal(ends_with)
-        process.wait(20)
+        process.wait(120)
         process.stdout.close()
 
 

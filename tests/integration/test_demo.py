@@ -59,6 +59,7 @@ def chromium():
 def page(request, chromium, address):
     """The page in a window of a width. Nothing may be asked of another machine, and nothing may reach over the edge."""
     opened = chromium.new_page(viewport={"width": request.param, "height": 844})
+    opened.set_default_timeout(120_000)  # a machine may be busy
     asked, faults = [], []
     opened.on("request", lambda one: asked.append(one.url))
     opened.on("pageerror", lambda error: faults.append(str(error)))

@@ -94,6 +94,14 @@ def download(page, folder: Path, names: dict[str, str]) -> None:
         given.value.save_as(folder / name)
 
 
+def forget_by_another_name(page) -> None:
+    """Calibrate for a tray: the scores of plates are no longer shown."""
+    page.get_by_label("What they show").fill("tray")
+    page.click("#calibrate")
+    page.locator("#first-table tbody tr").first.wait_for(state="detached")
+    assert page.locator("#first .pictures img").count() == 0
+
+
 @needs_browser
 def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts, tmp_path):
     drop(page, "photographs", parts)
@@ -140,6 +148,7 @@ def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts
     assert len(coco["images"]) == 12
     assert {one["image_id"] for one in coco["annotations"]} >= {1, 2}
     assert json.loads((tmp_path / "calibration.json").read_text())["num_good"] == 10
+    forget_by_another_name(page)
 
 
 @needs_browser

@@ -22,7 +22,7 @@ def parse_place(place: str) -> tuple[str, str | None]:
     """Split a place on the hub into ``OWNER/NAME`` and revision.
 
     Raises:
-        HubError: If it is none.
+        HubError: If it is not ``OWNER/NAME``.
 
     Example:
         >>> parse_place("hf:anna/nuts@v1"), parse_place("anna/nuts")
@@ -44,11 +44,11 @@ def download(place: str, files: Sequence[str], *, refresh: bool = False) -> Path
         refresh: Whether to ask the hub although its cache has the model. Without, the network is used only if not.
 
     Raises:
-        HubError: If the place is none, or the hub refuses.
+        HubError: If the place is not ``OWNER/NAME``, or the hub refuses.
         FileNotFoundError: If neither the cache nor the hub has the model.
     """
     name, revision = parse_place(place)
-    if not refresh:
+    if not refresh or constants.HF_HUB_OFFLINE:
         try:
             return _downloaded(name, revision, files, from_cache=True)
         except OSError:

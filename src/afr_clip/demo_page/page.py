@@ -106,7 +106,7 @@ def build_page(models: Models, work: Path) -> "gr.Blocks":
     """
     import gradio as gr  # noqa: PLC0415
 
-    with gr.Blocks(title="AFR-CLIP", analytics_enabled=False, delete_cache=(LIFE_SECONDS, LIFE_SECONDS)) as page:
+    with gr.Blocks(title="AFR-CLIP", analytics_enabled=False, delete_cache=(60, LIFE_SECONDS)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -237,12 +237,10 @@ def _shown(
         low, high = session.ends
         update[half.threshold] = gr.Slider(minimum=low, maximum=high, value=round(chosen.threshold, 4))
         update[half.outline] = round(chosen.outline, 4)
-    if judged:
-        decided = [f"{one.image}: {one.image_score:.3f}, {one.decision and one.decision.value}" for one in judged]
-        worst = sorted(range(len(judged)), key=lambda number: -judged[number].image_score)
-        pictures = [(str(photographs.overlay_path(folder, number)), decided[number]) for number in worst]
-        update[half.pictures] = pictures
-        update[half.table] = render("demo_table.html", rows=[judged[number] for number in worst])
+    decided = [f"{one.image}: {one.image_score:.3f}, {one.decision and one.decision.value}" for one in judged]
+    worst = sorted(range(len(judged)), key=lambda number: -judged[number].image_score)
+    update[half.pictures] = [(str(photographs.overlay_path(folder, number)), decided[number]) for number in worst]
+    update[half.table] = render("demo_table.html", rows=[judged[number] for number in worst]) if worst else ""
     files = photographs.write_files(detector, session, judged, folder)
     for name, button in half.files.items():
         update[button] = gr.DownloadButton(value=files.get(name), interactive=name in files)

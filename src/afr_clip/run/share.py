@@ -33,7 +33,7 @@ def push(
         folder: Where to write the files, which are not uploaded then.
 
     Raises:
-        HubError: If the place or the licence is none, or the hub refuses.
+        HubError: If the place is not ``OWNER/NAME``, the licence is no abbreviation, or the hub refuses.
         CheckpointError: If the checkpoint cannot be read.
         RunFolderError: If results belong to other weights.
     """

@@ -71,6 +71,7 @@ def test_what_is_in_the_cache_is_taken_without_asking_the_hub(hub, monkeypatch):
     assert download("hf:anna/nuts", ("model.safetensors", "config.json")) == first
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert download("hf:anna/nuts", ("model.safetensors", "config.json")) == first
+    assert download("hf:anna/nuts", ("model.safetensors", "config.json"), refresh=True) == first
     with pytest.raises(FileNotFoundError, match="anna/bolts is not in the cache of the hub, and HF_HUB_OFFLINE is set"):
         afr_clip.load("hf:anna/bolts")
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set, so nothing can be uploaded"):

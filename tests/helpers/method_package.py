@@ -32,7 +32,7 @@ def declare(folder: Path, name: str, package: str) -> None:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let this process import what lies in a folder; afterwards nothing is left of it."""
+    """Let this process import what lies in a folder; afterwards nothing is left of the example package."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))

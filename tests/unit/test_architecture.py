@@ -113,9 +113,9 @@ ONLY_IN = {
     "optuna": {"sweep"},
     "submitit": {"sweep"},
     "ray": {"run", "sweep"},
-    "fastapi": {"serving"},
-    "starlette": {"serving"},
-    "uvicorn": {"serving"},
+    "fastapi": {"demo_page", "serving"},
+    "starlette": {"demo_page", "serving"},
+    "uvicorn": {"demo_page", "serving"},
     "paho": {"watching"},
 }
 """Third parties that only some rooms know."""

@@ -102,6 +102,14 @@ class Words:
         """Repeat all sentences: all of the first image, then all of the second, and so on."""
         return replace(self, embeddings=self.embeddings.repeat(times, 1, 1), ends=self.ends.repeat(times))
 
+    def kept(self) -> "Words":
+        """Return a copy to keep: without the padding behind the last end, which is never read.
+
+        Its tensor is a normal one even where scoring runs in inference mode.
+        """
+        with torch.inference_mode(mode=False):
+            return replace(self, embeddings=self.embeddings[:, : self.last_end + 1].clone())
+
 
 class TextTower:
     """Run a backbone's frozen text tower from word embeddings, with a gradient to learned ones among them.
@@ -209,8 +217,5 @@ class KnownWords:
         if key not in self._known:
             sentences = expand(self._prompts, category)
             words = self._tower.look_up([*sentences.normal, *sentences.abnormal])
-            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
-            with torch.inference_mode(mode=False):
-                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
-            self._known[key] = (words, len(sentences.normal))
+            self._known[key] = (words.kept(), len(sentences.normal))
         return self._known[key]

@@ -421,7 +421,7 @@ def known_methods() -> Mapping[str, Method]:
     for entry in sorted(entry_points(group=METHOD_PACKAGES), key=lambda entry: entry.name):
         try:
             found[entry.name] = _installed_method(entry, found)
-        except Exception as error:  # a package of somebody else must not end every command
+        except Exception as error:  # a broken third-party package must not break every command
             owner = "a package" if entry.dist is None else entry.dist.name
             said = " ".join(str(error).split())
             fault = said if isinstance(error, _UnusableError) else f"{type(error).__name__}: {said}"

@@ -115,7 +115,7 @@ def composed_model(*overrides: str) -> tuple[BackboneSettings, ModuleSettings]:
         config = compose("evaluate", list(overrides))
     try:
         backbone, module = (OmegaConf.to_object(config[group]) for group in _MODEL_GROUPS)
-    except ValueError as error:  # a sentence of the settings; OmegaConf's own errors are none
+    except ValueError as error:  # raised by the settings; OmegaConf's ValidationError is a ValueError too
         raise ConfigError(str(error)) from error
     assert isinstance(backbone, BackboneSettings), "as its schema is"
     assert isinstance(module, ModuleSettings), "as its schema is"

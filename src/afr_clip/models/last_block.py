@@ -40,7 +40,7 @@ def compare_last_block(
 
     .. math:: P_i = \mathrm{softmax}(\cos(v_i, F_t^{\{n,a\}}) / \tau)_a
 
-    The map before it is smoothed and the image score are trained.
+    The loss sees the map before smoothing, and the image score.
     """
     with torch.autocast(tokens.device.type, enabled=False):
         similarity = text_on_text_similarity(tokens.float(), stateful.float())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from afr_clip.clip.text import TextTower, Words
 
@@ -14,6 +14,13 @@ PLACEHOLDER = "X"
 
 INITIAL_STD = 0.02
 """Standard deviation of learned words before training, as in the public codes of CoOp and of AnomalyCLIP."""
+
+
+def learned_words(num: int, width: int) -> nn.Parameter:
+    """Return words to be learned, drawn from noise."""
+    words = nn.Parameter(torch.empty(num, width))
+    nn.init.normal_(words, std=INITIAL_STD)
+    return words
 
 
 def look_up_behind(tower: TextTower, sentences: Sequence[str], num_words: int) -> Words:
@@ -31,7 +38,7 @@ def look_up_behind(tower: TextTower, sentences: Sequence[str], num_words: int) -
     if num_words > room:
         msg = (
             f"num_context_tokens must be at most {room} for this text tower, which also reads {sentences[-1]!r}, got "
-            f"{num_words}. CoOp uses 16."
+            f"{num_words}. CoOp uses 16, CoCoOp 4, DenseCLIP 8."
         )
         raise ValueError(msg)
     if not own.equal(alone[:, tower.start : tower.start + own.shape[1]]):
@@ -82,11 +89,7 @@ class ContextSentences:
         key = (category, device)
         if key not in self._known:
             sentences = [state.format(category) for state in self._states]
-            words = look_up_behind(self.tower, sentences, self._num_words)
-            # Padding behind the last end is never read. A normal tensor even where scoring runs in inference mode.
-            with torch.inference_mode(mode=False):
-                words = replace(words, embeddings=words.embeddings[:, : words.last_end + 1].clone())
-            self._known[key] = words
+            self._known[key] = look_up_behind(self.tower, sentences, self._num_words).kept()
         return self._known[key]
 
 

@@ -63,7 +63,7 @@ class Subject:
         torch.manual_seed(0)
         return self.module.network.build(self.towers)
 
-    def training(self) -> "Iterator[Any]":
+    def training(self) -> Iterator[Any]:
         """Yield a network in training mode at each of its first epochs, so that every stage has its turn."""
         network = self.network().train()
         for epoch in range(self.module.network.fewest_epochs):
@@ -112,7 +112,7 @@ def _outcome(name: str, check: Check, subject: Subject) -> Outcome:
         return Outcome(name, "not checked", str(reason))
     except FaultError as fault:
         return Outcome(name, "failed", str(fault))
-    except Exception as error:  # whatever the method raises is what it does wrong
+    except Exception as error:  # any exception is a fault of the method
         return Outcome(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
@@ -129,8 +129,9 @@ def check_settings(subject: Subject) -> str:
 
 def check_scores(subject: Subject) -> str:
     """One image gives float32 probabilities of the right shapes, and each image needs a name."""
-    network, image = subject.network(), subject.image()
-    prediction, size = network(image[:1], NAMES[:1]), subject.size
+    network, image, size = subject.network().eval(), subject.image(), subject.size
+    with torch.no_grad():
+        prediction = network(image[:1], NAMES[:1])
     _require_probabilities(prediction)
     _require(prediction.anomaly_map.shape == (1, size, size), f"the map is {tuple(prediction.anomaly_map.shape)}")
     _require(prediction.image_score.shape == (1,), f"the image score is {tuple(prediction.image_score.shape)}")
@@ -199,7 +200,8 @@ def check_towers(subject: Subject) -> str:
     """A training step leaves every frozen weight as it was, bit for bit."""
     before, names = subject.towers.fingerprint(), set[str]()
     for network in subject.training():
-        prediction, names = network(subject.image(), NAMES), network.trainable_parameter_names()
+        names = network.trainable_parameter_names()
+        prediction = network(subject.image(), NAMES)
         if names:
             optimizer = torch.optim.Adam([p for name, p in network.named_parameters() if name in names], lr=0.1)
             _loss(prediction).backward()

@@ -58,7 +58,7 @@ def sweep(jobs: Sequence[SweepJob]) -> None:
         for cell in job.cells
         if first.dry_run or cell.folder in done or not (is_here and is_absent(cell))
     ]
-    todo = [cell for cell in cells if cell.folder not in done]  # what is done needs no data any more
+    todo = [cell for cell in cells if cell.folder not in done]  # finished cells no longer need data
     faults = find_faults(todo, with_data=is_here, may_lack=first.dry_run)
     if faults:
         raise ValueError(describe_faults(faults))

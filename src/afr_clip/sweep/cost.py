@@ -42,7 +42,7 @@ from afr_clip.settings import DatasetSettings
 from afr_clip.sweep.cells import DONE, state_of
 from afr_clip.sweep.job import Cell, SweepJob
 from afr_clip.training.module import AnomalyDetectionModule
-from afr_clip.training.schedule import optimizer_factory
+from afr_clip.training.schedule import optimizer_factory, optimizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ PROBE_REPEATS = 3
 """Steps and batches that a probe times; it takes the quickest."""
 
 PROBE_SECONDS = 6.0
-"""After so long, a probe repeats nothing more than once."""
+"""A probe that has run longer than this stops after its second repeat."""
 
 LARGE = 336
 """Pixels from which a CPU takes as long for a batch as for its images one by one."""
@@ -307,6 +307,7 @@ def probe(job: TrainingJob | EvaluationJob) -> Pace:
         data = AnomalyDataModule(auxiliary, [target], settings)
         module = build_module(job, towers).to(device)
         step = _time_step(job, module, data) if isinstance(job, TrainingJob) else 0.0
+        module.eval()
         with torch.inference_mode():
             name = next(iter(data.targets))
             scored = _quickest(
@@ -322,7 +323,7 @@ def probe(job: TrainingJob | EvaluationJob) -> Pace:
 
 def _time_step(job: TrainingJob, module: AnomalyDetectionModule, data: AnomalyDataModule) -> float:
     loss = AnomalyLoss(**vars(job.loss))
-    optimizer = optimizer_factory(job.optimizer)(module.trainable_parameters())
+    optimizer = optimizer_of(module.network, optimizer_factory(job.optimizer))
     if isinstance(module.network, StagedNetwork):
         module.network.begin_epoch(job.trainer.max_epochs - 1)  # the last stage takes most epochs
 

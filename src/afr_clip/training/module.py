@@ -217,7 +217,8 @@ class AnomalyDetectionModule(pl.LightningModule):
         mean = self.trainer.strategy.reduce(weight * terms.total.detach(), reduce_op="mean")
         self.log(LOSS_STEP, mean, prog_bar=True, on_step=True, on_epoch=False, batch_size=share.whole)
         values = {LOSS_EPOCH if name == "total" else f"{LOSS}_{name}": one for name, one in terms.by_name().items()}
-        rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"], device=self.device)
+        rates = [group["lr"] for group in self.trainer.optimizers[0].param_groups]  # the fastest part has all of it
+        rate = torch.tensor(max(rates), device=self.device)
         self._means.add(values | {LEARNING_RATE: rate}, share.own)
         return {"loss": weight * terms.total, "prediction": prediction}
 

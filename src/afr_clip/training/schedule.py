@@ -68,5 +68,5 @@ def cosine(optimizer: Optimizer, num_epochs: int) -> LambdaLR:
 
 
 def steps(optimizer: Optimizer, starts: Sequence[int], shares: Sequence[float]) -> LambdaLR:
-    """Use a share of the learning rate from each of some epochs on, for methods that train in stages."""
+    """Keep the rate constant in pieces: from epoch ``starts[i]`` on, it is ``shares[i]`` times the learning rate."""
     return LambdaLR(optimizer, lambda epoch: shares[bisect_right(starts, epoch) - 1])

@@ -191,7 +191,7 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 
     Example:
         >>> signature("secret", "1700000000", b"{}")[:23]
-        'sha256=f93df6bbffcb6cd2'
+        'sha256=b8569b78799ff9e3'
     """
     signed = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={signed.hexdigest()}"

@@ -87,7 +87,7 @@ def load_dataset(spec: DatasetSpec) -> LoadedDataset:
     try:
         saturations = read_saturations(dataset_row(spec.layout), root, samples)
     except MissingDataError as error:
-        logger.warning("%s is scored without sPRO, the metric of its benchmark: %s", spec.name, error)
+        logger.warning("sPRO, the metric of the benchmark %s, cannot be computed: %s", spec.name, error)
     return LoadedDataset(spec, root, samples, content_digest(samples), saturations)
 
 

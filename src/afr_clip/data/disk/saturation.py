@@ -20,7 +20,7 @@ from afr_clip.data.records import AnomalySample
 from afr_clip.files import shown
 
 KEYS = ("pixel_value", "saturation_threshold", "relative_saturation")
-"""Of an entry of MVTec LOCO AD's ``defects_config.json``; its ``defect_name`` is not needed."""
+"""Keys of an entry in ``defects_config.json`` that are read."""
 
 Entries = Mapping[int, "Saturation"]
 """One per kind of defect, by the grey value that marks it."""

@@ -73,7 +73,7 @@ class AACLIP(nn.Module):
 
     Args:
         text_epochs: Epochs that train the text tower's adapters; all later ones train the image tower's.
-        readout: Of the view that text is adapted to: where value attention starts, and which taps are read.
+        readout: Where value attention starts in the frozen view that text is adapted to, and which taps are read.
         value_attention: What it attends to.
         scoring: ``smoothing_sigma`` counts patches, because the map is smoothed on the grid.
 
@@ -129,9 +129,8 @@ class AACLIP(nn.Module):
         require_one_name_each(image, category)
         if self.training and self._trains_text:
             return self._with_frozen_image_tower(image, category)
-        stateful = self.text(category, image.device)
-        if self.training:
-            stateful = stateful.detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):  # the text is trained before
+            stateful = self.text(category, image.device)
         taps = [self.backbone.ln_post(tap[:, 1:]) for tap in self._adapted_taps(image)]
         patches = [project(tap) for project, tap in zip(self.patch_projections, taps, strict=True)]
         whole = F.normalize(self.image_projection(taps[-1]), dim=-1).mean(dim=1)

@@ -36,7 +36,7 @@ class ClipAD(nn.Module):
     .. math:: d_l = \sum_{b \in \text{stage } l} \mathrm{Out}_b(\mathrm{softmax}(V_b V_b^T / \sqrt{d})\, V_b)
 
     Its patches, in the shared space, are compared with both texts. What they have in common is taken out (feature
-    surgery), weighted by how the stage's image embedding takes to each text :math:`w_{n,a}`, whose mean is 1:
+    surgery), weighted by the similarity of the stage's image embedding to each text :math:`w_{n,a}`, whose mean is 1:
 
     .. math:: A_l = \tfrac{1}{2} (w_a \cos(d_l, t_a) - w_n \cos(d_l, t_n))
 

@@ -12,7 +12,7 @@ from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextTower
 from afr_clip.models.coop.network import STATES
 from afr_clip.models.last_block import READ_FROM, compare_last_block, read_last_block
-from afr_clip.models.learned_context import INITIAL_STD, ContextSentences, embed_by_name
+from afr_clip.models.learned_context import ContextSentences, embed_by_name, learned_words
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring_settings import ScoringSettings
 
@@ -40,8 +40,7 @@ class CoCoOp(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         tower, dim = TextTower(self.backbone), self.backbone.embed_dim
         self._sentences = ContextSentences(tower, STATES, num_context_tokens)
-        self.context = nn.Parameter(torch.empty(num_context_tokens, tower.width))
-        nn.init.normal_(self.context, std=INITIAL_STD)
+        self.context = learned_words(num_context_tokens, tower.width)
         hidden = max(1, dim // reduction)
         self.meta_net = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, tower.width))
         self._scoring = scoring
@@ -65,14 +64,12 @@ class CoCoOp(nn.Module):
         stateful = self.text(category, tokens[:, 0])
         return compare_last_block(tokens, stateful, self.backbone, self._scoring)
 
-    def text(self, category: Sequence[str], image: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 2 dim"]:
-        """Embed the two sentences of each image's category behind the words of that image.
-
-        Args:
-            image: The embeddings of the images.
-        """
-        with torch.autocast(image.device.type, enabled=False):
-            moved = self.meta_net(F.normalize(image.float(), dim=-1))
+    def text(
+        self, category: Sequence[str], image_embedding: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch 2 dim"]:
+        """Embed the two sentences of each image's category behind the words of that image."""
+        with torch.autocast(image_embedding.device.type, enabled=False):
+            moved = self.meta_net(F.normalize(image_embedding.float(), dim=-1))
             return embed_by_name(category, self.context + moved[:, None], self._sentences.embed)
 
     @property

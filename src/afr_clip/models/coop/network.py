@@ -10,7 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextTower
 from afr_clip.models.last_block import READ_FROM, compare_last_block, read_last_block
-from afr_clip.models.learned_context import INITIAL_STD, ContextSentences
+from afr_clip.models.learned_context import ContextSentences, learned_words
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring_settings import ScoringSettings
 
@@ -42,8 +42,7 @@ class CoOp(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         tower = TextTower(self.backbone)
         self._sentences = ContextSentences(tower, STATES, num_context_tokens)
-        self.context = nn.Parameter(torch.empty(num_context_tokens, tower.width))
-        nn.init.normal_(self.context, std=INITIAL_STD)
+        self.context = learned_words(num_context_tokens, tower.width)
         self._scoring = scoring
 
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:

@@ -23,7 +23,8 @@ class ContextSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         if self.num_context_tokens < 1:
-            msg = f"num_context_tokens must be positive, got {self.num_context_tokens}. CoOp uses 16, CoCoOp 4."
+            uses = "CoOp uses 16, CoCoOp 4, DenseCLIP 8."
+            msg = f"num_context_tokens must be positive, got {self.num_context_tokens}. {uses}"
             raise ValueError(msg)
 
     @property

@@ -12,9 +12,12 @@ from afr_clip.clip.text import TextTower
 from afr_clip.models.coop.network import STATES
 from afr_clip.models.dense_clip.settings import DecoderSettings
 from afr_clip.models.last_block import READ_FROM, compare_last_block, read_last_block
-from afr_clip.models.learned_context import INITIAL_STD, ContextSentences
+from afr_clip.models.learned_context import ContextSentences, learned_words
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.scoring_settings import ScoringSettings
+
+DECODER_STD = 0.02
+"""Standard deviation of the decoder's initial weights, as in the public code."""
 
 INITIAL_SHARE = 1e-4
 """How much of what a text has seen is added to it before training, as in the public code: nearly nothing."""
@@ -48,8 +51,11 @@ class ContextDecoder(nn.Module):
         )
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+            if isinstance(module, nn.MultiheadAttention):
+                module.dropout = 0.0  # attention weights are not dropped, as in the public code
+                nn.init.trunc_normal_(module.in_proj_weight, std=DECODER_STD)
+            elif isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=DECODER_STD)
                 nn.init.zeros_(module.bias)
 
     def forward(
@@ -95,8 +101,7 @@ class DenseCLIP(nn.Module):
         self.backbone: CLIPBackbone = towers.backbone
         tower, dim = TextTower(self.backbone), self.backbone.embed_dim
         self._sentences = ContextSentences(tower, STATES, num_context_tokens)
-        self.context = nn.Parameter(torch.empty(num_context_tokens, tower.width))
-        nn.init.normal_(self.context, std=INITIAL_STD)
+        self.context = learned_words(num_context_tokens, tower.width)
         self.decoder = ContextDecoder(dim, decoder)
         self.gamma = nn.Parameter(torch.full((dim,), INITIAL_SHARE))
         self._scoring = scoring

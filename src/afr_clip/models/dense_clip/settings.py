@@ -11,10 +11,10 @@ class DecoderSettings:
     """The transformer in which texts attend to the image.
 
     Attributes:
-        width: Of its tokens.
+        width: Width of the decoder's tokens.
         num_heads: Must divide the width.
         num_layers: Each attends among the texts, then to the image, and has an MLP of four times the width.
-        dropout: In training.
+        dropout: Dropout rate in training.
 
     Raises:
         ValueError: If a number is out of range.

@@ -20,7 +20,7 @@ from afr_clip.models.scoring import (
 from afr_clip.models.scoring_settings import ImageScore, ScoringSettings
 
 INITIAL_SHARE = 0.1
-"""Of CLIP's own scale for a class token: what the two tokens start from, as in the public code."""
+"""Initial scale of the two tokens, relative to CLIP's class token, as in the public code."""
 
 INITIAL_STD = 0.02
 """Standard deviation that anchors and positions start from, as in the public code."""

@@ -31,9 +31,9 @@ class OfImages:
 def placements(
     scores: Float[ndarray, " images"], is_anomalous: Bool[ndarray, " images"]
 ) -> tuple[Float[ndarray, " anomalous"], Float[ndarray, " normal"]]:
-    r"""Return which part of the other kind each image is ranked against correctly; a tie counts half.
+    r"""Return, for each image, the share of images of the other kind that it is ranked correctly against.
 
-    Both means are the image AUROC (DeLong, DeLong and Clarke-Pearson, 1988).
+    A tie counts half. Both means are the image AUROC (DeLong, DeLong and Clarke-Pearson, 1988).
 
     Example:
         >>> anomalous, normal = placements(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))

@@ -31,9 +31,9 @@ MOST_SETTINGS = 24
 PAIRS_NOTE = (
     "Differences are paired by seed and category. Their 95 % intervals and p-values are Student's: the variances of "
     "the means over seeds and over categories are added, with Satterthwaite's degrees of freedom. They say how a "
-    "difference may vary with other seeds and categories; where there is one category, the image AUROC also varies "
-    "with the images (DeLong). p is corrected by Holm's method over the datasets and metrics of a pair, not over "
-    "pairs. With one seed they say nothing about other seeds."
+    "difference may vary with other seeds and categories; for a dataset with one category, the interval of the image "
+    "AUROC also covers variation over images (DeLong). p is corrected by Holm's method over the datasets and metrics "
+    "of a pair, not over pairs. With one seed they say nothing about other seeds."
 )
 RANKS_NOTE = (
     "Mean rank over the datasets that all of these settings scored; 1 is best. Two settings whose ranks differ by less "

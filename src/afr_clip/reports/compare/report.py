@@ -259,15 +259,13 @@ class Comparison:
 def write_reports(reports: Sequence["Ablations | Comparison"], out: Path, *, with_parquet: bool = False) -> list[Path]:
     """Write reports with all values as one table, and return the pages.
 
-    Several reports with runs, and those with figures next to them, are one more page together.
+    If there are several reports, or figures, one more page combines them.
 
     Raises:
         NoParquetError: If pyarrow is not installed.
     """
-    pages, measured = (
-        [report.write(out) for report in reports],
-        [one for report in reports for one in report.all_measured],
-    )
+    pages = [report.write(out) for report in reports]
+    measured = [one for report in reports for one in report.all_measured]
     has_runs = any(one.series for one in measured)
     if has_runs and (len(reports) > 1 or any((out / FIGURES).glob("figure*.png"))):
         pages.append(write_together(reports, out))

@@ -25,7 +25,7 @@ SATURATED_COLUMNS = {
     "pixel_auspro_logical": ("sPRO logical", "The same of logical anomalies"),
     "pixel_auspro_structural": ("sPRO structural", "The same of structural anomalies"),
 }
-"""Of metrics that only some datasets have; shown where they were measured."""
+"""Metrics that only some datasets have, shown where they were measured."""
 
 UNDEFINED = "-"
 

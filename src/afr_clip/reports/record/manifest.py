@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ def _version(package: str) -> str | None:
 
 def _package_of(method: str | None) -> dict[str, str]:
     """Return name and version of the package that brings a method; nothing for a method of this package."""
-    found = entry_points(group=METHOD_PACKAGES, name=method or "")
+    if method is None or find_spec(f"afr_clip.models.{method}") is not None:
+        return {}
+    found = entry_points(group=METHOD_PACKAGES, name=method)
     return {entry.dist.name: entry.dist.version for entry in found if entry.dist is not None}
 
 

@@ -23,7 +23,6 @@ TITLES = METHODS | {
     "clip_ad": "CLIP-AD",
     "af_clip": "AF-CLIP",
     "aa_clip": "AA-CLIP",
-    "adapt_clip": "AdaptCLIP",
     "uni_adet": "UniADet",
     "visual_ad": "VisualAD",
 }
@@ -31,9 +30,10 @@ TITLES = METHODS | {
 
 
 PAPER_ARCHITECTURE = "ViT-L-14-336-quickgelu"
-PUBLISHED_ARCHITECTURES = {"winclip": "ViT-B-16-plus-240"} | dict.fromkeys(
-    ("april_gan", "ada_clip", "aa_clip"), "ViT-L-14-336"
-)
+PUBLISHED_ARCHITECTURES = {
+    **dict.fromkeys(("winclip", "clip_ad"), "ViT-B-16-plus-240"),
+    **dict.fromkeys(("april_gan", "ada_clip", "aa_clip"), "ViT-L-14-336"),
+}
 """The backbones of the published numbers of methods that do not use AFR-CLIP's, by module."""
 
 

@@ -293,8 +293,8 @@ def _foreign_values(content: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"categories_in_mean.{dataset}.{metric} is missing" for metric in METRICS if metric not in defined)
     for place, result in enumerate(content["results"]):
         value = result["value"]
-        if result["metric"] not in {*METRICS, PUBLISHED_PRO, *SATURATED_PRO}:
-            yield f"results[{place}].metric must be one of {', '.join(METRICS)}, got {result['metric']}"
+        if result["metric"] not in (known := (*METRICS, PUBLISHED_PRO, *SATURATED_PRO)):
+            yield f"results[{place}].metric must be one of {', '.join(known)}, got {result['metric']}"
         if value is not None and not 0 <= value <= 1:
             yield f"results[{place}].value must lie in [0, 1], got {value}"
         if min(result["num_normal"], result["num_anomalous"]) < 0:

@@ -1,5 +1,8 @@
+import pytest
+
 from afr_clip.config.nodes import method_names
-from afr_clip.reports.record.provenance import TITLES, checklist
+from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE, PUBLISHED_ARCHITECTURES, TITLES, checklist
+from helpers.configs import _compose, plain
 from helpers.results import CONFIG, FACTS, source
 
 
@@ -10,6 +13,16 @@ def manifest(**changed):
 
 def test_every_method_has_a_name_for_people():
     assert set(method_names()) <= TITLES.keys()
+
+
+@pytest.mark.parametrize("method", sorted(PUBLISHED_ARCHITECTURES))
+def test_a_method_runs_on_the_backbone_of_its_published_numbers(method):
+    assert plain(_compose(f"module={method}"))["backbone"]["architecture"] == PUBLISHED_ARCHITECTURES[method]
+
+
+@pytest.mark.parametrize("method", sorted(set(method_names()) - set(PUBLISHED_ARCHITECTURES)))
+def test_every_other_method_runs_on_the_backbone_of_the_paper(method):
+    assert plain(_compose(f"module={method}"))["backbone"]["architecture"] == PAPER_ARCHITECTURE
 
 
 def test_a_fact_of_all_runs_is_said_once_and_others_with_their_number():

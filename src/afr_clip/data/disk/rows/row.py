@@ -87,8 +87,8 @@ class DatasetRow:
         counts: Published numbers of test images by category; empty where only the total is known.
         total: The published numbers over all categories; ``None`` if they are not known.
         provenance: Where it comes from; ``None`` for layouts of your own data.
-        saturations: Of datasets that are scored by saturated overlap: the file, below the root, that states how much
-            of each region has to be found; with a place for the category.
+        saturations: Path below the root of the file that states how much of each region has to be found, with a place
+            for the category; empty where overlap does not saturate.
         saturated_types: The defect types of such a dataset, with the kind of anomaly that each one is.
     """
 

@@ -10,7 +10,8 @@ from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, text
 
 PUBLISHED_NOTE = (
     "As published, in percent, and not measured here: protocols, image sizes and ways to choose an epoch differ, so a "
-    "difference of a point says little. An empty cell was not published."
+    "difference of a point says little. An empty cell was not published. AF-CLIP, Crane and VisualAD publish PRO with "
+    "a rescaled false positive rate, which is another metric and has no cell."
 )
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")

@@ -27,7 +27,13 @@ from afr_clip.reports.compare.overview import COST_NOTE, overview
 from afr_clip.reports.compare.pairwise import RANKS_NOTE, Pairwise
 from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS
 from afr_clip.reports.compare.peeking import PEEKING_HEADER, PEEKING_WARNING, peeked, peeking_grid
-from afr_clip.reports.compare.published import PUBLISHED_NOTE, published_grids
+from afr_clip.reports.compare.published import (
+    CATEGORIES_NOTE,
+    PUBLISHED_NOTE,
+    category_grids,
+    category_sources,
+    published_grids,
+)
 from afr_clip.reports.compare.search import draw_best, draw_parallel, search_grid, search_note, search_records
 from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, separate
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
@@ -239,6 +245,9 @@ class Comparison:
             "peeking": peeking,
             "peeking_warning": PEEKING_WARNING,
             "categories": self.categories.grids(),
+            "others_by_category": category_grids(self.categories),
+            "others_by_category_note": CATEGORIES_NOTE,
+            "others_sources": category_sources(set(self.measured.datasets.target)),
             "pictures": self.pictures(),
             "runs": run_grid(self.runs, self.measured) if self.runs else None,
             "facts": facts,

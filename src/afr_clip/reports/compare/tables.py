@@ -374,7 +374,8 @@ class CategoryTables:
     def records(self) -> pd.DataFrame:
         """Every number in percent, and the number of its measured dataset; the mean is category ``mean``."""
         cells = self.measured.cells.reset_index()
-        facts = ["series_label", "method", "backbone", "random_weights", "target", "auxiliary", "trained_on", "seeds"]
+        facts = ["series_label", "method", "backbone", "random_weights", "target", "target_lacks"]
+        facts += ["auxiliary", "trained_on", "seeds"]
         cells = cells.join(self.measured.datasets[[*facts, "label", "label_trained_on"]], on="dataset")
         cells[["mean", "deviation"]] *= 100
         cells["num_seeds"] = cells.seeds.map(len)

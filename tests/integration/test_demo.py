@@ -178,7 +178,7 @@ def test_a_port_in_use_is_named_and_ctrl_c_ends_the_page(tmp_path):
         port = urlsplit(address).port
         with pytest.raises(ValueError, match=f"Port {port} cannot be used: Address already in use. Choose another"):
             serve(Models(["pocket"], "cpu"), tmp_path, port, pytest.fail)
-    assert (tmp_path / "log.txt").read_text().splitlines()[-1] == "The page is closed."
+    assert "The page is closed." in (tmp_path / "log.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

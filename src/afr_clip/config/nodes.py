@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
@@ -420,7 +420,7 @@ def known_methods() -> Mapping[str, Method]:
     found = {name: Method(name, f"afr_clip.models.{name}", Path(config_dir())) for name in names}
     for entry in sorted(entry_points(group=METHOD_PACKAGES), key=lambda entry: entry.name):
         try:
-            found[entry.name] = _installed_method(entry, found)
+            found[entry.name] = _installed_method(entry.name, entry.value, found)
         except Exception as error:  # a broken third-party package must not break every command
             owner = "a package" if entry.dist is None else entry.dist.name
             said = " ".join(str(error).split())
@@ -438,12 +438,12 @@ class _UnusableError(ValueError):
     """An installed package is not a method."""
 
 
-def _installed_method(entry: EntryPoint, taken: Mapping[str, Method]) -> Method:
-    spec = find_spec(entry.value)
+def _installed_method(name: str, package: str, taken: Mapping[str, Method]) -> Method:
+    spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        msg = f"its entry point must name a package, got {entry.value}"
+        msg = f"its entry point must name a package, got {package}"
         raise _UnusableError(msg)
-    method = Method(entry.name, entry.value, Path(spec.submodule_search_locations[0], "conf"))
+    method = Method(name, package, Path(spec.submodule_search_locations[0], "conf"))
     if not method.name.isidentifier() or method.name in taken:
         msg = "its name must be an identifier that no other method has"
         raise _UnusableError(msg)
@@ -455,7 +455,7 @@ def _installed_method(entry: EntryPoint, taken: Mapping[str, Method]) -> Method:
         raise _UnusableError(msg)
     settings: Any = import_module(f"{method.package}.settings").NetworkSettings
     if not issubclass(settings, MethodSettings):
-        msg = f"{entry.value}.settings.NetworkSettings must derive from MethodSettings"
+        msg = f"{package}.settings.NetworkSettings must derive from MethodSettings"
         raise _UnusableError(msg)
     return method
 

@@ -131,8 +131,10 @@ def build_page(models: Models, work: Path) -> "gr.Blocks":
             of_good = [good, percent, category, half.model, half.session]
             moved = [half.session, half.folder, *half.sliders]
             private: dict[str, Any] = {"api_visibility": "private"}
-            start.click(_inspecting(models, half, work), asked, half.shown, **private)
-            calibrate.click(_calibrating(models, half, work), of_good, half.shown, **private)
+            start.click(_inspecting(models, half, work), asked, half.shown, trigger_mode="always_last", **private)
+            calibrate.click(
+                _calibrating(models, half, work), of_good, half.shown, trigger_mode="always_last", **private
+            )
             half.threshold.input(
                 _moving(models, half, draws=False), moved, half.shown, trigger_mode="always_last",
                 show_progress="hidden", **private,

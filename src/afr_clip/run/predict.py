@@ -6,7 +6,7 @@ A photograph is done once its map, overlay and record line are on disk; they are
 import csv
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +23,13 @@ from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
+from afr_clip.data.records import AnomalySample
 from afr_clip.files import counted, first_few, for_shell, from_cell, natural_order, shown, shown_below
 from afr_clip.inspection.calibration import Calibration, Decision
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.exported import Exported
 from afr_clip.inspection.record import Inspected
-from afr_clip.inspection.scan import InspectionError
+from afr_clip.inspection.scan import InspectionError, Scan
 from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
@@ -215,13 +216,39 @@ def _complete(
     if sentences:
         again = f"The same command with {for_shell(f'run_dir={run.folder}')} resume=true scores only what is missing."
         sentences.append(again)
-    bad = {Decision.anomalous, Decision.undecided} if job.fail_on == "undecided" else {Decision.anomalous}
-    flagged = sorted((-one.image_score, one.image) for one in found if one.decision in bad)
-    if job.fail_on is not None and flagged:
-        kinds = "anomalous or undecided" if job.fail_on == "undecided" else "anomalous"
-        worst = first_few([image for _, image in flagged], NUM_NAMED)
-        head = f"{len(flagged)} of {counted(len(found), 'photograph')} found {kinds}: {worst}. {SCORES} lists all."
-        raise AnomalousError(" ".join([head, *sentences]))
+    decided = ((one.image_score, one.image, one.decision) for one in found)
+    raise_outcome(job.fail_on, decided, sentences, SCORES)
+
+
+def raise_outcome(
+    fail_on: str | None,
+    decided: Iterable[tuple[float, str, Decision | None]],
+    sentences: Sequence[str],
+    listed_in: str,
+) -> None:
+    """Raise what the exit code depends on.
+
+    Args:
+        decided: Image score, name and decision of each photograph that was scored; read only if ``fail_on`` is set.
+        sentences: About what could not be scored.
+        listed_in: What names all decisions, for the error.
+
+    Raises:
+        AnomalousError: If ``fail_on`` asks for it.
+        IncompletePredictionError: If there are sentences.
+    """
+    if fail_on is not None:
+        is_strict = fail_on == "undecided"
+        bad = {Decision.anomalous, Decision.undecided} if is_strict else {Decision.anomalous}
+        number, flagged = 0, list[tuple[float, str]]()
+        for score, image, decision in decided:
+            number += 1
+            flagged += [(-score, image)] if decision in bad else []
+        if flagged:
+            kinds = "anomalous or undecided" if is_strict else "anomalous"
+            worst = first_few([image for _, image in sorted(flagged)], NUM_NAMED)
+            head = f"{len(flagged)} of {counted(number, 'photograph')} found {kinds}: {worst}. {listed_in} lists all."
+            raise AnomalousError(" ".join([head, *sentences]))
     if sentences:
         raise IncompletePredictionError(" ".join(sentences))
 
@@ -286,12 +313,7 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
 
     kept = {name for name in Inspections(run.folder).images if is_done(name)} if before else set()
     changed = [name for name in sorted(kept) if hashes.get(name) not in (before[name][1], "")]
-    if changed:
-        msg = (
-            f"Changed or removed since scored: {counted(len(changed), 'photograph')}, {first_few(changed)}. Restore "
-            f"what is missing, or choose another run_dir."
-        )
-        raise RunFolderError(msg)
+    refuse_changed(changed)
     # A photograph that cannot be read just now keeps the hash of what was scored.
     known = {name: hashes[name] or before.get(name, (Path(), ""))[1] for name in ordered}
     write_csv(run.folder / LISTED, LISTED_HEADER, ((name, place_of[name].as_posix(), known[name]) for name in ordered))
@@ -302,6 +324,20 @@ def plan_scoring(run: Run, map_format: MapFormat, photographs: LoadedDataset) ->
     if done:
         logger.info("Scored already: %d of %d photographs.", len(done), len(ordered))
     return Plan(replace(photographs, samples=samples), ordered, [place_of[name] for name in ordered], done)
+
+
+def refuse_changed(changed: Sequence[str]) -> None:
+    """Refuse to resume a run if photographs that it scored have changed.
+
+    Raises:
+        RunFolderError: If there are any.
+    """
+    if changed:
+        msg = (
+            f"Changed or removed since scored: {counted(len(changed), 'photograph')}, {first_few(changed)}. Restore "
+            f"what is missing, or choose another run_dir."
+        )
+        raise RunFolderError(msg)
 
 
 def _read_listed(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -347,6 +383,39 @@ def _print_highest(found: Inspections) -> None:
     for (_, image, decision), score in zip(highest, digits, strict=True):
         table.add_row(Text(image), score, *([] if decision is None else [decision.value]))
     terminal().print(table)
+
+
+def judge_file(
+    detector: Detector,
+    name: str,
+    photograph: AnomalySample,
+    whole: Float32[np.ndarray, "rows columns"],
+    image_score: float,
+    *,
+    by_name: Mapping[str, float] | None = None,
+    root: Path | None = None,
+) -> tuple[UInt8[np.ndarray, "3 height width"], Scan, Inspected]:
+    """Complete and judge a photograph that was scored as a whole.
+
+    Args:
+        root: The folder that masks in a folder mirror.
+
+    Returns:
+        Its pixels, and what was found.
+
+    Raises:
+        DataError: If it can no longer be read, has no mask, or needs more memory than there is.
+    """
+    path, category = photograph.image_path, photograph.category
+    try:
+        pixels = as_rgb(path, detector.max_pixels)
+        scan = detector.scanner.complete(name, pixels, whole, image_score, category, by_name)
+        area = detector.area(path, scan.size, root)
+        return (pixels, *detector.judge(name, scan, category, area, pixels))
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # PyTorch's word for no memory
+            raise
+        raise DataError(str(error) or type(error).__name__) from error
 
 
 class PhotographWriter:
@@ -419,17 +488,16 @@ class PhotographWriter:
         self, index: int, whole: Float32[np.ndarray, "rows columns"], image_score: float, by_name: Mapping[str, float]
     ) -> Inspected | None:
         name, output = self._plan.images[index], self._plan.places[index]
-        path, root = self._plan.photographs.samples[index].image_path, self._plan.photographs.root
+        photographs = self._plan.photographs
         try:
-            pixels = as_rgb(path, self._job.data.max_pixels)
-            scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category, by_name)
-            area = self._detector.area(path, scan.size, root)
-        except (DataError, MemoryError, RuntimeError) as error:  # it was whole when it was scored, or has no mask
-            if isinstance(error, RuntimeError) and "allocate" not in str(error):  # PyTorch's word for no memory
-                raise
-            self.failed[name] = str(error) or type(error).__name__
+            pixels, scan, inspected = judge_file(
+                *(self._detector, name, photographs.samples[index], whole, image_score),
+                by_name=by_name,
+                root=photographs.root,
+            )
+        except DataError as error:
+            self.failed[name] = str(error)
             return None
-        scan, inspected = self._detector.judge(name, scan, self._job.category, area, pixels)
         save_map(self._folder / "maps" / output, torch.from_numpy(scan.anomaly_map), self._job.map_format)
         write_thumbnail(self._folder, name, pixels.transpose(1, 2, 0))
         overlay = self._folder / "overlays" / with_suffix(output, ".jpg")

@@ -20,7 +20,6 @@ WITHOUT_INFLUENCE = {
     "pixel_threshold",
     "formats",
     "xlsx",
-    "runs_on",
     "workers",
     "shard_size",
     "ray_address",
@@ -102,7 +101,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     if "module.network" in nodes:
         without |= _WITHOUT_KEY_OF_METHOD.get(known.get("module.name", ""), {})
     if {"images", "good"} & known.keys():  # predict and calibrate
-        without |= {"engine": "torch"}
+        without |= {"engine": "torch", "runs_on": "local"}
     return without | known
 
 

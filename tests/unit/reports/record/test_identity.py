@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from afr_clip.reports.record.identity import differing_keys, flat
+from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, differing_keys, flat
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "version_0_1"
 
@@ -64,6 +64,13 @@ def test_an_old_record_of_afr_clip_means_the_readings_of_today_with_their_defaul
 
 def test_a_key_that_only_one_of_them_has_differs():
     assert differing_keys({"a": {"b": 1}}, {"a": {"b": 1, "c": None, "d": 2}}) == ["a.d"]
+
+
+def test_a_prediction_from_before_clusters_ran_on_one_machine_and_stays_there():
+    old = {"images": "photos"}
+    assert differing_keys(old, {"images": "photos", "runs_on": "local"}) == []
+    assert differing_keys(old, {"images": "photos", "runs_on": "ray"}) == ["runs_on"]
+    assert "runs_on" not in WITHOUT_INFLUENCE
 
 
 @pytest.mark.parametrize("command", ["images", "good"])

@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 KEYS = ("category=plate", "num_threads=1", "data.num_workers=0", "data.eval_batch_size=4")
-NUM, SHARD = 42, 8
+NUM, SHARD = 44, 8
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def local(run_once, folder, tmp_path_factory):
     with (out / "scores.csv").open(newline="") as file:
         scores = {row["image"]: float(row["image_score"]) for row in csv.DictReader(file)}
     regions = {one["image"]: one["regions"] for one in json.loads((out / "regions.json").read_text())}
-    return scores, regions
+    return scores, regions, out
 
 
 def start(images: str, out: Path, *more: str) -> subprocess.Popen:
@@ -66,9 +66,17 @@ def rows_of(out: Path) -> list[dict]:
     return [row for shard in finished_shards(out) for row in parquet.read_table(shard).to_pylist()]
 
 
-def test_two_workers_of_which_one_is_killed_find_what_one_process_finds(folder, local, tmp_path):
-    out = tmp_path / "run"
-    process = start(str(folder), out, "region_threshold=0.3")
+def table_of(paths: list[str], place: Path) -> Path:
+    from pyarrow import parquet, table  # noqa: PLC0415 - not everywhere installed
+
+    parquet.write_table(table({"path": paths}), place)
+    return place
+
+
+def test_two_workers_of_which_one_is_killed_find_what_one_process_finds(folder, local, tmp_path, run, capsys):
+    urls = [f"{folder.as_uri()}/{name}.png" for name in ("00", "gone")]
+    out, images = tmp_path / "run", f"[{folder},{table_of(urls, tmp_path / 'urls.parquet')}]"
+    process = start(images, out, "region_threshold=0.3")
     deadline = time.monotonic() + 300
     while not finished_shards(out) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -79,27 +87,38 @@ def test_two_workers_of_which_one_is_killed_find_what_one_process_finds(folder, 
     printed, said = process.communicate(timeout=300)
     assert process.returncode == 3, said
     assert printed == f"scores: {out / 'shards'}\nrun: {out}\n"
-    assert f"1 of {NUM} photographs could not be scored: {folder / '17.png'}" in said
+    assert f"2 of {NUM + 2} photographs could not be scored: {folder / '17.png'}" in said
     assert "Traceback" not in said
-    rows = rows_of(out)
+    *rows, fetched, gone = rows_of(out)
     assert [row["image"] for row in rows] == [f"{number:02d}.png" for number in range(NUM)]
-    scores, regions = local
+    assert (fetched["image"], fetched["fault"]) == (urls[0], None)
+    assert gone["fault"].startswith(f"{urls[1]} cannot be fetched: No such file or directory. Check the address")
+    scores, regions, local_out = local
+    assert fetched["image_score"] == pytest.approx(scores["00.png"], abs=1e-5)  # in another batch
     assert {row["image"]: row["image_score"] for row in rows if row["fault"] is None} == scores
     assert {row["image"]: json.loads(row["regions"]) for row in rows if row["fault"] is None} == regions
 
-    # What is repaired or was removed is scored again, and nothing else.
+    # What is repaired or was removed is scored again, and nothing else. A broken link leads to no photograph.
+    (folder / "link.png").symlink_to("nowhere")
     Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(folder / "17.png")
     kept = {shard.name: shard.stat().st_mtime_ns for shard in finished_shards(out)}
     (out / "shards" / "00005.parquet").unlink()
-    process = start(str(folder), out, "region_threshold=0.3", "resume=true", "workers=1")
+    process = start(images, out, "region_threshold=0.3", "resume=true", "workers=1")
     _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    assert process.returncode == 3, said
+    assert f"1 of {NUM + 2} photographs could not be scored: {urls[1]} cannot be fetched" in said
+    assert "1 link leads nowhere: link.png" in said.splitlines()[-1]
     after = {shard.name: shard.stat().st_mtime_ns for shard in finished_shards(out)}
     assert {name for name in after if after[name] != kept[name]} == {"00002.parquet", "00005.parquet"}
-    assert [row["image"] for row in rows_of(out) if row["fault"] is None] == [
-        f"{number:02d}.png" for number in range(NUM)
-    ]
-    process = start(str(folder), out, "region_threshold=0.3", "resume=true", "shard_size=16")
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "The photographs changed since the run was started" in said
+    assert [row["image"] for row in rows_of(out) if row["fault"] is None] == [*sorted([*scores, "17.png"]), urls[0]]
+
+    # What could not become the same results is refused before there is a cluster.
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(folder / "03.png")
+    for given, place, more, sentence in (
+        (images, out, "shard_size=16", "The photographs changed since the run was started"),
+        (images, out, "workers=1", "Changed or removed since scored: 1 photograph, 03.png. Restore"),
+        (folder, local_out, "workers=1", "runs_on changed since"),
+    ):
+        words = (f"images={given}", "runs_on=ray", f"shard_size={SHARD}", *KEYS, "region_threshold=0.3", more)
+        assert run("predict", *words, f"run_dir={place}", "resume=true") == 1
+        assert sentence in capsys.readouterr().err

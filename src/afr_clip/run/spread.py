@@ -5,8 +5,9 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,9 +25,9 @@ from afr_clip.data.errors import DataError, MissingDataError
 from afr_clip.data.feed.photographs import photograph_batches
 from afr_clip.data.progress import progress_bar
 from afr_clip.data.records import AnomalySample
-from afr_clip.files import counted, first_few, for_shell, shown, shown_below, written_whole
+from afr_clip.files import counted, first_few, for_shell, in_one_line, shown, shown_below, written_whole
 from afr_clip.inspection.calibration import Calibration, Decision
-from afr_clip.inspection.detector import Detector, as_rgb
+from afr_clip.inspection.detector import Detector
 from afr_clip.inspection.exported import Exported, needs_checkpoint
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.scan import InspectionError, Scanning
@@ -36,7 +37,7 @@ from afr_clip.processes.place import Place
 from afr_clip.processes.signals import stoppable
 from afr_clip.run.job import PredictionJob, Spread
 from afr_clip.run.model import build_detector, calibration_of, check_model, provenance
-from afr_clip.run.predict import AnomalousError, IncompletePredictionError, category_of
+from afr_clip.run.predict import category_of, judge_file, raise_outcome, refuse_changed
 from afr_clip.run.run import finish_run, start_run
 from afr_clip.settings import ScoringEngine
 
@@ -47,6 +48,12 @@ SHARDS = "shards"
 
 NAME_COLUMNS = ("path", "image", "url")
 """Columns of a Parquet file that may hold the paths of photographs; a file with one column may call it anything."""
+
+VERSION_KEYS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "Last-Modified", "updated")
+"""What file systems call the hash or the time of a file's content, the most exact first."""
+
+CHECKERS = 16
+"""Threads that ask file systems whether photographs have changed; they wait most of the time."""
 
 Row = dict[str, Any]
 
@@ -71,6 +78,15 @@ class Named:
     place: str
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A photograph on this machine, as `version_of` names its content; why it could not be fetched, if so."""
+
+    path: Path
+    version: str
+    fault: str | None = None
+
+
 def predict_on_ray(job: PredictionJob, checkpoint: Checkpoint | Exported | None) -> None:
     """Run ``afr-clip predict runs_on=ray``.
 
@@ -90,10 +106,12 @@ def predict_on_ray(job: PredictionJob, checkpoint: Checkpoint | Exported | None)
         check_model(job)
         calibration = calibration_of(job, checkpoint)
         job = replace(job, category=category_of(job, checkpoint, calibration))
-        photographs = list_places(spread.images)
+        photographs, faults, notes = list_places(spread.images)
         size = spread.shard_size - spread.shard_size % job.data.eval_batch_size or job.data.eval_batch_size
         shards = [photographs[start : start + size] for start in range(0, len(photographs), size)]
         run = start_run(job)
+        for sentence in (*faults, *notes):
+            logger.warning("%s", sentence)
         detector = build_detector(job, run, checkpoint)
         listed = hashlib.sha256("\n".join([str(size), *(one.name for one in photographs)]).encode(errors="replace"))
         run.note_unchanged("photographs", "sha256", {"sha256": listed.hexdigest(), "number": len(photographs)})
@@ -103,52 +121,93 @@ def predict_on_ray(job: PredictionJob, checkpoint: Checkpoint | Exported | None)
         identity = detector.identity(job.category)
         parts = ScoringParts(job, checkpoint, scanner.scanning, scanner.engine, calibration, identity)
         places = [run.folder / SHARDS / f"{number:05d}.parquet" for number in range(len(shards))]
-        waiting = [number for number, place in enumerate(places) if not _is_done(place)]
-        if len(waiting) < len(shards):
-            logger.info("Scored already: %d of %d shards.", len(shards) - len(waiting), len(shards))
+        done = [number for number, place in enumerate(places) if _is_done(place)]
+        refuse_changed(
+            _changed([one for number in done for one in shards[number]], [places[number] for number in done])
+        )
+        if done:
+            logger.info("Scored already: %d of %d shards.", len(done), len(shards))
         # What Ray tells of lost workers is for the log output, not for who reads the results.
         with redirect_stdout(sys.stderr), progress_bar("Scoring shards", len(shards)) as reached:
-            done = len(shards) - len(waiting)
-            for number, content in _scored(parts, {number: shards[number] for number in waiting}, spread):
+            waiting = sorted({*range(len(shards))} - {*done})
+            scored = _scored(parts, {number: shards[number] for number in waiting}, spread)
+            for num_done, (number, content) in enumerate(scored, start=len(done) + 1):
                 with written_whole(places[number]) as unfinished:
                     unfinished.write_bytes(content)
-                done += 1
-                reached(done)
+                reached(num_done)
         run.finish()
         sys.stdout.write(f"scores: {run.folder / SHARDS}\n")
         finish_run(run.folder)
-        _report(job, places, len(photographs), run.folder)
+        _report(job, places, len(photographs), faults, run.folder)
 
 
-def list_places(images: Sequence[str]) -> list[Named]:
+def list_places(images: Sequence[str]) -> tuple[list[Named], tuple[str, ...], tuple[str, ...]]:
     """List what ``images`` names: files, folders, patterns, URLs that fsspec reads, and Parquet files of paths.
 
+    Returns:
+        The photographs, and what `LeftOut` names as faults and as notes.
+
     Raises:
-        MissingDataError: If there is nothing, or a table names its paths in another column.
+        MissingDataError: If one of them names nothing or cannot be read, or a table names its paths in another column.
     """
-    found: list[Named] = []
+    found, faults, notes = list[Named](), tuple[str, ...](), tuple[str, ...]()
     local = [name for name in images if "://" not in name and not name.endswith(".parquet")]
     if local:
-        root, paths, _ = find_photographs([Path(name) for name in local], "images")
+        root, paths, left_out = find_photographs([Path(name) for name in local], "images")
         found += [Named(shown_below(root, path), str(path)) for path in paths]
+        faults, notes = left_out.faults, left_out.notes
     for name in images:
         if name.endswith(".parquet"):
-            found += [Named(shown(one), one) for one in _paths_in_table(name)]
+            places = _paths_in_table(name)
         elif "://" in name:
-            system, path = import_module("fsspec.core").url_to_fs(name)
-            inside = system.glob(path) if "*" in path else system.find(path)
-            urls = [
-                system.unstrip_protocol(one) for one in sorted(inside) if Path(one).suffix.lower() in IMAGE_SUFFIXES
-            ]
-            found += [Named(shown(url), url) for url in urls]
-    if not found:
-        msg = f"images must name photographs, but {first_few(list(map(shown, images)))} names none. Check the place."
-        raise MissingDataError(msg)
-    return found
+            places = _urls_at(name)
+        else:
+            continue
+        if not places:
+            msg = f"images must name photographs, but {shown(name)} names none. Check the place."
+            raise MissingDataError(msg)
+        found += [Named(shown(one), one) for one in places]
+    return found, faults, notes
+
+
+@contextmanager
+def _reaching(place: str, what: str) -> Iterator[None]:
+    """Turn what a file system raises into a sentence.
+
+    Args:
+        what: What was wanted: ``"listed"``.
+
+    Raises:
+        MissingDataError: In place of any other error.
+    """
+    try:
+        yield
+    except MissingDataError:
+        raise
+    except Exception as error:  # of a file system of any kind
+        cause = error.__cause__ or error  # fsspec's own error may name nothing but the address
+        text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        reason = in_one_line(" ".join(text.split())).rstrip(".") or type(cause).__name__
+        advice = (
+            "Check the address and the login, and install its package (s3fs for s3://)."
+            if "://" in place
+            else "Check the path and its permissions."
+        )
+        msg = f"{shown(place)} cannot be {what}: {reason}. {advice}"
+        raise MissingDataError(msg) from error
+
+
+def _urls_at(name: str) -> list[str]:
+    with _reaching(name, "listed"):
+        system, path = import_module("fsspec.core").url_to_fs(name)
+        inside = system.glob(path) if "*" in path else system.find(path)
+        if not inside and "*" not in path:
+            system.info(path)  # walking leaves out what fails, and this gives the reason
+        return [system.unstrip_protocol(one) for one in sorted(inside) if Path(one).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _paths_in_table(name: str) -> list[str]:
-    with import_module("fsspec").open(name, "rb") as file:
+    with _reaching(name, "read"), import_module("fsspec").open(name, "rb") as file:
         try:
             table = import_module("pyarrow.parquet").read_table(file)
         except (OSError, ValueError) as error:
@@ -171,13 +230,11 @@ def _scored(parts: ScoringParts, shards: dict[int, list[Named]], spread: Spread)
         return
     ray = import_module("ray")
     data = import_module("ray.data")
-    on_gpu = parts.scanning.accelerator.startswith("cuda") or (
-        parts.scanning.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    )
     if not ray.is_initialized():
         own = {"num_cpus": spread.workers, "include_dashboard": False} if spread.address is None else {}
         ray.init(address=spread.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     try:
+        on_gpu = takes_gpu(parts.scanning.accelerator, ray.cluster_resources())
         data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         held = ray.put(parts)  # for as long as an actor may be restarted
@@ -193,6 +250,11 @@ def _scored(parts: ScoringParts, shards: dict[int, list[Named]], spread: Spread)
             yield int(row["shard"]), row["content"]
     finally:
         ray.shutdown()
+
+
+def takes_gpu(accelerator: str, resources: Mapping[str, float]) -> bool:
+    """Whether each actor gets a GPU: what the cluster has decides, and not what this machine has."""
+    return accelerator.startswith("cuda") or (accelerator in ("auto", "gpu") and resources.get("GPU", 0) >= 1)
 
 
 class ShardScorer:
@@ -220,13 +282,13 @@ class ShardScorer:
         """Score a shard."""
         named = [Named(name, place) for name, place in zip(row["names"], row["places"], strict=True)]
         with TemporaryDirectory() as scratch:
-            paths = [_fetched(one.place, Path(scratch), number) for number, one in enumerate(named)]
-            records = self._records(named, paths)
+            fetched = [_fetched(one.place, Path(scratch), number) for number, one in enumerate(named)]
+            records = self._records(named, fetched)
         return {"shard": row["shard"], "content": _as_parquet(records)}
 
-    def _records(self, named: Sequence[Named], paths: Sequence[Path]) -> list[Row]:
+    def _records(self, named: Sequence[Named], fetched: Sequence[Fetched]) -> list[Row]:
         category, scanner = self._job.category, self._detector.scanner
-        samples = [AnomalySample(PHOTOGRAPHS, category, UNKNOWN, path, None, False, category) for path in paths]
+        samples = [AnomalySample(PHOTOGRAPHS, category, UNKNOWN, one.path, None, False, category) for one in fetched]
         batches = photograph_batches(
             samples,
             SampleReader(scanner.input_size, max_pixels=self._job.data.max_pixels),
@@ -243,40 +305,66 @@ class ShardScorer:
             maps, scores, _ = scanner.score_under((category,), batch.pictures, names)
             for i, index in enumerate(indices):
                 name = named[index].name
-                fault = batch.faults.get(index)
+                file = fetched[index]
+                fault = file.fault or batch.faults.get(index)
                 found, highest = None, None
                 if fault is None:
                     try:
-                        found, highest = self._judged(name, paths[index], np.asarray(maps[i]), float(scores[i]))
-                    except (DataError, OSError) as error:
+                        whole, score = np.asarray(maps[i]), float(scores[i])
+                        _, scan, found = judge_file(self._detector, name, samples[index], whole, score)
+                        highest = scan.highest
+                    except DataError as error:
                         fault = str(error)
                 if fault is not None:
-                    fault = fault.replace(str(paths[index]), shown(named[index].place))
-                records[index] = _record(name, found, highest, fault)
+                    fault = fault.replace(str(file.path), shown(named[index].place))
+                records[index] = _record(name, found, highest, fault, file.version)
         return [records[index] for index in sorted(records)]
 
-    def _judged(self, name: str, path: Path, whole: np.ndarray, image_score: float) -> tuple[Inspected, float]:
-        pixels = as_rgb(path, self._job.data.max_pixels)
-        scan = self._detector.scanner.complete(name, pixels, whole, image_score, self._job.category)
-        scan, found = self._detector.judge(name, scan, self._job.category, self._detector.area(path, scan.size), pixels)
-        return found, scan.highest
 
-
-def _fetched(place: str, scratch: Path, number: int) -> Path:
-    """Return a local file with a photograph; one that cannot be fetched is missing there."""
+def _fetched(place: str, scratch: Path, number: int) -> Fetched:
+    """Bring a photograph onto this machine; one that cannot be fetched has a fault, and no file."""
+    version = version_of(place)  # first, so that a photograph replaced meanwhile counts as changed
     if "://" not in place:
-        return Path(place)
+        return Fetched(Path(place), version)
     path = scratch / f"{number}{Path(place).suffix}"
     try:
-        with import_module("fsspec").open(place, "rb") as source, path.open("wb") as target:
+        with (
+            _reaching(place, "fetched"),
+            import_module("fsspec").open(place, "rb") as source,
+            path.open("wb") as target,
+        ):
             shutil.copyfileobj(source, target)
-    except Exception as error:  # of a file system of any kind
-        logger.warning("%s could not be fetched: %s", shown(place), error)
+    except MissingDataError as error:
         path.unlink(missing_ok=True)
-    return path
+        return Fetched(path, version, str(error))
+    return Fetched(path, version)
 
 
-def _record(name: str, found: Inspected | None, highest: float | None, fault: str | None) -> Row:
+def version_of(place: str) -> str:
+    """Return what a replaced photograph changes: its size, and the time or a hash; empty if that cannot be told."""
+    try:
+        if "://" not in place:
+            found = Path(place).stat()
+            return f"{found.st_size} {found.st_mtime_ns}"
+        system, path = import_module("fsspec.core").url_to_fs(place)
+        facts = system.info(path)
+    except Exception:  # of a file system of any kind; what it is gets known when the photograph is read
+        return ""
+    mark = str(next((facts[key] for key in VERSION_KEYS if facts.get(key)), ""))
+    unquoted = mark.strip('"')  # listings of a store may lack the quotes that its answers have
+    return f"{facts.get('size')} {unquoted}"
+
+
+def _changed(photographs: Sequence[Named], places: Sequence[Path]) -> list[str]:
+    """Name the photographs of finished shards that are not as they were when they were scored."""
+    before = [version for place in places for version in _column(place, "version")]
+    with ThreadPoolExecutor(CHECKERS) as pool:
+        now = pool.map(version_of, [one.place for one in photographs])
+    versions = zip(photographs, before, now, strict=True)
+    return [one.name for one, was, is_now in versions if was != is_now and "" not in (was, is_now)]
+
+
+def _record(name: str, found: Inspected | None, highest: float | None, fault: str | None, version: str) -> Row:
     return {
         "image": name,
         "category": None if found is None else found.category,
@@ -289,6 +377,7 @@ def _record(name: str, found: Inspected | None, highest: float | None, fault: st
         "num_regions": None if found is None else len(found.regions),
         "regions": None if found is None else json.dumps([region.to_dict() for region in found.regions]),
         "fault": fault,
+        "version": version,
     }
 
 
@@ -314,19 +403,28 @@ def _column(place: Path, name: str) -> list[Any]:
     return [one for one in column.to_pylist() if one is not None]
 
 
-def _report(job: PredictionJob, places: Sequence[Path], number: int, folder: Path) -> None:
-    """Raise what the exit code depends on."""
-    faults = [fault for place in places for fault in _column(place, "fault")]
-    sentences = []
-    if faults:
+def _report(job: PredictionJob, places: Sequence[Path], number: int, faults: Sequence[str], folder: Path) -> None:
+    """Raise what the exit code depends on.
+
+    Args:
+        faults: Sentences about photographs that may be missing.
+    """
+    failed = [fault for place in places for fault in _column(place, "fault")]
+    sentences = list(faults)
+    if failed:
         again = for_shell(f"run_dir={folder}")
-        sentences.append(
-            f"{len(faults)} of {counted(number, 'photograph')} could not be scored: {first_few(faults)}. The column "
-            f"fault names all. The same command with {again} resume=true scores their shards again."
+        sentences.insert(
+            0,
+            f"{len(failed)} of {counted(number, 'photograph')} could not be scored: "
+            f"{first_few([one.rstrip('.') for one in failed])}. The column fault names all. The same command with "
+            f"{again} resume=true scores their shards again.",
         )
-    bad = {Decision.anomalous.value} | ({Decision.undecided.value} if job.fail_on == "undecided" else set())
-    flagged = 0 if job.fail_on is None else sum(one in bad for place in places for one in _column(place, "decision"))
-    if flagged:
-        raise AnomalousError(" ".join([f"{flagged} of {counted(number, 'photograph')} found anomalous.", *sentences]))
-    if sentences:
-        raise IncompletePredictionError(" ".join(sentences))
+    raise_outcome(job.fail_on, _decided(places), sentences, "The column decision")
+
+
+def _decided(places: Sequence[Path]) -> Iterator[tuple[float, str, Decision | None]]:
+    columns = ["image_score", "image", "decision"]
+    for place in places:
+        for row in import_module("pyarrow.parquet").read_table(place, columns=columns).to_pylist():
+            if row["image_score"] is not None:
+                yield row["image_score"], row["image"], row["decision"] and Decision(row["decision"])

@@ -40,6 +40,10 @@ def build_parser() -> CommandLine:
     )  # fmt: skip
     parser.add_argument("--webhook", metavar="URL", help="also post each record")
     parser.add_argument("--mqtt", metavar="URL", help="also publish: mqtt://HOST[:PORT]/TOPIC, or mqtts://")
+    parser.add_argument(
+        "--drop-sink", action="append", default=[], metavar="NAME",
+        help="forget a sink that is no longer named, and the records that it has not got; repeatable",
+    )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="end once all that is there is inspected and delivered")
     group = parser.add_argument_group("times, in seconds")
     for option, value, what in (
@@ -96,6 +100,7 @@ def main(typed: Sequence[str] | None = None) -> None:
     stopped = threading.Event()
     journal = Journal(arguments.out / JOURNAL, arguments.folder)
     try:
+        journal.leave([sink.name for sink in sinks], arguments.drop_sink)
         with listening(lambda *_: stopped.set(), (signal.SIGINT, *STOP_SIGNALS)):
             sys.stderr.write("loading: the model\n")
             name = Path(arguments.model).stem or "model"

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from afr_clip.files import shown
+from afr_clip.files import counted, for_shell, shown
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -142,11 +142,28 @@ class Journal:
             last = 0 if row is None else row[0]
             database.execute("INSERT OR IGNORE INTO sinks VALUES (?, ?, ?)", (sink, last, json.dumps(state)))
 
-    def leave(self, staying: Sequence[str]) -> None:
-        """Forget the sinks that are no longer there, so that nothing is kept for them."""
+    def leave(self, staying: Sequence[str], dropped: Sequence[str]) -> None:
+        """Forget the sinks that are no longer named, so that nothing is kept for them.
+
+        Args:
+            dropped: Sinks that are forgotten even if they have not got everything.
+
+        Raises:
+            JournalError: If another one has not got everything, or one of them stays.
+        """
+        if both := [name for name in dropped if name in staying]:
+            msg = f"--drop-sink {both[0]} is a sink of this command. Leave out the sink, or --drop-sink."
+            raise JournalError(msg)
+        left = {name: number for name, number in self.num_pending().items() if name not in staying}
+        for name, number in left.items():
+            if number and name not in dropped:
+                msg = (
+                    f"{name} still has {counted(number, 'record')} to receive, and this command does not name it. "
+                    f"Name it again, or write --drop-sink {for_shell(name)} to lose them."
+                )
+                raise JournalError(msg)
         with self._transaction() as database:
-            marks = ",".join("?" * len(staying))
-            database.execute(f"DELETE FROM sinks WHERE name NOT IN ({marks})", tuple(staying))
+            database.executemany("DELETE FROM sinks WHERE name = ?", ((name,) for name in left))
 
     def pending(self, sink: str, most: int) -> tuple[int, list[str], dict[str, Any]]:
         """Return what a sink gets next: the number of the last of them, their JSON, and the sink's state."""

@@ -73,7 +73,6 @@ def watch(
         JournalError: If the journal cannot be written; what it holds is complete.
         DataError: If everything is to be done once and the folder cannot be listed.
     """
-    journal.leave([sink.name for sink in sinks])
     deliveries = [Delivery(journal, sink) for sink in sinks]
     for delivery in deliveries:
         delivery.start()

@@ -64,8 +64,23 @@ def test_what_all_sinks_have_is_dropped_and_a_new_sink_begins_there(opened):
     assert numbers(journal, "late") == []
     journal.record([(b"y", HERE, content(2))])
     assert len(numbers(journal, "a")) == len(numbers(journal, "late")) == 1
-    journal.leave(["a"])
+
+
+def test_a_sink_that_is_left_out_keeps_its_records_until_it_is_dropped(opened):
+    journal = opened()
+    for name in ("a", "b c", "done"):
+        journal.join(name, {})
+    journal.record([(b"x", HERE, content(1))])
+    journal.delivered("done", journal.pending("done", 9)[0], {})
+    with pytest.raises(
+        JournalError, match=r"^b c still has 1 record to receive, .* Name it again, or write --drop-sink 'b c' to lose"
+    ):
+        journal.leave(["a"], [])
+    assert journal.num_pending() == {"a": 1, "b c": 1, "done": 0}
+    journal.leave(["a"], ["b c", "never there"])
     assert journal.num_pending() == {"a": 1}
+    with pytest.raises(JournalError, match=r"--drop-sink a is a sink of this command\. Leave out"):
+        journal.leave(["a"], ["a"])
 
 
 def test_a_failed_transaction_leaves_nothing(opened):

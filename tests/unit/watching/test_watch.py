@@ -11,7 +11,7 @@ import pytest
 
 from afr_clip import watch as command
 from afr_clip.cli.command import CommandLineError
-from afr_clip.watching.journal import Journal
+from afr_clip.watching.journal import Journal, JournalError, Stat
 from afr_clip.watching.sinks import Csv, JsonLines
 from afr_clip.watching.watch import WatchingSettings, watch
 from helpers.detectors import bright_model
@@ -152,6 +152,26 @@ def test_addresses_of_another_form_are_refused(tmp_path):
 def test_what_is_out_of_range_is_a_sentence(faulty, sentence):
     with pytest.raises(ValueError, match=sentence):
         WatchingSettings(**faulty)
+
+
+@pytest.fixture
+def typed(camera, tmp_path, monkeypatch):
+    """The words of a command that does its work once, with a model that needs no loading."""
+    monkeypatch.setattr(command, "load_model", lambda *_: bright_model("cap"))
+    monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
+    return [str(camera.folder), "--out", str(tmp_path / "out"), "--once", "--settle", "0", "--poll", "0.02"]
+
+
+def test_a_sink_is_left_out_only_if_that_is_written(typed, camera, tmp_path, capsys):
+    gone = "webhook:http://127.0.0.1:9#1234abcd"
+    journal = Journal(tmp_path / "out" / command.JOURNAL, camera.folder)
+    journal.join(gone, {})
+    journal.record([(b"x", Stat(1, 1), {"id": "0" * 32})])
+    journal.close()
+    with pytest.raises(JournalError, match=rf"^{gone} still has 1 record to receive"):
+        command.main(typed)
+    command.main([*typed, "--drop-sink", gone])
+    assert capsys.readouterr().out.count("inspected: 0\n") == 1
 
 
 def test_what_is_no_folder_is_refused_before_anything_is_written(tmp_path):

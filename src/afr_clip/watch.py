@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from afr_clip.cli.command import CommandLine, CommandLineError, run_command
 from afr_clip.cli.detectors import add_detector_options, load_model, require_extra
@@ -16,6 +17,8 @@ from afr_clip.files import shown
 from afr_clip.processes.signals import STOP_SIGNALS, listening
 from afr_clip.watching.journal import Journal
 from afr_clip.watching.sinks import MQTT_PASSWORD, MQTT_USER, SECRET, Csv, JsonLines, Mqtt, Sink, Webhook
+
+_HOST = r"(?P<host>\[[0-9a-fA-F:.]+\]|[^/:@?#\[\]]+)(:(?P<port>\d+))?"
 
 JOURNAL, JSON_LINES, CSV = "journal.sqlite", "inspections.jsonl", "inspections.csv"
 
@@ -70,18 +73,49 @@ def sinks_of(out: Path, webhook: str | None, mqtt: str | None, environment: Mapp
     """
     sinks: list[Sink] = [JsonLines(out / JSON_LINES), Csv(out / CSV)]
     if webhook is not None:
-        if urlsplit(webhook).scheme not in ("http", "https") or not urlsplit(webhook).hostname:
-            msg = f"--webhook must be an address of http or https, got {shown(webhook)}. Write http://HOST/PATH."
-            raise CommandLineError(msg)
+        _require_webhook(webhook)
         sinks.append(Webhook(webhook, environment.get(SECRET) or None))
     if mqtt is not None:
-        if not re.fullmatch(r"mqtts?://(\[[0-9a-fA-F:]+\]|[^/:@\[\]]+)(:\d{1,5})?/[^#+]+", mqtt):
-            msg = f"--mqtt must be mqtt://HOST[:PORT]/TOPIC or mqtts://, got {shown(mqtt)}. Topics have no # and +."
-            raise CommandLineError(msg)
+        _require_mqtt(mqtt)
         require_extra("watch", ("paho",))
         user = environment.get(MQTT_USER)
         sinks.append(Mqtt(mqtt, None if user is None else (user, environment.get(MQTT_PASSWORD, ""))))
     return sinks
+
+
+def _require_webhook(url: str) -> None:
+    """Refuse what no attempt could ever reach, and what must not stand in a log."""
+    if not re.fullmatch(r"[!-~]*", url):
+        msg = "--webhook must be of ASCII characters without blanks. Write xn--... for the host and %XX for the others."
+        raise CommandLineError(msg)
+    if "@" in re.sub(r"^[a-z]+://|[/?#].*", "", url, flags=re.IGNORECASE):
+        msg = f"--webhook must have no user and password, which others could read. {SECRET} signs what is sent."
+        raise CommandLineError(msg)
+    found = re.fullmatch(rf"https?://{_HOST}([/?#].*)?", url, re.IGNORECASE)
+    if not found:
+        msg = f"--webhook must be an address of http or https, got {shown(url)}. Write http://HOST/PATH."
+        raise CommandLineError(msg)
+    _require_place("--webhook", found)
+
+
+def _require_mqtt(url: str) -> None:
+    found = re.fullmatch(rf"mqtts?://{_HOST}/(?P<topic>.+)", url)
+    if not found or re.search(r"[#+\0]", unquote(found["topic"])):
+        msg = f"--mqtt must be mqtt://HOST[:PORT]/TOPIC or mqtts://, got {shown(url)}. Topics have no # and +."
+        raise CommandLineError(msg)
+    _require_place("--mqtt", found)
+
+
+def _require_place(option: str, found: re.Match[str]) -> None:
+    host, port = found["host"], found["port"]
+    if port is not None and not 0 < int(port) < 2**16:
+        msg = f"The port of {option} must be from 1 to 65535, got {port}. Name the port that the receiver listens at."
+        raise CommandLineError(msg)
+    try:
+        ip_address(host[1:-1]) if host.startswith("[") else host.encode("idna")  # as a connection does
+    except ValueError as error:
+        msg = f"{option} must name a host, got {shown(host)}. Write a name such as line1.example, or an IP address."
+        raise CommandLineError(msg) from error
 
 
 def main(typed: Sequence[str] | None = None) -> None:

@@ -76,7 +76,7 @@ class FileSink(Sink):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.name = f"file:{path.resolve()}"
+        self.name = f"file:{shown(path.resolve())}"
 
     def start(self) -> dict[str, Any]:
         """Begin behind what the file holds."""
@@ -151,6 +151,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 class Webhook(Sink):
     """Posts each record as JSON; its id is also the ``Idempotency-Key``, by which a receiver knows what came twice.
 
+    Its name has the host and a hash, since paths and queries of webhooks are often secrets.
+
     Args:
         secret: With it, ``X-Signature`` is ``sha256=`` and the HMAC of timestamp, a full stop and body.
     """
@@ -159,7 +161,8 @@ class Webhook(Sink):
 
     def __init__(self, url: str, secret: str | None) -> None:
         self._url, self._secret = url, secret
-        self.name = f"webhook:{url}"
+        place, name = urlsplit(url), hashlib.sha256(url.encode()).hexdigest()[:8]
+        self.name = f"webhook:{place.scheme}://{place.netloc}#{name}"
         self._opener = urllib.request.build_opener(_Stay)
 
     def deliver(self, records: Sequence[str], state: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,14 +131,37 @@ def test_every_photograph_is_in_every_file_exactly_once_whenever_the_process_is_
 
 
 def test_addresses_of_another_form_are_refused(tmp_path):
-    for webhook in ("ftp://host/x", "http://", "host/x"):
+    for webhook in ("ftp://host/x", "http://", "host/x", "http://host:80x/", "http://[::1/", "http://:80/"):
         with pytest.raises(CommandLineError, match=r"--webhook must be an address of http or https, got"):
             command.sinks_of(tmp_path, webhook, None, {})
-    for mqtt in ("mqtt://host", "mqtt://host/", "host/topic", "mqtt://host/a/#", "mqtt://user@host/a"):
+    for webhook in ("http://höst/x", "http://host/ä", "http://host/a b", "http://host/\n"):
+        with pytest.raises(CommandLineError, match=r"--webhook must be of ASCII characters without blanks\."):
+            command.sinks_of(tmp_path, webhook, None, {})
+    for mqtt in ("mqtt://host", "mqtt://host/", "host/topic", "mqtt://host/a/#", "mqtt://host/%23", "mqtt://u@host/a"):
         with pytest.raises(CommandLineError, match=r"--mqtt must be mqtt://HOST"):
             command.sinks_of(tmp_path, None, mqtt, {})
+    for place, sentence in (
+        ("host:0", r"The port of --(webhook|mqtt) must be from 1 to 65535, got 0\."),
+        ("host:65536", r"The port of --(webhook|mqtt) must be .* got 65536\."),
+        (f"{'a' * 64}.example", r"--(webhook|mqtt) must name a host, got aaa"),
+        ("host..example", r"--(webhook|mqtt) must name a host, got host\.\.example\."),
+        ("[1:2]", r"--(webhook|mqtt) must name a host, got \[1:2\]\."),
+    ):
+        for webhook, mqtt in ((f"http://{place}/x", None), (None, f"mqtt://{place}/x")):
+            with pytest.raises(CommandLineError, match=sentence):
+                command.sinks_of(tmp_path, webhook, mqtt, {})
     sinks = command.sinks_of(tmp_path, "https://host/x", "mqtts://[::1]:8883/a/b", {})
     assert [one.name.split(":")[0] for one in sinks] == ["file", "file", "webhook", "mqtt"]
+
+
+def test_what_is_secret_of_a_webhook_is_in_no_sentence_and_in_no_name(tmp_path):
+    for webhook in ("https://user:secret@host/x", "ftp://secret@host", "HTTPS://secret@host:1x/?a", "secret@host/x"):
+        with pytest.raises(CommandLineError, match=r"^--webhook must have no user and password((?!secret@).)*$"):
+            command.sinks_of(tmp_path, webhook, None, {})
+    one, other = (command.sinks_of(tmp_path, f"https://h:8443/a@b?token={n}", None, {})[-1].name for n in (1, 2))
+    assert one.startswith("webhook:https://h:8443#")
+    assert len(one) == len("webhook:https://h:8443#") + 8
+    assert one != other
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Photographs that have been written completely, in a folder that others write into."""
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from afr_clip.files import shown
 from afr_clip.inspection.detector import Decoded
 from afr_clip.watching.journal import Stat
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
-class _Waiting:
+class _UnsettledFile:
     """A file that may still be written: what it looked like, since when, and when it is tried next."""
 
     stat: Stat
@@ -68,8 +71,10 @@ class Arrivals:
     ) -> None:
         self._folder, self._settle, self._give_up, self._max_pixels = folder, settle, give_up, max_pixels
         self._known, self._clock = known, clock
-        self._waiting: dict[bytes, _Waiting] = {}
+        self._waiting: dict[bytes, _UnsettledFile] = {}
         self._found: dict[bytes, Stat] = {}
+        self._skipped: set[bytes] = set()
+        self._skipped_before: set[bytes] = set()
         self.seconds = 0.0
 
     @property
@@ -80,11 +85,14 @@ class Arrivals:
     def ready(self) -> Iterator[Arrived]:
         """Look through the folder; yield what has arrived, the oldest first, and read it when it is asked for.
 
+        What cannot be looked at below the folder is left out, with one warning until it can.
+
         Raises:
             DataError: If the folder cannot be listed.
         """
         now = self._clock()
-        self._found = found = dict(_files(os.fsencode(self._folder)))
+        self._skipped_before, self._skipped = self._skipped, set()
+        self._found = found = dict(self._files())
         self.seconds = self._clock() - now
         for gone in self._waiting.keys() - found.keys():
             del self._waiting[gone]
@@ -95,7 +103,7 @@ class Arrivals:
                 continue
             waiting = self._waiting.get(path)
             if waiting is None or waiting.stat != stat:
-                self._waiting[path] = _Waiting(stat, now, now + self._settle)
+                self._waiting[path] = _UnsettledFile(stat, now, now + self._settle)
             elif now >= waiting.next_try:
                 due.append((stat.mtime_ns, path))
         for _, path in sorted(due):
@@ -116,7 +124,40 @@ class Arrivals:
             del self._known[path]
         return gone
 
-    def _read(self, path: bytes, waiting: _Waiting) -> Arrived | None:
+    def _files(self) -> Iterator[tuple[bytes, Stat]]:
+        """Yield the images in and below the folder, by their paths below it; links to folders are not followed."""
+        folder, places = os.fsencode(self._folder), [b""]
+        while places:
+            place = places.pop()
+            entries: list[os.DirEntry[bytes]] = []
+            with self._skipping(place):
+                entries = list(os.scandir(os.path.join(folder, place)))  # noqa: PTH118 - names need not be UTF-8
+            for entry in entries:
+                path, name = os.path.join(place, entry.name), os.fsdecode(entry.name)  # noqa: PTH118
+                if is_hidden(name):
+                    continue
+                with self._skipping(path):
+                    if entry.is_dir(follow_symlinks=False):
+                        places.append(path)
+                    elif Path(name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+                        yield path, _stat(entry.stat())
+
+    @contextmanager
+    def _skipping(self, path: bytes) -> Iterator[None]:
+        """Leave out what cannot be looked at; only without the folder itself there is nothing to do."""
+        try:
+            yield
+        except OSError as error:
+            if not path:
+                msg = f"The folder {shown(self._folder)} cannot be listed: {error.strerror}. Check its permissions."
+                raise DataError(msg) from error
+            if isinstance(error, FileNotFoundError):
+                return  # it was removed meanwhile
+            self._skipped.add(path)
+            if path not in self._skipped_before:
+                logger.warning("%s is left out: %s.", shown(Path(os.fsdecode(path))), error.strerror)
+
+    def _read(self, path: bytes, waiting: _UnsettledFile) -> Arrived | None:
         """Read a file; ``None`` if it is to be tried again."""
         name = shown(Path(os.fsdecode(path)))
         quiet = self._clock() - waiting.since
@@ -150,27 +191,3 @@ class Arrivals:
 
 def _stat(found: os.stat_result) -> Stat:
     return Stat(found.st_size, found.st_mtime_ns)
-
-
-def _files(folder: bytes) -> Iterator[tuple[bytes, Stat]]:
-    """Yield the images in and below a folder, by their paths below it; links to folders are not followed."""
-    places = [b""]
-    while places:
-        place = places.pop()
-        try:
-            entries = list(os.scandir(os.path.join(folder, place)))  # noqa: PTH118 - names need not be UTF-8
-        except OSError as error:
-            if place and isinstance(error, FileNotFoundError):
-                continue  # it was removed meanwhile
-            name = shown(Path(os.fsdecode(os.path.join(folder, place))))  # noqa: PTH118
-            msg = f"The folder {name} cannot be listed: {error.strerror}. Check its permissions."
-            raise DataError(msg) from error
-        for entry in entries:
-            path, name = os.path.join(place, entry.name), os.fsdecode(entry.name)  # noqa: PTH118
-            if is_hidden(name):
-                continue
-            with suppress(FileNotFoundError):
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(path)
-                elif Path(name).suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
-                    yield path, _stat(entry.stat())

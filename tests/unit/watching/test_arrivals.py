@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -106,6 +107,31 @@ def test_the_key_is_that_of_place_and_content(arrivals, clock, camera):
     camera("b.png", 1)
     assert keys(30.0) != [first]
     assert len(first) == 32
+
+
+def test_what_cannot_be_looked_at_is_left_out_with_one_warning(arrivals, clock, camera, monkeypatch, caplog):
+    camera("a.png")
+    camera("locked/b.png")
+    (camera.folder / "loop.png").symlink_to("loop.png")
+    (camera.folder / "broken.png").symlink_to("nothing.png")
+    scandir, locked = os.scandir, os.fsencode(camera.folder / "locked")
+
+    def guarded(place: bytes):
+        if place == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", guarded)  # permissions do not stop root
+        assert names(arrivals, clock, 0.0) == []
+        assert names(arrivals, clock, 1.0) == ["a.png"]
+    assert sorted(caplog.messages) == [
+        "locked is left out: Permission denied.",
+        f"loop.png is left out: {os.strerror(errno.ELOOP)}.",
+    ]
+    names(arrivals, clock, 2.0)
+    assert names(arrivals, clock, 3.0) == ["locked/b.png"]
+    assert len(caplog.messages) == 2
 
 
 def test_names_need_not_be_text(arrivals, clock, camera):

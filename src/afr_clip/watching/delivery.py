@@ -17,6 +17,10 @@ LOOK_EVERY = 0.2
 """Seconds between two looks for records."""
 
 
+OVERDUE = 30.0
+"""Seconds after the time to stop at which a thread is left behind."""
+
+
 class Delivery:
     """Delivers to one sink until it is stopped; a sink that fails stops no other.
 
@@ -40,11 +44,14 @@ class Delivery:
         """Begin."""
         self._thread.start()
 
-    def stop(self, grace: float) -> None:
-        """End once everything is delivered, or ``grace`` seconds are over; what is left is delivered next time."""
-        self._until = time.monotonic() + grace
+    def ask_to_stop(self, until: float) -> None:
+        """Let it end once everything is delivered, at a time of `time.monotonic`; the rest is delivered next time."""
+        self._until = until
         self._stopped.set()
-        self._thread.join(grace + 30)
+
+    def join(self) -> None:
+        """Wait until it has ended, or is overdue: an attempt has time limits of its own."""
+        self._thread.join(max(0.0, self._until + OVERDUE - time.monotonic()))
 
     def _run(self) -> None:
         pause = self._first_pause

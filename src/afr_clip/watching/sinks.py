@@ -87,6 +87,15 @@ class FileSink(Sink):
 
     def deliver(self, records: Sequence[str], state: Mapping[str, Any]) -> dict[str, Any]:
         """Append what is missing, and wait until it is on disk."""
+        try:
+            return self._appended(records, state)
+        except OSError as error:
+            if isinstance(error, SinkError):
+                raise
+            msg = f"{shown(self._path)} cannot be written: {error.strerror}."
+            raise SinkError(msg) from error
+
+    def _appended(self, records: Sequence[str], state: Mapping[str, Any]) -> dict[str, Any]:
         with self._path.open("ab+", buffering=0) as file:
             found = os.fstat(file.fileno())
             is_same = found.st_ino == state["inode"] and found.st_size >= state["length"]

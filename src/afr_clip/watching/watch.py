@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -100,12 +101,22 @@ def watch(
                 break
             stopped.wait(max(settings.poll, FOLDER_SHARE * arrivals.seconds))
     finally:
-        for delivery in deliveries:
-            delivery.stop(settings.grace)
+        _stop(deliveries, settings.grace)
         for name, left in journal.num_pending().items():
             if left:
-                logger.warning("%s has not got %s yet; the next start delivers.", name, counted(left, "record"))
+                logger.warning(
+                    "%s still has %s to receive; the next start delivers them.", name, counted(left, "record")
+                )
+    _raise_faults(deliveries)
     return number
+
+
+def _stop(deliveries: Sequence[Delivery], grace: float) -> None:
+    until = time.monotonic() + grace  # for all of them
+    for delivery in deliveries:
+        delivery.ask_to_stop(until)
+    for delivery in deliveries:
+        delivery.join()
 
 
 def _raise_faults(deliveries: Sequence[Delivery]) -> None:

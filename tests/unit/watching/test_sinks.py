@@ -48,6 +48,14 @@ def test_a_file_that_somebody_else_wrote_into_is_left_alone(tmp_path):
     assert sink.deliver([record(1)], sink.start())["length"] == len(f"mine\n{record(1)}\n")
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    sink = JsonLines(tmp_path / "deep" / "a.jsonl")
+    state = sink.start()
+    shutil.rmtree(tmp_path / "deep")
+    with pytest.raises(SinkError, match=r"deep/a\.jsonl cannot be written: No such file or directory\."):
+        sink.deliver([record(1)], state)
+
+
 def test_a_file_that_was_moved_away_or_emptied_is_begun_again(tmp_path):
     sink, path = Csv(tmp_path / "a.csv"), tmp_path / "a.csv"
     state = sink.deliver([record(1)], sink.start())
@@ -148,7 +156,8 @@ def test_a_delivery_goes_on_until_the_sink_takes_it(receiver, tmp_path):
     until = time.monotonic() + 20
     while any(journal.num_pending().values()) and time.monotonic() < until:
         time.sleep(0.01)
-    delivery.stop(5.0)
+    delivery.ask_to_stop(time.monotonic() + 5)
+    delivery.join()
     journal.close()
     assert [json.loads(body)["file"] for _, body in receiver.got] == ["0.png"] * 4 + ["1.png", "2.png"]
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from afr_clip import watch as command
 from afr_clip.cli.command import CommandLineError
 from afr_clip.watching.journal import Journal, JournalError, Stat
-from afr_clip.watching.sinks import Csv, JsonLines
+from afr_clip.watching.sinks import Csv, JsonLines, SinkError
 from afr_clip.watching.watch import WatchingSettings, watch
 from helpers.detectors import bright_model
 
@@ -77,6 +78,54 @@ def test_a_fault_of_a_sink_ends_the_command_instead_of_holding_it_up(camera, tmp
     with pytest.raises(ZeroDivisionError):
         watch(camera.folder, bright_model("cap"), journal, [Faulty(tmp_path / "a")], ONCE, threading.Event())
     assert list(journal.num_pending().values()) == [1]
+    journal.close()
+
+
+class Down(JsonLines):
+    def deliver(self, records, state):
+        raise SinkError("It is down.")
+
+
+def test_all_sinks_share_one_grace(camera, tmp_path, caplog):
+    camera("a.png")
+    stopped = threading.Event()
+    journal = Journal(tmp_path / "j.sqlite", camera.folder)
+    sinks = [Down(tmp_path / str(number)) for number in range(10)]
+    settings = replace(ONCE, is_once=False, grace=0.5)
+    thread = threading.Thread(
+        target=watch, args=(camera.folder, bright_model("cap"), journal, sinks, settings, stopped)
+    )
+    thread.start()
+    until = time.monotonic() + 20
+    while not sum(journal.num_pending().values()) and time.monotonic() < until:
+        time.sleep(0.01)
+    started = time.monotonic()
+    stopped.set()
+    thread.join(20)
+    assert 0.4 < time.monotonic() - started < 4  # one after the other would take 5 s
+    assert sum("still has 1 record to receive; the next start delivers them." in one for one in caplog.messages) == 10
+    journal.close()
+
+
+class FaultyAtTheEnd(JsonLines):
+    """Waits until the command is asked to stop, and then fails in a way that no attempt mends."""
+
+    def __init__(self, path: Path, stopped: threading.Event) -> None:
+        super().__init__(path)
+        self._stopped = stopped
+
+    def deliver(self, records, state):
+        self._stopped.set()
+        time.sleep(0.2)
+        raise ZeroDivisionError
+
+
+def test_a_fault_while_the_command_stops_is_raised_too(camera, tmp_path):
+    camera("a.png")
+    stopped, journal = threading.Event(), Journal(tmp_path / "j.sqlite", camera.folder)
+    settings = replace(ONCE, is_once=False, poll=10.0)  # the main loop sleeps until it is stopped
+    with pytest.raises(ZeroDivisionError):
+        watch(camera.folder, bright_model("cap"), journal, [FaultyAtTheEnd(tmp_path / "a", stopped)], settings, stopped)
     journal.close()
 
 

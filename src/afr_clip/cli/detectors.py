@@ -75,7 +75,7 @@ def load_model(
     )
     model = model_of(name, detector, categories)
     if typed.roi is None and typed.ignore is None:  # a mask fits photographs of its own size only
-        for category in model.categories or (model.category(None, set()),):
+        for category in model.categories or (model.category(None),):
             detector.inspect(np.zeros((64, 64), np.uint8), category)
     return model
 

@@ -11,9 +11,6 @@ from afr_clip.inspection.exported import ExportedScanner
 from afr_clip.inspection.scan import InspectionError
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 
-MOST_CATEGORIES = 1000
-"""Names that a model takes where none were declared; the embeddings of each stay in memory."""
-
 
 @dataclass(frozen=True)
 class Model:
@@ -27,12 +24,11 @@ class Model:
     detector: Detector
     categories: tuple[str, ...]
 
-    def category(self, asked: str | None, met: set[str]) -> str:
+    def category(self, asked: str | None) -> str:
         """Return the category of a photograph.
 
         Args:
             asked: What its sender calls it; ``None`` for the model's default.
-            met: Names that were taken before, where any is; a new one is added.
 
         Raises:
             InspectionError: If the model does not take it.
@@ -46,16 +42,11 @@ class Model:
         if not asked.strip() or len(asked) > 100:
             msg = f"category must be 1 to 100 characters that name what the photograph shows, got {len(asked)}."
             raise InspectionError(msg)
-        if not self.categories and asked not in met:
-            if len(met) >= MOST_CATEGORIES:
-                msg = f"The model {self.name} has met {MOST_CATEGORIES} categories and takes no others. Declare yours."
-                raise InspectionError(msg)
-            met.add(asked)
         return asked
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for JSON: what the model is and what it takes."""
-        scanner, category = self.detector.scanner, self.category(None, set())
+        scanner, category = self.detector.scanner, self.category(None)
         identity = self.detector.identity(category)
         exported = scanner.exported.engine if isinstance(scanner, ExportedScanner) else None
         engine = exported or scanner.engine.value  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ from afr_clip.data.disk.picture_files import TooManyPixelsError, decode_picture
 from afr_clip.data.errors import DataError
 from afr_clip.files import shown
 from afr_clip.inspection.detector import Decoded, Inspection
+from afr_clip.inspection.scan import InspectionError
 from afr_clip.inspection.service import Model, record_of
 from afr_clip.serving.answers import BODY, Found, Refusal, Served
 from afr_clip.serving.batching import Batcher
@@ -48,6 +49,9 @@ WITHOUT_TOKEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 
 CLIENT_GONE = 499
 """Status in log and metrics where the client hung up before the answer."""
+
+MOST_CATEGORIES = 1000
+"""Names that a model takes where none were declared; the embeddings of each stay in memory."""
 
 DECODERS = min(4, os.cpu_count() or 1)
 
@@ -123,9 +127,22 @@ class Service:
             raise HTTPException(404, f"model must be one of {names}, got {shown(name[:100])}.")
         batcher = self.batchers[name]
         try:
-            return batcher, batcher.model.category(asked.category, self._met[name])
+            return batcher, batcher.model.category(asked.category)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
+
+    def _meet(self, model: Model, category: str) -> None:
+        """Let a model take a name that was not declared, once its photograph can be scored, or refuse it."""
+        met = self._met[model.name]
+        if model.categories or category in met:
+            return
+        if len(met) >= MOST_CATEGORIES:
+            msg = (
+                f"The model {model.name} has met {MOST_CATEGORIES} categories and takes no others. Ask the operator to "
+                f"declare categories with --category."
+            )
+            raise InspectionError(msg)
+        met.add(category)
 
     async def inspect(self, request: Request) -> dict[str, Any]:
         """Answer one request."""
@@ -151,6 +168,8 @@ class Service:
                 photograph = await asyncio.get_running_loop().run_in_executor(
                     self._decoders, _decoded, asked.content, name, self.settings.max_pixels
                 )
+                if asked.category is not None:
+                    self._meet(batcher.model, category)
                 return await batcher.inspect(photograph, category)
             except DataError as error:
                 is_large = isinstance(error.__cause__, TooManyPixelsError)

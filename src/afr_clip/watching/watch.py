@@ -146,7 +146,7 @@ def _record(model: Model, journal: Journal, batch: Sequence[Arrived]) -> int:
     """Inspect photographs and record them; what is known by its content is not inspected again."""
     new = [one for one in batch if not journal.has(one.key)]
     photographs = [one.photograph for one in new if isinstance(one.photograph, Decoded)]
-    category = model.category(None, set())
+    category = model.category(None)
     results = iter(inspect_each(model.detector, photographs, category) if photographs else [])
     found: dict[str, dict[str, Any]] = {}
     for one in new:

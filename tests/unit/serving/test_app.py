@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afr_clip.inspection import service
 from afr_clip.serving.settings import ServingSettings
 from helpers.detectors import bright_model
 
@@ -18,6 +17,7 @@ TestClient = pytest.importorskip("fastapi.testclient").TestClient
 for needed in ("python_multipart", "prometheus_client", "swagger_ui_bundle"):
     pytest.importorskip(needed)
 
+from afr_clip.serving import app  # noqa: E402
 from afr_clip.serving.answers import Found, Served  # noqa: E402
 from afr_clip.serving.app import build_app  # noqa: E402
 
@@ -170,10 +170,18 @@ def test_models_stand_side_by_side_each_with_its_categories(started):
 
 
 def test_the_number_of_free_names_is_bounded(started, monkeypatch):
-    monkeypatch.setattr(service, "MOST_CATEGORIES", 2)
+    monkeypatch.setattr(app, "MOST_CATEGORIES", 2)
     client = started()
+    for name in ("x", "y", "z"):  # photographs that cannot be read use up none of them
+        damaged = client.post(INSPECT, files={"image": png()[:60]}, data={"category": name})
+        assert damaged.status_code == 422
     asked = [client.post(INSPECT, files={"image": png()}, data={"category": name}) for name in ("a", "b", "a", "c")]
     assert [answer.status_code for answer in asked] == [200, 200, 200, 422]
+    assert asked[-1].json()["error"] == (
+        "The model bright has met 2 categories and takes no others. Ask the operator to declare categories with "
+        "--category."
+    )
+    assert client.post(INSPECT, files={"image": png()}).status_code == 200  # the default needs no name
 
 
 def test_the_token_opens_and_health_needs_none(started):

@@ -2,20 +2,17 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from afr_clip.cli.command import CommandLine, CommandLineError, run_command
-from afr_clip.cli.detectors import add_detector_options, by_model, load_model, require_extra
+from afr_clip.cli.detectors import MODEL_NAME, add_detector_options, by_model, load_model, require_extra
 from afr_clip.files import shown
 from afr_clip.serving.settings import TOKEN, ServingSettings, token_from
 
 NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "swagger_ui_bundle")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
 def build_parser() -> CommandLine:
@@ -76,7 +73,7 @@ def named(words: Sequence[str]) -> dict[str, str]:
         name, equals, checkpoint = word.partition("=")
         if not equals:
             name, checkpoint = Path(word).stem, word
-        if not _NAME.fullmatch(name):
+        if not MODEL_NAME.fullmatch(name):
             msg = (
                 f"The name of a model must be of letters, digits and _.-, got {shown(name)}. Write NAME={shown(word)}."
             )

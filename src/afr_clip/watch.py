@@ -138,7 +138,7 @@ def main(typed: Sequence[str] | None = None) -> None:
         with listening(lambda *_: stopped.set(), (signal.SIGINT, *STOP_SIGNALS)):
             sys.stderr.write("loading: the model\n")
             name = Path(arguments.model).stem or "model"
-            categories = [arguments.category] if arguments.category else []
+            categories = [] if arguments.category is None else [arguments.category]
             model = load_model(name, arguments.model, categories, arguments.calibration, arguments)
             if arguments.category is None and len(model.categories) > 1:
                 msg = f"--category must be one of {', '.join(map(shown, model.categories))}, got none. Name one."

@@ -1,6 +1,7 @@
 """The options of commands that keep a detector running, and from what was typed to the detector."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import afr_clip
 from afr_clip.cli.command import CommandLine, CommandLineError
-from afr_clip.files import shown
+from afr_clip.files import for_shell, shown
 from afr_clip.settings import ScoringEngine
 
 if TYPE_CHECKING:
     from afr_clip.inspection.service import Model
+
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
 def tile_of(text: str) -> int | str:
@@ -56,6 +60,9 @@ def load_model(
     if typed.batch_size < 1:
         msg = f"--batch-size must be at least 1, got {typed.batch_size}. Try 4."
         raise CommandLineError(msg)
+    if not all(one.strip() for one in categories):
+        msg = '--category must be words for what the photographs show, got none. Write --category "metal nut".'
+        raise CommandLineError(msg)
     detector = afr_clip.load(
         checkpoint,
         category=categories[0] if len(categories) == 1 else None,
@@ -83,6 +90,9 @@ def load_model(
 def by_model(option: str, values: Sequence[str], names: Sequence[str]) -> Mapping[str, list[str]]:
     """Share out the values of an option: ``NAME=VALUE`` belongs to one model, ``VALUE`` alone to all.
 
+    Raises:
+        CommandLineError: If a value begins with what may be meant as the name of a model, and is none.
+
     Example:
         >>> by_model("--category", ["nuts=metal nut", "bolt"], ["nuts", "pocket"])
         {'nuts': ['metal nut', 'bolt'], 'pocket': ['bolt']}
@@ -92,8 +102,11 @@ def by_model(option: str, values: Sequence[str], names: Sequence[str]) -> Mappin
         name, equals, rest = value.partition("=")
         if equals and name in shared:
             shared[name].append(rest)
-        elif equals and len(names) > 1:
-            msg = f"{option} {shown(value)} must begin with one of {', '.join(names)}, got {shown(name)}."
+        elif equals and MODEL_NAME.fullmatch(name):
+            msg = (
+                f"{option} {shown(value)} must begin with one of {', '.join(names)}, got {name}. Write "
+                f"{option} {for_shell(f'{names[0]}={value}')} if that is a value of {names[0]}."
+            )
             raise CommandLineError(msg)
         else:
             for own in shared.values():

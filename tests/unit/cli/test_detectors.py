@@ -3,16 +3,27 @@ from pathlib import Path
 import pytest
 
 from afr_clip.cli.command import CommandLineError
-from afr_clip.cli.detectors import by_model, require_extra
+from afr_clip.cli.detectors import by_model, load_model, require_extra
 from afr_clip.serve import build_parser, named, read_models, read_settings
 from afr_clip.serving.settings import ServingSettings
 
 
 def test_values_belong_to_the_model_they_name():
     assert by_model("--category", ["a=x=y", "b=z"], ["a", "b"]) == {"a": ["x=y"], "b": ["z"]}
-    assert by_model("--category", ["size=big"], ["a"]) == {"a": ["size=big"]}
-    with pytest.raises(CommandLineError, match=r"--category c=x must begin with one of a, b, got c\."):
-        by_model("--category", ["c=x"], ["a", "b"])
+    assert by_model("--category", ["a=size=big"], ["a"]) == {"a": ["size=big"]}
+    assert by_model("--calibration", ["runs/lr=1/c.json"], ["a"]) == {"a": ["runs/lr=1/c.json"]}
+    for names in (["a"], ["a", "b"]):
+        with pytest.raises(
+            CommandLineError,
+            match=rf"--category c=x must begin with one of {', '.join(names)}, got c\. Write --category a=c=x if that",
+        ):
+            by_model("--category", ["c=x"], names)
+
+
+def test_a_category_that_is_blank_is_refused_before_anything_is_loaded():
+    typed = build_parser().parse_args(["nowhere", "--category", " "])
+    with pytest.raises(CommandLineError, match=r"--category must be words for what the photographs show, got none\."):
+        load_model("nowhere", "nowhere", typed.category, None, typed)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from afr_clip.data.disk.picture_files import TooManyPixelsError
+from afr_clip.data.errors import DataError
 from afr_clip.files import shown
 from afr_clip.inspection.detector import Decoded, Detector, Inspection
 from afr_clip.inspection.exported import ExportedScanner
@@ -97,6 +99,12 @@ def inspect_each(
         if len(photographs) == 1:
             return [error]
     return [found for photograph in photographs for found in inspect_each(detector, [photograph], category)]
+
+
+def sentence_of(error: DataError, cure: str) -> str:
+    """Return why a photograph cannot be read, and if it has too many pixels, what the command's own user can do."""
+    cause = error.__cause__
+    return str(error).removesuffix(cause.cure) + cure if isinstance(cause, TooManyPixelsError) else str(error)
 
 
 def now() -> str:

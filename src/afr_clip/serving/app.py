@@ -32,7 +32,7 @@ from afr_clip.data.errors import DataError
 from afr_clip.files import shown
 from afr_clip.inspection.detector import Decoded, Inspection
 from afr_clip.inspection.scan import InspectionError
-from afr_clip.inspection.service import Model, record_of
+from afr_clip.inspection.service import Model, record_of, sentence_of
 from afr_clip.serving.answers import BODY, Found, Refusal, Served
 from afr_clip.serving.batching import Batcher
 from afr_clip.serving.bodies import Asked, read_asked
@@ -173,7 +173,8 @@ class Service:
                 return await batcher.inspect(photograph, category)
             except DataError as error:
                 is_large = isinstance(error.__cause__, TooManyPixelsError)
-                raise HTTPException(413 if is_large else 422, str(error)) from error
+                sentence = sentence_of(error, "This server takes no more. Scale it down.")
+                raise HTTPException(413 if is_large else 422, sentence) from error
             except ValueError as error:
                 raise HTTPException(422, str(error)) from error
             except MemoryError as error:

@@ -14,6 +14,7 @@ from afr_clip.data.disk.picture_files import MOST_BYTES_PER_PIXEL, decode_pictur
 from afr_clip.data.errors import DataError
 from afr_clip.files import shown
 from afr_clip.inspection.detector import Decoded
+from afr_clip.inspection.service import sentence_of
 from afr_clip.watching.journal import Stat
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class Arrivals:
         try:
             pixels = decode_picture(content, name, max_pixels=self._max_pixels).rgb.transpose(2, 0, 1)
         except DataError as error:
-            return error
+            return DataError(sentence_of(error, "Raise --max-pixels, or scale it down."))
         return Decoded(name, pixels, self._folder / os.fsdecode(path))
 
 

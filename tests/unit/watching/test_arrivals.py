@@ -2,6 +2,7 @@ import errno
 import os
 
 import pytest
+from PIL import Image
 
 from afr_clip.data.errors import DataError
 from afr_clip.inspection.detector import Decoded
@@ -88,6 +89,17 @@ def test_a_file_that_is_larger_than_any_image_is_not_read(arrivals, clock, camer
     clock.now = 11.0
     (found,) = arrivals.ready()
     assert str(found.photograph) == "a.png is too large for an image."
+
+
+def test_a_file_of_too_many_pixels_is_recorded_with_the_option_of_the_command(arrivals, clock, camera):
+    Image.new("RGB", (40, 30)).save(camera.folder / "a.png")
+    clock.now = 0.0
+    list(arrivals.ready())
+    clock.now = 11.0
+    (found,) = arrivals.ready()
+    assert str(found.photograph) == (
+        "a.png cannot be read: it has 40 x 30 pixels, more than 1000. Raise --max-pixels, or scale it down."
+    )
 
 
 def test_the_key_is_that_of_place_and_content(arrivals, clock, camera):

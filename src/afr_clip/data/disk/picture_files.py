@@ -98,7 +98,7 @@ class UnsupportedError(ValueError):
 
 
 class TooManyPixelsError(UnsupportedError):
-    """A file with more pixels than are allowed; none is decoded."""
+    """A file with more pixels than are allowed; none is decoded. Commands without a config have advice of their own."""
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ def _opened(content: bytes, name: str, max_pixels: int) -> Iterator[tuple[_Store
 
 def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        reason = f"it has {width} x {height} pixels, more than data.max_pixels={max_pixels}"
+        reason = f"it has {width} x {height} pixels, more than {max_pixels}"
         cure = f"If there are 15 bytes of memory for each, set data.max_pixels={width * height}; or scale it down."
         raise TooManyPixelsError(reason, cure)
 

@@ -413,7 +413,7 @@ def test_the_limit_of_pixels_is_read_from_the_header(tmp_path):
         colours().save(tmp_path / "x", kind)
         assert decode_image(tmp_path / "x", max_pixels=600).shape == (3, *RNG_SHAPE)
         for decode in (decode_image, decode_mask):
-            with pytest.raises(DataError, match=r"30 x 20 pixels, more than .*=599\. .* data\.max_pixels=600; or"):
+            with pytest.raises(DataError, match=r"30 x 20 pixels, more than 599\. .* data\.max_pixels=600; or"):
                 decode(tmp_path / "x", max_pixels=599)
 
 

@@ -52,7 +52,7 @@ async def read_asked(request: Request, settings: ServingSettings) -> Asked:
     """Read the body of a request.
 
     Raises:
-        HTTPException: 400, 404, 408, 413, 415 or 422, with a sentence.
+        HTTPException: 400, 403, 404, 408, 413, 415 or 422, with a sentence.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
@@ -108,7 +108,7 @@ async def _form(request: Request, most: int) -> dict[str, Any]:
 async def _json(request: Request, most: int) -> dict[str, Any]:
     content = b"".join([chunk async for chunk in _limited(request, most)])
     try:
-        fields = json.loads(content)
+        fields = await asyncio.get_running_loop().run_in_executor(None, json.loads, content)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, "The body cannot be read: it must be JSON in UTF-8.") from error
     if not isinstance(fields, dict):

@@ -123,6 +123,15 @@ def test_a_body_that_does_not_arrive_is_refused_and_leaves_its_place(running):
     assert one.inspect() == 200
 
 
+def test_a_body_without_length_is_refused_before_its_end_is_sent(running):
+    one = running(max_bytes=5000)
+    with one.connect() as client:
+        client.sendall(b"POST /v1/inspect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Transfer-Encoding: chunked\r\n\r\n" + 9 * (b"2710\r\n" + 10_000 * b"a" + b"\r\n"))
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+    assert one.inspect() == 200
+
+
 @pytest.mark.parametrize(
     "request_head",
     [

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
 from starlette.datastructures import Headers, MutableHeaders
@@ -264,16 +265,18 @@ def build_app(models: Sequence[Model], settings: ServingSettings) -> FastAPI:
     )  # fmt: skip
     app.state.service = service
     refusals: dict[int | str, dict[str, Any]] = {
-        code: {"model": Refusal} for code in (400, 401, 404, 408, 413, 415, 422, 429, 503)
+        code: {"model": Refusal} for code in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
     }
+    # `Entrance` checks the token, before anything is read; this lets the page ask for it.
+    guards = [] if settings.token is None else [Security(HTTPBearer(auto_error=False))]
 
-    @app.post("/v1/inspect", response_model=Found, responses=refusals, openapi_extra=BODY)
+    @app.post("/v1/inspect", response_model=Found, responses=refusals, openapi_extra=BODY, dependencies=guards)
     async def inspect(request: Request) -> JSONResponse:
         """Inspect one photograph: score, decision and regions."""
         with service.admitted():
             return JSONResponse(await service.inspect(request))
 
-    @app.get("/v1/models", response_model=list[Served])
+    @app.get("/v1/models", response_model=list[Served], dependencies=guards)
     async def models_served() -> JSONResponse:
         """List the models and the categories they take."""
         return JSONResponse([batcher.model.describe() for batcher in service.batchers.values()])
@@ -290,7 +293,7 @@ def build_app(models: Sequence[Model], settings: ServingSettings) -> FastAPI:
             return _refused(503, "The server is full or stops.")
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, dependencies=guards)
     async def metrics() -> Response:
         """Report counts and times for Prometheus."""
         return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)

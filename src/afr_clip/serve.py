@@ -86,7 +86,7 @@ def named(words: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelWords:
     """A model that was asked for."""
 
     name: str
@@ -95,7 +95,7 @@ class Asked:
     calibration: Path | None
 
 
-def read_models(arguments: argparse.Namespace) -> list[Asked]:
+def read_models(arguments: argparse.Namespace) -> list[ModelWords]:
     """Return the models of a command line, each with its categories and its calibration.
 
     Raises:
@@ -108,7 +108,7 @@ def read_models(arguments: argparse.Namespace) -> list[Asked]:
         msg = f"A model has one calibration, got several for {several[0]}. Name each with its model: NAME=FILE."
         raise CommandLineError(msg)
     return [
-        Asked(name, checkpoint, categories[name], next(map(Path, calibrations[name]), None))
+        ModelWords(name, checkpoint, categories[name], next(map(Path, calibrations[name]), None))
         for name, checkpoint in models.items()
     ]
 

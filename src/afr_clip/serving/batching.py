@@ -1,4 +1,4 @@
-"""Photographs of many requests scored together: whoever waits for others waits for a bounded time."""
+"""Photographs of many requests scored together: each waits for others for a bounded time."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from afr_clip.inspection.service import Model, inspect_each
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _QueuedPhotograph:
     """A photograph that waits to be scored, and where its inspection goes."""
 
     photograph: Decoded
@@ -23,8 +23,8 @@ class Batcher:
     """Scores the photographs of one model in batches of one category, those that waited longest first.
 
     A batch begins when it is full, when its first photograph has waited for ``wait``, or when as many wait as are in
-    hand now and were when the last batch began. So a lone client waits for nobody, and several that were answered
-    together are scored together again. While a batch is scored, the next one collects.
+    hand now and were when the last batch began. So the photograph of a lone client is scored at once, and several that
+    were answered together are scored together again. While a batch is scored, the next one collects.
 
     Args:
         thread: Scores; of one thread, which all models share.
@@ -44,7 +44,7 @@ class Batcher:
         self.model = model
         self._thread, self._wait, self._expected, self._scored = thread, wait, expected, scored
         self._size = model.detector.scanner.scanning.batch_size
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_QueuedPhotograph] = []
         self._changed = asyncio.Event()
         self._before = 0
 
@@ -55,7 +55,7 @@ class Batcher:
             ValueError: If it cannot be inspected.
         """
         loop = asyncio.get_running_loop()
-        own = _Waiting(photograph, category, loop.time(), loop.create_future())
+        own = _QueuedPhotograph(photograph, category, loop.time(), loop.create_future())
         self._waiting.append(own)
         self._changed.set()
         return await own.answer
@@ -83,7 +83,7 @@ class Batcher:
                 else:
                     one.answer.set_exception(result)
 
-    async def _next_batch(self) -> list[_Waiting]:
+    async def _next_batch(self) -> list[_QueuedPhotograph]:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()

@@ -12,7 +12,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that this task answers."""
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One JSON object on a line: time, level, logger, message, request id, and what ``extra`` has under ``fields``."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,5 +33,5 @@ class JsonLines(logging.Formatter):
 def log_as_json() -> None:
     """Send the log of this process to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)

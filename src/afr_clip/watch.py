@@ -1,4 +1,4 @@
-"""Inspect what a camera writes into a folder, each photograph once, and tell files, a webhook and an MQTT broker."""
+"""Inspect what arrives in a folder, each photograph once, and send results to files, a webhook or an MQTT broker."""
 
 import logging
 import os
@@ -47,7 +47,9 @@ def build_parser() -> CommandLine:
         "--drop-sink", action="append", default=[], metavar="NAME",
         help="forget a sink that is no longer named, and the records that it has not got; repeatable",
     )  # fmt: skip
-    parser.add_argument("--once", action="store_true", help="end once all that is there is inspected and delivered")
+    parser.add_argument(
+        "--once", action="store_true", help="exit when every photograph in the folder has been inspected and delivered"
+    )
     group = parser.add_argument_group("times, in seconds")
     for option, value, what in (
         ("poll", 0.5, "between two looks at the folder"),

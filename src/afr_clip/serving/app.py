@@ -288,9 +288,9 @@ def build_app(models: Sequence[Model], settings: ServingSettings) -> FastAPI:
 
     @app.get("/readyz", responses={503: {"model": Refusal}})
     async def ready() -> JSONResponse:
-        """Answer 200 if requests are welcome, 503 if the server is full or stops."""
+        """Answer 200 if requests are welcome, 503 if the server is full or shutting down."""
         if not service.is_ready or service.in_hand >= settings.max_queue:
-            return _refused(503, "The server is full or stops.")
+            return _refused(503, "The server is full or shutting down.")
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", response_class=Response, dependencies=guards)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from afr_clip.files import shown
 from afr_clip.serving.settings import ServingSettings
 
 ROOM_FOR_FIELDS = 64 * 2**10
@@ -141,8 +142,9 @@ def _require_types(fields: dict[str, Any]) -> None:
             raise HTTPException(422, f"{field} must be text, got {type(fields[field]).__name__}.")
         if not _is_text(fields.get(field) or ""):
             raise HTTPException(422, f"{field} must be text in UTF-8, got half of a surrogate pair.")
-    if not isinstance(fields.get("map", False), bool):
-        raise HTTPException(422, "map must be true or false, got something else.")
+    if not isinstance(value := fields.get("map", False), bool):
+        got = shown(value[:100]) if isinstance(value, str) else type(value).__name__
+        raise HTTPException(422, f"map must be true or false, got {got}.")
     if ("image" in fields) == ("path" in fields):
         raise HTTPException(422, "The request must have image, a photograph, or path, a file of the server; not both.")
 

@@ -229,7 +229,7 @@ class Mqtt(Sink):
         self._client: Any = None
 
     def deliver(self, records: Sequence[str], state: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish records and wait until all are confirmed; after a failure the connection is begun anew."""
+        """Publish records and wait until all are confirmed; after a failure it reconnects."""
         try:
             client = self._connected()
             sent = [client.publish(self._topic, record.encode(), qos=1) for record in records]
@@ -272,7 +272,8 @@ class Mqtt(Sink):
         client.loop_start()
         self._client = client
         if not answered.wait(ANSWER_SECONDS) or not client.is_connected():
-            msg = f"The broker at {self._host}:{self._port} does not let us in: {codes[0] if codes else 'no answer'}."
+            reason = f"refused the login: {codes[0]}" if codes else "did not answer"
+            msg = f"The broker at {self._host}:{self._port} {reason}."
             raise SinkError(msg)
         return client
 

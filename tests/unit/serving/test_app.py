@@ -108,7 +108,7 @@ REFUSED = {
         {"content": b'{"image": "", "category": "\\ud800"}', "headers": {"content-type": "application/json"}},
         "category must be text in UTF-8",
     ),
-    "map of text": (422, {"json": {"image": "", "map": "yes"}}, "map must be true or false"),
+    "map of text": (422, {"json": {"image": "", "map": "yes"}}, "map must be true or false, got yes."),
     "blank category": (422, {"files": {"image": png()}, "data": {"category": " "}}, "1 to 100 characters"),
     "unknown model": (404, {"files": {"image": png()}, "data": {"model": "other"}}, "model must be one of bright"),
     "empty file": (422, {"files": {"image": ("a.png", b"")}}, "a.png is empty."),

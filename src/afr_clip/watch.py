@@ -102,7 +102,7 @@ def _require_webhook(url: str) -> None:
 
 def _require_mqtt(url: str) -> None:
     found = re.fullmatch(rf"mqtts?://{_HOST}/(?P<topic>.+)", url)
-    if not found or re.search(r"[#+\0]", unquote(found["topic"])):
+    if not found or re.search(r"[#+\0\ud800-\udfff]", unquote(found["topic"])):
         msg = f"--mqtt must be mqtt://HOST[:PORT]/TOPIC or mqtts://, got {shown(url)}. Topics have no # and +."
         raise CommandLineError(msg)
     _require_place("--mqtt", found)

@@ -186,7 +186,15 @@ def test_addresses_of_another_form_are_refused(tmp_path):
     for webhook in ("http://höst/x", "http://host/ä", "http://host/a b", "http://host/\n"):
         with pytest.raises(CommandLineError, match=r"--webhook must be of ASCII characters without blanks\."):
             command.sinks_of(tmp_path, webhook, None, {})
-    for mqtt in ("mqtt://host", "mqtt://host/", "host/topic", "mqtt://host/a/#", "mqtt://host/%23", "mqtt://u@host/a"):
+    for mqtt in (
+        "mqtt://host",
+        "mqtt://host/",
+        "host/topic",
+        "mqtt://host/a/#",
+        "mqtt://host/%23",
+        "mqtt://host/\udcff",
+        "mqtt://u@host/a",
+    ):
         with pytest.raises(CommandLineError, match=r"--mqtt must be mqtt://HOST"):
             command.sinks_of(tmp_path, None, mqtt, {})
     for place, sentence in (

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -61,7 +62,10 @@ def page(request, chromium, address):
     opened = chromium.new_page(viewport={"width": request.param, "height": 844})
     opened.set_default_timeout(120_000)  # a machine may be busy
     asked, faults = [], []
-    opened.on("request", lambda one: asked.append(one.url))
+    opened.under_way = set()
+    opened.on("request", lambda one: (asked.append(one.url), opened.under_way.add(one)))
+    for end in ("requestfinished", "requestfailed"):
+        opened.on(end, lambda one, known=opened.under_way: known.discard(one))
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.goto(address)
     opened.wait_for_selector("#inspect")
@@ -78,26 +82,17 @@ def drop(page, place: str, files) -> None:
     page.locator(f"#{place} a[href]").nth(len(files) - 1).wait_for(state="attached")  # it is on the server
 
 
-def wait_for(page, half: str, words: str, seconds: float = 120.0) -> None:
-    page.locator(f"#{half}-found", has_text=re.compile(words, re.DOTALL)).wait_for(timeout=1000 * seconds)
+def wait_for(page, half: str, words: str) -> None:
+    page.locator(f"#{half}-found", has_text=re.compile(words, re.DOTALL)).wait_for()
 
 
-def inspect(page, half: str, words: str) -> None:
-    """Click until the answer is there: Gradio now and then loses the messages of a click that follows another fast."""
-    for attempt in range(4):
-        page.click("#inspect")
-        try:
-            wait_for(page, half, words, seconds=30 if attempt < 3 else 120)
-            return
-        except playwright_timeout():
-            if attempt == 3:
-                raise
-
-
-def playwright_timeout() -> type[Exception]:
-    from playwright.sync_api import TimeoutError as Late  # noqa: PLC0415 - not everywhere installed
-
-    return Late
+def press(page, button: str) -> None:
+    """Click once the page is at rest: Gradio may lose the answer to a click while its last one still arrives."""
+    deadline = time.monotonic() + 120
+    while any("/heartbeat/" not in one.url for one in page.under_way):  # that one never ends
+        assert time.monotonic() < deadline, [one.url for one in page.under_way]
+        page.wait_for_timeout(50)
+    page.click(f"#{button}")
 
 
 def place_of_threshold(page, half: str) -> float:
@@ -115,7 +110,7 @@ def download(page, folder: Path, names: dict[str, str]) -> None:
 def forget_by_another_name(page) -> None:
     """Calibrate for a tray: the scores of plates are no longer shown."""
     page.get_by_label("What they show").fill("tray")
-    page.click("#calibrate")
+    press(page, "calibrate")
     page.locator("#first-table tbody tr").first.wait_for(state="detached")
     assert page.locator("#first .pictures img").count() == 0
 
@@ -123,10 +118,11 @@ def forget_by_another_name(page) -> None:
 @needs_browser
 def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts, tmp_path):
     drop(page, "photographs", parts)
-    page.click("#inspect")
+    press(page, "inspect")
     page.locator("#first-notice", has_text="The photographs need a name, got nothing.").wait_for()
     page.get_by_label("What they show").fill("plate")
-    inspect(page, "first", r"12 photographs: .*The threshold is a guess")
+    press(page, "inspect")
+    wait_for(page, "first", r"12 photographs: .*The threshold is a guess")
     assert page.locator("#first-notice").inner_text().strip() == ""
     assert page.locator("#first-table tbody tr").count() == 12
     assert page.locator("#first .pictures img").count() == 12
@@ -141,7 +137,7 @@ def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts
     page.get_by_role("button", name="Calibrate with good parts").click()
     page.locator("#calibrate").wait_for()
     drop(page, "good", parts[2:12])
-    page.click("#calibrate")
+    press(page, "calibrate")
     page.locator("#first-notice", has_text="5 % false alarms need 19 different good parts, got 10.").wait_for()
     page.get_by_label("number input for False alarms").fill("10")
     page.keyboard.press("Tab")
@@ -149,10 +145,11 @@ def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts
     page.get_by_label("Compare with").click()
     page.get_by_role("option", name="pocket_names").click()
     page.locator("#second").wait_for()
-    page.click("#calibrate")
+    press(page, "calibrate")
     for half in ("first", "second"):
         wait_for(page, half, "The next good part is reported with a probability of at most 10 %")
-    inspect(page, "second", r"12 photographs: 10 normal, 2 anomalous.*The next good part")
+    press(page, "inspect")
+    wait_for(page, "second", r"12 photographs: 10 normal, 2 anomalous.*The next good part")
     wait_for(page, "first", r"12 photographs: 10 normal, 2 anomalous.*The next good part")
     assert page.locator("#first-notice").inner_text().strip() == ""
 

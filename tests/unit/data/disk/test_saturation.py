@@ -86,7 +86,7 @@ def test_other_datasets_have_no_saturations(tmp_path):
 def test_without_the_file_the_dataset_is_scored_without_its_metric_and_the_check_fails(loco, caplog):
     (loco / "pushpins" / "defects_config.json").unlink()
     assert load(loco).saturations == {}
-    assert "mvtec_loco is scored without sPRO, the metric of its benchmark: " in caplog.text
+    assert "sPRO, the metric of the benchmark mvtec_loco, cannot be computed: " in caplog.text
     assert "defects_config.json, which states how much of each defect has to be found, is missing." in caplog.text
     findings = check_dataset(DatasetSpec("mvtec_loco", "mvtec_loco", root=loco, categories=("pushpins",)), is_part=True)
     assert next(one.text for one in findings.findings if one.is_fault).endswith("is missing. Unpack it again.")

@@ -16,8 +16,8 @@ HEADINGS = [
 
 def render_grid(grid, notices=()):
     empty = {"contents": [], "links": [], "notes": [], "tables": [], "categories": [], "pictures": [], "runs": None}
-    empty |= {"pairs": [], "pairs_note": "", "ranks": None, "others": []}
-    empty |= {"glance": None, "cost_note": "", "peeking": None, "facts": []}
+    empty |= {"pairs": [], "pairs_note": "", "ranks": None, "others": [], "others_by_category": []}
+    empty |= {"glance": None, "cost_note": "", "diagnosis": None, "peeking": None, "facts": []}
     return render("comparison.html", title="T", subtitle="", notices=notices, outside=grid, **empty)
 
 

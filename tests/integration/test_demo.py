@@ -86,13 +86,17 @@ def wait_for(page, half: str, words: str) -> None:
     page.locator(f"#{half}-found", has_text=re.compile(words, re.DOTALL)).wait_for()
 
 
-def press(page, button: str) -> None:
-    """Click once the page is at rest: Gradio may lose the answer to a click while its last one still arrives."""
+def at_rest(page):
+    """Return the page once nothing is under way: Gradio may lose what follows an answer that still arrives."""
     deadline = time.monotonic() + 120
     while any("/heartbeat/" not in one.url for one in page.under_way):  # that one never ends
         assert time.monotonic() < deadline, [one.url for one in page.under_way]
         page.wait_for_timeout(50)
-    page.click(f"#{button}")
+    return page
+
+
+def press(page, button: str) -> None:
+    at_rest(page).click(f"#{button}")
 
 
 def place_of_threshold(page, half: str) -> float:
@@ -109,7 +113,7 @@ def download(page, folder: Path, names: dict[str, str]) -> None:
 
 def forget_by_another_name(page) -> None:
     """Calibrate for a tray: the scores of plates are no longer shown."""
-    page.get_by_label("What they show").fill("tray")
+    at_rest(page).get_by_label("What they show").fill("tray")
     press(page, "calibrate")
     page.locator("#first-table tbody tr").first.wait_for(state="detached")
     assert page.locator("#first .pictures img").count() == 0
@@ -127,7 +131,7 @@ def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts
     assert page.locator("#first-table tbody tr").count() == 12
     assert page.locator("#first .pictures img").count() == 12
 
-    before, slider = place_of_threshold(page, "first"), page.locator("#first-threshold input[type=range]")
+    before, slider = place_of_threshold(page, "first"), at_rest(page).locator("#first-threshold input[type=range]")
     lowest = slider.get_attribute("min")
     slider.fill(lowest)
     wait_for(page, "first", "12 photographs: 12 anomalous")
@@ -142,7 +146,7 @@ def test_a_visitor_inspects_slides_calibrates_compares_and_downloads(page, parts
     page.get_by_label("number input for False alarms").fill("10")
     page.keyboard.press("Tab")
 
-    page.get_by_label("Compare with").click()
+    at_rest(page).get_by_label("Compare with").click()
     page.get_by_role("option", name="pocket_names").click()
     page.locator("#second").wait_for()
     press(page, "calibrate")

@@ -20,7 +20,7 @@ from timing import seconds
 import afr_clip
 from afr_clip.clip.load import load_towers
 from afr_clip.config.nodes import method_names
-from afr_clip.config.plan import composed_training
+from afr_clip.config.plan import composed_model, composed_training
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.inspection.detector import as_rgb
 from afr_clip.inspection.export import adversarial_pictures, convert_model, largest_differences, write_model
@@ -68,10 +68,10 @@ def main() -> None:
 
 def built(method: str, *overrides: str) -> Scanner:
     """Build an untrained method on pocket, or on another backbone."""
-    job = composed_training(f"module={method}", *(overrides or ("backbone=pocket",)))
+    backbone, module = composed_model(f"module={method}", *(overrides or ("backbone=pocket",)))
     torch.manual_seed(0)
-    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
-    return Scanner(job.module.network.build(towers), towers, SCANNING, {})
+    towers = load_towers(backbone, needs_cnn=module.network.needs_cnn)
+    return Scanner(module.network.build(towers), towers, SCANNING, {})
 
 
 def made_up() -> np.ndarray:

@@ -331,7 +331,7 @@ def in_threads(work: Callable[[], None], number: int) -> None:
 
 
 class Opened:
-    """Notes every file that is opened in a folder, by whatever process, through inotify."""
+    """Notes every file that is opened in a folder, by any process, through inotify."""
 
     def __init__(self, folder: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -580,7 +580,7 @@ class Crowd:
 
 
 def stop(typed: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Stop the server under load: whoever was let in gets an answer."""
+    """Stop the server under load: every accepted request gets an answer."""
     bodies = [form(path.read_bytes()) for path in small(typed.photographs, scratch / "small", 16)]
     rounds = []
     for number in range(typed.number or 10):

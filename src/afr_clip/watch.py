@@ -45,7 +45,7 @@ def build_parser() -> CommandLine:
     parser.add_argument("--mqtt", metavar="URL", help="also publish: mqtt://HOST[:PORT]/TOPIC, or mqtts://")
     parser.add_argument(
         "--drop-sink", action="append", default=[], metavar="NAME",
-        help="forget a sink that is no longer named, and the records that it has not got; repeatable",
+        help="forget a sink and its undelivered records; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--once", action="store_true", help="exit when every photograph in the folder has been inspected and delivered"

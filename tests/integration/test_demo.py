@@ -112,7 +112,7 @@ def download(page, folder: Path, names: dict[str, str]) -> None:
 
 
 def forget_by_another_name(page) -> None:
-    """Calibrate for a tray: the scores of plates are no longer shown."""
+    """Calibrate for a tray, which clears the scores of plates."""
     at_rest(page).get_by_label("What they show").fill("tray")
     press(page, "calibrate")
     page.locator("#first-table tbody tr").first.wait_for(state="detached")

@@ -136,8 +136,7 @@ def read_state_dict(path: Path, entry: str = "state_dict", *, is_nested: bool = 
 
     Args:
         entry: The name under which the file may keep its state dict.
-        is_nested: Whether tensors may lie in tables within tables, next to values that are no tensors; names are then
-            joined by dots.
+        is_nested: Whether tensors may lie in nested tables, next to other values; their names are joined by dots.
 
     Returns:
         The tensors by name, on the CPU, in float32 where they are floating point.

@@ -95,7 +95,7 @@ def inspect(detector: Detector, model: str, category: str, files: Sequence[str],
     """Score photographs; a calibration of the same model and category is kept.
 
     Raises:
-        InspectionError: If there are no photographs, too many, or none can be read, or the category is blank.
+        InspectionError: If the category is blank, there are too many photographs, or none that can be read.
     """
     named = _require(category, files)
     skipped: list[str] = []
@@ -140,7 +140,7 @@ def _require(category: str, files: Sequence[str]) -> str:
         msg = "The photographs need a name, got nothing. Write in words what they show, such as metal nut."
         raise InspectionError(msg)
     if not files:
-        msg = "There are no photographs yet. Drop some, or choose files."
+        msg = "No photographs were given. Drop some, or choose files."
         raise InspectionError(msg)
     if len(files) > MOST:
         msg = f"The page takes {MOST} photographs at once, got {len(files)}. For more use afr-clip predict."

@@ -1,5 +1,6 @@
 """Sentences about a category behind words that are learned, for methods that learn a context and keep the name."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -7,10 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from afr_clip.clip.backbone import CLIPBackbone
+from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextTower, Words
+from afr_clip.models.last_block import READ_FROM, read_last_block
+from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.scoring_settings import ScoringSettings
 
 PLACEHOLDER = "X"
 """One token of CLIP's vocabulary; a learned word takes its place."""
+
+STATES = ("normal {}.", "anomalous {}.")
+"""What follows the learned words of a `ContextNetwork`; with a category they are CoOp's two classes."""
 
 INITIAL_STD = 0.02
 """Standard deviation of learned words before training, as in the public codes of CoOp and of AnomalyCLIP."""
@@ -91,6 +100,47 @@ class ContextSentences:
             sentences = [state.format(category) for state in self._states]
             self._known[key] = look_up_behind(self.tower, sentences, self._num_words).kept()
         return self._known[key]
+
+
+class ContextNetwork(nn.Module, ABC):
+    """A method that learns the words in front of two classes, and reads the last block of the frozen image tower.
+
+    Args:
+        num_context_tokens: Learned words, shared by all categories and both sentences.
+
+    Raises:
+        ValueError: If the text tower has no room for them.
+    """
+
+    def __init__(self, towers: Towers, num_context_tokens: int, scoring: ScoringSettings) -> None:
+        super().__init__()
+        self.backbone: CLIPBackbone = towers.backbone
+        tower = TextTower(self.backbone)
+        self._sentences = ContextSentences(tower, STATES, num_context_tokens)
+        self.context = learned_words(num_context_tokens, tower.width)
+        self._scoring = scoring
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
+        """Score normalised images of the backbone's input size, each with its category in words.
+
+        Raises:
+            ValueError: If there is not one category per image.
+        """
+        require_one_name_each(image, category)
+        return self.score(self.tapped(image), category)
+
+    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens dim"]]:
+        """Read out the frozen image tower."""
+        return (read_last_block(self.backbone, image),)
+
+    @abstractmethod
+    def score(self, tapped: tuple[Float[Tensor, "batch tokens dim"]], category: Sequence[str]) -> AnomalyPrediction:
+        """Score what ``tapped`` returned."""
+
+    @property
+    def tapped_from(self) -> str:
+        """What ``tapped`` reads out."""
+        return READ_FROM
 
 
 def embed_by_name(

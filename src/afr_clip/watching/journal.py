@@ -143,7 +143,7 @@ class Journal:
             database.execute("INSERT OR IGNORE INTO sinks VALUES (?, ?, ?)", (sink, last, json.dumps(state)))
 
     def leave(self, staying: Sequence[str], dropped: Sequence[str]) -> None:
-        """Forget the sinks that are no longer named, so that nothing is kept for them.
+        """Forget the sinks that are not named, so that no records are kept for them.
 
         Args:
             dropped: Sinks that are forgotten even if they have not got everything.

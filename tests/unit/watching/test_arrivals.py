@@ -37,7 +37,7 @@ def test_a_file_counts_once_it_has_not_changed_for_a_while_and_then_never_again(
     camera("a.png")
     assert names(arrivals, clock, 0.0) == []
     assert names(arrivals, clock, 0.9) == []
-    camera("a.png", date=2)  # its writer goes on
+    camera("a.png", date=2)  # it is written to again
     assert names(arrivals, clock, 1.0) == []
     assert names(arrivals, clock, 1.9) == []
     assert names(arrivals, clock, 2.0) == ["a.png"]

@@ -4,21 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import TextTower
-from afr_clip.models.last_block import READ_FROM, compare_last_block, read_last_block
-from afr_clip.models.learned_context import ContextSentences, learned_words
-from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.last_block import compare_last_block
+from afr_clip.models.learned_context import ContextNetwork
+from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring_settings import ScoringSettings
 
-STATES = ("normal {}.", "anomalous {}.")
-"""What follows the learned words; with a category they are CoOp's two classes."""
 
-
-class CoOp(nn.Module):
+class CoOp(ContextNetwork):
     r"""Learn the words in front of a normal and an anomalous category (Zhou et al., IJCV 2022, arXiv:2109.01134).
 
     CoOp learns a context :math:`V_1 \dots V_M` for classifying images, here into two classes for each category:
@@ -38,25 +33,7 @@ class CoOp(nn.Module):
     """
 
     def __init__(self, towers: Towers, num_context_tokens: int, scoring: ScoringSettings) -> None:
-        super().__init__()
-        self.backbone: CLIPBackbone = towers.backbone
-        tower = TextTower(self.backbone)
-        self._sentences = ContextSentences(tower, STATES, num_context_tokens)
-        self.context = learned_words(num_context_tokens, tower.width)
-        self._scoring = scoring
-
-    def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score normalised images of the backbone's input size, each with its category in words.
-
-        Raises:
-            ValueError: If there is not one category per image.
-        """
-        require_one_name_each(image, category)
-        return self.score(self.tapped(image), category)
-
-    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens dim"]]:
-        """Read out the frozen image tower."""
-        return (read_last_block(self.backbone, image),)
+        super().__init__(towers, num_context_tokens, scoring)
 
     def score(self, tapped: tuple[Float[Tensor, "batch tokens dim"]], category: Sequence[str]) -> AnomalyPrediction:
         """Score what ``tapped`` returned."""
@@ -67,11 +44,6 @@ class CoOp(nn.Module):
     def text(self, category: Sequence[str], device: torch.device) -> Float[Tensor, "batch 2 dim"]:
         """Embed the two sentences of each image's category."""
         return self._sentences.embed_each(category, self.context, device)
-
-    @property
-    def tapped_from(self) -> str:
-        """What ``tapped`` reads out."""
-        return READ_FROM
 
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: the learned words."""

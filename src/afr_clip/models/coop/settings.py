@@ -15,7 +15,7 @@ class ContextSettings(MethodSettings):
         num_context_tokens: Learned words, the same for every category and for both sentences.
 
     Raises:
-        ValueError: If there are no such words.
+        ValueError: If ``num_context_tokens`` is not positive.
     """
 
     num_context_tokens: int

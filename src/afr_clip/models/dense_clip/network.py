@@ -6,14 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
-from afr_clip.clip.text import TextTower
-from afr_clip.models.coop.network import STATES
 from afr_clip.models.dense_clip.settings import DecoderSettings
-from afr_clip.models.last_block import READ_FROM, compare_last_block, read_last_block
-from afr_clip.models.learned_context import ContextSentences, learned_words
-from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
+from afr_clip.models.last_block import compare_last_block
+from afr_clip.models.learned_context import ContextNetwork
+from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.models.scoring_settings import ScoringSettings
 
 DECODER_STD = 0.02
@@ -68,7 +65,7 @@ class ContextDecoder(nn.Module):
         return self.out(found)
 
 
-class DenseCLIP(nn.Module):
+class DenseCLIP(ContextNetwork):
     r"""Refine the texts by the image, then compare its pixels with them (Rao et al., CVPR 2022, arXiv:2112.01518).
 
     The texts have a learned context as in CoOp. Context-aware prompting after the model lets them attend to the image
@@ -97,27 +94,10 @@ class DenseCLIP(nn.Module):
     def __init__(
         self, towers: Towers, num_context_tokens: int, decoder: DecoderSettings, scoring: ScoringSettings
     ) -> None:
-        super().__init__()
-        self.backbone: CLIPBackbone = towers.backbone
-        tower, dim = TextTower(self.backbone), self.backbone.embed_dim
-        self._sentences = ContextSentences(tower, STATES, num_context_tokens)
-        self.context = learned_words(num_context_tokens, tower.width)
+        super().__init__(towers, num_context_tokens, scoring)
+        dim = self.backbone.embed_dim
         self.decoder = ContextDecoder(dim, decoder)
         self.gamma = nn.Parameter(torch.full((dim,), INITIAL_SHARE))
-        self._scoring = scoring
-
-    def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
-        """Score normalised images of the backbone's input size, each with its category in words.
-
-        Raises:
-            ValueError: If there is not one category per image.
-        """
-        require_one_name_each(image, category)
-        return self.score(self.tapped(image), category)
-
-    def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch tokens dim"]]:
-        """Read out the frozen image tower."""
-        return (read_last_block(self.backbone, image),)
 
     def score(self, tapped: tuple[Float[Tensor, "batch tokens dim"]], category: Sequence[str]) -> AnomalyPrediction:
         """Score what ``tapped`` returned."""
@@ -131,11 +111,6 @@ class DenseCLIP(nn.Module):
     def text(self, category: Sequence[str], device: torch.device) -> Float[Tensor, "batch 2 dim"]:
         """Embed the two sentences of each image's category, before they have seen the image."""
         return self._sentences.embed_each(category, self.context, device)
-
-    @property
-    def tapped_from(self) -> str:
-        """What ``tapped`` reads out."""
-        return READ_FROM
 
     def trainable_parameter_names(self) -> set[str]:
         """Return the names of the trainable parameters: learned words, decoder and the share of what it adds."""

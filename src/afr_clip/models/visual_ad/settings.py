@@ -12,7 +12,8 @@ class NetworkSettings(ReleasableSettings):
     """The settings of VisualAD; see the network's arguments.
 
     Raises:
-        ValueError: If there are no anchors, ``dropout`` is no share, or the image score reads the class token.
+        ValueError: If the number of anchors is not positive, ``dropout`` is outside [0, 1), or the image score
+            reads the class token.
     """
 
     network_class: ClassVar[str] = "VisualAD"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.models.coop.network import STATES
+from afr_clip.models.learned_context import STATES
 from helpers.methods import build_method, composed_module
 from helpers.naive_methods import naive_meta_net, naive_text_behind
 from helpers.tiny import random_batch

@@ -154,7 +154,11 @@ def test_overlays_are_small_pictures_of_the_photographs(detector, session, tmp_p
 
 @pytest.mark.parametrize(
     ("category", "number", "fault"),
-    [(" ", 1, "The photographs need a name"), ("nut", 0, "no photographs yet"), ("nut", 201, "takes 200 photographs")],
+    [
+        (" ", 1, "The photographs need a name"),
+        ("nut", 0, "No photographs were given"),
+        ("nut", 201, "takes 200 photographs"),
+    ],
 )
 def test_what_cannot_be_inspected_is_refused(detector, files, category, number, fault):
     with pytest.raises(InspectionError, match=fault):

@@ -19,6 +19,7 @@ from afr_clip.inspection.colours import draw_outlines, laid_over
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.scan import InspectionError, Scan, enlarged
+from afr_clip.inspection.service import sentence_of
 from afr_clip.inspection.settings import num_needed
 from afr_clip.reports.annotations.shared import Photographs
 from afr_clip.reports.annotations.write import write_annotations
@@ -161,7 +162,8 @@ def _scored(detector: Detector, category: str, files: Sequence[str], skipped: li
                 pixels = as_rgb(file, detector.max_pixels)
                 detector.scanner.tiling(pixels.shape[1:])  # refuses what is too thin to tile
             except DataError as error:
-                skipped.append(str(error).replace(str(file), name))
+                sentence = sentence_of(error, "This page takes no larger ones. Scale it down.")
+                skipped.append(sentence.replace(str(file), name))
                 continue
             waiting.append((name, _small(pixels)))
             yield name, pixels

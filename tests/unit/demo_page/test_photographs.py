@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def test_scores_are_those_of_the_detector_and_what_cannot_be_read_is_named(detec
     assert [one.name for one in found.scored] == ["part_00.png", "part_00.png (3)"]
     (reason,) = found.skipped
     assert reason.startswith("part_00.png (2) ")
+
+
+def test_what_is_too_large_comes_with_what_a_visitor_can_do(detector, files):
+    small = replace(detector, max_pixels=60 * 80 - 1)
+    sentence = "part_00.png cannot be read: it has 80 x 60 pixels, more than 4799. This page takes no larger ones."
+    with pytest.raises(InspectionError, match=re.escape(f"{sentence} Scale it down.") + "$"):
+        photographs.inspect(small, "pocket", "nut", files[:1], Session())
 
 
 def test_a_higher_threshold_reports_fewer_and_a_score_equal_to_it_is_normal(detector, session):

@@ -95,23 +95,39 @@ class Graph(nn.Module):
 def resize_in_graph(
     pictures: UInt8[Tensor, "batch 3 height width"], size: tuple[int, int]
 ) -> Float32[Tensor, "batch 3 new_height new_width"]:
-    """Resize as `resize_image` does, by two matrix products: antialiased, bicubic, rounded to 8 bits after each.
+    """Resize as `resize_image` does, by matrix products: antialiased, bicubic, rounded to 8 bits after each direction.
 
     Example:
         >>> resize_in_graph(torch.full((1, 3, 4, 6), 7, dtype=torch.uint8), (2, 5)).unique()
         tensor([7.])
     """
     height, width = pictures.shape[-2:]
-    wide = _rounded(pictures.float() @ _bicubic_weights(width, size[1]).T)
-    return _rounded(_bicubic_weights(height, size[0]) @ wide)
+    wide = _filtered(pictures.float(), *_bicubic_weights(width, size[1]))
+    return _filtered(wide.mT, *_bicubic_weights(height, size[0])).mT
 
 
-def _rounded(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    return (values + 0.5).floor().clamp(0, 255)
+def _filtered(
+    pixels: Float32[Tensor, "*rows length"],
+    coarse: Float32[Tensor, "size length"],
+    fine: Float32[Tensor, "size length"],
+) -> Float32[Tensor, "*rows size"]:
+    """Weigh the pixels of each row and round to whole grey levels, exactly and so alike in every runtime.
+
+    One sum of products has more digits than float32. It would be rounded as the order of its terms decides, and a value
+    near a half would become one grey level or the next.
+    """
+    rough = pixels @ coarse.mT
+    whole = rough.floor()
+    return (whole + (rough - whole + 0.5 + pixels @ fine.mT).floor()).clamp(0, 255)
 
 
-def _bicubic_weights(length: int, size: int) -> Float32[Tensor, "size length"]:
-    """Weigh the pixels of a row in each pixel of the resized row, in the fixed-point numbers of torchvision."""
+def _bicubic_weights(length: int, size: int) -> tuple[Float32[Tensor, "size length"], Float32[Tensor, "size length"]]:
+    """Weigh the pixels of a row in each pixel of the resized row, in the fixed-point numbers of torchvision.
+
+    Returns:
+        Two parts of each weight, whose products with 8 bits can be summed in float32 without rounding: multiples of
+        256 units of the last bit, and what is left.
+    """
     longest: Any = torch.sym_max(length, size)  # a symbol while a graph is exported
     centres, places = torch.arange(size)[:, None], torch.arange(length)
     # Distances in units of the filter; the numerator is exact.
@@ -123,7 +139,9 @@ def _bicubic_weights(length: int, size: int) -> Float32[Tensor, "size length"]:
     steps = 2.0 ** torch.arange(1, 23, dtype=torch.float64)
     fits = (0.5 + weights.amax(dim=(0, 1)) * steps < 2**15).double()
     step = 2.0 ** fits.sum()
-    return (weights.sign() * (weights.abs() * step + 0.5).floor() / step).float()
+    units = weights.sign() * (weights.abs() * step + 0.5).floor()
+    coarse = (units / 256).round() * 256
+    return (coarse / step).float(), ((units - coarse) / step).float()
 
 
 def write_model(scanner: Scanner, categories: Sequence[str], path: Path, metadata: Mapping[str, Any]) -> None:

@@ -1,18 +1,20 @@
 """Measure what AFR-CLIP costs on this machine, next to its peers, and compare it with the last record.
 
-    python benchmarks/bench.py [--tables tower step pocket metrics start] [--record]
+    python benchmarks/bench.py [--tables tower step pocket evaluation metrics start] [--record]
 
 All work of a table runs in turn, round by round, so that ratios do not depend on what else the machine does.
 ViT-L/14@336 has random weights: times do not depend on their values.
 """
 
 import argparse
+import io
 import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -30,10 +32,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import afr_clip
 from afr_clip.clip.load import DEFAULT, Towers, load_towers
 from afr_clip.clip.packed import PackedLinear, is_usable
-from afr_clip.config.plan import composed_training
+from afr_clip.config.plan import composed_evaluation, composed_training
+from afr_clip.config.restore import named_checkpoint
+from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.feed.datamodule import AnomalyDataModule
 from afr_clip.inspection.engine import CompiledNetwork, has_openvino
 from afr_clip.losses.total import AnomalyLoss
+from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.reports.record.manifest import build_manifest
+from afr_clip.run.build import data_settings, dataset_spec
+from afr_clip.run.evaluate import evaluate
+from afr_clip.run.model import read_named
 
 RECORDS = Path(__file__).resolve().parents[1] / "experiments" / "benchmarks" / "records"
 
@@ -177,6 +186,41 @@ def pocket(folder: Path) -> Table:
     return work, dict.fromkeys(work, float(len(files))), "images"
 
 
+def evaluation(folder: Path, data_dir: Path) -> Table:
+    """Time an evaluation of photographs with pocket, without its imports, next to its forward passes alone.
+
+    Resized pixels are in the cache, which is filled first.
+    """
+    checkpoint, numbers = read_named(named_checkpoint("pocket")), count()
+    assert isinstance(checkpoint, Checkpoint), "it ships with the package"
+    chosen = ("checkpoint=pocket", "dataset=mvtec_ad", f"data_dir={data_dir}", "data.num_workers=0", "data.cache=true")
+    overrides = (*chosen, f"cache_dir={folder}/cache", f"num_threads={torch.get_num_threads()}")
+    job = composed_evaluation(checkpoint.manifest["config"], *overrides)
+    loaded = load_dataset(dataset_spec(job.targets[0], job))
+    towers = load_towers(job.backbone, needs_cnn=job.module.network.needs_cnn)
+    network = job.module.network.build(towers).eval()
+    load_adapters(network, checkpoint, towers.fingerprint())
+    data = AnomalyDataModule(None, [loaded], data_settings(job, towers))
+    batches = list(data.target_dataloader(loaded.spec.name))
+
+    def forward_passes() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                network(batch.pictures, batch.prompt_name)
+
+    def whole() -> None:
+        own = folder / f"run_{next(numbers)}"
+        own.mkdir()
+        with redirect_stdout(io.StringIO()):  # its tables
+            evaluate(replace(job, folder=own), checkpoint)
+
+    work: dict[str, Work] = {
+        "forward passes alone": forward_passes,
+        "afr-clip evaluate, pixels cached": whole,
+    }
+    return work, dict.fromkeys(work, float(len(loaded.samples))), "images"
+
+
 def metrics() -> Table:
     """Time all pixel metrics over 20 maps of 518 px."""
     maps, masks = pixel_metrics.make_data(20, 518, 1.0, 0)
@@ -251,10 +295,11 @@ def machine_kind(threads: int) -> str:
 def main(arguments: Iterable[str] | None = None) -> None:
     """Run the tables, print them, and compare them with the last record of this kind of machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("tower", "step", "pocket", "metrics", "start")
+    names = ("tower", "step", "pocket", "evaluation", "metrics", "start")
     parser.add_argument("--tables", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"), help="photographs, for evaluation")
     parser.add_argument("--record", action="store_true", help="keep the result in experiments/benchmarks/records")
     typed = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(typed.threads)
@@ -267,6 +312,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
             "tower": tower,
             "step": step,
             "pocket": partial(pocket, Path(folder)),
+            "evaluation": partial(evaluation, Path(folder), typed.data_dir),
             "metrics": metrics,
             "start": partial(starts, Path(folder)),
         }

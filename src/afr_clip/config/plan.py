@@ -130,6 +130,20 @@ def evaluation_job(config: DictConfig, folder: Path, record: Record) -> Evaluati
     return EvaluationJob(**shared, targets=(typed.dataset,), **own)
 
 
+def composed_evaluation(
+    trained_with: Mapping[str, Any], *overrides: str, folder: Path = Path("outputs")
+) -> EvaluationJob:
+    """Make the job that ``afr-clip evaluate OVERRIDES`` would run, outside a command: for benchmarks and notebooks.
+
+    Args:
+        trained_with: The config in the checkpoint that is scored.
+    """
+    register()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = restore_model(compose("evaluate", list(overrides)), trained_with, overrides)
+        return evaluation_job(config, folder, Record("evaluate", overrides, {}, {}))
+
+
 def prediction_job(config: DictConfig, folder: Path, record: Record) -> PredictionJob:
     """Make the job of ``afr-clip predict``; the config holds the checkpoint's own model already."""
     typed = read(config, PredictConfig)

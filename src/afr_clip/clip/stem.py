@@ -163,7 +163,9 @@ class Stem(nn.Module):
 
     def see(self, image: Float[Tensor, "batch 3 height width"]) -> Seen:
         """Run the CNN once over images normalised for the CLIP towers, without a graph."""
-        maps = self.view.cnn.maps(image)
+        # The patches' deviations and rarity enlarge what bfloat16 rounds away: it cost 0.2 points of AUROC.
+        with torch.autocast(image.device.type, enabled=False):
+            maps = self.view.cnn.maps(image.float())
         with torch.no_grad():
             view = self.embedding.normalised(self.view.of_maps(maps, image))
             return Seen(maps, view, self.embedding.embedded(view))

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from afr_clip.clip.precision import FULL, HALF
+from afr_clip.clip.stem import Stem
 from afr_clip.models.prediction import Scores
 from afr_clip.settings import ScoringEngine
 
@@ -88,6 +92,8 @@ class CompiledNetwork:
         started = time.perf_counter()
         pictures = probe_pictures(self._input_size).repeat(size, 1, 1, 1)
         converted = convert(self._network, self._category, pictures)
+        if self._precision == HALF and any(isinstance(module, Stem) for module in self._network.modules()):
+            converted = keeping_cnn_precise(converted)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision == HALF else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -174,6 +180,26 @@ def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 
         output.get_tensor().set_names({name})
     model.inputs[0].get_tensor().set_names({"pictures"})
     return model
+
+
+def keeping_cnn_precise(model: Any) -> Any:  # noqa: ANN401
+    """Return a copy of a converted network whose CNN stays in float32 where the rest is computed in bfloat16.
+
+    For a stem, which enlarges what bfloat16 rounds away; see `Stem.see`. In Python only a model file can say so.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "model.xml")
+        openvino().save_model(model, str(file), compress_to_fp16=False)
+        graph = ElementTree.parse(file)
+        for layer in graph.iter("layer"):
+            if ".cnn." in layer.attrib["name"]:
+                known = layer.find("rt_info")
+                facts = ElementTree.Element("rt_info") if known is None else known
+                if known is None:
+                    layer.insert(len(layer.findall("data")), facts)
+                ElementTree.SubElement(facts, "attribute", name="precise", version="0")
+        content = ElementTree.tostring(graph.getroot())
+        return openvino().Core().read_model(model=content, weights=file.with_suffix(".bin").read_bytes())
 
 
 def probe_pictures(input_size: tuple[int, int]) -> Float32[Tensor, "1 3 height width"]:

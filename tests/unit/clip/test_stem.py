@@ -207,3 +207,13 @@ def test_nothing_of_the_last_images_is_remembered():
     image[..., 16:] *= -1  # in place
     assert not torch.equal(whole(image), before)
     assert torch.equal(whole(image), stem()(image))
+
+
+def test_the_cnn_of_a_stem_stays_in_float32():
+    whole, image = stem(), noise(1, 3, 64, 64)
+    full = whole.see(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = whole.see(image)
+        assert whole.view.cnn.maps(image)[0].dtype is torch.bfloat16  # by itself it would not
+    assert all(torch.equal(a, b) for a, b in zip(half.maps, full.maps, strict=True))
+    assert half.patches.dtype is torch.bfloat16

@@ -21,8 +21,7 @@ from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.scan import InspectionError, Scan, enlarged
 from afr_clip.inspection.service import sentence_of
 from afr_clip.inspection.settings import num_needed
-from afr_clip.reports.annotations.shared import Photographs
-from afr_clip.reports.annotations.write import write_annotations
+from afr_clip.reports.annotations import Photographs, write_annotations
 from afr_clip.reports.record.results import ImageRow, Verdict, write_scores
 from afr_clip.settings import AnnotationFormat
 

@@ -34,8 +34,7 @@ from afr_clip.models.checkpoint import Checkpoint
 from afr_clip.processes.place import is_first, place
 from afr_clip.processes.signals import EXIT_ANOMALOUS, EXIT_SKIPPED, stoppable
 from afr_clip.processes.together import from_first, gathered, require_same
-from afr_clip.reports.annotations.shared import Photographs
-from afr_clip.reports.annotations.write import write_annotations
+from afr_clip.reports.annotations import Photographs, write_annotations
 from afr_clip.reports.inspection_page import write_inspection_page, write_thumbnail
 from afr_clip.reports.layout.text import terminal, told_apart
 from afr_clip.reports.pictures.maps import output_places, save_map, with_suffix

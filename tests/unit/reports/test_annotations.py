@@ -22,8 +22,7 @@ from afr_clip.files import shown
 from afr_clip.inspection.calibration import Decision
 from afr_clip.inspection.record import Inspected
 from afr_clip.inspection.regions import Hint, Region, find_regions, outline
-from afr_clip.reports.annotations.shared import Photographs, drawn_outline, one_ring
-from afr_clip.reports.annotations.write import write_annotations
+from afr_clip.reports.annotations import Photographs, drawn_outline, one_ring, write_annotations
 from afr_clip.reports.pictures.maps import output_places
 from afr_clip.settings import AnnotationFormat
 from helpers.outlines import filled

@@ -142,4 +142,4 @@ def table_of(sweep: Path) -> AblationTable:
 
 def write_ablations(sweep_dir: Path, out: Path) -> Path:
     """Write the report of a sweep and return its page."""
-    return collect([read_sweep(sweep_dir)]).write(out)
+    return collect([read_sweep(sweep_dir)]).write(out).path

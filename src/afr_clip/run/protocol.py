@@ -18,7 +18,7 @@ from afr_clip.data.errors import MissingDataError
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import note_run
 from afr_clip.processes.together import from_first, require_same
-from afr_clip.reports.compare.report import write_comparison
+from afr_clip.reports.compare.report import compare
 from afr_clip.reports.record.results import as_content
 from afr_clip.reports.record.run_folder import holds_run, open_run, write_json
 from afr_clip.run.build import dataset_spec, describe
@@ -77,7 +77,7 @@ def train_legs(protocol: ProtocolJob) -> Path:
         _run(leg)
         gc.collect()  # networks and trainers hold each other, and the next leg needs their memory
         torch.cuda.empty_cache()
-    return from_first(lambda: write_comparison([leg.job.folder for leg in legs], folder / "report"))
+    return from_first(lambda: compare([leg.job.folder for leg in legs]).write(folder / "report").path)
 
 
 def _open_leg(job: TrainingJob) -> TrainingJob:

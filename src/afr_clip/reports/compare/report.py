@@ -1,6 +1,6 @@
 """Reports: everything that folders contain, as tables in every form, pictures, and a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +39,8 @@ from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, sep
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
 from afr_clip.reports.compare.tidy import write_values
 from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
-from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell
-from afr_clip.reports.layout.html import render, render_sections
+from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell, number_cell
+from afr_clip.reports.layout.html import Page, Section
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
 from afr_clip.reports.pictures.drawing import drawing_names
 from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
@@ -51,6 +51,20 @@ COMPARISON_PAGE, ABLATIONS_PAGE, ABLATIONS_DATA = "report.html", "ablations.html
 
 TOGETHER_PAGE, FIGURES = "paper.html", "figures"
 """The page that holds everything, and the folder next to it with the figures of ``afr-clip figure``."""
+
+ABOUT_TABLES = (
+    "Tables 1 and 2 of the paper, in percent; higher is better. Next to the paper's numbers is what was measured, each "
+    "column under the setting that gave it. Bold is the best of the paper. Click on a column's name to sort by it."
+)
+ABOUT_ABLATIONS = (
+    "Ablations in percent; higher is better. Each setting is held against one of them, the reference. Click on a "
+    "column's name to sort by it. A CSV next to this page has every metric with all digits."
+)
+ABOUT_TOGETHER = (
+    "Tables in percent; higher is better. Next to the paper's numbers is what was measured. Click on a column's name "
+    "to sort by it."
+)
+ORIGIN = "Where these numbers come from"
 
 LEGEND = f"{PARTLY} Not the published test split."
 
@@ -126,10 +140,6 @@ def _left_out(faults: Sequence[str]) -> list[Notice]:
     return [("Left out.", fault) for fault in faults]
 
 
-def _sentences(found: Sequence[Notice]) -> list[str]:
-    return [" ".join(filter(None, notice)) for notice in found]
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Runs next to tables 1 and 2 of the paper.
@@ -167,10 +177,10 @@ class Comparison:
         """What choosing an epoch on a target would have gained, of the runs whose every epoch was scored."""
         return peeked(self.measured)
 
-    def write(self, out: Path) -> Path:
+    def write(self, out: Path) -> Page:
         """Write every table and the page, in place of those of an earlier report."""
-        warnings = _sentences(self._notices())
-        remarks = [*warnings, *notes(self.measured, self.runs)]
+        page = self._page(out / COMPARISON_PAGE)
+        remarks = [*(" ".join(filter(None, notice)) for notice in page.notices), *page.notes]
         for table in self.tables:
             write_table(out, table, remarks)
         write_records(out / "categories.csv", self.categories.records, self.categories.header)
@@ -184,8 +194,8 @@ class Comparison:
         write_records(out / "pairwise.csv", self.pairwise.records, self.pairwise.header)
         if not self.peeked.empty:
             write_records(out / "peeking.csv", self.peeked, PEEKING_HEADER)
-        write_text(out / COMPARISON_PAGE, render("comparison.html", **self.parts(out)))
-        return out / COMPARISON_PAGE
+        page.write()
+        return page
 
     def printed(self) -> list[Table]:
         """Return the tables for a terminal, where one fits for each setting; without any, the paper's."""
@@ -198,60 +208,56 @@ class Comparison:
         outside = self.categories.outside()
         return [*tables, to_rich([outside], outside.name)] if outside.body else tables
 
-    def _notices(self) -> list[Notice]:
-        return [*_left_out(self.faults), *notices(self.measured)]
-
-    def parts(self, _out: Path) -> dict[str, Any]:
-        """Return what the page shows."""
-        return self._parts
-
-    @cached_property
-    def _parts(self) -> dict[str, Any]:
-        outside = self.categories.outside()
-        glance, peeking = (overview(self.measured) if self.measured.series else None), peeking_grid(self.peeked)
-        diagnosis = diagnosis_grid(self.measured)
-        links = [("glance", glance.name)] if glance else []
-        links += [(table.spec.stem, table.spec.title) for table in self.tables]
-        links += [("outside", outside.name)] if outside.body else []
-        pairs, ranks = self.pairwise.grids(), self.pairwise.ranks()
-        links += [("pairwise", "Settings against each other")] if len(self.measured.series) > 1 else []
-        others = published_grids(set(self.measured.datasets.target)) if self.measured.series else []
-        links += [("published", "Published by others")] if others else []
-        links += [("text", diagnosis.name)] if diagnosis else []
-        links += [("peeking", peeking.name)] if peeking else []
-        links += [("categories", "By category"), ("pictures", "Pictures"), ("runs", "Runs")] if self.runs else []
-        facts = checklist(manifests_of(self.measured))
-        links += [("again", "Reproducibility")] if facts else []
+    def _page(self, path: Path) -> Page:
         num = len(self.measured.datasets)
         counted = f"Runs: {len(self.runs)}; settings: {len(self.measured.series)}; measured datasets: {num}"
-        return {
-            "title": f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
-            "subtitle": counted if self.runs else "No run was given.",
-            "notices": self._notices(),
-            "links": links,
-            "notes": notes(self.measured, self.runs),
-            "glance": glance,
-            "cost_note": COST_NOTE,
-            "tables": self.tables,
-            "outside": outside,
-            "pairs": pairs,
-            "pairs_note": self.pairwise.note if len(self.measured.series) > 1 else "",
-            "ranks": ranks,
-            "ranks_note": RANKS_NOTE,
-            "others": others,
-            "others_note": PUBLISHED_NOTE,
-            "diagnosis": diagnosis,
-            "diagnosis_note": NOTE,
-            "peeking": peeking,
-            "peeking_warning": PEEKING_WARNING,
-            "categories": self.categories.grids(),
-            "others_by_category": category_grids(self.categories),
-            "others_by_category_note": CATEGORIES_NOTE,
-            "others_sources": category_sources(set(self.measured.datasets.target)),
-            "pictures": self.pictures(),
-            "runs": run_grid(self.runs, self.measured) if self.runs else None,
-            "facts": facts,
-        }
+        return Page(
+            path,
+            title=f"AFR-CLIP: the paper's tables{' and what was measured' if self.runs else ''}",
+            subtitle=counted if self.runs else "No run was given.",
+            about=ABOUT_TABLES,
+            notices=[*_left_out(self.faults), *notices(self.measured)],
+            notes=notes(self.measured, self.runs),
+            sections=list(self._sections()),
+        )
+
+    def _sections(self) -> Iterator[Section]:
+        series = self.measured.series
+        if series:
+            glance = overview(self.measured)
+            yield Section("glance", glance.name, [("table", glance), ("notes", [COST_NOTE])])
+        for table in self.tables:
+            yield Section(table.spec.stem, table.spec.title, [("titled", table.grids())])
+        outside = self.categories.outside()
+        if outside.body:
+            yield Section("outside", outside.name, [("table", outside)])
+        if len(series) > 1:
+            ranks = self.pairwise.ranks()
+            ranked = [("paragraph", RANKS_NOTE), ("table", ranks)] if ranks else []
+            pairs = [("paragraph", self.pairwise.note), ("folded", self.pairwise.grids())]
+            yield Section("pairwise", "Settings against each other", [*ranked, *pairs])
+        others = published_grids(set(self.measured.datasets.target)) if series else []
+        if others:
+            yield Section("published", "Published by others", [("paragraph", PUBLISHED_NOTE), ("titled", others)])
+        if diagnosis := diagnosis_grid(self.measured):
+            yield Section("text", diagnosis.name, [("paragraph", NOTE), ("table", diagnosis)])
+        if peeking := peeking_grid(self.peeked):
+            yield Section("peeking", peeking.name, [("notices", [PEEKING_WARNING]), ("table", peeking)])
+        if self.runs:
+            yield Section("categories", "By category", self._category_blocks())
+            pictures = ("picture_groups", self.pictures(), "These runs drew no pictures.")
+            yield Section("pictures", "Pictures", [pictures])
+            yield Section("runs", ORIGIN, [("table", run_grid(self.runs, self.measured))], link="Runs")
+        if facts := checklist(manifests_of(self.measured)):
+            yield Section("again", "Reproducibility", [("facts", facts)])
+
+    def _category_blocks(self) -> list[tuple[Any, ...]]:
+        measured, published = ("folded", self.categories.grids()), category_grids(self.categories)
+        if not published:
+            return [measured]
+        words = [("heading", "Next to what repositories publish"), ("paragraph", CATEGORIES_NOTE)]
+        sources = ("notes", category_sources(set(self.measured.datasets.target)))
+        return [measured, *words, sources, ("folded", published)]
 
     def pictures(self) -> list[PictureGroup]:
         """Read the heat maps of everything measured, of the lowest seed if there are several."""
@@ -276,35 +282,30 @@ def write_reports(reports: Sequence["Ablations | Comparison"], out: Path, *, wit
     pages = [report.write(out) for report in reports]
     measured = [one for report in reports for one in report.all_measured]
     has_runs = any(one.series for one in measured)
-    if has_runs and (len(reports) > 1 or any((out / FIGURES).glob("figure*.png"))):
-        pages.append(write_together(reports, out))
+    if has_runs and (len(pages) > 1 or any((out / FIGURES).glob("figure*.png"))):
+        pages.append(write_together(pages, out))
     write_values(measured, out, with_parquet=with_parquet)
-    return pages
+    return [page.path for page in pages]
 
 
-def write_together(reports: Sequence["Ablations | Comparison"], out: Path) -> Path:
-    """Write one page with the tables of all reports, which were written to ``out``, and the figures that lie there."""
-    pages = [(report, report.parts(out)) for report in reversed(reports)]  # tables 1 and 2 first
-    links = [link for _, parts in pages for link in parts["links"]]
+def write_together(pages: Sequence[Page], out: Path) -> Page:
+    """Write one page with the sections of all pages, and the figures that lie in ``out``."""
+    pages = pages[::-1]  # tables 1 and 2 first
     found = sorted((out / FIGURES).glob("figure*.png"))
     captions = {path.name: path.stem.replace("figure", "Figure ").replace("_", ": ", 1) for path in found}
     figures = read_pictures("Figures", out / FIGURES, captions)[1]
-    sections = [
-        render_sections(f"{'ablation' if isinstance(report, Ablations) else 'comparison'}_sections.html", **parts)
-        for report, parts in pages
-    ]
-    page = render(
-        "together.html",
+    drawn = [Section("figures", "Figures 1, 3 and 4", [("figures", figures)], link="Figures")] if figures else []
+    together = Page(
+        out / TOGETHER_PAGE,
         title="AFR-CLIP: tables and figures of the paper, and what was measured",
-        subtitle=". ".join(parts["subtitle"] for _, parts in pages),
-        notices=list(dict.fromkeys(notice for _, parts in pages for notice in parts["notices"])),
-        links=[("figures", "Figures"), *links] if figures else links,
-        notes=list(dict.fromkeys(note for _, parts in pages for note in parts["notes"])),
-        figures=figures,
-        sections=sections,
+        subtitle=". ".join(page.subtitle for page in pages),
+        about=ABOUT_TOGETHER,
+        notices=list(dict.fromkeys(notice for page in pages for notice in page.notices)),
+        notes=list(dict.fromkeys(note for page in pages for note in page.notes)),
+        sections=[*drawn, *(section for page in pages for section in page.sections)],
     )
-    write_text(out / TOGETHER_PAGE, page)
-    return out / TOGETHER_PAGE
+    together.write()
+    return together
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
@@ -316,11 +317,6 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """
     runs = read_runs(folders)
     return Comparison(runs, aggregate(runs))
-
-
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Write tables 1 and 2 with what runs measured, see `compare`, and return the page."""
-    return compare(folders).write(out)
 
 
 @dataclass(frozen=True)
@@ -340,10 +336,11 @@ class Ablations:
         """Everything it stands on."""
         return [table.measured for table in self.tables]
 
-    def write(self, out: Path) -> Path:
+    def write(self, out: Path) -> Page:
         """Write data, tables, pictures and the page, in place of those of an earlier report."""
         write_json(out / ABLATIONS_DATA, self.content())
-        warnings = _sentences(self._notices())
+        found = [*_left_out(self.faults), *ablation_notices(self.tables)]
+        warnings = [" ".join(filter(None, notice)) for notice in found]
         for table in self.tables:
             remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
             write_table(out, table, remarks)
@@ -358,8 +355,9 @@ class Ablations:
                 with drawing_names():
                     draw_parallel(out / "search_parallel.png", search)
                     draw_best(out / "search_best.png", search)
-        write_text(out / ABLATIONS_PAGE, render("ablation.html", **self.parts(out)))
-        return out / ABLATIONS_PAGE
+        page = self._page(out / ABLATIONS_PAGE, found)
+        page.write()
+        return page
 
     def printed(self) -> list[Table]:
         """Return the tables for a terminal."""
@@ -394,7 +392,7 @@ class Ablations:
             [
                 TableCell(table.spec.name),
                 TableCell(one.name),
-                TableCell(str(cell.seed), float(cell.seed)),
+                number_cell(cell.seed, ""),
                 TableCell(table.missing.get(cell, DONE)),
                 TableCell(shown(cell.folder)),
                 TableCell(table.commits.get(cell, "")),
@@ -406,40 +404,38 @@ class Ablations:
         words = ("Experiment", "Setting", "Seed", "State", "Folder", "Commit")
         return Grid("Cells", [Heading(word, is_text=word != "Seed") for word in words], rows)
 
-    def _notices(self) -> list[Notice]:
-        return [*_left_out(self.faults), *ablation_notices(self.tables)]
-
-    def parts(self, folder: Path) -> dict[str, Any]:
-        """Return what the page shows; its pictures lie in the folder."""
+    def _page(self, path: Path, found: Sequence[Notice]) -> Page:
         cells = [cell for table in self.tables for cell in table.experiment.cells]
         has_cells = any(table.measured.series for table in self.tables)
-        links = [(table.spec.stem, table.spec.title) for table in self.tables]
-        links += [("search", "Search")] if self.searches else []
-        links += [("cells", "Cells")] if has_cells else []
-        facts = checklist(manifests_of(*self.all_measured))
-        links += [("again_ablations", "Reproducibility of the ablations")] if facts else []
         counted = (
             f"Experiments: {len(self.tables)}; cells: {len(cells)} in {len({c.folder.resolve() for c in cells})} run "
         )
         counted += f"folders; without numbers: {sum(len(table.missing) for table in self.tables)}"
         counted += f"; trials: {sum(len(search.trials) for search in self.searches)}" if self.searches else ""
-        return {
-            "title": f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
-            "subtitle": counted if cells or self.searches else "No run was given.",
-            "notices": self._notices(),
-            "links": links,
-            "notes": [PAPER, INTERVALS] if has_cells else [PAPER],
-            "tables": [
-                (table, ablation_notes(table), _pictures(folder, table.spec.stem, table.spec.title, ("bars", "losses")))
-                for table in self.tables
-            ],
-            "searches": [
-                (search_grid(search), search_note(search), _pictures(folder, "search", "Search", ("parallel", "best")))
-                for search in self.searches
-            ],
-            "cells": self.cells(),
-            "facts": facts,
-        }
+        return Page(
+            path,
+            title=f"AFR-CLIP: ablations{' of the paper and what was measured' if has_cells else ''}",
+            subtitle=counted if cells or self.searches else "No run was given.",
+            about=ABOUT_ABLATIONS,
+            notices=found,
+            notes=[PAPER, INTERVALS] if has_cells else [PAPER],
+            sections=list(self._sections(path.parent)),
+        )
+
+    def _sections(self, folder: Path) -> Iterator[Section]:
+        for table in self.tables:
+            pictures = _pictures(folder, table.spec.stem, table.spec.title, ("bars", "losses"))
+            blocks = [("titled", table.grids()), ("notes", ablation_notes(table)), ("figures", pictures)]
+            yield Section(table.spec.stem, table.spec.title, blocks)
+        for search in self.searches:
+            pictures = _pictures(folder, "search", "Search", ("parallel", "best"))
+            blocks = [("notes", [search_note(search)]), ("figures", pictures), ("table", search_grid(search))]
+            yield Section("search", "Search", blocks)
+        cells = self.cells()
+        if cells.body:
+            yield Section("cells", ORIGIN, [("table", cells)], link="Cells")
+        if facts := checklist(manifests_of(*self.all_measured)):
+            yield Section("again_ablations", "Reproducibility of the ablations", [("facts", facts)])
 
 
 def _pictures(folder: Path, name: str, heading: str, kinds: Sequence[str]) -> list[EmbeddedPicture]:

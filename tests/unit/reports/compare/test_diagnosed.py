@@ -56,9 +56,9 @@ def test_a_name_gap_is_shown_and_missing_terms_are_empty(tmp_path):
 
 def test_the_page_shows_diagnoses_where_there_are_some(tmp_path):
     write_diagnosed(tmp_path / "run", 0)
-    assert "Does the text matter?" in compare([tmp_path / "run"]).write(tmp_path / "out").read_text()
+    assert "Does the text matter?" in compare([tmp_path / "run"]).write(tmp_path / "out").path.read_text()
     (tmp_path / "run" / "diagnosis.json").unlink()
-    assert "Does the text matter?" not in compare([tmp_path / "run"]).write(tmp_path / "out").read_text()
+    assert "Does the text matter?" not in compare([tmp_path / "run"]).write(tmp_path / "out").path.read_text()
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"untrained": false, "wrong_category": "x", "datasets": [1]}'])

@@ -105,7 +105,7 @@ def test_a_damaged_run_is_named_and_the_others_are_reported(tmp_path, change, fa
     (said,) = report.faults
     assert said.startswith(f"{tmp_path / 'runs/bad/results.json'} cannot be read as the results of a run: ")
     assert fault in said
-    text = report.write(tmp_path / "out").read_text()
+    text = report.write(tmp_path / "out").path.read_text()
     assert "Left out." in text
     assert "Runs: 1" in text
     with pytest.raises(ComparisonError, match="cannot be read as the results of a run"):

@@ -3,7 +3,7 @@ import re
 import pytest
 from PIL import Image
 
-from afr_clip.reports.compare.report import write_comparison
+from afr_clip.reports.compare.report import compare
 from helpers.html import Tree
 from helpers.results import TINY, source, write_run
 from helpers.sweeps import cell, config_with, write_ablations, write_cell, write_loss, write_record, write_search
@@ -14,7 +14,7 @@ HOSTILE = "<script>alert('x')</script>\" onmouseover=\"$title & co"
 
 
 def read(folders, out):
-    return write_comparison(folders, out).read_text(encoding="utf-8")
+    return compare(folders).write(out).path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_an_undefined_epoch_is_never_the_best(tmp_path):
 def test_the_best_epoch_enters_no_other_table(tmp_path):
     write_peeked(tmp_path / "run", [0.87654, 0.8])
     comparison = compare([tmp_path / "run"])
-    page = comparison.write(tmp_path / "report").read_text()
+    page = comparison.write(tmp_path / "report").path.read_text()
     assert "Peeking, not results." in page
     for name in ("table1.csv", "table2.csv", "categories.csv", "pairwise.csv"):
         assert "87.654" not in (tmp_path / "report" / name).read_text()

@@ -15,7 +15,7 @@ from afr_clip.reports.compare.published import (
     published_categories,
     published_grids,
 )
-from afr_clip.reports.compare.report import write_comparison
+from afr_clip.reports.compare.report import compare
 from afr_clip.reports.compare.tables import CategoryTables
 from helpers.html import Tree
 from helpers.results import measured_in, source, write_run
@@ -143,7 +143,7 @@ def test_several_settings_of_a_category_stand_together(tmp_path):
 
 
 def test_the_page_shows_published_categories_of_measured_datasets_with_their_sources(measured, tmp_path):
-    page = write_comparison([measured], tmp_path / "out").read_text(encoding="utf-8")
+    page = compare([measured]).write(tmp_path / "out").path.read_text(encoding="utf-8")
     methods = [cells[1] for _, cells in Tree(page).rows if len(cells) > 1 and cells[1].endswith(", published")]
     assert methods == ["AF-CLIP, published", "AnomalyVFM, published"] * (2 + 3)
     sentences = category_sources({"BTAD"})
@@ -154,6 +154,6 @@ def test_the_page_shows_published_categories_of_measured_datasets_with_their_sou
 
 def test_a_page_without_published_categories_has_no_such_part(tmp_path):
     write_run(tmp_path / "run", {"mine": 0.5}, auxiliary=source("VisA"))
-    page = write_comparison([tmp_path / "run"], tmp_path / "out").read_text(encoding="utf-8")
+    page = compare([tmp_path / "run"]).write(tmp_path / "out").path.read_text(encoding="utf-8")
     assert "repositories publish" not in page
     assert category_sources({"mine"}) == []

@@ -15,7 +15,6 @@ from afr_clip.reports.compare.report import (
     compare,
     paper_alone,
     report_on,
-    write_comparison,
 )
 from afr_clip.reports.compare.sweeps import read_sweep
 from afr_clip.reports.compare.values import ComparisonError
@@ -31,7 +30,7 @@ FILES = {"report.html", "categories.csv", "categories.md", "pairwise.csv"} | {
 def test_a_report_is_every_table_in_every_form_and_a_page(tmp_path):
     write_run(tmp_path / "run", {"MPDD": 0.5, "kvasir": 0.25}, auxiliary=source("VisA"))
     out = tmp_path / "new" / "report"
-    assert write_comparison([tmp_path / "run"], out) == out / "report.html"
+    assert compare([tmp_path / "run"]).write(out).path == out / "report.html"
     assert {path.name for path in out.iterdir()} == FILES
     with (out / "table2.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -54,16 +53,16 @@ def test_runs_that_scored_nothing_are_answered_with_a_sentence(tmp_path):
 def test_a_report_below_the_runs_it_reads_can_be_written_again(tmp_path):
     write_run(tmp_path / "run", {"MPDD": 0.5}, auxiliary=source("VisA"))
     out = tmp_path / "report"
-    write_comparison([tmp_path], out)
+    compare([tmp_path]).write(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    write_comparison([tmp_path], out)
+    compare([tmp_path]).write(out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_text_and_latex_carry_the_notices_of_the_page(tmp_path):
     part = {"MPDD": source("MPDD", ["tubes"])}
     write_run(tmp_path / "run", {"MPDD": 0.5}, auxiliary=source("VisA"), sources=part)
-    write_comparison([tmp_path / "run"], tmp_path)
+    compare([tmp_path / "run"]).write(tmp_path)
     for name in ("table1.md", "table1.tex"):
         assert "Not the published test splits." in (tmp_path / name).read_text()
     latex = (tmp_path / "table1.tex").read_text()
@@ -77,7 +76,7 @@ def test_text_and_latex_carry_the_notices_of_the_page(tmp_path):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_record_of_a_table_without_measurements_is_what_the_report_writes(tmp_path, number):
-    write_comparison([], tmp_path)
+    compare([]).write(tmp_path)
     name = f"table{number}.csv"
     assert (REPOSITORY / "experiments" / f"table{number}" / name).read_text() == (tmp_path / name).read_text()
 
@@ -200,7 +199,7 @@ def test_the_record_of_an_ablation_without_measurements_is_what_the_report_write
 
 def test_a_table_of_ones_own_is_one_spec(tmp_path, monkeypatch):
     settings = {"table7_a": ("A", "a"), "table7_b": ("B", "b")}
-    spec = TableSpec("table7", "Table 7: mine", "Mine.", {"image_ap": "Image AP"}, 0, settings, "table7_a")
+    spec = TableSpec("table7", "Table 7: mine", {"image_ap": "Image AP"}, 0, settings, "table7_a")
     monkeypatch.setitem(ABLATIONS, "table7", spec)
     write_cell(tmp_path / "cells/table7_a_0", [0.5, 0.7])
     write_record(tmp_path, [cell("table7_a", 0)], "table7")

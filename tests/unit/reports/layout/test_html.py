@@ -1,7 +1,7 @@
 import pytest
 
 from afr_clip.reports.layout.grid import Grid, Heading, TableCell, difference_cell, measured_cell
-from afr_clip.reports.layout.html import render
+from afr_clip.reports.layout.html import Page, Section
 from afr_clip.reports.record.provenance import PAPER_ARCHITECTURE, backbone_notices
 from helpers.html import Tree
 
@@ -14,11 +14,10 @@ HEADINGS = [
 ]
 
 
-def render_grid(grid, notices=()):
-    empty = {"contents": [], "links": [], "notes": [], "tables": [], "categories": [], "pictures": [], "runs": None}
-    empty |= {"pairs": [], "pairs_note": "", "ranks": None, "others": [], "others_by_category": []}
-    empty |= {"glance": None, "cost_note": "", "diagnosis": None, "peeking": None, "facts": []}
-    return render("comparison.html", title="T", subtitle="", notices=notices, outside=grid, **empty)
+def render_grid(grid, tmp_path, notices=()):
+    page = Page(tmp_path / "page.html", "T", "", "About.", notices, [], [Section("grid", "A grid", [("table", grid)])])
+    page.write()
+    return page.path.read_text(encoding="utf-8")
 
 
 ROW = [
@@ -30,8 +29,8 @@ ROW = [
 ]
 
 
-def test_neighbouring_columns_stand_under_their_group_and_keep_their_place():
-    tree = Tree(render_grid(Grid("A grid", HEADINGS, [ROW])))
+def test_neighbouring_columns_stand_under_their_group_and_keep_their_place(tmp_path):
+    tree = Tree(render_grid(Grid("A grid", HEADINGS, [ROW]), tmp_path))
     assert [cells for place, cells in tree.rows if place == "thead"] == [
         ["", "A & B", "C"],
         ["Dataset", "Trained on", "AUROC", "F1", "AUROC"],
@@ -42,16 +41,19 @@ def test_neighbouring_columns_stand_under_their_group_and_keep_their_place():
     assert [a["class"] for a in tree.attributes("table")] == ["grouped"]
 
 
-def test_a_grid_without_groups_has_one_row_of_headings_and_without_foot_none():
+def test_a_grid_without_groups_has_one_row_of_headings_and_without_foot_none(tmp_path):
     tree = Tree(
-        render_grid(Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[TableCell("a"), TableCell("3", 3.0)]]))
+        render_grid(
+            Grid("A grid", [Heading("x", is_text=True), Heading("y")], [[TableCell("a"), TableCell("3", 3.0)]]),
+            tmp_path,
+        )
     )
     assert tree.rows == [("thead", ["x", "y"]), ("tbody", ["a", "3"])]
     assert tree.attributes("tfoot") == []
 
 
-def test_numbers_sort_by_their_exact_value_and_words_by_what_is_read():
-    text = render_grid(Grid("A grid", HEADINGS, [ROW]))
+def test_numbers_sort_by_their_exact_value_and_words_by_what_is_read(tmp_path):
+    text = render_grid(Grid("A grid", HEADINGS, [ROW]), tmp_path)
     assert '<td class="text">VisA</td><td data-value="49.96"><strong>50.0</strong></td>' in text
     assert '<td data-value="">-</td><td data-value="">absent</td>' in text
     assert ["data-text" in a for a in Tree(text).attributes("th") if a["scope"] == "col"] == [True, True, *[False] * 3]
@@ -74,9 +76,11 @@ def test_a_number_is_shown_with_one_decimal_and_its_lack_as_a_dash():
         (True, "ViT-B-16", ["Random weights.", ""]),
     ],
 )
-def test_a_backbone_is_warned_of_where_its_numbers_are_not_the_methods(random_weights, architecture, warnings):
+def test_a_backbone_is_warned_of_where_its_numbers_are_not_the_methods(
+    random_weights, architecture, warnings, tmp_path
+):
     backbone = {"name": "b", "architecture": architecture, "random_weights": random_weights}
     notices = backbone_notices(backbone, "afr_clip")
     assert [warning for warning, _ in notices] == warnings
-    text = render_grid(Grid("A grid", HEADINGS, []), notices)
+    text = render_grid(Grid("A grid", HEADINGS, []), tmp_path, notices)
     assert text.count('class="notice"') == warnings.count("Random weights.")

@@ -16,7 +16,7 @@ from afr_clip.metrics.thresholds import (
     Threshold,
     score_histogram,
 )
-from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, text_headings
+from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, number_cell, text_headings
 from afr_clip.reports.record.results import ImageRow
 
 OPTIMISTIC = (
@@ -62,7 +62,7 @@ def _cells(found: Mapping[str, Threshold], is_given: bool) -> list[TableCell]:
     counts = (None,) * 4 if best is None else (best.found, best.missed, best.false_alarms, best.passed)
     return [
         _at(best),
-        *(TableCell(UNDEFINED) if num is None else TableCell(str(num), float(num)) for num in counts),
+        *(number_cell(num, "", UNDEFINED) for num in counts),
         *(_at(none), TableCell(UNDEFINED) if none is None else _share(none.false_alarms, none.passed)),
         *(_at(few), TableCell(UNDEFINED) if few is None else _share(few.missed, few.found)),
         _at(pixels),
@@ -75,7 +75,7 @@ def _f1(given: Threshold | None) -> TableCell:
 
 
 def _at(found: Threshold | None) -> TableCell:
-    return TableCell(UNDEFINED) if found is None else TableCell(f"{found.threshold:.5g}", found.threshold)
+    return number_cell(None if found is None else found.threshold, ".5g", UNDEFINED)
 
 
 def _share(num: int | None, others: int | None) -> TableCell:

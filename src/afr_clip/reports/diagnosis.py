@@ -12,6 +12,7 @@ from afr_clip.reports.layout.grid import (
     TableCell,
     difference_cell,
     measured_cell,
+    number_cell,
     text_headings,
 )
 from afr_clip.reports.record.schema import Diagnosis, read_record
@@ -120,7 +121,7 @@ def _terms(terms: Sequence[Mapping[str, Any]]) -> Grid:
     rows = []
     for row in terms:
         share, turn = 100 * row["share"], row["turn"]
-        norms = [TableCell(f"{row[name]:.3g}", row[name]) for name in ("text_norm", "image_norm")]
+        norms = [number_cell(row[name], ".3g") for name in ("text_norm", "image_norm")]
         shares = [TableCell(f"{share:.2f} %", share), TableCell(f"{turn:.2f}\N{DEGREE SIGN}", turn)]
         rows.append([TableCell(str(row["stage"])), TableCell(row["tokens"]), *norms, *shares])
     return Grid("the two terms of rectification", headings, rows)
@@ -132,9 +133,7 @@ def _prototypes(prototypes: Sequence[Mapping[str, Any]]) -> Grid:
         "cosine_before_adapter": ("Before adapter", "Between the text tower's embeddings of the two"),
     }
     held = {key: column for key, column in columns.items() if all(key in row for row in prototypes)}
-    rows = [
-        [TableCell(row["category"]), *(TableCell(f"{row[key]:.3f}", row[key]) for key in held)] for row in prototypes
-    ]
+    rows = [[TableCell(row["category"]), *(number_cell(row[key], ".3f") for key in held)] for row in prototypes]
     headings = [*text_headings("Category"), *(Heading(*column) for column in held.values())]
     return Grid("cosine of normal and abnormal prototype", headings, rows)
 

@@ -1,13 +1,14 @@
 """Whether the text matters to the runs of a report: what ``afr-clip diagnose`` left in their folders, one row each."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from afr_clip.files import shown
 from afr_clip.reports.compare.values import Measured
 from afr_clip.reports.diagnosis import NO_STATELESS, OBJECT, SWAPPED, WRONG_CATEGORY, diagnosis_file
-from afr_clip.reports.layout.grid import Grid, Heading, TableCell, difference_cell, text_headings
+from afr_clip.reports.layout.grid import Grid, Heading, TableCell, difference_cell, number_cell, text_headings
 from afr_clip.reports.record.schema import Diagnosis, RecordError, read_record
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,9 @@ def diagnosis_grid(measured: Measured) -> Grid | None:
             except (RecordError, OSError) as error:
                 logger.warning("%s is left out, because it cannot be read: %s", shown(path), error)
                 continue
-            seed = str((run.manifest.get("checkpoint") or run.manifest)["seed"])
+            seed = (run.manifest.get("checkpoint") or run.manifest)["seed"]
             rows += [
-                [TableCell(one.label), TableCell(found["dataset"]), TableCell(seed, float(seed)), *_cells(found)]
+                [TableCell(one.label), TableCell(found["dataset"]), number_cell(seed, ""), *_cells(found)]
                 for found in content["datasets"]
             ]
     return Grid("Does the text matter?", headings, rows) if rows else None
@@ -65,7 +66,6 @@ def _cells(found: Mapping[str, Any]) -> list[TableCell]:
         else TableCell("")
         for change in CHANGES
     ]
-    share = 100 * max((row["share"] for row in found["terms"]), default=float("nan"))
-    cells.append(TableCell(f"{share:.2f}", share) if found["terms"] else TableCell(""))
+    share = 100 * max((row["share"] for row in found["terms"]), default=math.nan)
     gap = ((found.get("names") or {}).get("gap") or {}).get(METRIC)
-    return [*cells, TableCell("") if gap is None else difference_cell(100 * gap)]
+    return [*cells, number_cell(share, ".2f"), difference_cell(None if gap is None else 100 * gap)]

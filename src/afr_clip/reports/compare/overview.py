@@ -7,8 +7,9 @@ from statistics import median
 import pandas as pd
 
 from afr_clip.reports.compare.pairwise import IMAGES
+from afr_clip.reports.compare.tables import cell_of, number_record
 from afr_clip.reports.compare.values import NO_SEED, Measured, Series
-from afr_clip.reports.layout.grid import COLUMNS, UNDEFINED, Grid, Heading, TableCell, measured_cell, text_headings
+from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, number_cell, text_headings
 
 FIRST = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")
 """The metrics of the overview."""
@@ -48,24 +49,12 @@ def overview(measured: Measured) -> Grid:
         cells = [TableCell(one.label)]
         for metric in FIRST if common else ():
             spread = measured.spread(list(chosen.index), metric)
-            percent = None if spread is None else (100 * spread.mean, spread.deviation, spread.num, spread.is_partial)
-            cells.append(_mean_cell(percent))
+            cells.append(cell_of(number_record(spread, None, "undefined")))
         seeds = {seed for seeds in own.seeds for seed in seeds} - {NO_SEED}
         *cost, conditions = _cost_cells(one)
         trained = TableCell("; ".join(own.trained_on.unique()))
-        rows.append([*cells, *cost, _count(len(seeds)), _count(len(own)), trained, conditions])
+        rows.append([*cells, *cost, number_cell(len(seeds), ""), number_cell(len(own), ""), trained, conditions])
     return Grid("At a glance", headings, rows)
-
-
-def _mean_cell(found: tuple[float, float | None, int, bool] | None) -> TableCell:
-    if found is None:
-        return TableCell(UNDEFINED)
-    percent, deviation, num, is_partial = found
-    return measured_cell(percent, None if deviation is None else 100 * deviation, num, is_partial=is_partial)
-
-
-def _count(num: int) -> TableCell:
-    return TableCell(str(num), float(num))
 
 
 def _cost_cells(series: Series) -> Iterator[TableCell]:
@@ -75,9 +64,9 @@ def _cost_cells(series: Series) -> Iterator[TableCell]:
     paces = [cost["milliseconds_per_image"] for cost in costs if cost["milliseconds_per_image"] is not None]
     peaks = [cost["peak_memory_mib"] for cost in costs if cost["peak_memory_mib"] is not None]
     largest = max((int(num) for num in parameters if num is not None), default=None)
-    yield TableCell("") if largest is None else TableCell(f"{largest:,}", float(largest))
-    yield TableCell(f"{median(paces):.1f}", median(paces)) if paces else TableCell("")
-    yield TableCell(f"{max(peaks):,.0f}", max(peaks)) if peaks else TableCell("")
+    yield number_cell(largest, ",")
+    yield number_cell(median(paces) if paces else None)
+    yield number_cell(max(peaks, default=None), ",.0f")
     yield TableCell("; ".join(dict.fromkeys(map(_conditions, costs))))
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from afr_clip.reports.compare.images import OfImages, read_image_scores, variance_over_images
 from afr_clip.reports.compare.values import NO_SEED, Measured
-from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, text_headings
+from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, number_cell, text_headings
 from afr_clip.reports.record.results import MEAN_ROW
 
 LEVEL = 0.95
@@ -239,12 +239,12 @@ class Pairwise:
         body = []
         for name in next(iter(ranked.values())).columns:
             means = [ranks[name].mean() for ranks in ranked.values()]
-            body.append([TableCell(labels[str(name)]), *(TableCell(f"{mean:.2f}", float(mean)) for mean in means)])
+            body.append([TableCell(labels[str(name)]), *(number_cell(mean, ".2f") for mean in means)])
         tests = [(critical_difference(len(ranks.columns), len(ranks)), _friedman(ranks)) for ranks in ranked.values()]
         foot = [
-            [TableCell("critical difference"), *(TableCell(f"{critical:.2f}", critical) for critical, _ in tests)],
+            [TableCell("critical difference"), *(number_cell(critical, ".2f") for critical, _ in tests)],
             [TableCell("p (Friedman)"), *(TableCell(_shown(p), p) for _, p in tests)],
-            [TableCell("datasets"), *(TableCell(str(len(ranks)), float(len(ranks))) for ranks in ranked.values())],
+            [TableCell("datasets"), *(number_cell(len(ranks), "") for ranks in ranked.values())],
         ]
         return Grid("Mean rank", [*text_headings("Setting"), *(Heading(COLUMNS[m][0]) for m in ranked)], body, foot)
 
@@ -303,7 +303,7 @@ def _paired(mine: _Values, its: _Values) -> NDArray[np.float64]:
 
 def _cells(record: Mapping[Any, Any]) -> list[TableCell]:
     ends = [None if math.isnan(record[end]) else record[end] for end in ("low", "high")]
-    nums = [TableCell(str(record[name]), float(record[name])) for name in ("num_seeds", "num_categories")]
+    nums = [number_cell(record[name], "") for name in ("num_seeds", "num_categories")]
     words = [TableCell(str(record[name])) for name in ("setting", "other", "dataset", "trained_on")]
     p = record["p_holm"]
     shown = TableCell(_shown(p), None if math.isnan(p) else p, is_strong=p < 1 - LEVEL)

@@ -8,7 +8,6 @@ from importlib.resources import files
 from statistics import fmean
 
 from afr_clip.files import clean_name
-from afr_clip.reports.record.provenance import METHODS
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,15 @@ class TableSpec:
 
     Attributes:
         name: An ablation's is that of its experiment.
-        caption: Below it in print, where something else numbers it.
         metrics: Heading of each metric shown; the CSV of an ablation has all.
         number: The table in ``paper_results.csv`` with its numbers; 0 where the paper has none.
         settings: By the name that runs have for a setting: its label, and its name in ``paper_results.csv``. In the
-            paper's order. For a table over datasets these are the methods.
+            paper's order; none for a table over datasets.
         reference: The setting that the others are compared with; empty for a table over datasets.
     """
 
     name: str
     title: str
-    caption: str
     metrics: Mapping[str, str]
     number: int = 0
     settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -80,33 +77,25 @@ class TableSpec:
         is_papers = any(self is spec for spec in TABLES)
         return self.name if is_papers else clean_name(self.name, _TAKEN)
 
+    @property
+    def caption(self) -> str:
+        """What stands below it in print, where something else numbers it."""
+        what = self.title.rsplit(": ", maxsplit=1)[-1]
+        if self.reference:
+            return f"{what.capitalize()}, in percent."
+        return f"Zero-shot results at {what} in percent, as the paper gives them and as measured."
 
-_METHODS = {method: (method, method) for method in METHODS.values()}
+
 _AUROC = {"image_auroc": "Image AUROC", "pixel_auroc": "Pixel AUROC"}
 FULL = "full"
 """The choice ``ablation=full``, which is the default: the complete model."""
 
 TABLES = (
-    TableSpec(
-        "table1",
-        "Table 1: image level",
-        "Zero-shot results at image level in percent, as the paper gives them and as measured.",
-        {"image_auroc": "AUROC", "image_f1_max": "max-F1"},
-        1,
-        _METHODS,
-    ),
-    TableSpec(
-        "table2",
-        "Table 2: pixel level",
-        "Zero-shot results at pixel level in percent, as the paper gives them and as measured.",
-        {"pixel_auroc": "AUROC", "pixel_f1_max": "max-F1"},
-        2,
-        _METHODS,
-    ),
+    TableSpec("table1", "Table 1: image level", {"image_auroc": "AUROC", "image_f1_max": "max-F1"}, 1),
+    TableSpec("table2", "Table 2: pixel level", {"pixel_auroc": "AUROC", "pixel_f1_max": "max-F1"}, 2),
     TableSpec(
         "table3",
         "Table 3: components",
-        "Components, in percent.",
         _AUROC,
         3,
         {
@@ -122,7 +111,6 @@ TABLES = (
     TableSpec(
         "table4",
         "Table 4: stages with self prompting",
-        "Stages with self prompting, in percent.",
         _AUROC,
         4,
         {
@@ -136,7 +124,6 @@ TABLES = (
     TableSpec(
         "table5",
         "Table 5: parts of the prompt",
-        "Parts of the prompt, in percent.",
         _AUROC,
         5,
         {
@@ -150,19 +137,12 @@ TABLES = (
     TableSpec(
         "table6",
         "Table 6: window of the aggregation",
-        "Window of the aggregation, in percent.",
         _AUROC,
         6,
         {"table6_1": ("m = 1", "m=1"), "table6_3": ("m = 3", "m=3"), "table6_5": ("m = 5", "m=5")},
         "table6_3",
     ),
-    TableSpec(
-        "readings",
-        "Readings of what the paper leaves open",
-        "Readings of what the paper leaves open, in percent.",
-        _AUROC,
-        reference=FULL,
-    ),
+    TableSpec("readings", "Readings of what the paper leaves open", _AUROC, reference=FULL),
 )
 """Every table of the paper, and the readings. A new table is a new entry and its rows of ``paper_results.csv``."""
 
@@ -179,8 +159,7 @@ _ACRONYMS = {"cmfr", "sp", "mpfa", "cnn", "gelu"}
 
 def spec_of(experiment: str, reference: str) -> TableSpec:
     """Return the table of an experiment; one that is not in the paper keeps the experiment's name."""
-    caption = f"{experiment.rsplit(': ', maxsplit=1)[-1].capitalize()}, in percent."
-    return ABLATIONS.get(experiment) or TableSpec(experiment, experiment, caption, _AUROC, reference=reference)
+    return ABLATIONS.get(experiment) or TableSpec(experiment, experiment, _AUROC, reference=reference)
 
 
 def label_of(setting: str) -> str:

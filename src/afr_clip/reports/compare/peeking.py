@@ -9,7 +9,7 @@ import pandas as pd
 from afr_clip.files import shown
 from afr_clip.reports.compare.overview import FIRST
 from afr_clip.reports.compare.values import NO_SEED, Measured
-from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, text_headings
+from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, number_cell, text_headings
 from afr_clip.reports.record.results import EPOCHS, read_epochs
 from afr_clip.reports.record.schema import RecordError
 
@@ -69,7 +69,7 @@ def peeking_grid(records: pd.DataFrame) -> Grid | None:
     for (setting, dataset, trained_on, seed), own in records.groupby(list(PEEKING_HEADER[:4]), sort=False):
         by_metric = {record["metric"]: record for record in own.to_dict("records")}
         row = [TableCell(str(word)) for word in (setting, dataset, trained_on)]
-        row.append(TableCell("") if seed == NO_SEED else TableCell(str(seed), float(str(seed))))
+        row.append(number_cell(None if seed == NO_SEED else int(str(seed)), ""))
         for metric in FIRST:
             row += _cells(by_metric[metric]) if metric in by_metric else [TableCell("-")] * 3
         body.append(row)
@@ -77,6 +77,6 @@ def peeking_grid(records: pd.DataFrame) -> Grid | None:
 
 
 def _cells(record: Mapping[Any, Any]) -> list[TableCell]:
-    last, best = float(record["last"]), float(record["best"])
+    best = float(record["best"])
     named = f"{best:.1f} ({record['best_epoch']} of {record['last_epoch']})"
-    return [TableCell(f"{last:.1f}", last), TableCell(named, best), difference_cell(record["difference"])]
+    return [number_cell(record["last"]), TableCell(named, best), difference_cell(record["difference"])]

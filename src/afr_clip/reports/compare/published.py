@@ -9,7 +9,16 @@ import pandas as pd
 
 from afr_clip.reports.compare.tables import CategoryTables
 from afr_clip.reports.compare.values import NOTHING
-from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, category_cells, marked, text_headings
+from afr_clip.reports.layout.grid import (
+    COLUMNS,
+    Grid,
+    Heading,
+    TableCell,
+    category_cells,
+    marked,
+    number_cell,
+    text_headings,
+)
 from afr_clip.reports.record.results import MEAN_ROW
 
 PUBLISHED_NOTE = (
@@ -61,7 +70,7 @@ def published_grids(titles: Collection[str]) -> list[Grid]:
         for (method, venue, backbone, trained_on, source), own in of_dataset.groupby(keys, sort=False):
             values = own.set_index("metric").value.reindex(list(METRICS))
             words = [TableCell(str(word)) for word in (method, venue, backbone, trained_on)]
-            rows.append([*words, *map(_number, values), TableCell(str(source))])
+            rows.append([*words, *map(number_cell, values), TableCell(str(source))])
         if title in titles:
             grids.append(Grid(str(title), headings, rows))
     return grids
@@ -93,11 +102,7 @@ def category_grids(tables: CategoryTables) -> list[Grid]:
 
 def _published_row(own: pd.Series) -> list[TableCell]:
     words = map(TableCell, (own.category, f"{own.method}, published", own.trained_on))
-    return [*words, *map(_number, own[[*COLUMNS]])]
-
-
-def _number(percent: float) -> TableCell:
-    return TableCell("") if pd.isna(percent) else TableCell(f"{percent:.1f}", float(percent))
+    return [*words, *map(number_cell, own[[*COLUMNS]])]
 
 
 def category_sources(titles: Collection[str]) -> list[str]:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from afr_clip.files import counted
 from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawn_label, save_figure
 from afr_clip.reports.compare.sweeps import Search, Trial
-from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell
+from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, number_cell
 
 COLOURS = "viridis"
 WITHOUT_VALUE = "#b9bfc5"
@@ -40,14 +40,15 @@ def search_grid(search: Search) -> Grid:
         value = TableCell(UNDEFINED)
         if trial.value is not None:
             value = TableCell(f"{trial.value:.4f}", trial.value, trial is search.best)
-        number = TableCell(str(trial.number), float(trial.number))
-        rows.append([number, TableCell(trial.state), value, *(cells[i] for cells in tried.values())])
+        rows.append(
+            [number_cell(trial.number, ""), TableCell(trial.state), value, *(cells[i] for cells in tried.values())]
+        )
     return Grid("Trials", headings, rows)
 
 
 def _cell(value: Any) -> TableCell:  # noqa: ANN401  # of any type a config has
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return TableCell(f"{value:.4g}", float(value))
+        return number_cell(value, ".4g")
     return TableCell("" if value is None else str(value))
 
 

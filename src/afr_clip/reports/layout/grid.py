@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, starmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +87,13 @@ def text_headings(*labels: str) -> list[Heading]:
     return [Heading(label, is_text=True) for label in labels]
 
 
+def number_cell(value: SupportsFloat | None, form: str = ".1f", otherwise: str = "") -> TableCell:
+    """Show a number in a format, or what stands for one that is ``None`` or NaN."""
+    if value is None or math.isnan(value):
+        return TableCell(otherwise)
+    return TableCell(format(value, form), float(value))
+
+
 def measured_cell(
     percent: float | None,
     deviation: float | None,
@@ -145,7 +152,7 @@ def category_cells(of_row: "pd.DataFrame", metrics: Sequence[str] = tuple(COLUMN
     by_metric = {metric: number for metric, *number in columns}
     numbers = [measured_cell(*by_metric.get(metric, (None, None, None))) for metric in metrics]
     first = of_row.iloc[0]
-    counts = [TableCell(str(count), float(count)) for count in (first.num_normal, first.num_anomalous)]
+    counts = [number_cell(count, "") for count in (first.num_normal, first.num_anomalous)]
     return [TableCell(first.category), *numbers, *counts]
 
 

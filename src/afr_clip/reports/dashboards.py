@@ -20,13 +20,8 @@ SEARCH = "search"
 """Group of the runs of a search."""
 
 SEARCHED = (
-    "optimizer.lr",
-    "module.network.scoring.temperature",
-    "loss.image_weight",
-    "loss.focal_weight",
-    "loss.focal_gamma",
-    "loss.dice_weight",
-    "loss.complement_weight",
+    *("optimizer.lr", "module.network.scoring.temperature"),
+    *(f"loss.{name}" for name in ("image_weight", "focal_weight", "focal_gamma", "dice_weight", "complement_weight")),
 )
 """Config keys that a search varies by default."""
 

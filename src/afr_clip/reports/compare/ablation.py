@@ -148,30 +148,11 @@ class AblationTable:
     block = "Scored"
     renamed: ClassVar[Mapping[str, str]] = {}
     header = (
-        "experiment",
-        "setting",
-        "label",
-        "dataset",
-        "trained_on",
-        "metric",
-        "paper",
-        "is_comparable",
-        "measured",
-        "deviation",
-        "num_seeds",
-        "reference",
-        "difference",
-        "low",
-        "high",
-        "resampled",
-        "num_paired_seeds",
-        "num_paired_categories",
-        "num_pairs_left_out",
-        "difference_to_paper",
-        "state",
-        "backbone",
-        "random_weights",
-        "differs_in",
+        *("experiment", "setting", "label", "dataset", "trained_on", "metric"),
+        *("paper", "is_comparable", "measured", "deviation", "num_seeds", "reference"),
+        *("difference", "low", "high", "resampled"),
+        *("num_paired_seeds", "num_paired_categories", "num_pairs_left_out"),
+        *("difference_to_paper", "state", "backbone", "random_weights", "differs_in"),
     )
 
     def cells(self, setting: str) -> list[SweepCell]:
@@ -242,8 +223,7 @@ class AblationTable:
         """Every number, block by block and setting by setting; without measurements the paper's alone."""
         known: dict[str, Any] = {"experiment": self.spec.name}
         if not self.measured.series:
-            target, trained_on = ABLATED
-            known |= {"dataset": target, "trained_on": trained_on}
+            known |= dict(zip(("dataset", "trained_on"), ABLATED, strict=True))
             papers = [
                 known
                 | {"setting": s, "label": describe_setting(s), "metric": metric, "paper": paper_ablation(s, metric)}
@@ -252,30 +232,22 @@ class AblationTable:
             return records_frame(papers, self.header)
         records = []
         for block, one in product(self.blocks, self.measured.series):
-            of: dict[str, Any] = {
-                **known,
-                "setting": one.name,
-                "label": one.label,
-                "dataset": block[0],
-                "trained_on": block[1],
-            }
+            of = known | {"setting": one.name, "label": one.label, "dataset": block[0], "trained_on": block[1]}
             of |= {"is_comparable": int(self.is_comparable(one, block)), "reference": self.experiment.reference}
             of |= {"differs_in": self.differs_in(one, most=1000)}
             if one.setting is not None:
                 of |= {"backbone": one.setting.backbone["name"], "random_weights": int(one.is_random)}
             datasets = [number for place, number in self.datasets.items() if place == (one.name, block)]
+            states = {cell.state for cell in self.cells(one.name)} or {NOT_RUN}
+            state = next((state for state in (FAILED, WAITING, NOT_RUN) if states == {state}), ABSENT)
             for metric in COLUMNS:
                 spread = self.measured.spread(datasets, metric)
-                otherwise = "undefined" if datasets else self._state(one)
+                otherwise = "undefined" if datasets else state
                 paper = paper_ablation(one.name, metric)
                 number = number_record(spread, paper, otherwise, is_comparable=self.is_comparable(one, block))
                 paired = _paired_record(self.paired.get((one.name, block, metric)))
                 records.append({**of, "metric": metric, **number, **paired})
         return records_frame(records, self.header)
-
-    def _state(self, series: Series) -> str:
-        states = {cell.state for cell in self.cells(series.name)} or {NOT_RUN}
-        return next((state for state in (FAILED, WAITING, NOT_RUN) if states == {state}), ABSENT)
 
     def heading(self, block: Block) -> str:
         """Name a block, with the method and its backbone where something was measured."""

@@ -2,13 +2,14 @@
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from afr_clip.files import shown, write_encoded
 from afr_clip.metrics.log_keys import LOSS_EPOCH
-from afr_clip.reports.compare.ablation import AblationTable, Block
+from afr_clip.reports.compare.ablation import AblationTable
 from afr_clip.reports.compare.paper import ABLATED
 from afr_clip.reports.compare.tables import Record, as_dicts
 from afr_clip.reports.layout.grid import PARTLY
@@ -43,6 +44,14 @@ Colour = tuple[float, float, float, float]
 """Red, green, blue and opacity."""
 
 
+@contextmanager
+def drawing_names() -> Iterator[None]:
+    """Draw names as they are: a dollar sign starts no formula, and letters that the font lacks become boxes."""
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
 def drawn_label(name: str) -> str:
     """Shorten a name; matplotlib takes one that begins with an underscore for hidden, so it gets a space before it."""
     short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
@@ -54,6 +63,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_encoded(path, partial(figure.savefig, format="png", dpi=DPI))
 
 
+@drawing_names()
 def draw_bars(path: Path, table: AblationTable) -> None:
     """Draw what each setting measured and, below, its difference to the reference with its interval.
 
@@ -69,7 +79,8 @@ def draw_bars(path: Path, table: AblationTable) -> None:
     panels = figure.subplots(2 * len(blocks), len(metrics), squeeze=False)
     for i, block in enumerate(blocks):
         for j, (metric, label) in enumerate(metrics.items()):
-            records = _records(table, block, metric)
+            places = table.records[["dataset", "trained_on", "metric"]]
+            records = as_dicts(table.records[(places == [*block, metric]).all(axis=1)])
             values, differences = panels[2 * i, j], panels[2 * i + 1, j]
             for place, record in enumerate(records):
                 is_reference = record["setting"] == table.experiment.reference
@@ -87,11 +98,6 @@ def draw_bars(path: Path, table: AblationTable) -> None:
         panels[2 * i, 0].set_title(title, loc="left", fontsize=10, fontweight="bold")
     figure.legend(handles=_legend(table), loc="outside lower left", ncols=2, fontsize=8, frameon=False)
     save_figure(figure, path)
-
-
-def _records(table: AblationTable, block: Block, metric: str) -> list[dict[str, Any]]:
-    places = table.records[["dataset", "trained_on", "metric"]]
-    return as_dicts(table.records[(places == [*block, metric]).all(axis=1)])
 
 
 def _draw_value(axis: Axes, place: int, record: Record, *, is_reference: bool) -> None:
@@ -149,6 +155,7 @@ def _legend(table: AblationTable) -> list[Line2D]:
     return handles
 
 
+@drawing_names()
 def draw_losses(path: Path, table: AblationTable) -> bool:
     """Draw the training loss of each setting over its epochs, with a band of one standard deviation over seeds.
 

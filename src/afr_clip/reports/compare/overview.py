@@ -67,9 +67,8 @@ def _cost_cells(series: Series) -> Iterator[TableCell]:
     yield number_cell(largest, ",")
     yield number_cell(median(paces) if paces else None)
     yield number_cell(max(peaks, default=None), ",.0f")
-    yield TableCell("; ".join(dict.fromkeys(map(_conditions, costs))))
-
-
-def _conditions(cost: dict[str, object]) -> str:
-    threads = f", {cost['threads']} threads" if cost["device"] == "cpu" else ""
-    return f"{cost['device']}{threads}, batch {cost['batch_size']}, {cost['image_size']} px"
+    conditions = []
+    for cost in costs:
+        threads = f", {cost['threads']} threads" if cost["device"] == "cpu" else ""
+        conditions.append(f"{cost['device']}{threads}, batch {cost['batch_size']}, {cost['image_size']} px")
+    yield TableCell("; ".join(dict.fromkeys(conditions)))

@@ -1,5 +1,6 @@
 """Settings against each other: paired differences with intervals, corrected p-values, and mean ranks."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from numpy.typing import NDArray
 from scipy import stats
 
-from afr_clip.reports.compare.images import OfImages, read_image_scores, variance_over_images
+from afr_clip.files import shown
 from afr_clip.reports.compare.values import NO_SEED, Measured
 from afr_clip.reports.layout.grid import COLUMNS, Grid, Heading, TableCell, difference_cell, number_cell, text_headings
-from afr_clip.reports.record.results import MEAN_ROW
+from afr_clip.reports.record.results import MEAN_ROW, SCORES, read_scores
+
+logger = logging.getLogger(__name__)
 
 LEVEL = 0.95
 COMPARED = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
@@ -39,6 +44,18 @@ RANKS_NOTE = (
     "Mean rank over the datasets that all of these settings scored; 1 is best. Two settings whose ranks differ by less "
     "than the critical difference (Nemenyi, 5 %) are not told apart."
 )
+
+
+@dataclass(frozen=True)
+class OfImages:
+    """The variance of a mean difference over images that might have been others.
+
+    Attributes:
+        freedom: Degrees of freedom.
+    """
+
+    variance: float
+    freedom: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,62 @@ def difference_of(matrix: NDArray[np.float64], images: OfImages | None = None) -
     return Difference(mean, mean - reach, mean + reach, p, num_seeds, num_categories)
 
 
+def placements(
+    scores: Float[ndarray, " images"], is_anomalous: Bool[ndarray, " images"]
+) -> tuple[Float[ndarray, " anomalous"], Float[ndarray, " normal"]]:
+    r"""Return, for each image, the share of images of the other kind that it is ranked correctly against.
+
+    A tie counts half. Both means are the image AUROC (DeLong, DeLong and Clarke-Pearson, 1988).
+
+    Example:
+        >>> anomalous, normal = placements(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
+        >>> anomalous.tolist(), normal.tolist()
+        ([1.0, 0.75], [0.75, 1.0])
+    """
+    ranks = stats.rankdata(scores)
+    above = ranks[is_anomalous] - stats.rankdata(scores[is_anomalous])
+    below = ranks[~is_anomalous] - stats.rankdata(scores[~is_anomalous])
+    return above / (~is_anomalous).sum(), 1 - below / is_anomalous.sum()
+
+
+def variance_over_images(
+    own: Sequence[Float[ndarray, " images"]],
+    other: Sequence[Float[ndarray, " images"]],
+    is_anomalous: Bool[ndarray, " images"],
+) -> OfImages | None:
+    """Return how the mean difference of image AUROC over pairs of runs varies with the images (DeLong et al., 1988).
+
+    Args:
+        own: The image scores of one setting, by pair.
+        other: Those of the other setting, of the same images in the same order.
+
+    Returns:
+        ``None`` with fewer than two normal or two anomalous images.
+    """
+    if min(is_anomalous.sum(), (~is_anomalous).sum()) < 2:
+        return None
+    kinds: tuple[list[Float[ndarray, " of_kind"]], ...] = ([], [])
+    for mine, its in zip(own, other, strict=True):
+        for found, a, b in zip(kinds, placements(mine, is_anomalous), placements(its, is_anomalous), strict=True):
+            found.append(a - b)
+    means = [np.mean(found, axis=0) for found in kinds]
+    return OfImages(float(sum(mean.var(ddof=1) / len(mean) for mean in means)), len(is_anomalous) - 2)
+
+
+def read_image_scores(
+    folder: Path, dataset: str
+) -> tuple[list[str], Bool[ndarray, " images"], Float[ndarray, " images"]]:
+    """Read the images of a dataset, their truth and scores, in the order of their names; empty if there are none."""
+    try:
+        rows = [row for row in read_scores(folder) if row.dataset == dataset and row.is_anomalous is not None]
+    except (OSError, ValueError) as error:
+        logger.warning("%s is not used, because it cannot be read: %s", shown(folder / SCORES), error)
+        rows = []
+    rows.sort(key=lambda row: row.image)
+    truth = np.array([bool(row.is_anomalous) for row in rows], dtype=bool)
+    return [row.image for row in rows], truth, np.array([row.image_score for row in rows], dtype=np.float64)
+
+
 def holm(values: Sequence[float]) -> list[float]:
     """Correct p-values for being several, by Holm's step-down method; NaN stays and does not count.
 
@@ -149,7 +222,8 @@ class Pairwise:
     def _differences(self, one: str, other: str) -> Iterator[tuple[Any, str, Difference]]:
         """Yield each dataset of a pair, with the facts of whichever was trained."""
         for own, its in product(self._by_series[one], self._by_series[other]):
-            if any(getattr(own, key) != getattr(its, key) for key in IMAGES) or not _trained_alike(own, its):
+            trainings = {own.auxiliary_sha256, its.auxiliary_sha256} - {""}  # what trains nothing fits anything
+            if len(trainings) > 1 or any(getattr(own, key) != getattr(its, key) for key in IMAGES):
                 continue
             for metric in COMPARED:
                 matrix = _paired(self._by_seed[own.Index, metric], self._by_seed[its.Index, metric])
@@ -211,13 +285,8 @@ class Pairwise:
     def grids(self) -> list[Grid]:
         """Lay out the pairs, one grid for each metric."""
         rows = self.records
-        headings = [
-            *text_headings("Setting", "Against", "Dataset", "Trained on"),
-            Heading("Points"),
-            Heading("p"),
-            Heading("Seeds"),
-        ]
-        headings += [Heading("Categories")]
+        headings = text_headings("Setting", "Against", "Dataset", "Trained on")
+        headings += map(Heading, ("Points", "p", "Seeds", "Categories"))
         return [
             Grid(COLUMNS[str(metric)][0], headings, [_cells(record) for record in of_metric.to_dict("records")])
             for metric, of_metric in rows.groupby("metric", sort=False)
@@ -240,7 +309,13 @@ class Pairwise:
         for name in next(iter(ranked.values())).columns:
             means = [ranks[name].mean() for ranks in ranked.values()]
             body.append([TableCell(labels[str(name)]), *(number_cell(mean, ".2f") for mean in means)])
-        tests = [(critical_difference(len(ranks.columns), len(ranks)), _friedman(ranks)) for ranks in ranked.values()]
+        tests = [
+            (
+                critical_difference(len(ranks.columns), len(ranks)),
+                float(stats.friedmanchisquare(*ranks.to_numpy().T).pvalue),
+            )
+            for ranks in ranked.values()
+        ]
         foot = [
             [TableCell("critical difference"), *(number_cell(critical, ".2f") for critical, _ in tests)],
             [TableCell("p (Friedman)"), *(TableCell(_shown(p), p) for _, p in tests)],
@@ -269,15 +344,6 @@ def critical_difference(num_settings: int, num_datasets: int) -> float:
     """
     quantile = float(stats.studentized_range.ppf(LEVEL, num_settings, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(num_settings * (num_settings + 1) / (6 * num_datasets))
-
-
-def _friedman(ranks: pd.DataFrame) -> float:
-    return float(stats.friedmanchisquare(*(ranks[name] for name in ranks.columns)).pvalue)
-
-
-def _trained_alike(own: Any, its: Any) -> bool:  # noqa: ANN401 - rows of a table
-    """Whether both were trained on the same images; what trains nothing may be compared with anything."""
-    return own.auxiliary_sha256 == its.auxiliary_sha256 or "" in (own.auxiliary_sha256, its.auxiliary_sha256)
 
 
 class _Values(NamedTuple):

@@ -1,7 +1,6 @@
 """What choosing an epoch on the target would have gained: the last epoch next to the one that is best there."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -71,12 +70,11 @@ def peeking_grid(records: pd.DataFrame) -> Grid | None:
         row = [TableCell(str(word)) for word in (setting, dataset, trained_on)]
         row.append(number_cell(None if seed == NO_SEED else int(str(seed)), ""))
         for metric in FIRST:
-            row += _cells(by_metric[metric]) if metric in by_metric else [TableCell("-")] * 3
+            if (record := by_metric.get(metric)) is None:
+                row += [TableCell("-")] * 3
+                continue
+            best = f"{record['best']:.1f} ({record['best_epoch']} of {record['last_epoch']})"
+            row += [number_cell(record["last"]), TableCell(best, float(record["best"]))]
+            row.append(difference_cell(record["difference"]))
         body.append(row)
     return Grid("Last epoch and best epoch on the target", headings, body)
-
-
-def _cells(record: Mapping[Any, Any]) -> list[TableCell]:
-    best = float(record["best"])
-    named = f"{best:.1f} ({record['best_epoch']} of {record['last_epoch']})"
-    return [number_cell(record["last"]), TableCell(named, best), difference_cell(record["difference"])]

@@ -92,17 +92,14 @@ def category_grids(tables: CategoryTables) -> list[Grid]:
                 rows.append([category, *words, *numbers])
     for title, categories in body.items():
         for name, rows in categories.items():
-            rows += [_published_row(own) for _, own in by_category.get_group((title, name)).iterrows()]
+            for _, own in by_category.get_group((title, name)).iterrows():
+                words = map(TableCell, (own.category, f"{own.method}, published", own.trained_on))
+                rows.append([*words, *map(number_cell, own[[*COLUMNS]])])
     headings = [*text_headings("Category", "Method", "Trained on"), *starmap(Heading, COLUMNS.values())]
     return [
         Grid(f"{title}: measured and published", headings, [row for rows in categories.values() for row in rows])
         for title, categories in body.items()
     ]
-
-
-def _published_row(own: pd.Series) -> list[TableCell]:
-    words = map(TableCell, (own.category, f"{own.method}, published", own.trained_on))
-    return [*words, *map(number_cell, own[[*COLUMNS]])]
 
 
 def category_sources(titles: Collection[str]) -> list[str]:

@@ -42,7 +42,6 @@ from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedR
 from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell, number_cell
 from afr_clip.reports.layout.html import Page, Section
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records
-from afr_clip.reports.pictures.drawing import drawing_names
 from afr_clip.reports.pictures.encode import SHEETS, EmbeddedPicture, PictureGroup, read_pictures
 from afr_clip.reports.record.provenance import checklist
 from afr_clip.reports.record.run_folder import write_json, write_text
@@ -309,12 +308,7 @@ def write_together(pages: Sequence[Page], out: Path) -> Page:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Read runs and put them next to the paper's tables, which stand alone without any.
-
-    Raises:
-        FileNotFoundError: If a folder does not exist.
-        ComparisonError: If a file is not a run's, or runs contradict each other.
-    """
+    """Read runs, see `read_runs`, and put them next to the paper's tables, which stand alone without any."""
     runs = read_runs(folders)
     return Comparison(runs, aggregate(runs))
 
@@ -345,16 +339,14 @@ class Ablations:
             remarks = [PAPER, *([INTERVALS] if table.measured.series else []), *warnings, *ablation_notes(table)]
             write_table(out, table, remarks)
             if table.datasets:
-                with drawing_names():
-                    draw_bars(out / f"{table.spec.stem}_bars.png", table)
-                    draw_losses(out / f"{table.spec.stem}_losses.png", table)
+                draw_bars(out / f"{table.spec.stem}_bars.png", table)
+                draw_losses(out / f"{table.spec.stem}_losses.png", table)
         for search in self.searches:
             records = search_records(search)
             write_records(out / "search.csv", records, list(records.columns))
             if search.finished:
-                with drawing_names():
-                    draw_parallel(out / "search_parallel.png", search)
-                    draw_best(out / "search_best.png", search)
+                draw_parallel(out / "search_parallel.png", search)
+                draw_best(out / "search_best.png", search)
         page = self._page(out / ABLATIONS_PAGE, found)
         page.write()
         return page
@@ -369,33 +361,35 @@ class Ablations:
 
     def content(self) -> dict[str, Any]:
         """Return everything as plain values: the cells, every number, and how the intervals were made."""
+        searches = [
+            {
+                "objective": dict(search.objective),
+                "best": None if search.best is None else search.best.number,
+                "trials": [
+                    {
+                        "number": t.number,
+                        "state": t.state,
+                        "value": t.value,
+                        "folder": t.folder,
+                        "params": dict(t.params),
+                    }
+                    for t in search.trials
+                ],
+            }
+            for search in self.searches
+        ]
         return {
             "bootstrap": {"level": paired.LEVEL, "resamples": paired.NUM_RESAMPLES, "seed": paired.SEED},
             "experiments": [_content(table) for table in self.tables],
-            "searches": [
-                {
-                    "objective": dict(search.objective),
-                    "best": None if search.best is None else search.best.number,
-                    "trials": [
-                        {"number": t.number, "state": t.state, "value": t.value, "folder": t.folder}
-                        | {"params": dict(t.params)}
-                        for t in search.trials
-                    ],
-                }
-                for search in self.searches
-            ],
+            "searches": searches,
         }
 
     def cells(self) -> Grid:
         """Lay out the state and the folder of every cell."""
         rows = [
             [
-                TableCell(table.spec.name),
-                TableCell(one.name),
-                number_cell(cell.seed, ""),
-                TableCell(table.missing.get(cell, DONE)),
-                TableCell(shown(cell.folder)),
-                TableCell(table.commits.get(cell, "")),
+                *(TableCell(table.spec.name), TableCell(one.name), number_cell(cell.seed, "")),
+                *map(TableCell, (table.missing.get(cell, DONE), shown(cell.folder), table.commits.get(cell, ""))),
             ]
             for table in self.tables
             for one in table.measured.series

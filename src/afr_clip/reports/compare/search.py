@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from afr_clip.files import counted
-from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawn_label, save_figure
+from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawing_names, drawn_label, save_figure
 from afr_clip.reports.compare.sweeps import Search, Trial
 from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, number_cell
 
@@ -112,6 +112,7 @@ class Axis:
         return [(0.0, _written(levels[0])), (0.5, _written(middle)), (1.0, _written(levels[-1]))]
 
 
+@drawing_names()
 def draw_parallel(path: Path, search: Search) -> None:
     """Draw one line per trial through its parameters, in the colour of its value; the best one stands out.
 
@@ -145,6 +146,7 @@ def draw_parallel(path: Path, search: Search) -> None:
     save_figure(figure, path)
 
 
+@drawing_names()
 def draw_best(path: Path, search: Search) -> None:
     """Draw the value of every trial and the best one so far; at least one trial must have a value."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")

@@ -20,20 +20,10 @@ from afr_clip.reports.record.identity import WITHOUT_INFLUENCE, flat
 from afr_clip.reports.record.provenance import is_published_backbone, method_of, training_of
 
 NOT_OF_A_SETTING = WITHOUT_INFLUENCE | {
-    "task_name",
-    "seed",
-    "dataset",
-    "protocol",
-    "checkpoint",
-    "logger",
-    "backbone.weights",
-    "backbone.pretrained",
-    "backbone.cnn.weights",
-    "backbone.cnn.pretrained",
+    *("task_name", "seed", "dataset", "protocol", "checkpoint", "logger"),
+    *("backbone.weights", "backbone.pretrained", "backbone.cnn.weights", "backbone.cnn.pretrained"),
     "module.network.released_weights",
-    "trainer.accelerator",
-    "trainer.deterministic",
-    "trainer.max_epochs",
+    *("trainer.accelerator", "trainer.deterministic", "trainer.max_epochs"),
 }
 """Config keys that name data, seed, places or the machine. Weights count by fingerprint, epochs by how many ran."""
 
@@ -98,7 +88,8 @@ def setting_of(manifest: Mapping[str, Any]) -> Setting:
     if training_of(manifest) is not None:
         trained = config if checkpoint is None else checkpoint.get("config") or {"training": "not recorded"}
     known = flat({**trained, "backbone": config.get("backbone"), "module": config["module"]})
-    decides = {key: value for key, value in known.items() if not _is_left_out(key)}
+    below = tuple(f"{key}." for key in NOT_OF_A_SETTING)
+    decides = {k: value for k, value in known.items() if k not in NOT_OF_A_SETTING and not k.startswith(below)}
     decides[FINGERPRINT] = backbone.get("fingerprint")
     if manifest.get("released_weights") is not None:
         decides[RELEASED] = manifest["released_weights"]["sha256"]
@@ -121,10 +112,6 @@ def _forget_dataset(decides: dict[str, Any], trained: Mapping[str, Any], keys: S
     epochs = (trained.get("trainer") or {}).get("max_epochs")
     if "trainer.max_epochs" in keys and decides["epochs"] == epochs:  # and not of a training that was stopped
         decides["epochs"] = BY_DATASET
-
-
-def _is_left_out(key: str) -> bool:
-    return any(key == other or key.startswith(f"{other}.") for other in NOT_OF_A_SETTING)
 
 
 def _precision(manifest: Mapping[str, Any]) -> object:
@@ -167,19 +154,15 @@ def _tell_apart(group: Sequence[Setting], label: str, joint: str) -> dict[str, s
 
 def _unusual(setting: Setting, group: Sequence[Setting], most: int = 4) -> list[str]:
     """List in words where a setting differs from what is usual in a group; long lists are shortened."""
-    words = []
-    for key in _in_order_of_words(differing_keys([one.decides for one in group])):
+    words, order = [], list(WORDS)
+    differing = differing_keys([one.decides for one in group])
+    for key in sorted(differing, key=lambda key: (order.index(key) if key in WORDS else len(order), key)):
         own, values = setting.decides.get(key), [as_typed(one.decides.get(key)) for one in group]
         is_common = 2 * values.count(as_typed(own)) > len(values)
         if not is_usual(key, own) and not (is_common and not has_usual(key)):
             words.append(describe_value(key, own))
     chosen = list(describe_choices(setting.choices))
     return words if len(words) <= most else chosen or [*words[: most - 1], f"{len(words) - most + 1} more"]
-
-
-def _in_order_of_words(keys: Sequence[str]) -> list[str]:
-    order = list(WORDS)
-    return sorted(keys, key=lambda key: (order.index(key) if key in WORDS else len(order), key))
 
 
 def run_name(manifest: Mapping[str, Any]) -> str:

@@ -245,7 +245,7 @@ def separate(folders: Sequence[Path]) -> Separated:
     outside = [f for f in folders if not any(f.resolve().is_relative_to(other.resolve()) for other in taken)]
     runs = read_runs(outside, taken, faults) if outside else []
     methods = [folder for sweep in sweeps for folder in sweep.methods]
-    if any(True for folder in methods for _ in folder.rglob(RESULTS)):
+    if any(any(folder.rglob(RESULTS)) for folder in methods):
         runs += read_runs(methods, faults=faults)
     groups: dict[str, list[RecordedRun]] = {}
     plain = []
@@ -261,7 +261,10 @@ def separate(folders: Sequence[Path]) -> Separated:
         if name == "readings":  # the full models among plain runs with the same training, which stay plain runs too
             wanted = {_training(run) for run in group}
             references = [run for run in plain if _ablation(run) == FULL and _training(run) in wanted]
-        cells = [SweepCell(_ablation(run), _seed(run), run.folder, DONE) for run in (*references, *group)]
+        cells = [
+            SweepCell(_ablation(run), int((training_of(run.manifest) or {})["seed"]), run.folder, DONE)
+            for run in (*references, *group)
+        ]
         try:
             experiments.append(Experiment(name, ABLATIONS[name].reference, cells))
         except ComparisonError as error:
@@ -271,10 +274,6 @@ def separate(folders: Sequence[Path]) -> Separated:
 
 def _ablation(run: RecordedRun) -> str:
     return str((run.manifest.get("choices") or {}).get("ablation", ""))
-
-
-def _seed(run: RecordedRun) -> int:
-    return int((training_of(run.manifest) or {})["seed"])
 
 
 def _training(run: RecordedRun) -> tuple[str, str, int] | None:

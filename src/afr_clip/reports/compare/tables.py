@@ -43,6 +43,7 @@ from afr_clip.reports.record.results import MEAN_ROW
 
 ABSENT = "absent"
 DELTA = "\N{GREEK CAPITAL LETTER DELTA}"
+AS_MEASURED = "Measured; mean and standard deviation where there are several seeds"
 
 Record = Mapping[str, Any]
 
@@ -145,18 +146,8 @@ class ResultsTable:
 
     block = "Domain"
     header = (
-        "domain",
-        "dataset",
-        "trained_on",
-        "method",
-        "setting",
-        "metric",
-        "paper",
-        "measured",
-        "deviation",
-        "num_seeds",
-        "difference_to_paper",
-        "state",
+        *("domain", "dataset", "trained_on", "method", "setting", "metric"),
+        *("paper", "measured", "deviation", "num_seeds", "difference_to_paper", "state"),
     )
     renamed: ClassVar[Mapping[str, str]] = {"difference_to_paper": "difference"}
 
@@ -240,23 +231,19 @@ class ResultsTable:
         known = {series.method for series in self.measured.series}
         methods = [m for m in METHODS.values() if not only_measured or not known or m in known]
         words = [Heading("Dataset", is_text=True), Heading("Trained on", "The auxiliary dataset", is_text=True)]
-        rows = [
-            (
-                line,
-                [
-                    (words[0], TableCell(line.dataset)),
-                    (words[1], TableCell(line.trained_on)),
-                    *self._entries(i, methods),
-                ],
-            )
-            for i, line in enumerate(self.lines)
-        ]
+        rows = []
+        for i, line in enumerate(self.lines):
+            headings, cells = zip(*self._entries(i, methods), strict=True)
+            rows.append((line, [TableCell(line.dataset), TableCell(line.trained_on), *cells]))
+        return self._by_domain([*words, *headings], rows)
+
+    def _by_domain(self, headings: Sequence[Heading], rows: Sequence[tuple[Line, list[TableCell]]]) -> list[Grid]:
         return [
             Grid(
                 domain.capitalize(),
-                [heading for heading, _ in rows[0][1]],
-                [[cell for _, cell in row] for line, row in rows if line.domain == domain and line.trained_on],
-                [[cell for _, cell in row] for line, row in rows if line.domain == domain and not line.trained_on],
+                headings,
+                [row for line, row in rows if line.domain == domain and line.trained_on],
+                [row for line, row in rows if line.domain == domain and not line.trained_on],
             )
             for domain in dict.fromkeys(line.domain for line in self.lines)
         ]
@@ -268,15 +255,13 @@ class ResultsTable:
         for method in [*in_paper, *(m for m in known if m not in methods), *others]:
             for metric, label in self.spec.metrics.items() if method in methods else ():
                 yield Heading(label, "The paper's number", f"{method}, paper"), self.paper_cell(i, method, metric)
-            yield from self._measured_entries(i, [s for s in self.measured.series if s.method == method])
-
-    def _measured_entries(self, i: int, series: Sequence[Series]) -> Iterator[tuple[Heading, TableCell]]:
-        for one, (metric, label) in product(series, self.spec.metrics.items()):
-            measured, difference = self.number_cells(i, one.name, metric)
-            group = f"{one.label}, measured"
-            yield Heading(label, "Measured; mean and standard deviation where there are several seeds", group), measured
-            if one.method in METHODS.values() and not one.is_random:
-                yield Heading(f"{label} {DELTA}", "Measured minus paper, in points", group), difference
+            series = [one for one in self.measured.series if one.method == method]
+            for one, (metric, label) in product(series, self.spec.metrics.items()):
+                measured, difference = self.number_cells(i, one.name, metric)
+                group = f"{one.label}, measured"
+                yield Heading(label, AS_MEASURED, group), measured
+                if method in METHODS.values() and not one.is_random:
+                    yield Heading(f"{label} {DELTA}", "Measured minus paper, in points", group), difference
 
     def paper_cell(self, i: int, method: str, metric: str) -> TableCell:
         """Show the paper's number, the best of its methods in bold if all are known."""
@@ -318,15 +303,7 @@ class ResultsTable:
             for name, cells in self._stacked(i, methods, layers):
                 rows.append((line, [TableCell(label), TableCell(name), *cells]))
                 label = ""
-        return [
-            Grid(
-                domain.capitalize(),
-                headings,
-                [row for line, row in rows if line.domain == domain and line.trained_on],
-                [row for line, row in rows if line.domain == domain and not line.trained_on],
-            )
-            for domain in dict.fromkeys(line.domain for line in self.lines)
-        ]
+        return self._by_domain(headings, rows)
 
     def _stacked(
         self, i: int, methods: Sequence[str], layers: Sequence[tuple[str, Mapping[str, str]]]
@@ -354,20 +331,8 @@ class CategoryTables:
     measured: Measured
 
     header = (
-        "setting",
-        "method",
-        "backbone",
-        "random_weights",
-        "dataset",
-        "trained_on",
-        "category",
-        "metric",
-        "mean",
-        "deviation",
-        "num_seeds",
-        "seeds",
-        "num_normal",
-        "num_anomalous",
+        *("setting", "method", "backbone", "random_weights", "dataset", "trained_on", "category", "metric"),
+        *("mean", "deviation", "num_seeds", "seeds", "num_normal", "num_anomalous"),
     )
 
     @cached_property

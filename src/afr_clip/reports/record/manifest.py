@@ -17,17 +17,8 @@ from afr_clip import __version__
 from afr_clip.settings import METHOD_PACKAGES
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "hydra-core",
-    "open_clip_torch",
-    "timm",
-    "torchmetrics",
-    "albumentations",
-    "numpy",
-    "pillow",
-    "openvino",
+    *("torch", "torchvision", "lightning", "hydra-core", "open_clip_torch", "timm", "torchmetrics"),
+    *("albumentations", "numpy", "pillow", "openvino"),
 )
 
 

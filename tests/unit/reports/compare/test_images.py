@@ -6,8 +6,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from afr_clip.metrics.average import METRICS
-from afr_clip.reports.compare.images import placements, read_image_scores, variance_over_images
-from afr_clip.reports.compare.pairwise import Pairwise, difference_of
+from afr_clip.reports.compare.pairwise import (
+    Pairwise,
+    difference_of,
+    placements,
+    read_image_scores,
+    variance_over_images,
+)
 from afr_clip.reports.record.results import SCORES, ImageRow, write_scores
 from helpers.results import CONFIG, measured_in, source, write_run
 

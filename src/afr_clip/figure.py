@@ -112,7 +112,7 @@ def main() -> None:
         figure = drawing.draw_aggregation(rows, f"{name}, {first.label}: first three principal components ({how})")
     else:
         maps = measuring.draw_maps(chain([first], runs), samples)
-        labels, scale = list(maps.columns), "each run's own colours" if arguments.own_scales else "one colour scale"
+        labels, scale = list(maps), "each run's own colours" if arguments.own_scales else "one colour scale"
         figure = drawing.draw_map_grid(maps, f"{name} ({how}; {scale})", own_scales=arguments.own_scales)
     if number != 4:
         stem += f"_{clean_name(first.label)}"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from afr_clip.metrics.average import METRICS
@@ -69,15 +70,15 @@ def build_workspace(settings: DashboardSettings) -> Any:  # noqa: ANN401
     Raises:
         ValueError: If wandb-workspaces is not installed.
     """
-    _import_reports()
+    reports = _import_reports()
     from wandb_workspaces import workspaces  # noqa: PLC0415
 
     sections = {
-        "Across datasets": [_results_table(), *_bars_of_metrics(settings)],
-        "Ablations, over seeds": _bars_of_ablations(settings),
-        "Heat maps": _heat_maps(settings),
-        "Learning curves": _curves(),
-        "Search": _parallel_coordinates(settings),
+        "Across datasets": [_results_table(reports), *_bars_of_metrics(reports, settings)],
+        "Ablations, over seeds": _bars_of_ablations(reports, settings),
+        "Heat maps": _heat_maps(reports, settings),
+        "Learning curves": _curves(reports),
+        "Search": _parallel_coordinates(reports, settings),
     }
     columns = [f"config:{key}.value" for key in (ABLATION, TRAINED_ON, SEED)]
     return workspaces.Workspace(
@@ -116,24 +117,24 @@ def build_report(settings: DashboardSettings) -> Any:  # noqa: ANN401
         reports.TableOfContents(),
         reports.H1("Across datasets"),
         reports.P("Fractions. A mean counts every category once and leaves out undefined metrics."),
-        grid([_results_table()]),
-        grid(_bars_of_metrics(settings)),
+        grid([_results_table(reports)]),
+        grid(_bars_of_metrics(reports, settings)),
         reports.H1("Ablations"),
     ]
     for table in settings.tables:
         blocks += [
             reports.H2(table),
             reports.P("Bars are means over seeds, whiskers standard deviations."),
-            grid(_bars_of_ablations(settings), table, group=table, by=[ABLATION]),
+            grid(_bars_of_ablations(reports, settings), table, group=table, by=[ABLATION]),
         ]
     blocks += [
         reports.H1("Heat maps"),
         reports.P("Every image has two masks: the ground truth, and the anomaly map in steps of its score."),
-        grid(_heat_maps(settings)),
+        grid(_heat_maps(reports, settings)),
         reports.H1("Learning curves"),
-        grid(_curves()),
+        grid(_curves(reports)),
         reports.H1("Search"),
-        grid(_parallel_coordinates(settings), SEARCH, group=SEARCH),
+        grid(_parallel_coordinates(reports, settings), SEARCH, group=SEARCH),
     ]
     return reports.Report(
         project=settings.project,
@@ -147,11 +148,10 @@ def build_report(settings: DashboardSettings) -> Any:  # noqa: ANN401
 
 def write_specs(workspace: Any, report: Any, folder: Path) -> list[Path]:  # noqa: ANN401
     """Write ``workspace.json`` and ``report.json``, which hold what saving would send; needs no network."""
-    paths = []
-    for name, built in (("workspace", workspace), ("report", report)):
-        paths.append(folder / f"{name}.json")
-        write_json(paths[-1], as_plain(built))
-    return paths
+    built = {folder / "workspace.json": workspace, folder / "report.json": report}
+    for path, one in built.items():
+        write_json(path, as_plain(one))
+    return list(built)
 
 
 def as_plain(built: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -160,7 +160,7 @@ def as_plain(built: Any) -> dict[str, Any]:  # noqa: ANN401
     return plain
 
 
-def _import_reports() -> Any:  # noqa: ANN401
+def _import_reports() -> ModuleType:
     try:
         import wandb_workspaces.reports.v2 as reports  # noqa: PLC0415 - optional, and takes a second
     except ImportError as error:
@@ -171,14 +171,12 @@ def _import_reports() -> Any:  # noqa: ANN401
     return reports
 
 
-def _results_table() -> Any:  # noqa: ANN401
-    reports = _import_reports()
+def _results_table(reports: ModuleType) -> Any:  # noqa: ANN401
     return reports.WeavePanelSummaryTable(table_name=RESULTS_TABLE, layout=reports.Layout(w=WIDTH, h=12))
 
 
-def _bars_of_metrics(settings: DashboardSettings) -> list[Any]:
+def _bars_of_metrics(reports: ModuleType, settings: DashboardSettings) -> list[Any]:
     """Compare runs on all datasets, one panel per metric."""
-    reports = _import_reports()
     return [
         reports.BarPlot(
             title=f"{metric}, mean over categories",
@@ -190,9 +188,8 @@ def _bars_of_metrics(settings: DashboardSettings) -> list[Any]:
     ]
 
 
-def _bars_of_ablations(settings: DashboardSettings) -> list[Any]:
+def _bars_of_ablations(reports: ModuleType, settings: DashboardSettings) -> list[Any]:
     """Compare ablations over seeds, one panel per dataset and metric of the paper's ablation tables."""
-    reports = _import_reports()
     return [
         reports.BarPlot(
             title=f"{dataset}: {metric}",
@@ -207,9 +204,8 @@ def _bars_of_ablations(settings: DashboardSettings) -> list[Any]:
     ]
 
 
-def _heat_maps(settings: DashboardSettings) -> list[Any]:
+def _heat_maps(reports: ModuleType, settings: DashboardSettings) -> list[Any]:
     """Show images of every dataset under truth and anomaly map: highest, lowest, worst-ranked."""
-    reports = _import_reports()
     return [
         reports.MediaBrowser(
             title=f"{dataset}: {sheet.replace('_', ' ')}",
@@ -222,8 +218,7 @@ def _heat_maps(settings: DashboardSettings) -> list[Any]:
     ]
 
 
-def _curves() -> list[Any]:
-    reports = _import_reports()
+def _curves(reports: ModuleType) -> list[Any]:
     return [
         reports.LinePlot(
             title=key.removeprefix("train/"),
@@ -236,21 +231,15 @@ def _curves() -> list[Any]:
     ]
 
 
-def _parallel_coordinates(settings: DashboardSettings) -> list[Any]:
+def _parallel_coordinates(reports: ModuleType, settings: DashboardSettings) -> list[Any]:
     """Show what a search tried and how it scored, one line per run and one panel per dataset."""
-    reports = _import_reports()
-    tried = [reports.ParallelCoordinatesPlotColumn(reports.Config(key)) for key in settings.searched]
+    tried = [reports.Config(key) for key in settings.searched]
+    scored = {name: [reports.SummaryMetric(mean_key(name, metric)) for metric in METRICS] for name in settings.datasets}
     return [
         reports.ParallelCoordinatesPlot(
             title=f"search: {dataset}",
-            columns=[
-                *tried,
-                *(
-                    reports.ParallelCoordinatesPlotColumn(reports.SummaryMetric(mean_key(dataset, metric)))
-                    for metric in METRICS
-                ),
-            ],
+            columns=[reports.ParallelCoordinatesPlotColumn(one) for one in (*tried, *own)],
             layout=reports.Layout(x=0, y=8 * i, w=WIDTH, h=8),
         )
-        for i, dataset in enumerate(settings.datasets)
+        for i, (dataset, own) in enumerate(scored.items())
     ]

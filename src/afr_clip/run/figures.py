@@ -22,7 +22,7 @@ from afr_clip.models.afr_clip.network import AFRCLIP
 from afr_clip.models.checkpoint import read_checkpoint
 from afr_clip.models.scoring import ABNORMAL, NORMAL, text_on_text_similarity
 from afr_clip.reports.pictures.figures import Panel, panels_of
-from afr_clip.reports.pictures.paper_figures import Aggregated, Maps, Overlap
+from afr_clip.reports.pictures.paper_figures import Aggregated, Overlap
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.run.build import data_settings, dataset_spec
 from afr_clip.run.evaluate import build_scoring
@@ -209,7 +209,7 @@ def principal_colours(features: Sequence[Float[Tensor, "patches dim"]]) -> list[
     return [((one - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) for one in projected]
 
 
-def draw_maps(runs: Iterable[Scored], samples: Sequence[AnomalySample]) -> Maps:
+def draw_maps(runs: Iterable[Scored], samples: Sequence[AnomalySample]) -> dict[str, list[Panel]]:
     """Measure figure 4: the anomaly maps of some images by each run; one network is in memory at a time.
 
     Raises:
@@ -228,7 +228,7 @@ def draw_maps(runs: Iterable[Scored], samples: Sequence[AnomalySample]) -> Maps:
             for batch in run.batches(samples):
                 scored = run.module(batch)
                 panels += panels_of(batch, scored.anomaly_map, scored.image_score, run.data.normalisation)
-    return Maps(columns)
+    return columns
 
 
 def choose_samples(run: Scored, num: int, rule: ImageRule, seed: int) -> list[AnomalySample]:

@@ -46,13 +46,8 @@ RANKS_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class OfImages:
-    """The variance of a mean difference over images that might have been others.
-
-    Attributes:
-        freedom: Degrees of freedom.
-    """
+class OfImages(NamedTuple):
+    """The variance of a mean difference over images that might have been others, and its degrees of freedom."""
 
     variance: float
     freedom: int

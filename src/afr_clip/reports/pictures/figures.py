@@ -127,11 +127,9 @@ class FigureCollector:
         heap = self._kept[kind]
         # Earlier images of the dataset win ties, and panels themselves are never compared.
         heapq.heappush(heap, (rank, -index, panel))
-        if len(heap) > self._room(kind):
+        room = {"missed": self._num // 2, "false_alarm": self._num - self._num // 2}.get(kind, self._num)
+        if len(heap) > room:
             heapq.heappop(heap)
-
-    def _room(self, kind: str) -> int:
-        return {"missed": self._num // 2, "false_alarm": self._num - self._num // 2}.get(kind, self._num)
 
     def absorb(self, others: Sequence["FigureCollector"]) -> None:
         """Merge what the collectors of other processes kept; they must keep the same number of images."""
@@ -144,13 +142,9 @@ class FigureCollector:
 
     def sheets(self) -> dict[str, list[Panel]]:
         """Return the images kept by each reason to look at them, the best example first."""
-        kinds = {name: [p for *_, p in sorted(kept, reverse=True)] for name, kept in self._kept.items()}
-        highest, lowest, worst_ranked = SHEETS
-        return {
-            highest: kinds.get("highest", []),
-            lowest: kinds.get("lowest", []),
-            worst_ranked: [*kinds.get("false_alarm", []), *kinds.get("missed", [])],
-        }
+        best_first = (sorted(self._kept[kind], reverse=True) for kind in KINDS)
+        highest, lowest, false_alarms, missed = ([panel for *_, panel in kept] for kept in best_first)
+        return dict(zip(SHEETS, (highest, lowest, false_alarms + missed), strict=True))
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png`` and return the files written."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Float64, Int64
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
@@ -113,13 +112,6 @@ class Aggregated:
     pictures: Mapping[int, Float[np.ndarray, "rows columns 3"]]
 
 
-@dataclass(frozen=True)
-class Maps:
-    """Figure 4: the same images by each run, under its label."""
-
-    columns: Mapping[str, Sequence[Panel]]
-
-
 def draw_similarity(measured: Sequence[Overlap], title: str) -> Figure:
     """Draw figure 1, a row for each category and two columns for each comparison."""
     categories = list(dict.fromkeys(one.category for one in measured))
@@ -134,7 +126,12 @@ def draw_similarity(measured: Sequence[Overlap], title: str) -> Figure:
             row, column = categories.index(one.category), 2 * comparisons.index(one.comparison) + number
             both = (one.to_normal, one.to_abnormal) if name == "texts" else (one.normal, one.anomalous)
             axis = axes[row, column]
-            _draw_pair(axis, both, (left, right))
+            edges, shares = shared_bins(*both)
+            for share, what, colour in zip(shares, (left, right), (NORMAL_COLOUR, ABNORMAL_COLOUR), strict=True):
+                axis.stairs(share, edges, fill=True, alpha=0.45, color=colour, label=what)
+                axis.stairs(share, edges, color=colour, linewidth=1.0)
+            axis.tick_params(labelsize=7)
+            axis.set_yticks([])
             axis.set_title(f"{one.category}, {one.comparison}\noverlap {one.overlaps()[name]:.2f}", fontsize=8)
             if row == len(categories) - 1:
                 axis.set_xlabel(label, fontsize=8)
@@ -144,21 +141,14 @@ def draw_similarity(measured: Sequence[Overlap], title: str) -> Figure:
     return figure
 
 
-def _draw_pair(axis: Axes, pair: tuple[Histogram, Histogram], labels: tuple[str, str]) -> None:
-    edges, shares = shared_bins(*pair)
-    for share, label, colour in zip(shares, labels, (NORMAL_COLOUR, ABNORMAL_COLOUR), strict=True):
-        axis.stairs(share, edges, fill=True, alpha=0.45, color=colour, label=label)
-        axis.stairs(share, edges, color=colour, linewidth=1.0)
-    axis.tick_params(labelsize=7)
-    axis.set_yticks([])
-
-
 def draw_aggregation(rows: Sequence[Aggregated], title: str) -> Figure:
     """Draw figure 3, a row for each image: photograph with the defect's outline, then the features for each window."""
     windows = list(rows[0].pictures)
     figure, axes = _grid(len(rows), 1 + len(windows), width=2.2, height=2.4)
     for row, one in enumerate(rows):
-        _draw_photograph(axes[row, 0], one.panel)
+        axes[row, 0].imshow(one.panel.image)
+        if one.panel.mask is not None and one.panel.mask.any():
+            axes[row, 0].contour(one.panel.mask, levels=[0.5], colors=[TRUTH_COLOUR], linewidths=0.9)
         axes[row, 0].set_title(_short(place_of(one.panel.sample)), fontsize=7)
         for column, window in enumerate(windows, start=1):
             axes[row, column].imshow(one.pictures[window], interpolation="nearest")
@@ -169,22 +159,23 @@ def draw_aggregation(rows: Sequence[Aggregated], title: str) -> Figure:
     return figure
 
 
-def draw_map_grid(maps: Maps, title: str, *, own_scales: bool = False) -> Figure:
+def draw_map_grid(maps: Mapping[str, Sequence[Panel]], title: str, *, own_scales: bool = False) -> Figure:
     """Draw figure 4, a row for each image: photograph, truth, and the map of each run.
 
     Args:
+        maps: The same images by each run, under its label.
         own_scales: Whether each run's colours run from its own lowest to its own highest value; otherwise all runs
             share one scale.
     """
-    first, shared = next(iter(maps.columns.values())), scale_of(p for panels in maps.columns.values() for p in panels)
-    figure, axes = _grid(len(first), 2 + len(maps.columns), width=1.9, height=2.1)
+    first, shared = next(iter(maps.values())), scale_of(panel for panels in maps.values() for panel in panels)
+    figure, axes = _grid(len(first), 2 + len(maps), width=1.9, height=2.1)
     for row, panel in enumerate(first):
         axes[row, 0].imshow(panel.image)
         axes[row, 0].set_title(_short(place_of(panel.sample)), fontsize=6)
         truth = np.zeros(panel.image.shape[:2]) if panel.mask is None else panel.mask
         axes[row, 1].imshow(truth, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes[row, 1].set_title("ground truth", fontsize=6)
-    for column, (label, panels) in enumerate(maps.columns.items(), start=2):
+    for column, (label, panels) in enumerate(maps.items(), start=2):
         low, high = scale_of(panels) if own_scales else shared
         for row, panel in enumerate(panels):
             drawn = axes[row, column].imshow(panel.anomaly_map, cmap="viridis", vmin=low, vmax=max(high, low + 1e-9))
@@ -201,12 +192,6 @@ def draw_map_grid(maps: Maps, title: str, *, own_scales: bool = False) -> Figure
 def _add_scale(figure: Figure, drawn: AxesImage, axes: np.ndarray) -> None:
     scale = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.9, pad=0.01, aspect=20 * axes.size / len(axes))
     scale.ax.tick_params(labelsize=6)
-
-
-def _draw_photograph(axis: Axes, panel: Panel) -> None:
-    axis.imshow(panel.image)
-    if panel.mask is not None and panel.mask.any():
-        axis.contour(panel.mask, levels=[0.5], colors=[TRUTH_COLOUR], linewidths=0.9)
 
 
 def _grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:

@@ -1,7 +1,6 @@
 """What a prediction found, photograph by photograph: a file that only grows, then ``regions.json``."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,9 +18,8 @@ class GrowingInspections:
 
     def __init__(self, folder: Path, rank: int) -> None:
         path = folder / _GROWING.format(rank)
-        with path.open("ab") as file:
-            _cut_half_a_line(path, file.fileno())
         self._file = path.open("ab", buffering=0)
+        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)  # half a line of a killed process
 
     def append(self, inspected: Inspected) -> None:
         """Add a photograph.
@@ -34,11 +32,6 @@ class GrowingInspections:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _cut_half_a_line(path: Path, descriptor: int) -> None:
-    content = path.read_bytes()
-    os.truncate(descriptor, content.rfind(b"\n") + 1)
 
 
 def _line(inspected: Inspected) -> str:

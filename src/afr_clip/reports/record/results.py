@@ -154,18 +154,13 @@ def _or_none(value: float) -> float | None:
 
 def result_rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
     """Return one row of `RESULTS_HEADER` per value, the mean last; NaN where it is undefined."""
-    return [
-        dict(
-            zip(
-                RESULTS_HEADER,
-                (result.dataset, row.category, metric, row.values[metric], row.num_normal, row.num_anomalous),
-                strict=True,
-            )
-        )
+    rows = (
+        (result.dataset, row.category, metric, value, row.num_normal, row.num_anomalous)
         for result in results
         for row in (*result.categories, result.mean)
-        for metric in row.values
-    ]
+        for metric, value in row.values.items()
+    )
+    return [dict(zip(RESULTS_HEADER, row, strict=True)) for row in rows]
 
 
 def _threshold_rows(results: Iterable[DatasetResult]) -> list[dict[str, Any]]:
@@ -376,11 +371,7 @@ def read_scores(folder: Path) -> list[ImageRow]:
     content = path.read_bytes()
     _, *table = csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode("utf-8"), newline=""))
     return [
-        ImageRow(
-            *(from_cell(dataset), from_cell(category), from_cell(image)),
-            bool(int(truth)) if truth else None,
-            float(score),
-        )
+        ImageRow(*map(from_cell, (dataset, category, image)), bool(int(truth)) if truth else None, float(score))
         for dataset, category, image, truth, score, *_ in table
     ]
 
@@ -449,7 +440,7 @@ def results_table(result: DatasetResult) -> Table:
     for row in (*result.categories, result.mean):
         if row.category == result.mean.category:
             table.add_section()
-        values = ["-" if math.isnan(row.values[m]) else f"{100 * row.values[m]:.1f}" for m in METRICS]
+        values = (_percent(row.values[metric]) for metric in METRICS)
         table.add_row(escape(shown(row.category)), f"{row.num_normal} / {row.num_anomalous}", *values)
     notes = []
     partly = {m: n for m, n in result.mean.num_defined.items() if n < len(result.categories)}
@@ -460,12 +451,14 @@ def results_table(result: DatasetResult) -> Table:
         notes.append(published_pro_note(published))
     saturated = {name: result.mean.values[name] for name in SATURATED_PRO if name in result.mean.values}
     if saturated:
-        shares = ", ".join(
-            f"{name} {'-' if math.isnan(one) else f'{100 * one:.1f}'}" for name, one in saturated.items()
-        )
+        shares = ", ".join(f"{name} {_percent(one)}" for name, one in saturated.items())
         notes.append(f"Area under sPRO up to a false positive rate of 0.05, in the mean: {shares}.")
     table.caption = "\n".join(notes) or None
     return table
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def published_pro_note(mean: float) -> str:

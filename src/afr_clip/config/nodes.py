@@ -493,6 +493,7 @@ def register() -> None:
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
     for resolver in (first_given, for_dataset, on_first, process_suffix):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("for_method", for_dataset, replace=True)
 
 
 def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
@@ -501,7 +502,7 @@ def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over wha
 
 
 def for_dataset(name: str | None, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
-    """Return a recipe's value for a dataset: one of its own, or the usual one."""
+    """Return what a recipe has for a dataset, or an experiment for a method: a value of its own, or the usual one."""
     return others.get(name or "", usual)
 
 

@@ -8,10 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from afr_clip.config.nodes import config_dir, register
+from afr_clip.config.plan import composed_training
 from afr_clip.config.sweeps import digest_of, sweep_jobs
 from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.run_folder import write_json
-from afr_clip.run.job import EvaluationJob
+from afr_clip.run.job import EvaluationJob, TrainingJob
 from afr_clip.sweep.job import SweepJob
 from helpers.configs import plain
 
@@ -218,6 +219,21 @@ def test_a_method_that_trains_nothing_is_scored_on_each_dataset_once(planned):
     assert scored[0].overrides[:3] == ("module=winclip", "backbone=tiny", "dataset=mpdd")
     assert not any(key.startswith(("optimizer", "protocol", "seed")) for key in scored[0].overrides)
     assert scored[0].digest != scored[1].digest
+
+
+def test_every_method_of_the_package_is_compared_on_pocket_by_its_own_recipe(planned):
+    plan = planned("experiment=methods_pocket", "backbone=pocket", "protocol.targets=[mpdd]")
+    jobs = {cell.setting.removesuffix(" on mpdd"): cell.job for cell in plan.cells}
+    assert jobs.keys() == {path.stem for path in Path(config_dir(), "module").glob("*.yaml")}
+    assert {job.backbone.name for job in jobs.values()} == {"pocket"}
+    trained = {name: job for name, job in jobs.items() if isinstance(job, TrainingJob)}
+    assert jobs.keys() - trained.keys() == {"winclip", "clip_similarity"}
+    assert {job.trainer.max_epochs for job in trained.values()} == {2}
+    demo = composed_training("experiment=demo")
+    for key in ("module", "loss", "optimizer"):
+        assert getattr(trained["afr_clip"], key) == getattr(demo, key)
+    assert (trained["april_gan"].optimizer.betas, trained["uni_adet"].data.mosaic) == ([0.5, 0.999], 0.5)
+    assert trained["aa_clip"].schedule.shares == [0.0025, 1.0]
 
 
 def test_another_suite_takes_the_place_of_the_papers(planned):

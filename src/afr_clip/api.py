@@ -1,5 +1,6 @@
 """The Python API: ``detector = afr_clip.load("pocket")``, then ``detector.inspect(photograph, "metal nut")``."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from afr_clip.data.disk.picture_files import MAX_PIXELS
-from afr_clip.files import shown
+from afr_clip.files import counted, shown
 from afr_clip.inspection.calibration import Calibration, CalibrationError, Decision, read_calibration
 from afr_clip.inspection.detector import Detector, Inspection, as_rgb
 from afr_clip.inspection.exported import Exported, ExportedScanner, needs_checkpoint, read_exported, require_possible
@@ -21,6 +22,8 @@ from afr_clip.inspection.settings import InspectionSettings, is_exported
 from afr_clip.inspection.tiles import Tile
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.settings import PRECISIONS, ScoringEngine, one_of, refuse
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from afr_clip.inspection.scanner import Scanner
@@ -173,6 +176,12 @@ def _trained(
         raise FileNotFoundError(msg)
     read = read_checkpoint(find_checkpoint(named_checkpoint(name)))
     backbone, method = recorded_model(read.manifest["config"], files)
+    if shots := getattr(method.network, "shots", 0):
+        logger.warning(
+            "%s compares each dataset with %s of each category. A detector has none of them: it scores without, or "
+            "with the good parts of references=.", shown(name), counted(shots, "normal image"),
+        )  # fmt: skip
+        method = replace(method, network=replace(method.network, shots=0))  # type: ignore[call-arg]  # it has the field
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)
     device, precision = runs_on

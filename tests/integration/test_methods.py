@@ -9,7 +9,9 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+import afr_clip
 from afr_clip.config.nodes import method_names
+from afr_clip.reports.record.provenance import TITLES
 from helpers.method_package import importable, write_files
 from helpers.methods import FOR_FOUR_BLOCKS, IN_TWO_EPOCHS, composed_module
 
@@ -80,6 +82,53 @@ def test_winclip_looks_at_as_many_normal_images_as_asked(run, unseen, tmp_path):
         assert run("evaluate", *chosen("winclip"), f"module.network.shots={shots}", *target, f"run_dir={folder}") == 0
         scores[shots] = [row["image_score"] for row in rows(folder / "scores.csv")]
     assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("method", ["af_clip", "uni_adet"])
+def test_what_was_trained_without_normal_images_scores_with_some_and_says_so(run, method, auxiliary, unseen, tmp_path):
+    data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}", "data.mosaic=0"]
+    target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", "data.num_workers=0", "num_threads=1"]
+    scores = {}
+    for cached in ("false", "true"):
+        cache = [f"data.feature_cache={cached}", f"cache_dir={tmp_path / 'cache'}"]
+        trained = tmp_path / cached
+        assert run("train", *chosen(method), *data, *cache, "trainer.max_epochs=1", f"run_dir={trained}") == 0
+        for shots in (0, 1):
+            scored = tmp_path / "scored" / f"{cached}{shots}"
+            few = [f"module.network.shots={shots}", f"run_dir={scored}"]
+            assert run("evaluate", f"checkpoint={trained}", *target, *few) == 0
+            assert ("(few-shot)" in (scored / "report.html").read_text()) == (shots == 1)
+            scores[cached, shots] = {row["image"]: row["image_score"] for row in rows(scored / "scores.csv")}
+    assert scores["true", 1] == scores["false", 1] != scores["false", 0] == scores["true", 0]
+    assert run("report", str(tmp_path / "scored"), "--out", str(tmp_path / "report")) == 0
+    report = (tmp_path / "report" / "report.html").read_text()
+    assert "generated and 1 normal image of each category (few-shot)" in report
+    assert f"{TITLES[method]} (tiny, random weights): few-shot (1)" in report
+
+
+def test_a_detector_is_told_that_it_has_no_normal_images(run, auxiliary, unseen, tmp_path, capsys):
+    trained = tmp_path / "trained"
+    own = [*chosen("uni_adet"), "module.network.shots=1", "dataset=folder", "dataset.name=generated"]
+    assert run("train", *own, f"dataset.root={auxiliary}", "trainer.max_epochs=1", f"run_dir={trained}") == 0
+    without = [
+        "dataset=folder",
+        f"dataset.root={unseen}",
+        "data.num_workers=0",
+        "num_threads=1",
+        "module.network.shots=0",
+    ]
+    assert run("evaluate", f"checkpoint={trained}", *without, f"run_dir={tmp_path / 'scored'}") == 0
+    detector = afr_clip.load(trained)
+    assert (
+        "compares each dataset with 1 normal image of each category. A detector has none of them"
+        in capsys.readouterr().err
+    )
+    first = rows(tmp_path / "scored" / "scores.csv")[0]
+    score = detector.inspect(unseen / first["image"], first["category"]).image_score
+    assert score == pytest.approx(float(first["image_score"]), abs=1e-6)
+    good = unseen / "metal_plate" / "train" / "good"
+    few_shot = afr_clip.load(trained, category="metal_plate", references=good)
+    assert few_shot.inspect(unseen / first["image"], "metal_plate").image_score != score
 
 
 def test_more_shots_than_normal_images_are_one_sentence(run, unseen, tmp_path, capsys):

@@ -23,15 +23,25 @@ from afr_clip.cli.environment import load_torch_ahead
 from afr_clip.cli.help import help_of
 from afr_clip.cli.places import faults_of_output, faults_of_places
 from afr_clip.cli.words import Typed, as_text, read_words
+from afr_clip.config.axes import typed_values
 from afr_clip.config.keys import groups_of
-from afr_clip.config.nodes import COMMANDS, CalibrateConfig, EvaluateConfig, ExportConfig, PredictConfig, config_dir
+from afr_clip.config.nodes import (
+    COMMANDS,
+    CalibrateConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    config_dir,
+    method_names,
+)
 from afr_clip.config.plan import group_options
 from afr_clip.config.trusted import refuse_untrusted
 from afr_clip.config.validate import ConfigError, MissingKeyError, is_unchosen, read, sentences
 from afr_clip.files import for_shell, shown
 from afr_clip.processes.place import is_first
 from afr_clip.processes.signals import SpokenExit
-from afr_clip.reports.record.run_folder import HOLDER, LOCK, RunFolderError, holds_run
+from afr_clip.reports.record.run_folder import HOLDER, LOCK, MANIFEST, RunFolderError, holds_run
+from afr_clip.reports.record.schema import RecordError, Setup, read_record
 
 _HELP = ("-h", "--help", "-help", "-?", "help")
 
@@ -63,6 +73,7 @@ def run_composed(command: str, main: Command) -> None:
         main()
         return
     typed = read_words(command, words)
+    typed.overrides[:0] = _method_of_checkpoint(typed.overrides)
     hydra = [*typed.options, *(["--config-dir", typed.config_dir] if typed.config_dir else [])]
     sys.argv[1:] = [*hydra, *typed.overrides]
     if not typed.is_run:
@@ -87,6 +98,18 @@ def run_composed(command: str, main: Command) -> None:
         main()
     if typed.is_multirun and not is_started:
         sys.stdout.write(f"runs: {own}\n")
+
+
+def _method_of_checkpoint(overrides: Sequence[str]) -> list[str]:
+    """Choose the method of the run that ``checkpoint=`` names, where keys of a method were typed without one."""
+    typed = dict(typed_values(overrides))
+    if "module" in typed or not any(key.startswith("module.") for key in typed):
+        return []
+    try:
+        recorded = read_record(Path(str(typed["checkpoint"])) / MANIFEST, Setup)["config"]["module"]["name"]
+    except (KeyError, TypeError, OSError, RecordError):
+        return []  # it is refused later, in words that say why
+    return [f"module={recorded}"] if recorded in method_names() else []
 
 
 class _NoCallbacks:

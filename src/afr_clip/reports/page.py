@@ -17,7 +17,7 @@ from afr_clip.reports.diagnosis import read_diagnoses
 from afr_clip.reports.layout.grid import COLUMNS, SATURATED_COLUMNS, Grid, category_grid
 from afr_clip.reports.layout.html import render
 from afr_clip.reports.pictures.encode import SHEETS, PictureGroup, read_pictures
-from afr_clip.reports.record.provenance import backbone_notices, list_facts, method_of, training_of
+from afr_clip.reports.record.provenance import backbone_notices, few_shot, list_facts, method_of, training_of
 from afr_clip.reports.record.results import (
     RESULTS,
     ImageRow,
@@ -60,11 +60,13 @@ def write_page(run_folder: Path) -> Path:
         links = [(f"results-{i}", name) for i, name in enumerate(names)]
         links += [(f"pictures-{i}", f"{heading}: pictures") for i, (heading, _) in enumerate(pictures)]
     learned = "nothing" if trained is None else f"{trained['auxiliary']['name']} with seed {trained['seed']}"
+    shots = manifest["config"]["module"].get("network", {}).get("shots")
+    scored = f"; scored with {few_shot(shots)}" if shots else ""
     page = render(
         "run.html",
         title=f"{method_of(manifest)} {manifest['command']}: {', '.join(names)}",
         method=method_of(manifest),
-        subtitle=f"Trained on {learned}; started {str(manifest['started'])[:10]}",
+        subtitle=f"Trained on {learned}{scored}; started {str(manifest['started'])[:10]}",
         notices=backbone_notices(manifest["backbone"], manifest["config"]["module"]["name"]),
         links=links,
         results=[

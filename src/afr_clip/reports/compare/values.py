@@ -17,7 +17,7 @@ from afr_clip.files import shown
 from afr_clip.metrics.average import PUBLISHED_PRO
 from afr_clip.reports.compare.paper import DATASETS, find_dataset
 from afr_clip.reports.compare.settings import RELEASED, Setting, setting_of
-from afr_clip.reports.record.provenance import training_of
+from afr_clip.reports.record.provenance import few_shot, training_of
 from afr_clip.reports.record.results import MEAN_ROW, RESULTS, read_results
 from afr_clip.reports.record.run_folder import MANIFEST
 from afr_clip.reports.record.schema import RecordError
@@ -170,7 +170,7 @@ def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: 
     auxiliary = NO_SOURCE if training is None else _source(training["auxiliary"])
     learned = [] if training is None else [auxiliary["title"]]
     learned += [RELEASED] if RELEASED in setting.decides else []
-    learned += [f"{setting.shots} normal images of each category"] if setting.shots else []
+    learned += [few_shot(setting.shots)] if setting.shots else []
     # Without training a seed decides only which normal images a method is shown.
     seed = training["seed"] if training is not None else manifest["seed"] if setting.shots else NO_SEED
     facts = {"run": str(folder), "setting": setting.key, "seed": seed}

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from afr_clip.files import counted
+
 METHODS = {
     "winclip": "WinCLIP",
     "april_gan": "APRIL-GAN",
@@ -49,6 +51,11 @@ def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
     An evaluate run did not train, so its checkpoint has them: ``auxiliary``, ``seed`` and more.
     """
     return manifest if manifest.get("auxiliary") is not None else manifest.get("checkpoint")
+
+
+def few_shot(shots: int) -> str:
+    """Say in words what a method looked at before it scored, wherever its numbers stand."""
+    return f"{counted(shots, 'normal image')} of each category (few-shot)"
 
 
 def is_published_backbone(backbone: Mapping[str, Any], module: str) -> bool:

@@ -270,7 +270,7 @@ def test_images_that_were_shown_first_make_no_zero_shot_number_and_their_seed_co
     for seed, value in enumerate((0.7, 0.9)):
         write_run(tmp_path / str(seed), {"MPDD": value}, config=config, seed=seed)
     measured = measured_in(tmp_path)
-    assert list(measured.datasets.trained_on) == ["2 normal images of each category"]
+    assert list(measured.datasets.trained_on) == ["2 normal images of each category (few-shot)"]
     assert measured.in_protocol == {}
     assert measured.spread([0], "image_auroc").mean == pytest.approx(0.8)
 

@@ -18,7 +18,7 @@ from afr_clip.inspection.detector import Detector, Inspection, as_rgb
 from afr_clip.inspection.exported import Exported, ExportedScanner, needs_checkpoint, read_exported, require_possible
 from afr_clip.inspection.regions import Region
 from afr_clip.inspection.scan import InspectionError, PhotographScanner, Scanning
-from afr_clip.inspection.settings import InspectionSettings, is_exported
+from afr_clip.inspection.settings import HINTS_NEED_TEXT, InspectionSettings, is_exported
 from afr_clip.inspection.tiles import Tile
 from afr_clip.prompts.ensemble import AGNOSTIC_NAME
 from afr_clip.settings import PRECISIONS, ScoringEngine, one_of, refuse
@@ -123,7 +123,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         scanner: PhotographScanner = ExportedScanner(exported, Scanning("cpu", "32-true", *looks))
         category = category or _category_of(thresholds)
     else:
-        trained = _trained(str(checkpoint), (device, precision), image_size, looks, files)
+        trained = _trained(str(checkpoint), (device, precision), image_size, looks, files, hints=defects is not None)
         if references is not None:
             if category is None:
                 msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
@@ -159,8 +159,10 @@ def _trained(
     image_size: int | None,
     looks: tuple[Tile, float, int],
     files: Mapping[str, str] | None,
+    *,
+    hints: bool,
 ) -> "Scanner":
-    """Build the scanner of a checkpoint, on a device and in a precision."""
+    """Build the scanner of a checkpoint, on a device and in a precision; ``hints`` need a text tower."""
     # An exported model needs none of these, and runs where torch is not installed.
     from afr_clip.clip.third_parties import import_towers  # noqa: PLC0415
 
@@ -176,6 +178,7 @@ def _trained(
         raise FileNotFoundError(msg)
     read = read_checkpoint(find_checkpoint(named_checkpoint(name)))
     backbone, method = recorded_model(read.manifest["config"], files)
+    refuse(HINTS_NEED_TEXT if hints and not backbone.has_text else None)
     if shots := getattr(method.network, "shots", 0):
         logger.warning(
             "%s compares each dataset with %s of each category. A detector has none of them: it scores without, or "

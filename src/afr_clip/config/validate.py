@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afr_clip.config.nodes import CalibrateConfig, CommandConfig, DiagnoseConfig, ExportConfig, TrainConfig
+from afr_clip.config.nodes import (
+    CalibrateConfig,
+    CommandConfig,
+    DiagnoseConfig,
+    ExportConfig,
+    PredictConfig,
+    TrainConfig,
+)
+from afr_clip.inspection.settings import HINTS_NEED_TEXT
 from afr_clip.models.method_settings import MethodSettings
 
 Typed = TypeVar("Typed", bound=CommandConfig)
@@ -165,6 +173,8 @@ def _rules(config: CommandConfig) -> Iterator[str]:
             f"{config.module.name}, which trains its parts one after the other, got {config.trainer.max_epochs}. "
             f"Raise it, or give fewer epochs to the first part."
         )
+    if isinstance(config, PredictConfig) and config.defects is not None and not config.backbone.has_text:
+        yield HINTS_NEED_TEXT
     num_processes = config.trainer.num_processes
     if num_processes > 1 and isinstance(config, CalibrateConfig | DiagnoseConfig | ExportConfig):
         command = type(config).__name__.removesuffix("Config").lower()  # task_name may be changed

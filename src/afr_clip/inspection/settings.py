@@ -11,6 +11,12 @@ EXPORTED = (".onnx", ".xml")
 """What the name of a file ends in that ``afr-clip export`` wrote."""
 
 
+HINTS_NEED_TEXT = (
+    "defects are words, which need a text tower, and this model's backbone has none. Leave defects out, or use a model "
+    "whose backbone has text."
+)
+
+
 def is_exported(name: str | Path) -> bool:
     """Whether a checkpoint is a file that ``afr-clip export`` wrote."""
     return Path(name).suffix in EXPORTED

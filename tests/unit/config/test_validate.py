@@ -318,6 +318,13 @@ def test_every_command_validates_once_its_keys_are_given(composed):
     validate(composed("checkpoint=run", "images=folder", "category=cable", command="predict"))
 
 
+def test_words_for_defects_need_a_backbone_with_text(composed):
+    typed = ("checkpoint=run", "images=folder", "module=uni_adet", "defects=[scratch,dent]")
+    validate(composed(*typed, command="predict"))
+    with pytest.raises(ConfigError, match=r"^defects are words, which need a text tower, .* Leave defects out, or use"):
+        validate(composed(*typed, "backbone=dinov2_l_14_reg", command="predict"))
+
+
 def test_faults_of_ranges_are_found_without_importing_torch():
     source = """
 import sys

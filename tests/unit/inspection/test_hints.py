@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 import afr_clip
+from afr_clip.config.plan import composed_training
 from afr_clip.inspection.hints import SENTENCES, embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import find_regions
 from afr_clip.inspection.settings import InspectionSettings
+from afr_clip.models.checkpoint import Checkpoint
 
 WORDS = ("scratch", "dent", "hole")
 
@@ -82,3 +86,12 @@ def test_fewer_than_two_words_are_refused(words):
 
 def test_two_words_are_enough():
     assert InspectionSettings(None, 0.25, None, None, None, None, None, None, None, ["a", "b"]).defects == ["a", "b"]
+
+
+def test_words_are_refused_before_a_tower_without_text_is_built(monkeypatch):
+    config = composed_training("module=uni_adet", "backbone=dinov2_l_14_reg", "dataset=mvtec_ad").record.config
+    recorded = Checkpoint(Path("run"), {}, {"config": config})
+    monkeypatch.setattr("afr_clip.models.checkpoint.read_checkpoint", lambda _: recorded)
+    monkeypatch.setattr("afr_clip.inspection.scanner.load_towers", None)
+    with pytest.raises(ValueError, match="defects are words, which need a text tower, and this model's backbone has"):
+        afr_clip.load("run", defects=WORDS)

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from afr_clip import __version__
 from afr_clip.cli.command import CommandLineError, describe
 from afr_clip.config.nodes import config_dir, register
+from afr_clip.config.restore import known_group
 from afr_clip.files import counted, first_few, shown
 
 PACKAGES = (
@@ -69,8 +70,8 @@ def refuse_unknown(suite: str, backbone: str) -> None:
     Raises:
         CommandLineError: If there is none of that name.
     """
-    for group, name in (("suite", suite), ("backbone", backbone)):
-        known = sorted(path.stem for path in (Path(config_dir()) / group).glob("*.yaml"))
+    suites = sorted(path.stem for path in (Path(config_dir()) / "suite").glob("*.yaml"))
+    for group, name, known in (("suite", suite, suites), ("backbone", backbone, _backbones())):
         if name not in known:
             near = get_close_matches(name, known, n=1)
             advice = f"Did you mean {near[0]}?" if near else ""
@@ -167,22 +168,36 @@ def _disk() -> Facts:
 
 
 def _weights(backbone: str, given: Path | None) -> Facts:
-    from afr_clip.clip.found import check_weights, find_weights  # noqa: PLC0415 - needs torch
-    from afr_clip.clip.settings import BackboneSettings  # noqa: PLC0415
+    from afr_clip.clip.found import check_cnn, check_weights, find_weights, fitting_backbones  # noqa: PLC0415 - torch
+
+    known = {name: _backbone(name) for name in _backbones()}
+
+    def fit(path: Path, settings: Any) -> Facts:  # noqa: ANN401 - a class that needs torch
+        one = _checked(partial(check_weights, path, settings))
+        if "fault" in one:
+            one["fits"] = first_few([f"backbone={name}" for name in fitting_backbones(path, known)]) or None
+        return one
 
     facts: Facts = {}
     for name in dict.fromkeys((backbone, "pocket")):
-        settings = OmegaConf.to_object(_composed(f"backbone={name}").backbone)
-        assert isinstance(settings, BackboneSettings), "as its schema is"
-        for weights in find_weights(settings):
+        for weights in find_weights(known[name]):
             one: Facts = {"source": weights.source, "key": weights.key, "file": weights.path and str(weights.path)}
             if weights.path is not None and weights.key == "backbone.weights":
-                one |= _checked(partial(check_weights, weights.path, settings))
+                one |= fit(weights.path, known[name])
+            elif weights.path is not None:
+                one |= _checked(partial(check_cnn, known[name].cnn, weights.path))
             facts[f"{name} {weights.key.split('.')[-2]}"] = one
-        if given is not None and name == backbone:
-            one = {"file": str(given)}
-            facts[f"{name} --weights"] = one | _checked(partial(check_weights, given, settings))
+    if given is not None:
+        facts[f"{backbone} --weights"] = {"file": str(given)} | fit(given, known[backbone])
     return facts
+
+
+def _backbones() -> list[str]:
+    return sorted(path.stem for path in (Path(config_dir()) / "backbone").glob("*.yaml"))
+
+
+def _backbone(name: str) -> Any:  # noqa: ANN401 - settings, as their schema says
+    return OmegaConf.to_object(known_group("backbone", name))
 
 
 def _checked(check: Callable[[], str]) -> Facts:
@@ -313,7 +328,7 @@ def _advice_on_weights(facts: Mapping[str, Any], backbone: str) -> Iterator[str]
         if name == "fault":
             continue
         if one.get("fault"):
-            yield f"{name}: {one['fault']}"
+            yield f"{name}: {one['fault']}" + (f" This file fits {one['fits']}." if one.get("fits") else "")
         elif one["file"] is None:
             yield (
                 f"{name}: {one['source']} is not on this machine. It is downloaded once when it is first used; without "

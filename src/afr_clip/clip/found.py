@@ -2,9 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,21 @@ import open_clip
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
+from torch import Tensor
 
-from afr_clip.clip.load import check_architecture
-from afr_clip.clip.settings import TIMM, BackboneSettings
-from afr_clip.clip.weights import HUB, fitting_state, from_cache_or_hub, read_state_dict, weight_path
+from afr_clip.clip.cnn import IMAGENET, load_cnn
+from afr_clip.clip.load import check_architecture, load_towers, make_trunk
+from afr_clip.clip.settings import TIMM, BackboneSettings, CNNSettings
+from afr_clip.clip.weights import (
+    HUB,
+    RESIZED,
+    fitting_state,
+    fitting_timm_state,
+    from_cache_or_hub,
+    read_state_dict,
+    weight_path,
+)
+from afr_clip.files import shown
 
 URL_CACHE = Path("~/.cache/clip")
 """Where open_clip keeps what does not come from the hub."""
@@ -66,22 +80,77 @@ def _on_hub(repository: str) -> Path | None:
 
 
 def check_weights(path: Path, settings: BackboneSettings) -> str:
-    """Compare a weight file with the CLIP of a backbone, whose tensors are laid out but not made.
+    """Compare a weight file with the towers of a backbone.
 
     Returns:
         The SHA-256 of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or belongs to another architecture.
+        ValueError: If it is damaged, or belongs to another architecture or input size.
     """
-    check_architecture(settings)
-    # A stem's patch embedding takes its shape from the maps of a CNN, and timm renames what it reads.
-    if settings.cnn_stem or not settings.has_text:
-        read_state_dict(path)
-    else:
-        fitting_state(from_cache_or_hub(partial(_laid_out, settings)), path, settings.position_embeddings)
+    _require_fit(read_state_dict(path), path, settings)
+    digest, published = hashlib.sha256(path.read_bytes()).hexdigest(), _published_hash(path, settings)
+    if published not in (None, digest):
+        msg = (
+            f"{shown(path)} is damaged or was changed: its SHA-256 is not {published}. Delete it to download it again."
+        )
+        raise ValueError(msg)
+    return digest
+
+
+def check_cnn(settings: CNNSettings, path: Path) -> str:
+    """Compare a weight file with the CNN of a backbone; see `check_weights`."""
+    load_cnn(replace(settings, weights=str(path)), *IMAGENET.values())
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fitting_backbones(path: Path, known: Mapping[str, BackboneSettings]) -> list[str]:
+    """Name the backbones that a weight file was made for; none if it cannot be read."""
+    fitting = []
+    with suppress(OSError, ValueError):
+        state = read_state_dict(path)
+        for name, settings in known.items():
+            with suppress(OSError, ValueError, RuntimeError):
+                _require_fit(state, path, settings)
+                fitting.append(name)
+    return fitting
+
+
+def _require_fit(state: Mapping[str, Tensor], path: Path, settings: BackboneSettings) -> None:
+    """Compare weights with towers that are laid out but not made."""
+    check_architecture(settings)
+    if settings.cnn_stem:  # its shape follows from the maps of the CNN; towers over one are small
+        load_towers(replace(settings, weights=str(path)), needs_cnn=False)
+    elif settings.has_text:
+        fitting_state(from_cache_or_hub(partial(_laid_out, settings)), state, path, settings.position_embeddings)
+        _require_native_size(state, path, settings)
+    else:
+        with torch.device("meta"):
+            trunk = make_trunk(settings, pretrained=False)
+        fitting_timm_state(trunk, state, path)
+
+
+def _require_native_size(state: Mapping[str, Tensor], path: Path, settings: BackboneSettings) -> None:
+    """Refuse the file of the same tower for another input size: position embeddings alone would not."""
+    vision: Any = open_clip.get_model_config(settings.architecture)
+    size, patch = vision["vision_cfg"]["image_size"], vision["vision_cfg"].get("patch_size")
+    if RESIZED in state and isinstance(patch, int) and len(state[RESIZED]) != (size // patch) ** 2 + 1:
+        own = patch * isqrt(len(state[RESIZED]) - 1)
+        msg = (
+            f"{shown(path)} has the shapes of {settings.architecture}, but was made for {own} px instead of {size}. "
+            f"Choose the backbone that was trained at {own} px."
+        )
+        raise ValueError(msg)
+
+
+def _published_hash(path: Path, settings: BackboneSettings) -> str | None:
+    """Return the SHA-256 that a downloaded file must have, which the hub's cache and OpenAI's addresses name."""
+    of_url: Any = {}
+    if path.parent == URL_CACHE.expanduser():
+        of_url = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
+    found = re.search(r"\b[0-9a-f]{64}\b", f"{of_url.get('url', '')} {path.resolve().name}")
+    return None if found is None else found[0]
 
 
 def _laid_out(settings: BackboneSettings) -> Any:  # noqa: ANN401 - open_clip has no types

@@ -210,22 +210,12 @@ def _load_tokenizer(settings: BackboneSettings) -> Tokenizer:
 def _load_image_only(settings: BackboneSettings) -> ImageOnly:
     """Build a timm ViT, with published weights if they are asked for."""
     download = _tag_to_download(settings)
-    # The tag also says how images are normalised if its weights come from a file.
-    name = ".".join(filter(None, (_timm_name(settings), settings.pretrained)))
-
-    def build() -> ImageOnly:
-        with _seeded(settings):
-            trunk: Any = timm.create_model(name, pretrained=download is not None, num_classes=0)
-        if trunk.cls_token is not None and trunk.global_pool == "avg":
-            trunk.reset_classifier(0, global_pool="token")  # as in DINOv3 itself; timm averages patches
-        return ImageOnly(trunk)
-
     try:
-        return from_cache_or_hub(build)
+        return from_cache_or_hub(lambda: ImageOnly(make_trunk(settings, pretrained=download is not None)))
     except (OSError, RuntimeError) as error:
         if download is None:
             raise
-        published = timm.get_pretrained_cfg(name)
+        published = timm.get_pretrained_cfg(_timm_name_and_tag(settings))
         msg = (
             f"The weights {download!r} of {settings.architecture} could not be downloaded ({type(error).__name__}). "
             f"Fetch model.safetensors from {HUB}/{published.hf_hub_id} on a machine with a network, copy it here, and "
@@ -233,6 +223,20 @@ def _load_image_only(settings: BackboneSettings) -> ImageOnly:
             f"so and log in with: hf auth login"
         )
         raise FileNotFoundError(msg) from error
+
+
+def make_trunk(settings: BackboneSettings, *, pretrained: bool) -> nn.Module:
+    """Build the timm ViT of a backbone without text, without a head."""
+    with _seeded(settings):
+        trunk: Any = timm.create_model(_timm_name_and_tag(settings), pretrained=pretrained, num_classes=0)
+    if trunk.cls_token is not None and trunk.global_pool == "avg":
+        trunk.reset_classifier(0, global_pool="token")  # as in DINOv3 itself; timm averages patches
+    return trunk
+
+
+def _timm_name_and_tag(settings: BackboneSettings) -> str:
+    """Name a ViT with its tag, which also says how images are normalised if its weights come from a file."""
+    return ".".join(filter(None, (_timm_name(settings), settings.pretrained)))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -128,14 +128,16 @@ def weight_path(weights: str) -> Path:
     return Path(found.submodule_search_locations[0], rest)
 
 
-def read_state_dict(path: Path, entry: str = "state_dict", *, is_nested: bool = False) -> dict[str, Tensor]:
+def read_state_dict(
+    path: Path, entries: Sequence[str] = ("state_dict", "model"), *, is_nested: bool = False
+) -> dict[str, Tensor]:
     """Read the tensors of a weight file.
 
     Takes what `read_tensor_file` reads: safetensors, state dicts saved by ``torch.save`` (bare or under a name), and
     OpenAI's TorchScript archives.
 
     Args:
-        entry: The name under which the file may keep its state dict.
+        entries: Names under which the file may keep its state dict.
         is_nested: Whether tensors may lie in nested tables, next to other values; their names are joined by dots.
 
     Returns:
@@ -154,8 +156,9 @@ def read_state_dict(path: Path, entry: str = "state_dict", *, is_nested: bool = 
         msg = f"{error}. Weights must be safetensors, a plain state dict or OpenAI's archive. Download the file again."
         raise ValueError(msg) from error
     _require_shipped(path)
-    if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-        content = content[entry]
+    for entry in entries:
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
     if is_nested and isinstance(content, Mapping):
         content = dict(_tensors_in(content))
     if (
@@ -203,18 +206,24 @@ def load_clip_weights(clip: nn.Module, path: Path, way: PositionEmbeddings) -> N
     Raises:
         ValueError: If the file belongs to another architecture.
     """
-    clip.load_state_dict(fitting_state(clip, path, way))
+    clip.load_state_dict(fitting_state(clip, read_state_dict(path), path, way))
 
 
-def fitting_state(clip: nn.Module, path: Path, way: PositionEmbeddings) -> dict[str, Tensor]:
-    """Read the weights of a file as an open_clip model needs them; the model itself may be on the meta device.
+def fitting_state(
+    clip: nn.Module, read: Mapping[str, Tensor], path: Path, way: PositionEmbeddings
+) -> dict[str, Tensor]:
+    """Turn the weights of a file into those of an open_clip model, which may be on the meta device.
+
+    Args:
+        read: What `read_state_dict` made of the file.
 
     Raises:
-        ValueError: If the file is damaged or belongs to another architecture.
+        ValueError: If they belong to another architecture.
     """
-    state = convert_state_dict(clip, read_state_dict(path))  # Apple's names for MobileCLIP
+    state = convert_state_dict(clip, dict(read))  # Apple's names for MobileCLIP
     # A file of another width would fail inside the resize with a shape error; the comparison explains it better.
-    if RESIZED in state and state[RESIZED].shape[-1] == clip.get_parameter(RESIZED).shape[-1]:
+    own = clip.state_dict()  # without such a name where the image tower is timm's
+    if RESIZED in state and RESIZED in own and state[RESIZED].shape[-1] == own[RESIZED].shape[-1]:
         resize_position_embeddings(state, clip, way)
     resize_text_pos_embed(state, clip)
     _require_fit_of_file(clip, state, path)
@@ -224,15 +233,28 @@ def fitting_state(clip: nn.Module, path: Path, way: PositionEmbeddings) -> dict[
 def load_timm_weights(trunk: nn.Module, path: Path) -> None:
     """Load a local weight file into a timm ViT that has its native input size.
 
-    Takes timm's own files and those that timm knows how to rename, such as Meta's of DINOv2 and DINOv3.
-
     Raises:
         ValueError: If the file belongs to another architecture.
     """
+    trunk.load_state_dict(fitting_timm_state(trunk, read_state_dict(path), path))
+
+
+def fitting_timm_state(trunk: nn.Module, read: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Turn the weights of a file into those of a timm ViT, which may be on the meta device.
+
+    Takes timm's own files and those that timm knows how to rename, such as Meta's of DINOv2 and DINOv3.
+
+    Args:
+        read: What `read_state_dict` made of the file.
+
+    Raises:
+        ValueError: If they belong to another architecture.
+    """
     rename = import_module(type(trunk).__module__).checkpoint_filter_fn
-    own, state = trunk.state_dict(), read_state_dict(path, "model")
-    state = {name: value for name, value in rename(state, trunk).items() if name in own or not name.startswith("head.")}
-    load_exactly(trunk, state, path)
+    own, renamed = trunk.state_dict(), rename(dict(read), trunk)
+    state = {name: value for name, value in renamed.items() if name in own or not name.startswith("head.")}
+    _require_fit_of_file(trunk, state, path)
+    return state
 
 
 def resize_position_embeddings(state: dict[str, Tensor], clip: nn.Module, way: PositionEmbeddings) -> None:
@@ -286,7 +308,7 @@ def fill_from_release(
         FileNotFoundError: If there is no such file.
         ValueError: If a name is missing, unexpected, or of another shape; nothing is copied then.
     """
-    read = read_state_dict(path, entry, is_nested=is_nested)
+    read = read_state_dict(path, (entry,), is_nested=is_nested)
     state = {name: value for name, value in read.items() if not unused.fullmatch(name)}
     advice = "Pass the file as its authors published it, and the backbone and module settings it was made for."
     _require_fit(ours, state, path, "the chosen method", advice)

@@ -113,8 +113,7 @@ class PatchView(nn.Module):
             for stage, stride in zip((image, *maps), (1, *self._strides), strict=True):
                 means.append(aligned(stage, grid_size))
                 if stride < self.patch_size:
-                    variance = aligned(stage.square(), grid_size) - means[-1].square()
-                    deviations.append(variance.clamp_min(0).sqrt())
+                    deviations.append(deviation_within(stage, grid_size))
             rare = torch.stack([rarity(mean) for mean in means[1:]], dim=1)
             return torch.cat([*means, *deviations, rare], dim=1)
 
@@ -217,6 +216,24 @@ def within_image(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "ba
     # A third of the time of torch.std.
     variance = centred.square().sum(dim=(2, 3), keepdim=True) / max(1, maps.shape[-2] * maps.shape[-1] - 1)
     return centred / (variance.sqrt() + LEAST_DEVIATION)
+
+
+def deviation_within(
+    maps: Float[Tensor, "batch channels rows columns"], grid_size: tuple[int, int]
+) -> Float[Tensor, "batch channels h w"]:
+    """Return the standard deviation in each cell of a grid ``(h, w)`` that is coarser than the maps.
+
+    Example:
+        >>> deviation_within(torch.tensor([[[[1.0, 3.0, 1000.0, 1000.0]]]]), (1, 2))
+        tensor([[[[1., 0.]]]])
+    """
+    rows, columns = (int(side) // int(cells) for side, cells in zip(maps.shape[-2:], grid_size, strict=True))
+    if (rows * grid_size[0], columns * grid_size[1]) != tuple(maps.shape[-2:]):
+        variance = aligned(maps.square(), grid_size) - aligned(maps, grid_size).square()
+        return variance.clamp_min(0).sqrt()
+    # The difference above leaves little but rounding of an even cell, and its root makes that large.
+    cells = maps.unflatten(-1, (grid_size[1], columns)).unflatten(-3, (grid_size[0], rows))  # (B, C, h, _, w, _)
+    return (cells - cells.mean(dim=(3, 5), keepdim=True)).square().mean(dim=(3, 5)).sqrt()
 
 
 def aligned(

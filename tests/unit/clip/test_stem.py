@@ -3,7 +3,7 @@ import timm
 import torch
 
 from afr_clip.clip.cnn import FrozenCNN
-from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem, aligned, rarity
+from afr_clip.clip.stem import PatchEmbedding, PatchView, Stem, aligned, deviation_within, rarity
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
@@ -179,6 +179,22 @@ def test_a_view_is_the_maps_and_how_rare_each_patch_is_at_every_stage():
     torch.testing.assert_close(seen[:, 3:179], torch.cat([fine, same, coarse], dim=1))
     torch.testing.assert_close(seen[:, 179:182], blocks.std(dim=-1, correction=0))
     torch.testing.assert_close(seen[:, 207], rarity(same))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 13)])
+def test_the_deviation_within_cells_is_that_of_their_values_and_not_of_rounding(size):
+    maps = 100 + noise(2, 3, 4, 6).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    maps[:, :, :4] += noise(2, 3, 4, 12) * 1e-3  # the lower half is even in each cell
+    if size == (8, 12):
+        expected = maps.double().unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).std(dim=-1, correction=0).float()
+        found = deviation_within(maps, (4, 6))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+        assert found[:, :, 2:].max() == 0
+        return
+    wide = torch.nn.functional.pad(maps - 100, (0, 1, 0, 1))  # cells overlap
+    means = (torch.nn.functional.adaptive_avg_pool2d(one.double(), (4, 6)) for one in (wide.square(), wide))
+    expected = (next(means) - next(means).square()).clamp_min(0).sqrt().float()
+    torch.testing.assert_close(deviation_within(wide, (4, 6)), expected, rtol=1e-3, atol=2e-3)
 
 
 def test_a_line_thinner_than_a_patch_shows_in_the_deviation():

@@ -130,10 +130,12 @@ def _bicubic_weights(length: int, size: int) -> tuple[Float32[Tensor, "size leng
     """
     longest: Any = torch.sym_max(length, size)  # a symbol while a graph is exported
     centres, places = torch.arange(size)[:, None], torch.arange(length)
-    # Distances in units of the filter; the numerator is exact.
-    x = ((2 * places + 1) * size - (2 * centres + 1) * length).double().div(2 * longest).abs()
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    # Distances in units of the filter; numerators are exact. The polynomials are factored at their zeros, because
+    # OpenVINO computes in float32 what is float64 here.
+    distance, unit = ((2 * places + 1) * size - (2 * centres + 1) * length).abs(), 2 * longest
+    x, from_1, from_2 = (one.double() / unit for one in (distance, distance - unit, distance - 2 * unit))
+    near, far = from_1 * ((1.5 * x - 1) * x - 1), -0.5 * from_1 * from_2.square()
+    weights = torch.where(from_1 < 0, near, torch.where(from_2 < 0, far, torch.zeros_like(x)))
     weights = weights / weights.sum(dim=1, keepdim=True)
     # As many bits as let the largest weight fit into 16 with its sign, and at most 22.
     steps = 2.0 ** torch.arange(1, 23, dtype=torch.float64)

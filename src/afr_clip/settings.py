@@ -46,6 +46,13 @@ class ExportFormat(Enum):
     openvino = "openvino"
 
 
+class ExportPrecision(Enum):
+    """What the linear layers of an exported model multiply."""
+
+    float32 = "float32"
+    int8 = "int8"
+
+
 class AnnotationFormat(Enum):
     """The tools for whose import regions can be written."""
 

@@ -1,7 +1,10 @@
 """A model leaves PyTorch: export, then predict, calibrate and load with the file alone."""
 
 import csv
+import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 from PIL import Image
 
 import afr_clip
+from afr_clip.inspection.quantise import quantise
 from afr_clip.run import export as exporting
+from helpers.generated import write_mvtec_tree
 
 pytestmark = pytest.mark.integration
 
@@ -108,6 +113,73 @@ def test_torch_is_not_needed_to_run_the_file(model, photographs):
     done = subprocess.run([sys.executable, "-c", source], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    return write_mvtec_tree(tmp_path_factory.mktemp("labelled") / "parts", ("plate",))
+
+
+@pytest.fixture
+def rounding(run, monkeypatch, labelled, model):
+    """Export in 8 bits what was exported before in float32, which is compared again; more words may follow."""
+    monkeypatch.setattr(exporting, "write_model", lambda _, __, path, ___: path.write_bytes(model.read_bytes()))
+    words = ("categories=[metal nut,plate]", "precision=int8", "dataset=folder", f"dataset.root={labelled}")
+    return lambda *more: run("export", *words, *QUICK, *more)
+
+
+def test_a_model_in_8_bits_says_what_it_loses(rounding, labelled, tmp_path):
+    assert rounding(f"run_dir={tmp_path / 'run'}") == 0
+    facts = json.loads((tmp_path / "run" / "manifest.json").read_text())["export"]
+    path = tmp_path / "run" / facts["file"]
+    assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    lost = facts["int8"]
+    for metric in ("image_auroc", "pixel_auroc"):
+        assert lost["checkpoint"][metric] - lost["file"][metric] <= 0.005
+    assert lost["bytes"]["int8"] == pytest.approx(path.stat().st_size, abs=2000)  # metadata came later
+    assert lost["bytes"]["int8"] < 0.7 * lost["bytes"]["float32"]
+    assert (lost["dataset"]["num_normal"], lost["dataset"]["num_anomalous"], lost["good_parts"]) == (4, 4, 1)
+    detector = afr_clip.load(path)
+    assert detector.scanner.exported.manifest["int8"] == lost
+    exact = afr_clip.load("pocket")
+    assert detector.identity("plate") == exact.identity("plate") | {"precision": "int8"}
+    photograph = labelled / "plate" / "test" / "spot" / "001.png"
+    scores = [one.inspect(photograph, "plate").image_score for one in (detector, exact)]
+    assert 0 < abs(scores[0] - scores[1]) < 0.05
+
+
+def test_a_model_in_8_bits_that_loses_too_much_is_refused_and_leaves_no_file(rounding, monkeypatch, tmp_path, capsys):
+    import onnx  # noqa: PLC0415
+
+    def quantise_badly(model, to, pictures):
+        """Mix up the weights."""
+        number = quantise(model, to, pictures)
+        broken = onnx.load(to)
+        for weights in broken.graph.initializer:
+            if weights.data_type == onnx.TensorProto.INT8 and len(weights.dims) > 1:
+                mixed = np.random.default_rng(0).permutation(onnx.numpy_helper.to_array(weights).ravel())
+                weights.raw_data = mixed.tobytes()
+        onnx.save(broken, to)
+        return number
+
+    monkeypatch.setattr(exporting, "quantise", quantise_badly)
+    assert rounding(f"run_dir={tmp_path / 'run'}") == 1
+    assert re.search(
+        r"In 8 bits the \w+ AUROC on folder must stay within 0\.5 points of the checkpoint's [\d.]+, got [\d.]+\. "
+        r"The file was removed\.",
+        " ".join(capsys.readouterr().err.split()),
+    )
+    assert not list((tmp_path / "run").glob("model.*"))
+
+
+def test_8_bits_need_the_names_of_what_is_measured_and_good_parts(rounding, labelled, tmp_path, capsys):
+    assert rounding("categories=[nut,cap]", f"run_dir={tmp_path / 'a'}") == 1
+    sentence = "The model is exported for nut, cap, but folder also shows plate. Add them to categories, or choose with"
+    assert sentence in capsys.readouterr().err
+    shutil.copytree(labelled, tmp_path / "parts", ignore=shutil.ignore_patterns("train"))
+    assert rounding(f"dataset.root={tmp_path / 'parts'}", f"run_dir={tmp_path / 'b'}") == 1
+    assert "folder has no normal images in a train split. Add good=FOLDER." in capsys.readouterr().err
+    assert not list(tmp_path.glob("[ab]/model.*"))
 
 
 def test_a_broken_export_is_refused_and_leaves_no_file(run, monkeypatch, tmp_path, capsys, model):

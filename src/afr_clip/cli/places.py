@@ -70,8 +70,9 @@ def _faults_of_photographs(config: CommandConfig) -> Iterator[str]:
                 several = "," in str(path) and all(map(os.path.lexists, str(path).split(",")))
                 write = for_shell(f"images=[{path}]") if several else "images=FILE_OR_FOLDER"
                 yield f"images={shown(path)} does not exist.{_nearby(path)} Write {write}."
-    if isinstance(config, CalibrateConfig):
-        for key, name in {"good": config.good, "bad": config.bad}.items():
+    if isinstance(config, CalibrateConfig | ExportConfig):
+        for key in ("good", "bad"):
+            name = getattr(config, key, None)
             if name is not None and not os.path.lexists(name):
                 yield f"{key}={shown(name)} does not exist.{_nearby(Path(name))} Write {key}=FOLDER."
 

@@ -25,6 +25,7 @@ from afr_clip.settings import (
     DatasetSettings,
     DecideBy,
     ExportFormat,
+    ExportPrecision,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -320,13 +321,18 @@ class ExportConfig(CommandConfig):
     checkpoint: str | None
     categories: list[str]
     to: ExportFormat
+    precision: ExportPrecision
+    good: str | None
     calibration: str | None
     images: Any  # as those of `PredictConfig`, or null
     licence: str | None
+    dataset: DatasetSettings | None = _unchosen(DatasetSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [str(name) for name in self.categories]
+        is_rounded = ExportPrecision(self.precision) is ExportPrecision.int8
+        only_rounded = [key for key in ("dataset", "good") if getattr(self, key) is not None]
         got = "nothing" if not names else f"[{','.join(names)}]"
         refuse(
             None
@@ -337,6 +343,18 @@ class ExportConfig(CommandConfig):
             else None,
             f"An export computes in float32, got trainer.precision={self.trainer.precision}. Leave it out."
             if self.trainer.precision != "32-true"
+            else None,
+            "precision=int8 changes scores, so it needs labelled photographs to measure how much, got no dataset. Add "
+            "dataset=NAME, or dataset=folder dataset.root=DIR."
+            if is_rounded and self.dataset is None
+            else None,
+            "precision=int8 changes scores, so a calibration of the checkpoint does not hold for it. Leave out "
+            "calibration, and run afr-clip calibrate with the exported model."
+            if is_rounded and self.calibration is not None
+            else None,
+            f"{only_rounded[0]} is read for precision=int8 only, got precision=float32. Leave it out, or add "
+            f"precision=int8."
+            if only_rounded and not is_rounded
             else None,
         )
         if self.images is not None:

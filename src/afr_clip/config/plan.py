@@ -197,7 +197,8 @@ def export_job(config: DictConfig, folder: Path, record: Record) -> ExportJob:
         categories=tuple(typed.categories),
         images=() if typed.images is None else tuple(expanded_images(typed.images)),
         inspection=InspectionSettings(**values),
-        **_same(typed, "to", "licence"),
+        good=None if typed.good is None else Path(typed.good),
+        **_same(typed, "to", "precision", "dataset", "licence"),
     )
 
 

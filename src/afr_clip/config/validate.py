@@ -65,7 +65,8 @@ def read(config: DictConfig, kind: type[Typed]) -> Typed:
         )
         raise ConfigError(msg)
     config = config.copy()
-    if issubclass(kind, TrainConfig) and config.protocol.legs and is_unchosen(config.dataset):
+    needs_none = issubclass(kind, ExportConfig) or (issubclass(kind, TrainConfig) and config.protocol.legs)
+    if needs_none and is_unchosen(config.dataset):
         config.dataset = None
     released = OmegaConf.select(config, "module.network.released_weights", default=None)
     if method is not None and (not method.trains or released) and OmegaConf.is_missing(config, "checkpoint"):

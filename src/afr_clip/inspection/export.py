@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from afr_clip.inspection.exported import ENTRY, INPUTS, OUTPUTS
 from afr_clip.inspection.scan import WHOLE, PhotographScanner
 from afr_clip.inspection.scanner import Scanner
 from afr_clip.models.text_seam import Text, changed_text, has_text, of_categories
-from afr_clip.settings import ExportFormat
+from afr_clip.settings import ExportFormat, ExportPrecision
 
 LARGEST_DIFFERENCE = 1e-3
 """Largest allowed difference of a map or an image score from the checkpoint's."""
@@ -44,15 +45,18 @@ class ExportError(ValueError):
     """A network cannot be exported, or the file does not compute what the network computes."""
 
 
-def require_packages(to: ExportFormat) -> None:
+def require_packages(to: ExportFormat, precision: ExportPrecision = ExportPrecision.float32) -> None:
     """Check that the packages are installed.
 
     Raises:
         ExportError: If not.
     """
-    missing = [name for name in NEEDED[to] if find_spec(name) is None]
+    is_plain = precision is ExportPrecision.float32
+    needed = NEEDED[to] if is_plain else (*NEEDED[ExportFormat.onnx], *NEEDED[to])
+    missing = [name for name in dict.fromkeys(needed) if find_spec(name) is None]
     if missing:
-        msg = f"to={to.value} needs packages that are not installed. Run pip install {' '.join(missing)}."
+        what = f"to={to.value}" if is_plain else f"to={to.value} precision={precision.value}"
+        msg = f"{what} needs packages that are not installed. Run pip install {' '.join(missing)}."
         raise ExportError(msg)
 
 
@@ -199,6 +203,17 @@ def _write_onnx(graph: Graph, path: Path, metadata: Mapping[str, Any]) -> None:
     program.save(path, external_data=False)
 
 
+def finish_model(onnx_file: Path, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a model from an ONNX file without metadata to its own file, for the runtime that the name says."""
+    if path.suffix == ".xml":
+        convert_model(onnx_file, path, metadata)
+        return
+    onnx: Any = import_module("onnx")
+    model = onnx.load(onnx_file)
+    onnx.helper.set_model_props(model, model_information(metadata) | {ENTRY: json.dumps(metadata)})
+    onnx.save(model, path)
+
+
 def convert_model(onnx_file: Path, path: Path, metadata: Mapping[str, Any]) -> None:
     """Convert an exported ONNX file to one for OpenVINO."""
     with keeping_root_logger():
@@ -233,8 +248,17 @@ def model_information(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def remove_model(path: Path) -> None:
     """Remove a model's files."""
-    for file in (path, path.with_suffix(".bin"), Path(f"{path}.data")):
+    for file in _files(path):
         file.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a model's files."""
+    return sum(file.stat().st_size for file in _files(path) if file.exists())
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return path, path.with_suffix(".bin"), Path(f"{path}.data")
 
 
 def adversarial_pictures(image_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:

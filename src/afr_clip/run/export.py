@@ -2,10 +2,11 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,33 +14,52 @@ from rich.table import Table
 
 from afr_clip import __version__
 from afr_clip.clip.weights import weight_path
-from afr_clip.data.disk.loaded import list_photographs
-from afr_clip.files import shown_below
+from afr_clip.data.disk.layouts import dataset_row
+from afr_clip.data.disk.loaded import REFERENCE_SPLIT, LoadedDataset, list_normal, list_photographs, load_dataset
+from afr_clip.data.disk.pixels import SampleReader
+from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
+from afr_clip.data.errors import DataError
+from afr_clip.data.feed.dataset import AnomalyDataset
+from afr_clip.data.records import AnomalySample
+from afr_clip.files import counted, shown, shown_below
 from afr_clip.inspection.detector import Detector, as_rgb
 from afr_clip.inspection.export import (
     NEEDED,
+    ExportError,
     adversarial_pictures,
+    finish_model,
     largest_differences,
     remove_model,
     require_packages,
     require_parity,
+    size_of,
     write_model,
 )
 from afr_clip.inspection.exported import FORMAT, ExportedScanner, read_exported
+from afr_clip.inspection.quantise import MEASURED, aurocs, quantise, require_accuracy
 from afr_clip.inspection.scanner import Scanner
 from afr_clip.models.checkpoint import Checkpoint
+from afr_clip.models.method_settings import CategoryNames
 from afr_clip.processes.signals import stoppable
 from afr_clip.reports.layout.text import terminal
 from afr_clip.run.job import ExportJob
 from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import finish_run, start_run
-from afr_clip.settings import ExportFormat
+from afr_clip.settings import DatasetSettings, ExportFormat, ExportPrecision
 from drawn_anomalies.catalogue import CATEGORIES
 from drawn_anomalies.kinds import GOOD
 from drawn_anomalies.settings import DrawnSet, DrawnSettings
 from drawn_anomalies.tree import Picture, draw
 
 NAMES = {ExportFormat.onnx: "model.onnx", ExportFormat.openvino: "model.xml"}
+
+GoodParts: TypeAlias = list[tuple[AnomalySample, str]]
+"""Photographs, and what they show."""
+
+LabelledAndGood: TypeAlias = tuple[LoadedDataset, GoodParts]
+
+MOST_GOOD = 16
+"""Good parts of a category whose values are looked at for 8 bits."""
 
 SHIPPED_CHECKPOINTS = ("package:afr_clip/pocket/demo.ckpt", "package:afr_clip/pocket/names.ckpt")
 """Trained weights under the licence of the package."""
@@ -54,25 +74,34 @@ def export(job: ExportJob, checkpoint: Checkpoint | None) -> None:
 
     Raises:
         ExportError: If the network cannot be exported, or the file scores differently. No file is left then.
+        DataError: If labelled photographs or good parts are missing.
     """
     with stoppable():
-        require_packages(job.to)
+        require_packages(job.to, job.precision)
         check_model(job)
+        target = None if job.dataset is None else _load_labelled(job.dataset, job, checkpoint)
+        good = [] if target is None else _good_parts(job, target)
         run = start_run(job)
         detector = build_detector(job, run, checkpoint)
         run.note(checkpoint=provenance(checkpoint))
         path = run.folder / NAMES[job.to]
         scanner = detector.scanner
         assert isinstance(scanner, Scanner), "it was built from a checkpoint"
-        write_model(scanner, job.categories, path, metadata_of(job, detector, checkpoint, run.manifest))
+        metadata = metadata_of(job, detector, checkpoint, run.manifest)
+        facts: dict[str, Any] = {"file": path.name}
         try:
-            parity = _checked(path, job, detector)
+            with TemporaryDirectory() as folder:
+                exact = path if target is None else Path(folder, "float32.onnx")
+                write_model(scanner, job.categories, exact, metadata)
+                facts["parity"] = _checked(exact, job, detector)
+                if target is not None:
+                    facts["int8"] = _in_8_bits(exact, path, job, detector, (target, good), metadata)
         except BaseException:
             remove_model(path)
             raise
-        run.note(export={"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "parity": parity})
+        run.note(export=facts | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
         run.finish()
-        terminal().print(_table(path, parity))
+        terminal().print(_table(path, facts["parity"]) if target is None else _table_of_losses(path, facts["int8"]))
         sys.stdout.write(f"model: {path}\n")
         finish_run(run.folder)
 
@@ -82,6 +111,8 @@ def metadata_of(
 ) -> dict[str, Any]:
     """Describe a detector for the file that holds it; see `Exported`."""
     identity = detector.scanner.identity(job.category)
+    if job.precision is not ExportPrecision.float32:
+        identity["precision"] = job.precision.value
     source = provenance(checkpoint)
     is_shipped = checkpoint is not None and checkpoint.path in map(weight_path, SHIPPED_CHECKPOINTS)
     licence = job.licence or ("Apache-2.0" if is_shipped else "not stated")
@@ -107,7 +138,98 @@ def metadata_of(
     }
 
 
-def _checked(path: Path, job: ExportJob, detector: Detector) -> dict[str, dict[str, float]]:
+def _load_labelled(dataset: DatasetSettings, job: ExportJob, checkpoint: Checkpoint | None) -> LoadedDataset:
+    """Load the dataset on which a model in 8 bits is measured.
+
+    Raises:
+        ExportError: If it shows what the model is not exported for.
+    """
+    from afr_clip.run.build import dataset_spec  # noqa: PLC0415 - brings Lightning
+
+    target = load_dataset(dataset_spec(dataset, job))
+    if checkpoint is not None:
+        refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
+    others = dict.fromkeys(name for name in map(_naming(job), target.samples) if name not in job.categories)
+    if job.module.network.reads_category and others:
+        msg = (
+            f"The model is exported for {', '.join(map(shown, job.categories))}, but {target.spec.name} also shows "
+            f"{', '.join(map(shown, others))}. Add them to categories, or choose with dataset.categories=[...]."
+        )
+        raise ExportError(msg)
+    return target
+
+
+def _naming(job: ExportJob) -> Callable[[AnomalySample], str]:
+    words = job.module.category_names is CategoryNames.words
+    return lambda sample: sample.prompt_name if words else sample.category
+
+
+def _in_8_bits(
+    exact: Path, path: Path, job: ExportJob, detector: Detector, data: LabelledAndGood, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the model in 8 bits, and measure it.
+
+    Args:
+        exact: The model in float32, as an ONNX file in a folder of its own.
+        data: What it is measured on, and good parts that show the range of values, with what they are called.
+
+    Returns:
+        What was done and lost, which the file says too.
+
+    Raises:
+        ExportError: If it loses too much.
+    """
+    scanner, rounded, (target, good) = detector.scanner, exact.with_name("int8.onnx"), data
+    indices = {name: index for index, name in enumerate(job.categories)}
+    pictures = ((as_rgb(one.image_path, job.data.max_pixels), indices.get(name, 0)) for one, name in good)
+    num_layers = quantise(exact, rounded, pictures)
+    finish_model(rounded, path, metadata)
+    exported = ExportedScanner(read_exported(path), scanner.scanning)
+    made = adversarial_pictures(scanner.input_size[0])
+    of_scores, of_maps = largest_differences(exported, scanner, made, job.category)
+    reader = SampleReader(scanner.input_size, dataset_row(target.spec.layout).mask_threshold, job.data.max_pixels)
+    labelled = AnomalyDataset(target.samples, reader, *exported.normalisation)
+    found = aurocs({"checkpoint": scanner, "file": exported}, labelled, _naming(job))
+    require_accuracy(found["checkpoint"], found["file"], target.spec.name)
+    facts = {
+        "layers": num_layers,
+        "bytes": {"float32": size_of(exact), "int8": size_of(path)},
+        "good_parts": len(good),
+        "dataset": {
+            "name": target.spec.name,
+            "num_normal": target.digest.num_images - target.digest.num_anomalous,
+            "num_anomalous": target.digest.num_anomalous,
+            "sha256": target.digest.sha256,
+        },
+        **found,
+        "largest_difference": {"image_score": max(of_scores.values()), "anomaly_map": max(of_maps.values())},
+    }
+    finish_model(rounded, path, {**metadata, "int8": facts})
+    return facts
+
+
+def _good_parts(job: ExportJob, target: LoadedDataset) -> GoodParts:
+    """Choose good parts that show the range of values.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if job.good is not None:
+        named = {job.category: list(list_photographs([job.good], job.category, "good").dataset.samples)}
+    else:
+        try:
+            normal = list_normal(target)
+        except DataError as error:
+            msg = (
+                f"precision=int8 needs photographs of good parts that are not scored, to see the range of values, and "
+                f"{target.spec.name} has no normal images in a {REFERENCE_SPLIT} split. Add good=FOLDER."
+            )
+            raise DataError(msg) from error
+        named = {_naming(job)(samples[0]): samples for samples in normal.values() if samples}
+    return [(one, name) for name, few in named.items() for one in few[:: -(-len(few) // MOST_GOOD)]]
+
+
+def _checked(path: Path, job: ExportJob, detector: Detector) -> dict[str, dict[str, float | int]]:
     """Compare the file with the detector on all pictures under the first category, and on a few under each other one.
 
     Returns:
@@ -120,7 +242,7 @@ def _checked(path: Path, job: ExportJob, detector: Detector) -> dict[str, dict[s
     exported = ExportedScanner(read_exported(path), scanner.scanning)
     made = adversarial_pictures(scanner.input_size[0]) | dict(_drawn_pictures())
     few = dict(list(made.items())[-2:])
-    parity: dict[str, dict[str, float]] = {}
+    parity: dict[str, dict[str, float | int]] = {}
     for category in job.categories:
         of_scores: dict[str, float] = {}
         of_maps: dict[str, float] = {}
@@ -155,7 +277,22 @@ def _photographs(job: ExportJob) -> Iterator[tuple[str, UInt8[np.ndarray, "_ _ 3
         yield shown_below(photographs.root, sample.image_path), pixels
 
 
-def _table(path: Path, parity: Mapping[str, Mapping[str, float]]) -> Table:
+def _table_of_losses(path: Path, facts: Mapping[str, Any]) -> Table:
+    counts = facts["dataset"]
+    pictures = counts["num_normal"] + counts["num_anomalous"]
+    table = Table(
+        title=f"{path.name} in 8 bits; means over the categories of {counts['name']}, {counted(pictures, 'image')}"
+    )
+    table.add_column("")
+    for name in ("checkpoint", "8 bits"):
+        table.add_column(name, justify="right")
+    for metric, words in MEASURED.items():
+        table.add_row(words, *(f"{100 * facts[key][metric]:.2f}" for key in ("checkpoint", "file")))
+    table.add_row("megabytes", *(f"{facts['bytes'][key] / 1e6:.1f}" for key in ("float32", "int8")))
+    return table
+
+
+def _table(path: Path, parity: Mapping[str, Mapping[str, float | int]]) -> Table:
     table = Table(title=f"{path.name} scores as its checkpoint; largest differences")
     table.add_column("category")
     for name in ("pictures", "image score", "map"):

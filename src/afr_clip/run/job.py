@@ -13,6 +13,7 @@ from afr_clip.settings import (
     AnnotationFormat,
     DatasetSettings,
     ExportFormat,
+    ExportPrecision,
     LoadingSettings,
     LoggerSettings,
     LossSettings,
@@ -199,10 +200,15 @@ class ExportJob(Job):
     Attributes:
         images: Photographs with which the file is checked, in addition to its test pictures.
         licence: Of the model; ``None`` if it is not known.
+        dataset: On which a model in 8 bits is measured.
+        good: Photographs of good parts that show the range of values; ``None`` for those of the dataset.
     """
 
     categories: tuple[str, ...]
     to: ExportFormat
+    precision: ExportPrecision
+    dataset: DatasetSettings | None
+    good: Path | None
     inspection: InspectionSettings
     images: tuple[Path, ...]
     licence: str | None

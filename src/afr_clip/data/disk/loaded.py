@@ -353,6 +353,19 @@ def _is_picture(path: Path) -> bool:
     return is_bitmap or is_webp or start.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
 
 
+def list_normal(target: LoadedDataset) -> dict[str, list[AnomalySample]]:
+    """List the normal images of each category of a target, from the split that is not scored.
+
+    Raises:
+        DataError: If there is no such split.
+    """
+    normal: dict[str, list[AnomalySample]] = {sample.category: [] for sample in target.samples}
+    for sample in read_samples(replace(target.spec, root=target.root, split=REFERENCE_SPLIT, categories=tuple(normal))):
+        if not sample.is_anomalous:
+            normal[sample.category].append(sample)
+    return normal
+
+
 def choose_references(target: LoadedDataset, shots: int, seed: int) -> dict[str, tuple[AnomalySample, ...]]:
     """Choose a few normal images of each category of a target, from the split that is not scored.
 
@@ -363,12 +376,8 @@ def choose_references(target: LoadedDataset, shots: int, seed: int) -> dict[str,
         DataError: If there is no train split, it has too few normal images of a category, or a chosen image is also
             among those that are scored.
     """
-    normal: dict[str, list[AnomalySample]] = {sample.category: [] for sample in target.samples}
-    for sample in read_samples(replace(target.spec, root=target.root, split=REFERENCE_SPLIT, categories=tuple(normal))):
-        if not sample.is_anomalous:
-            normal[sample.category].append(sample)
     chosen = {}
-    for category, samples in normal.items():
+    for category, samples in list_normal(target).items():
         if len(samples) < shots:
             msg = (
                 f"{shots} shots need {shots} normal images of each category in the {REFERENCE_SPLIT} split of "

@@ -1,7 +1,8 @@
 """Compare exported models with their networks: differences, AUROC and seconds, for every method and runtime.
 
 python benchmarks/export.py --data-dir ../shared/data
-python benchmarks/export.py --large
+python benchmarks/export.py --methods afr_clip --int8
+python benchmarks/export.py --large --int8
 """
 
 import argparse
@@ -21,10 +22,18 @@ import afr_clip
 from afr_clip.clip.load import load_towers
 from afr_clip.config.nodes import method_names
 from afr_clip.config.plan import composed_model, composed_training
-from afr_clip.data.disk.loaded import load_dataset
+from afr_clip.data.disk.loaded import list_normal, load_dataset
 from afr_clip.inspection.detector import as_rgb
-from afr_clip.inspection.export import adversarial_pictures, convert_model, largest_differences, write_model
+from afr_clip.inspection.export import (
+    adversarial_pictures,
+    convert_model,
+    finish_model,
+    largest_differences,
+    size_of,
+    write_model,
+)
 from afr_clip.inspection.exported import FORMAT, ExportedScanner, read_exported
+from afr_clip.inspection.quantise import quantise
 from afr_clip.inspection.scan import WHOLE, PhotographScanner, Scanning
 from afr_clip.inspection.scanner import Scanner
 from afr_clip.run.build import dataset_spec
@@ -32,6 +41,11 @@ from afr_clip.run.build import dataset_spec
 SCANNING = Scanning("cpu", "32-true", None, 0.25, 1)
 
 ROUNDS = 7
+
+DATASETS = ("mvtec_ad", "mpdd")
+
+Photograph = tuple[str, bool, np.ndarray]
+"""Category, whether it is anomalous, and its pixels."""
 
 LARGE = (
     "backbone=vit_l_14_336",
@@ -48,22 +62,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--methods", nargs="+", default=method_names())
-    parser.add_argument("--most", type=int, default=100, help="photographs")
+    parser.add_argument("--most", type=int, default=1000, help="photographs of each dataset")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; bind the others with taskset")
+    parser.add_argument("--int8", action="store_true", help="also in 8 bits")
     parser.add_argument(
         "--large", action="store_true", help="ViT-L/14@336 at 518 px with random weights, afr_clip only"
     )
     typed = parser.parse_args()
-    torch.set_num_threads(2)
-    print("| method | runtime | largest difference of a score | of a map | image AUROC of both | seconds an image |")
-    print("|---|---|---|---|---|---|")
+    torch.set_num_threads(typed.threads)
+    print("| method | runtime | differences: score | map | image AUROC | seconds | times as fast as torch | MB |")
+    print("|---|---|---|---|---|---|---|---|")
     if typed.large:
-        compare("afr_clip", built("afr_clip", *LARGE), [("part", False, made_up())], typed.large)
+        scanner, photographs = built("afr_clip", *LARGE), [("part", False, made_up(0))]
+        good = [("part", False, made_up(seed)) for seed in range(1, 5)] if typed.int8 else []
+        compare("afr_clip", scanner, photographs, good, is_large=True)
         return
-    photographs = list(read(typed.data_dir, typed.most))
+    photographs = [one for name in DATASETS for one in read(name, typed.data_dir, typed.most)]
+    good = list(read(DATASETS[0], typed.data_dir, typed.most, is_train=True)) if typed.int8 else []
     for method in typed.methods:
         scanner = afr_clip.load("pocket", batch_size=1).scanner if method == "afr_clip" else built(method)
         assert isinstance(scanner, Scanner)
-        compare(method, scanner, photographs, typed.large)
+        compare(method, scanner, photographs, good, is_large=False)
 
 
 def built(method: str, *overrides: str) -> Scanner:
@@ -74,34 +93,37 @@ def built(method: str, *overrides: str) -> Scanner:
     return Scanner(module.network.build(towers), towers, SCANNING, {})
 
 
-def made_up() -> np.ndarray:
+def made_up(seed: int) -> np.ndarray:
     """Return noise of the size of a photograph."""
-    return np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (700, 700, 3), dtype=np.uint8)
 
 
-def read(data_dir: Path, most: int) -> Iterator[tuple[str, bool, np.ndarray]]:
-    """Read photographs of MVTec AD, evenly from all there are."""
-    job = composed_training("backbone=pocket", "dataset=mvtec_ad", f"data_dir={data_dir}")
-    samples = load_dataset(dataset_spec(job.auxiliary, job)).samples
+def read(dataset: str, data_dir: Path, most: int, *, is_train: bool = False) -> Iterator[Photograph]:
+    """Read photographs of a dataset, evenly from all there are; of its good training images if asked for."""
+    job = composed_training("backbone=pocket", f"dataset={dataset}", f"data_dir={data_dir}")
+    loaded = load_dataset(dataset_spec(job.auxiliary, job))
+    samples = [one for few in list_normal(loaded).values() for one in few] if is_train else loaded.samples
     for sample in samples[:: max(1, -(-len(samples) // most))]:
         yield sample.prompt_name, sample.is_anomalous, as_rgb(sample.image_path).transpose(1, 2, 0)
 
 
-def compare(method: str, scanner: Scanner, photographs: Sequence[tuple[str, bool, np.ndarray]], is_large: bool) -> None:
-    """Export to both runtimes, compare on all pictures, and time one photograph with each in turn."""
+def compare(
+    method: str, scanner: Scanner, photographs: Sequence[Photograph], good: Sequence[Photograph], *, is_large: bool
+) -> None:
+    """Export to both runtimes, compare on all pictures, and time one photograph with each in turn.
+
+    Args:
+        good: Photographs that show the range of values, if the network is exported in 8 bits too.
+    """
     categories = list(dict.fromkeys(name for name, _, _ in photographs))
     with TemporaryDirectory() as folder:
-        found: dict[str, PhotographScanner] = {"torch": scanner}
-        files = {"onnxruntime": Path(folder, "model.onnx"), "openvino": Path(folder, "model.xml")}
-        write_model(scanner, categories, files["onnxruntime"], metadata(scanner, categories))
-        convert_model(files["onnxruntime"], files["openvino"], metadata(scanner, categories))
-        for runtime, path in files.items():
-            exported = read_exported(path)
-            assert exported.engine == runtime
-            found[runtime] = ExportedScanner(exported, SCANNING)
+        files = exported_files(scanner, categories, good, Path(folder))
+        found = {name: ExportedScanner(read_exported(path), SCANNING) for name, path in files.items()}
+        assert all(name.startswith(one.exported.engine) for name, one in found.items())
+        compared: dict[str, PhotographScanner] = {"torch": scanner, **found}
         name, _, picture = photographs[0]
         work: dict[str, Callable[[], object]] = {
-            runtime: partial(look, one, name, picture) for runtime, one in found.items()
+            runtime: partial(look, one, name, picture) for runtime, one in compared.items()
         }
         if is_large:
             work["open_clip, image tower alone"] = bare_tower()
@@ -109,24 +131,45 @@ def compare(method: str, scanner: Scanner, photographs: Sequence[tuple[str, bool
         for _ in range(1 + (3 if is_large else ROUNDS)):
             for runtime, one in work.items():
                 times[runtime].append(seconds(one))
-        medians = {runtime: statistics.median(values[1:]) for runtime, values in times.items()}
-        for runtime in work.keys() - {"onnxruntime", "openvino"}:
-            print(f"| {method} | {runtime} | | | | {medians[runtime]:.3g} |", flush=True)
-        for runtime in ("onnxruntime", "openvino"):
-            adversarial = adversarial_pictures(scanner.input_size[0])
-            if is_large:  # each takes seconds
-                adversarial = {key: adversarial[key] for key in ("white", "noise", "one pixel")}
-            differences = [largest_differences(found[runtime], scanner, adversarial, name)]
-            ours, theirs = [], []
-            for name, _, picture in photographs:
-                differences.append(largest_differences(found[runtime], scanner, {"photograph": picture}, name))
-                ours.append(look(scanner, name, picture))
-                theirs.append(look(found[runtime], name, picture))
-            score, anomaly_map = (max(max(both[i].values()) for both in differences) for i in (0, 1))
-            aurocs = (
-                "" if is_large else " ".join(f"{100 * auroc(photographs, scores):.3f}" for scores in (ours, theirs))
-            )
-            print(f"| | {runtime} | {score:.1e} | {anomaly_map:.1e} | {aurocs} | {medians[runtime]:.3g} |", flush=True)
+        for runtime in work:
+            ratios = [base / own for base, own in zip(times["torch"][1:], times[runtime][1:], strict=True)]
+            cells = ["", "", "", f"{statistics.median(times[runtime][1:]):.3g}", f"{statistics.median(ratios):.2f}", ""]
+            if runtime in compared and not is_large:
+                scores = [look(compared[runtime], name, picture) for name, _, picture in photographs]
+                cells[2] = f"{100 * auroc(photographs, scores):.3f}"
+            if runtime in found:
+                cells[:2] = differences(found[runtime], scanner, photographs, is_large=is_large)
+                cells[5] = f"{size_of(files[runtime]) / 1e6:.1f}"
+            print(f"| {method} | {runtime} | {' | '.join(cells)} |", flush=True)
+
+
+def exported_files(
+    scanner: Scanner, categories: Sequence[str], good: Sequence[Photograph], folder: Path
+) -> dict[str, Path]:
+    """Export a network for both runtimes, and also in 8 bits if there are photographs for it."""
+    about, plain, rounded = metadata(scanner, categories), folder / "model.onnx", folder / "rounded.onnx"
+    write_model(scanner, categories, plain, about)
+    files = {"onnxruntime": plain, "openvino": folder / "openvino.xml"}
+    convert_model(plain, files["openvino"], about)
+    if good:
+        shown = ((picture.transpose(2, 0, 1), categories.index(name)) for name, _, picture in good)
+        quantise(plain, rounded, shown)
+        files |= {"onnxruntime, int8": folder / "int8.onnx", "openvino, int8": folder / "openvino_int8.xml"}
+        for name in ("onnxruntime, int8", "openvino, int8"):
+            finish_model(rounded, files[name], about)
+    return files
+
+
+def differences(
+    exported: ExportedScanner, scanner: Scanner, photographs: Sequence[Photograph], *, is_large: bool
+) -> list[str]:
+    """Return the largest difference of an image score and of a map over test pictures and photographs."""
+    adversarial = adversarial_pictures(scanner.input_size[0])
+    if is_large:  # each takes seconds
+        adversarial = {key: adversarial[key] for key in ("white", "noise", "one pixel")}
+    found = [largest_differences(exported, scanner, adversarial, photographs[0][0])]
+    found += [largest_differences(exported, scanner, {"it": picture}, name) for name, _, picture in photographs]
+    return [f"{max(max(one[i].values()) for one in found):.1e}" for i in (0, 1)]
 
 
 @torch.inference_mode()
@@ -142,7 +185,7 @@ def look(scanner: PhotographScanner, name: str, picture: np.ndarray) -> float:
     return float(scanner.look((name,), [picture.transpose(2, 0, 1)], ["photograph"], WHOLE).scores[0])
 
 
-def auroc(photographs: Sequence[tuple[str, bool, np.ndarray]], scores: Sequence[float]) -> float:
+def auroc(photographs: Sequence[Photograph], scores: Sequence[float]) -> float:
     """Return the mean over categories."""
     by_category: dict[str, list[tuple[bool, float]]] = {}
     for (name, is_anomalous, _), score in zip(photographs, scores, strict=True):

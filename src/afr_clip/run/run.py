@@ -41,6 +41,7 @@ class Run:
         earlier: The manifest of the run that is resumed; ``None`` for a new one.
         is_written: Whether the manifest is written to the folder; not if the folder belongs to another run.
         finished: When everything was written; ``None`` before that.
+        is_config_written: Whether ``config.yaml`` is next to the manifest.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Run:
     earlier: dict[str, Any] | None = None
     is_written: bool = True
     finished: str | None = None
+    is_config_written: bool = False
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401 - plain values of any kind
         """Add facts to the manifest; the first process writes it, with the config next to it.
@@ -59,9 +61,10 @@ class Run:
         if not (is_first() and self.is_written):
             return
         require_held(self.folder)
-        write_text(
-            self.folder / "config.yaml", yaml.safe_dump(self.manifest["config"], sort_keys=False, allow_unicode=True)
-        )
+        if not self.is_config_written:  # it never changes, and takes longer than the manifest
+            config = yaml.safe_dump(self.manifest["config"], sort_keys=False, allow_unicode=True)
+            write_text(self.folder / "config.yaml", config)
+            self.is_config_written = True
         write_json(self.folder / "manifest.json", self.manifest | {"finished": self.finished})
 
     def finish(self) -> None:

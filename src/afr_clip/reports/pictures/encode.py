@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,17 +68,21 @@ def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> Pi
     Args:
         captions: By the path of each file below the folder.
     """
-    pictures = []
-    for name, caption in captions.items():
+
+    def read(name: str, caption: str) -> EmbeddedPicture | None:
         path = folder / name
         try:
             if not path.resolve().is_relative_to(folder.resolve()):
                 logger.warning("%s lies outside %s and is left out of the page.", shown(name), shown(folder))
             elif path.is_file():
-                pictures.append(read_picture(path, caption, f"{heading}: {caption}"))
+                return read_picture(path, caption, f"{heading}: {caption}")
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for a damaged file
             logger.warning("%s is left out of the page, because it cannot be read: %s", shown(path), error)
-    return heading, pictures
+        return None
+
+    with ThreadPoolExecutor() as pool:  # encoding a picture leaves the interpreter to the others
+        found = pool.map(read, captions, captions.values())
+        return heading, [picture for picture in found if picture is not None]
 
 
 def read_picture(path: Path, caption: str, alt: str) -> EmbeddedPicture:

@@ -4,8 +4,10 @@ import csv
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +150,10 @@ class FigureCollector:
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw ``highest.png``, ``lowest.png`` and ``worst_ranked.png`` and return the files written."""
-        paths = []
-        for name, panels in self.sheets().items():
-            if panels:
-                paths.append(folder / f"{name}.png")
-                draw_sheet(paths[-1], panels, self.scale)
-        return paths
+        sheets = {folder / f"{name}.png": panels for name, panels in self.sheets().items() if panels}
+        with ThreadPoolExecutor() as pool:  # encoding a picture leaves the interpreter to the others
+            list(pool.map(draw_sheet, sheets, sheets.values(), repeat(self.scale)))
+        return list(sheets)
 
 
 def place_of(sample: AnomalySample) -> str:

@@ -65,11 +65,7 @@ class DashboardSettings:
 
 
 def build_workspace(settings: DashboardSettings) -> Any:  # noqa: ANN401
-    """Build the workspace, without saving it: all runs, in sections that fold out.
-
-    Raises:
-        ValueError: If wandb-workspaces is not installed.
-    """
+    """Build the workspace, without saving it: all runs, in sections that fold out."""
     reports = _import_reports()
     from wandb_workspaces import workspaces  # noqa: PLC0415
 
@@ -96,11 +92,7 @@ def build_workspace(settings: DashboardSettings) -> Any:  # noqa: ANN401
 
 
 def build_report(settings: DashboardSettings) -> Any:  # noqa: ANN401
-    """Build the report, without saving it: across datasets, then each ablation table, heat maps, curves and search.
-
-    Raises:
-        ValueError: If wandb-workspaces is not installed.
-    """
+    """Build the report, without saving it: across datasets, then each ablation table, heat maps, curves and search."""
     reports = _import_reports()
 
     def grid(panels: list[Any], name: str = "all runs", group: str | None = None, by: Sequence[str] = ()) -> Any:  # noqa: ANN401

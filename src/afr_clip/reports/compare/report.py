@@ -274,9 +274,6 @@ def write_reports(reports: Sequence["Ablations | Comparison"], out: Path, *, wit
     """Write reports with all values as one table, and return the pages.
 
     If there are several reports, or figures, one more page combines them.
-
-    Raises:
-        NoParquetError: If pyarrow is not installed.
     """
     pages = [report.write(out) for report in reports]
     measured = [one for report in reports for one in report.all_measured]
@@ -366,13 +363,8 @@ class Ablations:
                 "objective": dict(search.objective),
                 "best": None if search.best is None else search.best.number,
                 "trials": [
-                    {
-                        "number": t.number,
-                        "state": t.state,
-                        "value": t.value,
-                        "folder": t.folder,
-                        "params": dict(t.params),
-                    }
+                    {"number": t.number, "state": t.state, "value": t.value}
+                    | {"folder": t.folder or "", "params": dict(t.params)}
                     for t in search.trials
                 ],
             }

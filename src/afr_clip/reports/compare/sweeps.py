@@ -1,7 +1,7 @@
 """The records of sweeps, and which folders are sweeps, ablations run by hand, or plain runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from afr_clip.reports.record import schema
 from afr_clip.reports.record.provenance import training_of
 from afr_clip.reports.record.results import RESULTS
 from afr_clip.reports.record.run_folder import MANIFEST
-from afr_clip.reports.record.schema import RecordError, read_json, read_record
+from afr_clip.reports.record.schema import RecordError, Trial, read_json, read_record
 
 SEARCH = "search.json"
 
@@ -70,23 +70,6 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One point of a search.
-
-    Attributes:
-        params: What was tried, by config key.
-        value: The objective; ``None`` if there is none.
-        folder: The run folder; empty if there is none.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    value: float | None
-    state: str
-    folder: str = ""
-
-
-@dataclass(frozen=True)
 class Search:
     """A search over settings.
 
@@ -141,10 +124,7 @@ class Sweep:
 
 
 def read_sweep(folder: Path, faults: list[str] | None = None) -> Sweep:
-    """Read the record of a sweep.
-
-    Args:
-        faults: Takes a sentence for each record that cannot be read; without it, the first is raised.
+    """Read the record of a sweep; faults are taken as by `read_runs`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -203,9 +183,8 @@ def _experiment(path: Path, content: Mapping[str, Any]) -> Experiment:
 def _search(path: Path) -> Search:
     content = read_record(path, schema.Search, for_display=True)
     objective = content.get("objective") or {}
-    trials = [
-        Trial(t["number"], t["params"], t.get("value"), t["state"], t.get("folder") or "") for t in content["trials"]
-    ]
+    names = [one.name for one in fields(Trial)]
+    trials = [Trial(**{name: found.get(name) for name in names}) for found in content["trials"]]
     space = content.get("space") or objective.get("space") or {}
     if not isinstance(space, Mapping):
         space = {}

@@ -49,11 +49,7 @@ Record = Mapping[str, Any]
 
 
 def aggregate(runs: Sequence[RecordedRun]) -> Measured:
-    """Group runs by setting, in the order in which the settings first appear.
-
-    Raises:
-        ComparisonError: If two runs measured the same and got different numbers.
-    """
+    """Group runs by setting, in the order in which the settings first appear, and `combine` them."""
     by_key: dict[str, list[RecordedRun]] = {}
     for run in runs:
         if run.setting is not None and len(run.values):

@@ -78,11 +78,7 @@ def _facts(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def write_values(measured: Sequence[Measured], out: Path, *, with_parquet: bool = False) -> None:
-    """Write the tidy table as CSV, and on request as Parquet.
-
-    Raises:
-        NoParquetError: If pyarrow is not installed.
-    """
+    """Write the tidy table as CSV, and on request as Parquet; see `require_parquet`."""
     table = tidy(measured)
     write_records(out / VALUES_CSV, table, list(table.columns))
     if with_parquet:

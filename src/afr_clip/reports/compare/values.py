@@ -129,11 +129,7 @@ def read_runs(
 
 
 def find_json(folder: Path, faults: list[str] | None = None) -> list[Path]:
-    """Find the JSON files in and below a folder in alphabetical order, without the copies that loggers keep in a run.
-
-    Args:
-        faults: Takes a sentence for each folder that cannot be listed; without it, the first is raised.
-    """
+    """Find the JSON files in and below a folder, in alphabetical order, without what loggers copied into a run."""
     found = []
     for place, folders, names in os.walk(folder, onerror=lambda error: report_fault(folder, error, faults)):
         if RESULTS in names or MANIFEST in names:
@@ -167,7 +163,8 @@ def _read_run(path: Path) -> RecordedRun:
 
 def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: Mapping[str, Any]) -> pd.DataFrame:
     training = training_of(manifest)
-    auxiliary = NO_SOURCE if training is None else _source(training["auxiliary"])
+    no_source = {"title": "", "sha256": "", "lacks": "", "categories": 0}
+    auxiliary = no_source if training is None else _source(training["auxiliary"])
     learned = [] if training is None else [auxiliary["title"]]
     learned += [RELEASED] if RELEASED in setting.decides else []
     learned += [few_shot(setting.shots)] if setting.shots else []
@@ -180,10 +177,6 @@ def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: 
     targets = pd.DataFrame([_source(manifest["targets"][name]) for name in names], index=names).add_prefix("target_")
     joined = values.rename(columns={"dataset": "name"}).join(targets, on="name").assign(**facts)
     return joined.rename(columns={"target_title": "target", "auxiliary_title": "auxiliary"})
-
-
-NO_SOURCE: Mapping[str, Any] = {"title": "", "sha256": "", "lacks": "", "categories": 0}
-"""Stands for the auxiliary dataset if there is none."""
 
 
 def _source(facts: Mapping[str, Any]) -> dict[str, Any]:

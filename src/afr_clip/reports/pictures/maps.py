@@ -146,11 +146,5 @@ def save_mask(path: Path, mask: Bool[Tensor, "height width"]) -> None:
     _save_png(path, mask.cpu().numpy().astype(np.uint8) * np.uint8(255))
 
 
-def load_map(path: Path) -> NDArray[np.float64]:
-    """Read a map back as scores ``(H, W)``."""
-    with Image.open(path, formats=["PNG", "TIFF"]) as image:
-        return np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else FULL_SCALE)
-
-
 def _save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     write_encoded(path, partial(Image.fromarray(pixels).save, format="PNG", compress_level=1))

@@ -339,7 +339,7 @@ class CellFailure:
 
 @dataclass
 class Trial:
-    """One point of a search."""
+    """One point of a search: what was tried by config key, and the objective, ``None`` if there is none."""
 
     number: int
     params: dict[str, Any]

@@ -8,11 +8,16 @@ from PIL import Image
 
 from afr_clip.files import written_whole
 from afr_clip.inspection import tiles
-from afr_clip.reports.pictures.maps import MapWriter, load_map, output_places, save_map, save_mask, with_suffix
+from afr_clip.reports.pictures.maps import FULL_SCALE, MapWriter, output_places, save_map, save_mask, with_suffix
 from afr_clip.settings import MapFormat
 
 HALF_A_CODE = 0.5 / 65535
 FLOAT32_ROUNDING = 2**-24  # of a product below 65536, in units of the whole scale
+
+
+def load_map(path: Path) -> np.ndarray:
+    with Image.open(path, formats=["PNG", "TIFF"]) as image:
+        return np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else FULL_SCALE)
 
 
 def png_header(path: Path) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from rich.table import Table
 from afr_clip.files import first_few, for_shell, shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
-from afr_clip.reports.compare.diagnosed import NOTE, diagnosis_grid
 from afr_clip.reports.compare.figures import draw_bars, draw_losses
 from afr_clip.reports.compare.notes import (
     INTERVALS,
@@ -39,6 +38,7 @@ from afr_clip.reports.compare.sweeps import DONE, Experiment, Search, Sweep, sep
 from afr_clip.reports.compare.tables import CategoryTables, ResultsTable, aggregate, as_dicts, run_grid
 from afr_clip.reports.compare.tidy import write_values
 from afr_clip.reports.compare.values import ComparisonError, Measured, RecordedRun, absent_from, combine, read_runs
+from afr_clip.reports.diagnosis import NOTE, diagnosis_grid
 from afr_clip.reports.layout.grid import PARTLY, Grid, Heading, TableCell, number_cell
 from afr_clip.reports.layout.html import Page, Section
 from afr_clip.reports.layout.text import escape_markdown, to_latex, to_markdown, to_rich, write_records

@@ -75,7 +75,7 @@ def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> Pi
             if not path.resolve().is_relative_to(folder.resolve()):
                 logger.warning("%s lies outside %s and is left out of the page.", shown(name), shown(folder))
             elif path.is_file():
-                return read_picture(path, caption, f"{heading}: {caption}")
+                return EmbeddedPicture(caption, f"{heading}: {caption}", *_embedded(path))
         except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for a damaged file
             logger.warning("%s is left out of the page, because it cannot be read: %s", shown(path), error)
         return None
@@ -85,12 +85,8 @@ def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> Pi
         return heading, [picture for picture in found if picture is not None]
 
 
-def read_picture(path: Path, caption: str, alt: str) -> EmbeddedPicture:
-    """Read a picture and make it small enough to embed: as WebP, no larger than `LARGEST_SIZE`.
-
-    Raises:
-        ValueError: If it is larger than any sheet of ours.
-    """
+def _embedded(path: Path) -> tuple[str, tuple[int, int]]:
+    """Make a picture small enough to embed: as the data URI of a WebP no larger than `LARGEST_SIZE`, and its size."""
     with Image.open(path, formats=("PNG", "JPEG")) as image:
         if image.width * image.height > MOST_PIXELS:
             msg = f"it has {image.width} x {image.height} pixels, and {MOST_PIXELS:,} are the most."
@@ -99,5 +95,4 @@ def read_picture(path: Path, caption: str, alt: str) -> EmbeddedPicture:
     picture.thumbnail(LARGEST_SIZE)
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=QUALITY)
-    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return EmbeddedPicture(caption, alt, source, picture.size)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", picture.size

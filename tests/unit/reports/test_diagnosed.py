@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from afr_clip.reports.compare.diagnosed import CHANGES, diagnosis_grid
 from afr_clip.reports.compare.report import compare
-from afr_clip.reports.diagnosis import NO_STATELESS, NO_TERM, SWAPPED
+from afr_clip.reports.diagnosis import CHANGES, NO_STATELESS, NO_TERM, SWAPPED, diagnosis_grid
 from helpers.results import measured_in, source, write_run
 
 VISA = source("VisA")

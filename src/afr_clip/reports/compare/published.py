@@ -93,8 +93,8 @@ def category_grids(tables: CategoryTables) -> list[Grid]:
     for title, categories in body.items():
         for name, rows in categories.items():
             for _, own in by_category.get_group((title, name)).iterrows():
-                words = map(TableCell, (own.category, f"{own.method}, published", own.trained_on))
-                rows.append([*words, *map(number_cell, own[[*COLUMNS]])])
+                named = map(TableCell, (own.category, f"{own.method}, published", own.trained_on))
+                rows.append([*named, *map(number_cell, own[[*COLUMNS]])])
     headings = [*text_headings("Category", "Method", "Trained on"), *starmap(Heading, COLUMNS.values())]
     return [
         Grid(f"{title}: measured and published", headings, [row for rows in categories.values() for row in rows])

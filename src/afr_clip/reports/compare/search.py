@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from afr_clip.files import counted
 from afr_clip.reports.compare.figures import INK, MOST_INCHES, PAPER, drawing_names, drawn_label, save_figure
-from afr_clip.reports.compare.sweeps import Search, Trial
+from afr_clip.reports.compare.sweeps import Search
 from afr_clip.reports.layout.grid import UNDEFINED, Grid, Heading, TableCell, number_cell
+from afr_clip.reports.record.schema import Trial
 
 COLOURS = "viridis"
 WITHOUT_VALUE = "#b9bfc5"

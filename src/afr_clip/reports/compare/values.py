@@ -163,7 +163,7 @@ def _read_run(path: Path) -> RecordedRun:
 
 def _with_facts(values: pd.DataFrame, folder: Path, setting: Setting, manifest: Mapping[str, Any]) -> pd.DataFrame:
     training = training_of(manifest)
-    no_source = {"title": "", "sha256": "", "lacks": "", "categories": 0}
+    no_source: dict[str, Any] = {"title": "", "sha256": "", "lacks": "", "categories": 0}
     auxiliary = no_source if training is None else _source(training["auxiliary"])
     learned = [] if training is None else [auxiliary["title"]]
     learned += [RELEASED] if RELEASED in setting.decides else []

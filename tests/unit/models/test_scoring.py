@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
+    harmonic_mean,
     smooth_map,
     text_on_text_similarity,
     upsample_map,
@@ -121,3 +122,8 @@ def test_the_highest_hundredth_of_a_map_counts_and_no_less_than_a_pixel(kind, ex
 def test_senseless_settings_are_refused(temperature, sigma, name):
     with pytest.raises(ValueError, match=name):
         ScoringSettings(temperature, image_score=ImageScore.map_max, smoothing_sigma=sigma)
+
+
+def test_scales_are_put_together_by_their_harmonic_mean():
+    maps = torch.tensor([[0.2, 0.5], [0.4, 0.5], [0.8, 0.0]]).view(1, 3, 1, 2)
+    assert_close(harmonic_mean(maps), torch.tensor([[[3 / (1 / 0.2 + 1 / 0.4 + 1 / 0.8), 0.0]]]))

@@ -10,6 +10,7 @@ from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextTower
 from afr_clip.clip.weights import fill_from_release, weight_path
+from afr_clip.models.anomaly_clip.local_stream import run_local_stream
 from afr_clip.models.anomaly_clip.prompt_learner import ENTRY, UNUSED, PromptLearner
 from afr_clip.models.anomaly_clip.settings import PromptLearnerSettings, ReadoutSettings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
@@ -77,36 +78,15 @@ class AnomalyCLIP(nn.Module):
         return self.score(self.tapped(image), category)
 
     def tapped(self, image: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ dim"], ...]:
-        r"""Run the frozen image tower, and next to it a local stream that attends by value.
-
-        CLIP's own attention gathers the whole image in few tokens, and patches lose their place. Value attention keeps
-        a patch with similar ones. The original stream ``h`` runs as always; the local stream ``d`` leaves it in front
-        of the first local block and adds what value attention makes of ``h``. It passes no MLP, and ``h`` never
-        attends to it.
-
-        .. math::
-            d_b = d_{b-1} + \mathrm{Out}_b\bigl(\mathrm{softmax}(V_b V_b^T / \sqrt{d})\, V_b\bigr), \quad
-            V_b = \mathrm{Value}_b(\mathrm{LN}_b(h_{b-1})) \qquad \text{AnomalyCLIP, arXiv:2310.18961}
+        """Run the frozen image tower, and next to it the local stream.
 
         Returns:
             The image's own embedding, projected without ``ln_post`` where it is a class token; then the patches of the
             local stream after each layer read out, with ``ln_post`` and projection. None is normalised.
         """
-        local: Tensor = image.new_empty(0)
-        patches = []
-
-        def attend_by_value(number: int, tokens: Tensor) -> Tensor:
-            nonlocal local
-            if number >= self._first_local_block:
-                # A new tensor every time: what was read out before must not change.
-                start = tokens if number == self._first_local_block else local
-                local = start + self.backbone.tower.by_value(number, tokens)
-                if number in self._layers:
-                    patches.append(self.backbone.project(self.backbone.tower.patches(local)))
-            return tokens
-
-        (original,) = self.backbone.tap(image, attend_by_value, layers=(self.backbone.depth,))
-        return (self.backbone.embed_image(original, norm=False)[:, None], *patches)
+        patches = self.backbone.tower.patches
+        whole, local = run_local_stream(self.backbone, image, self._first_local_block, self._layers, patches)
+        return (whole[:, None], *local)
 
     def score(self, tapped: tuple[Float[Tensor, "batch _ dim"], ...], category: Sequence[str]) -> AnomalyPrediction:
         """Score what ``tapped`` returned; the categories' names are not read."""

@@ -15,13 +15,14 @@ from afr_clip.models.references import Features, ReferenceBank, require_shots
 from afr_clip.models.scoring import (
     anomaly_probability,
     combine_image_score,
+    harmonic_mean,
     smooth_map,
     text_on_text_similarity,
     upsample_map,
 )
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.models.winclip.settings import ReferenceTokens, check_window_sizes
-from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, harmonic_mean, window_positions
+from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, window_positions
 from afr_clip.prompts.ensemble import PromptSettings
 
 

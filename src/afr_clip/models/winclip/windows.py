@@ -100,15 +100,3 @@ def aggregate_windows(
         for maps in (inverse, torch.ones_like(inverse[:1]))
     )
     return num_windows / inverse_sum
-
-
-def harmonic_mean(
-    maps: Float[Tensor, "batch scales grid_height grid_width"],
-) -> Float[Tensor, "batch grid_height grid_width"]:
-    """Combine the maps of all scales, with scores in [0, 1]; 0 where one of them is 0.
-
-    Example:
-        >>> harmonic_mean(torch.tensor([0.5, 0.5, 0.25]).view(1, 3, 1, 1))
-        tensor([[[0.3750]]])
-    """
-    return maps.shape[1] / (1 / maps).sum(dim=1)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.models.winclip import windows
-from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, harmonic_mean, window_positions
+from afr_clip.models.winclip.windows import aggregate_windows, embed_windows, window_positions
 from helpers.naive_methods import naive_window_aggregation, naive_window_embeddings
 from helpers.tiny import TINY, random_batch, tiny_towers
 
@@ -128,8 +128,3 @@ def test_one_window_that_sees_nothing_clears_exactly_its_patches():
 def test_a_window_of_one_patch_is_its_patch():
     scores = torch.rand(1, 12, generator=torch.Generator().manual_seed(0))
     assert_close(aggregate_windows(scores, (3, 4), 1), scores.view(1, 3, 4))
-
-
-def test_scales_are_put_together_by_their_harmonic_mean():
-    maps = torch.tensor([[0.2, 0.5], [0.4, 0.5], [0.8, 0.0]]).view(1, 3, 1, 2)
-    assert_close(harmonic_mean(maps), torch.tensor([[[3 / (1 / 0.2 + 1 / 0.4 + 1 / 0.8), 0.0]]]))

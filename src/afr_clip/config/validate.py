@@ -183,6 +183,12 @@ def _rules(config: CommandConfig) -> Iterator[str]:
             f"{command} runs in one process, got trainer.devices={config.trainer.devices} and "
             f"trainer.num_nodes={config.trainer.num_nodes}. Leave them out."
         )
+    elif isinstance(config, TrainConfig) and num_processes > 1 and config.module.network.needs_whole_batch:
+        yield (
+            f"module={config.module.name} normalises over all images of a batch, so it trains in one process, got "
+            f"trainer.devices={config.trainer.devices} and trainer.num_nodes={config.trainer.num_nodes}. Leave them "
+            f"out; evaluate and predict may have several."
+        )
     elif isinstance(config, TrainConfig) and config.data.batch_size < num_processes:
         yield (
             f"data.batch_size counts the images of all processes, so it must be at least their number, "

@@ -59,6 +59,7 @@ class AnomalyBatch:
         has_mask: Whether pixel truth is known for the image (always so for normal images of a dataset with masks).
         index: Position of each image in the dataset's list of samples.
         tapped: What the frozen image tower gives for the images, from the feature cache; empty without one.
+        reference: For methods that train with one, another normal image of each image's category.
         share: This process's part of a batch of several processes; ``None`` for a single process.
         faults: Why a photograph could not be read, by its index; a black picture keeps its place.
         truth_stays: Whether ``to`` leaves truth and index on the CPU, where a scored batch is compared.
@@ -71,6 +72,7 @@ class AnomalyBatch:
     index: Int[Tensor, " batch"]
     samples: tuple[AnomalySample, ...]
     tapped: tuple[Tensor, ...] = ()
+    reference: "AnomalyBatch | None" = None
     share: Share | None = None
     faults: Mapping[int, str] = field(default_factory=dict)
     truth_stays: bool = False
@@ -116,6 +118,7 @@ class AnomalyBatch:
             self,
             image=None if self.image is None else move(self.image),
             tapped=tuple(move(tensor) for tensor in self.tapped),
+            reference=None if self.reference is None else self.reference._map(move),
             mask=move(self.mask),
             has_mask=move(self.has_mask),
             is_anomalous=move(self.is_anomalous),

@@ -41,7 +41,7 @@ from afr_clip.inspection.scan import (
     pieces,
 )
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
-from afr_clip.models.interface import FewShotNetwork, TappedNetwork
+from afr_clip.models.interface import FewShotNetwork, TappedNetwork, learned_tensors
 from afr_clip.models.method_settings import ModuleSettings
 from afr_clip.models.prediction import AnomalyPrediction, Scores, require_finite_scores
 from afr_clip.models.references import ReferenceBank
@@ -355,9 +355,7 @@ def build_scanner(
     frozen = towers.fingerprint()
     if checkpoint is not None:
         load_adapters(network, checkpoint, frozen)
-    names = network.trainable_parameter_names()
-    trained = {name: value for name, value in network.named_parameters() if name in names}
-    weights = hashlib.sha256(f"{frozen} {tensor_hash(trained)}".encode()).hexdigest()
+    weights = hashlib.sha256(f"{frozen} {tensor_hash(learned_tensors(network))}".encode()).hexdigest()
     same_weights_other_scores = {
         "quick_gelu": backbone.quick_gelu != backbone.other_activation,
         "position_embeddings": backbone.position_embeddings.value,

@@ -18,7 +18,7 @@ from afr_clip.clip.tensor_file import TensorFileError, not_finite, read_tensor_f
 from afr_clip.clip.weights import PACKAGED, weight_path
 from afr_clip.files import shown, written_whole
 from afr_clip.kinds import faults_of
-from afr_clip.models.interface import AnomalyNetwork, UpgradingNetwork
+from afr_clip.models.interface import AnomalyNetwork, UpgradingNetwork, learned_tensors
 
 FORMAT: Literal["afr-clip-adapters-1"] = "afr-clip-adapters-1"
 LAST = "last.ckpt"
@@ -272,8 +272,7 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
             f"{trained_on['fingerprint'][:12]}) than those loaded now ({fingerprint[:12]}). Pass the same weights file."
         )
         raise CheckpointError(msg)
-    names, saved = network.trainable_parameter_names(), dict(checkpoint.state_dict)
-    own = {name: parameter for name, parameter in network.named_parameters() if name in names}
+    own, saved = learned_tensors(network), dict(checkpoint.state_dict)
     differing = sorted(own.keys() ^ saved.keys())
     if isinstance(network, UpgradingNetwork):
         saved |= {name: network.upgraded(name, saved[name]) for name in own.keys() & saved.keys()}
@@ -285,5 +284,5 @@ def load_adapters(network: AnomalyNetwork, checkpoint: Checkpoint, fingerprint: 
         )
         raise CheckpointError(msg)
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(saved[name])
+        for name, learned in own.items():
+            learned.copy_(saved[name])

@@ -22,6 +22,16 @@ class AnomalyNetwork(Protocol):
         """Return all parameters with their names."""
 
 
+def learned_tensors(network: AnomalyNetwork) -> dict[str, Tensor]:
+    """Return what a training changes, and a checkpoint holds, by name: trainable parameters and statistics."""
+    names = network.trainable_parameter_names()
+    learned: dict[str, Tensor] = {name: value for name, value in network.named_parameters() if name in names}
+    if isinstance(network, NormalisingNetwork):
+        names = network.statistics_names()
+        learned |= {name: value for name, value in network.named_buffers() if name in names}
+    return learned
+
+
 @runtime_checkable
 class TappedNetwork(Protocol):
     """The two halves of a forward pass whose image tower depends on no trainable weight."""
@@ -62,6 +72,17 @@ class PacedNetwork(Protocol):
 
     def share_of_rate(self, name: str) -> float:
         """Return the share of the learning rate that a trainable parameter learns at."""
+
+
+@runtime_checkable
+class NormalisingNetwork(Protocol):
+    """A method that keeps statistics of what it was trained on, which no gradient moves and scoring needs."""
+
+    def statistics_names(self) -> set[str]:
+        """Return the names of the buffers that hold them."""
+
+    def named_buffers(self) -> Iterable[tuple[str, Tensor]]:
+        """Return all buffers with their names."""
 
 
 @runtime_checkable

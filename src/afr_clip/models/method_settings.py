@@ -25,11 +25,16 @@ class MethodSettings:
         network_class: The network's class in the ``network.py`` next to the settings.
         trains: Whether the method has anything to train.
         needs_text: Whether the method reads sentences, so that it runs only on towers that have text.
+        needs_reference: Whether it trains each image next to another normal image of its category, which ``forward``
+            then gets as its third argument, as does ``score``.
+        needs_whole_batch: Whether it trains on a batch as a whole, which several processes therefore cannot share.
     """
 
     network_class: ClassVar[str]
     trains: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
 
     def build(self, towers: Any) -> Any:  # noqa: ANN401 - typed in modules that import torch
         """Build the network on frozen towers.

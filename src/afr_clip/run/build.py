@@ -68,6 +68,7 @@ def data_settings(job: Job, towers: Towers) -> DataSettings:
         mosaic=data.mosaic,
         mosaic_kind=data.mosaic_kind,
         mosaic_label=data.mosaic_label,
+        references=isinstance(job, TrainingJob) and job.module.network.needs_reference,
         cache=data.cache,
         cache_dir=job.cache_dir,
         eval_batch_size=data.eval_batch_size,

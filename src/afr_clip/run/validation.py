@@ -80,6 +80,12 @@ class Subject:
         """Return four normalised images of noise."""
         return torch.randn(len(NAMES), 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
 
+    def learning(self, network: Any) -> AnomalyPrediction:  # noqa: ANN401
+        """Score the images as a training does, each next to another one if the method asks for that."""
+        reference = (self.image().flip(0),) if self.module.network.needs_reference else ()
+        prediction: AnomalyPrediction = network(self.image(), NAMES, *reference)
+        return prediction
+
 
 Check = Callable[[Subject], str]
 """Returns what it measured in words, or raises a `FaultError` or `CannotCheckError`."""
@@ -184,7 +190,7 @@ def check_gradients(subject: Subject) -> str:
             bool(names) == subject.module.network.trains,
             f"the settings have trains = {subject.module.network.trains}, but {len(names)} parameters are trainable",
         )
-        prediction = network(subject.image(), NAMES)
+        prediction = subject.learning(network)
         _require_probabilities(prediction)
         if not names:
             _require(not prediction.trained_maps.requires_grad, "nothing is trained, but the map has a gradient")
@@ -201,7 +207,7 @@ def check_towers(subject: Subject) -> str:
     before, names = subject.towers.fingerprint(), set[str]()
     for network in subject.training():
         names = network.trainable_parameter_names()
-        prediction = network(subject.image(), NAMES)
+        prediction = subject.learning(network)
         if names:
             optimizer = torch.optim.Adam([p for name, p in network.named_parameters() if name in names], lr=0.1)
             _loss(prediction).backward()

@@ -16,6 +16,7 @@ from afr_clip.data.records import AnomalyBatch
 from afr_clip.files import shown, written_whole
 from afr_clip.kinds import faults_of
 from afr_clip.models.checkpoint import EPOCHS, FORMAT, LAST, CheckpointError, require_finite
+from afr_clip.models.interface import learned_tensors
 from afr_clip.training.module import DIVERGED, AnomalyDetectionModule, TrainingDivergedError
 
 RESUME = "resume.ckpt"
@@ -81,9 +82,7 @@ class CheckpointWriter(pl.Callback):
         self._refuse_divergence(trainer)
         self._batch = None  # checked, so the next file needs no second check
         if trainer.is_global_zero:
-            network = pl_module.network
-            names = network.trainable_parameter_names()
-            weights = {name: p.detach().cpu() for name, p in network.named_parameters() if name in names}
+            weights = {name: value.detach().cpu() for name, value in learned_tensors(pl_module.network).items()}
             manifest = {**self._manifest, "epochs": trainer.current_epoch + 1}
             # Serialised in memory first, because torch.save does not report a full disk as such.
             buffer = io.BytesIO()

@@ -19,7 +19,7 @@ from afr_clip.losses.total import LossTerms
 from afr_clip.metrics.average import CategoryResult
 from afr_clip.metrics.log_keys import LEARNING_RATE, LOSS, LOSS_EPOCH, LOSS_STEP, target_key
 from afr_clip.metrics.protocol import DatasetMetrics
-from afr_clip.models.interface import FewShotNetwork, StagedNetwork, UpgradingNetwork
+from afr_clip.models.interface import FewShotNetwork, StagedNetwork, UpgradingNetwork, learned_tensors
 from afr_clip.models.method_settings import CategoryNames
 from afr_clip.models.prediction import AnomalyPrediction, on_cpu, require_finite_scores
 from afr_clip.training.schedule import optimizer_of
@@ -172,19 +172,19 @@ class AnomalyDetectionModule(pl.LightningModule):
         Raises:
             ScoreError: If a score is NaN or infinite; in training the loss tells.
         """
-        prediction: AnomalyPrediction
-        if batch.tapped:  # the feature cache holds the first half of the forward
-            prediction = self.network.score(batch.tapped, self.names_of(batch))
-        else:
-            prediction = self.network(batch.pictures, self.names_of(batch))
+        is_cached = bool(batch.tapped)  # the feature cache holds the first half of the forward
+        both = (batch,) if batch.reference is None else (batch, batch.reference)
+        seen, *reference = (one.tapped if is_cached else one.pictures for one in both)
+        score = self.network.score if is_cached else self.network
+        prediction: AnomalyPrediction = score(seen, self.names_of(batch), *reference)
         if not self.training:
             prediction = on_cpu(prediction)
             require_finite_scores(prediction, [shown(sample.image_path) for sample in batch.samples])
         return prediction
 
     def is_sound(self, batch: AnomalyBatch | None) -> bool:
-        """Whether the trained weights, and what they make of a batch they were trained on, are finite."""
-        if not all(parameter.isfinite().all() for parameter in self.trainable_parameters()):
+        """Whether what was learned, and what it makes of a batch it was learned on, is finite."""
+        if not all(learned.isfinite().all() for learned in learned_tensors(self.network).values()):
             return False
         if batch is None:
             return True
@@ -337,4 +337,4 @@ class AnomalyDetectionModule(pl.LightningModule):
             self._means.load_state_dict(checkpoint["means"], counts=self.trainer.is_global_zero)
 
     def _saved_names(self) -> set[str]:
-        return {f"network.{name}" for name in self.network.trainable_parameter_names()}
+        return {f"network.{name}" for name in learned_tensors(self.network)}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,3 +27,12 @@ def test_pinning_touches_every_tensor(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     make_batch().pin_memory()
     assert len(pinned) == 5
+
+
+def test_a_reference_goes_where_its_batch_goes(monkeypatch):
+    batch = replace(make_batch(), reference=make_batch())
+    assert batch.to(torch.device("meta")).reference.image.is_meta
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    batch.pin_memory()
+    assert len(pinned) == 10

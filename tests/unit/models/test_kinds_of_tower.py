@@ -15,7 +15,7 @@ from afr_clip.inspection import engine
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.metrics.protocol import DatasetMetrics
 from helpers.kinds_of_tower import KINDS, WITH_TEXT, WITHOUT_TEXT, towers_of
-from helpers.methods import FOR_FOUR_BLOCKS, build_method, composed_module, stages
+from helpers.methods import FOR_FOUR_BLOCKS, build_method, composed_module, learning, stages
 from helpers.tiny import assert_probabilities, random_batch
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
@@ -55,7 +55,7 @@ def test_a_method_scores_learns_and_is_measured(method, kind):
         reached: set[str] = set()
         for _ in stages(network.train()):
             optimizer.zero_grad()
-            prediction = network(batch.image, NAMES)
+            prediction = learning(method, network, batch.image, NAMES)
             seen = prediction.trained_maps, prediction.trained_scores
             AnomalyLoss()(*seen, batch.mask, batch.is_anomalous).total.backward()
             reached |= {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}

@@ -20,7 +20,7 @@ from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
 from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import MOSAICS, build_augmentation
 from afr_clip.data.feed.cache import FeatureCache, open_cache
-from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, build_loader, collate
+from afr_clip.data.feed.dataset import AnomalyDataset, AnomalyItem, NormalReferences, build_loader, collate
 from afr_clip.data.feed.sampler import EpochSampler, TargetBatches, TrainingBatches
 from afr_clip.data.feed.workers import LoadingProcesses, naming_lost_images
 from afr_clip.data.progress import tracked
@@ -43,6 +43,7 @@ class DataSettings:
         mosaic: Share of training images that become a collage of images of their category.
         mosaic_kind: ``by_type`` or ``class_aware``, see `Mosaic` and `ClassAwareMosaic`.
         mosaic_label: ``any`` or ``replaced``, see `Mosaic`.
+        references: Whether another normal image of its category comes with each training image.
         cache: Whether resized pixels are kept on disk, in ``cache_dir``.
         eval_batch_size: Images per evaluation step of one process; ``None`` takes ``batch_size``.
         process: Index of this process, from 0.
@@ -60,6 +61,7 @@ class DataSettings:
     mosaic: float = 0.0
     mosaic_kind: str = "by_type"
     mosaic_label: str = "any"
+    references: bool = False
     cache: bool = False
     cache_dir: Path | None = None
     eval_batch_size: int | None = None
@@ -102,8 +104,8 @@ class AnomalyDataModule(LightningDataModule):
             instead of the images.
 
     Raises:
-        DataError: If two targets share a name, the auxiliary dataset lacks masks, or a target may share images with it
-            (``refuse_overlap``).
+        DataError: If two targets share a name, the auxiliary dataset lacks masks or references, or a target may share
+            images with it (``refuse_overlap``).
     """
 
     def __init__(
@@ -116,6 +118,8 @@ class AnomalyDataModule(LightningDataModule):
             raise DataError(msg)
         if auxiliary is not None:
             _require_masks(auxiliary)
+            if settings.references:
+                NormalReferences(auxiliary.samples)
             for target in targets:
                 refuse_overlap(TrainedOn.of(auxiliary), target)
         self.auxiliary = auxiliary
@@ -273,7 +277,8 @@ class AnomalyDataModule(LightningDataModule):
         if training and settings.mosaic:
             mosaic = MOSAICS[settings.mosaic_kind](loaded.samples, settings.mosaic, settings.mosaic_label)
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
-        return AnomalyDataset(*parts, features=features)
+        references = NormalReferences(loaded.samples) if training and settings.references else None
+        return AnomalyDataset(*parts, features=features, references=references)
 
     def _loader(
         self,

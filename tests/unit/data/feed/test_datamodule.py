@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from threading import Event, Timer
 
 import numpy as np
@@ -257,6 +258,25 @@ def test_settings_out_of_range_are_refused_by_name(name, value):
 def test_a_cache_needs_a_folder():
     with pytest.raises(ValueError, match=r"data\.cache_dir must be a folder if data\.cache=true, got None"):
         DataSettings(**SETTINGS, cache=True)
+
+
+def test_training_images_get_their_references_where_they_are_asked_for(roots):
+    module, again = make(roots, references=True), make(roots, references=True, num_workers=2)
+    batches, elsewhere = epoch(module.train_dataloader(), 1), epoch(again.train_dataloader(), 1)
+    for batch, other in zip(batches, elsewhere, strict=True):
+        assert torch.equal(batch.reference.index, other.reference.index)
+        for sample, reference in zip(batch.samples, batch.reference.samples, strict=True):
+            assert (reference.category, reference.is_anomalous) == (sample.category, False)
+            assert reference.image_path != sample.image_path
+    assert [batch.reference for batch in epoch(module.target_dataloader("mvtec_ad"))] == [None] * 6
+    assert next(iter(module.auxiliary_in_order())).reference is None
+
+
+def test_an_auxiliary_dataset_needs_normal_images_where_references_are_asked_for(roots):
+    auxiliary = load_dataset(DatasetSpec("visa", "visa", root=roots[0]))
+    kept = [sample for sample in auxiliary.samples if sample.is_anomalous]
+    with pytest.raises(DataError, match="has 0 normal images"):
+        AnomalyDataModule(replace(auxiliary, samples=tuple(kept)), [], DataSettings(**SETTINGS, references=True))
 
 
 def test_references_are_read_as_the_images_that_are_scored(roots):

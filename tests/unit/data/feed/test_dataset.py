@@ -8,8 +8,9 @@ from torch.testing import assert_close
 
 from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.reading import DatasetSpec, read_samples
+from afr_clip.data.errors import DataError
 from afr_clip.data.feed.augment import build_augmentation
-from afr_clip.data.feed.dataset import AnomalyDataset, collate, normalise
+from afr_clip.data.feed.dataset import AnomalyDataset, NormalReferences, collate, normalise
 from helpers.trees import write_mvtec_tree, write_visa_tree
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -70,6 +71,44 @@ def test_augmentation_follows_the_draw_and_needs_one(tmp_path):
 def test_without_augmentation_the_draw_does_not_matter(tmp_path):
     dataset = make_dataset(write_mvtec_tree(tmp_path))
     assert torch.equal(dataset[3, 1].image, dataset[3].image)
+
+
+def with_references(root: Path, **parts) -> AnomalyDataset:
+    plain = make_dataset(root)
+    return make_dataset(root, references=NormalReferences(plain.samples), **parts)
+
+
+def test_a_reference_is_another_normal_image_of_the_category_as_it_is(tmp_path):
+    root = write_mvtec_tree(tmp_path)
+    plain, dataset = make_dataset(root), with_references(root, augmentation=build_augmentation((32, 48)))
+    assert plain[0, 1].reference is None
+    assert dataset.num_bytes == 2 * plain.num_bytes
+    for index, sample in enumerate(plain.samples):
+        normal = {i for i, one in enumerate(plain.samples) if one.category == sample.category and not one.is_anomalous}
+        references = [dataset[index, seed].reference for seed in range(30)]
+        assert {one.index for one in references} == normal - {index}  # each is drawn sometimes
+        assert torch.equal(references[0].image, plain[references[0].index].image)
+
+
+def test_a_reference_follows_the_draw_and_needs_one(tmp_path):
+    dataset = with_references(write_mvtec_tree(tmp_path))
+    again = pickle.loads(pickle.dumps(dataset))
+    for seed in range(5):
+        assert dataset[3, seed].reference.index == again[3, seed].reference.index
+    with pytest.raises(TypeError, match=r"must be asked for \(index, draw_seed\), got 3"):
+        dataset[3]
+    batch = collate([dataset[3, 0], dataset[4, 1]])
+    assert batch.reference.index.tolist() == [dataset[3, 0].reference.index, dataset[4, 1].reference.index]
+    assert batch.reference.reference is None
+
+
+@pytest.mark.parametrize(("num", "found"), [(0, "0 normal images"), (1, "1 normal image")])
+def test_a_category_without_another_normal_image_is_refused(tmp_path, num, found):
+    root = write_mvtec_tree(tmp_path, categories=("bolt", "tile"))
+    for path in sorted((root / "tile/test/good").iterdir())[num:]:
+        path.unlink()
+    with pytest.raises(DataError, match=rf"another normal image of its category, but 'tile' of 'toy' has {found}\."):
+        with_references(root)
 
 
 def test_normalising_follows_the_formula_per_channel():

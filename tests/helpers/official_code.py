@@ -70,10 +70,11 @@ COMMITS = {
     "AF-CLIP": "bb7edec4128a76f29cb573cd3002538bf250b2fe",
     "VisualAD": "8479132d641456345019aed1c8bb6b2d11941068",
     "AA-CLIP": "53db195f230442aa118c246876c94ba1c76139cc",
+    "AdaptCLIP": "354d9e3332ec5348b3d8e4439111d34f8e94c0a9",
 }
 TAPS = [6, 12, 18, 24]
 LABELS = torch.arange(NUM_PICTURES) % 2
-NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "pandas", "ipdb")
+NOT_NEEDED = ("thop", "tabulate", "cv2", "skimage", "tensorboard", "seaborn", "pandas", "ipdb", "tifffile")
 """Packages that the programs import for counts, tables and pictures."""
 
 
@@ -948,6 +949,105 @@ def visual_ad(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to 
     return record
 
 
+def adapt_clip(folder: Path) -> Record:  # noqa: PLR0915 - one run from start to end
+    """Train AdaptCLIP for one step, and score without and with one normal picture, all by its own programs."""
+    root, record = write_meta_tree(folder / "colon", "colon", SIZE), {}
+    meta = json.loads((root / "meta.json").read_text())
+    # A reference that is not scored: of a picture next to itself the programs divide by rounding.
+    mirrored = meta["test"]["colon"][0] | {"img_path": "colon/mirrored.png"}
+    Image.fromarray(np.ascontiguousarray(pictures(SIZE)[0][:, ::-1])).save(root / mirrored["img_path"])
+    (root / "meta.json").write_text(json.dumps(meta | {"train": {"colon": [mirrored]}}))
+    modules = ("adaptcliplib", "adaptcliplib.build_model", "adaptcliplib.adaptclip", "train", "test")
+    programs = official_modules("AdaptCLIP", *modules)
+    with programs as (library, building, network, training, testing), pytest.MonkeyPatch.context() as patch:
+        state = tower_state("ViT-known-quickgelu")
+        patch.setattr(library, "load", lambda *_, **__: (building.build_model("", dict(state)), None))
+        load = torch.utils.data.DataLoader
+        patch.setattr(torch.utils.data, "DataLoader", lambda *a, **given: load(*a, **given | {"num_workers": 0}))
+        sizes = {"input_dim": state["text_projection"].shape[1], "patch_size": 8}
+        learners: dict[str, nn.Module] = {}
+
+        def drawn(part: str, made: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+            def make(*args: Any, **given: Any) -> nn.Module:
+                if part != "textual_learner":  # the programs' own sizes are those of ViT-L/14
+                    args, given = args[:1], given | sizes
+                learners[part] = made(*args, **given)
+                fill(adapt_clip_learned(learners))
+                return learners[part]
+
+            return make
+
+        for program in (training, testing):
+            for kind, part in ADAPT_CLIP_PARTS.items():
+                patch.setattr(program, kind, drawn(part, getattr(program, kind)))
+        encoded = record_method(patch, network.AdaptCLIP, "encode_image")
+        sentences = record_method(patch, network.AdaptCLIP, "encode_text_learn")
+        focal = record_method(patch, training.FocalLoss, "forward")
+        dice = record_method(patch, training.BinaryDiceLoss, "forward")
+        cross_entropy = Recorded(torch.nn.functional.cross_entropy)
+        patch.setattr(torch.nn.functional, "cross_entropy", cross_entropy)
+        common = {"pretrained_model": "ViT-L/14@336px", "dataset": "colon", "features_list": TAPS, "image_size": SIZE}
+        common |= {"seed": 10, "n_ctx": 12, "vl_reduction": 4, "pq_mid_dim": 128, "pq_context": True}
+        common |= {"visual_learner": True, "textual_learner": True, "pq_learner": True, "batch_size": NUM_PICTURES}
+        trained = common | {"train_data_path": str(root), "save_path": str(folder), "k_shots": 1}
+        trained |= {"epoch": 1, "print_freq": 1, "save_freq": 1}
+        step: Record = {}
+        record_step(patch, "Adam", lambda: adapt_clip_learned(learners), step)
+        torch.manual_seed(0)
+        training.train(SimpleNamespace(**trained, learning_rate=0.001))
+        # Batch norms behind the taps' biases take these out again, so that their gradients are mostly rounding.
+        cancelled = tuple(f"pq_learner.sharebn.{tap}.bias" for tap in range(len(TAPS)))
+        record |= {name: value for name, value in step.items() if not name.endswith(cancelled)}
+        order = in_order(encoded[0][0][0])
+        record["image_embedding"] = encoded[0][1][0][order]
+        record["tokens"] = torch.stack([tokens[order] for tokens in encoded[0][1][1]], dim=1)
+        record["trained_maps"] = torch.stack([given[0][order, 1] for given, _ in focal], dim=1)
+        record["loss.image"] = torch.stack(cross_entropy.returned).mean()  # whose weight here is their number
+        record["loss.focal"] = torch.stack([result for _, result in focal])
+        record["loss.dice"], record["loss.complement"] = (
+            torch.stack([result for _, result in dice[start::2]]) for start in (0, 1)
+        )
+        training.train(SimpleNamespace(**trained, learning_rate=0.0))  # saves the drawn weights as they are
+        for part, module in learners.items():
+            known = {id(value): name for name, value in reversed(list(module.named_buffers()))}
+            named = {name: value for name, value in module.named_buffers() if known[id(value)] == name}
+            record |= {f"{part}.{name}": value.clone() for name, value in named.items() if ".running_" in name}
+
+        blurred = Recorded(testing.gaussian_filter)
+        patch.setattr(testing, "gaussian_filter", blurred)
+        results: list[Any] = []
+        measured = SimpleNamespace(run=lambda given, *_: results.append(given))
+        patch.setattr(testing, "Evaluator", lambda *_, **__: measured)
+        for shots, prefix in ((0, ""), (1, "one_shot.")):
+            blurred.given.clear()
+            scored = common | {"test_data_path": str(root), "save_path": str(folder), "k_shots": shots, "sigma": 4}
+            scored |= {"checkpoint_path": str(folder / "epoch_1.pth"), "fusion_type": "average_mean"}
+            testing.test(SimpleNamespace(**scored, eval_metrics=[], class_name=None))
+            record[f"{prefix}map_before_smoothing"] = torch.stack([given[0] for given in blurred.given])
+            record[f"{prefix}map"], record[f"{prefix}score"] = results[-1]["pr_masks"], results[-1]["pr_anomalys"]
+        record["text"] = sentences[0][1]
+        record["static_text"] = torch.nn.functional.normalize(learners["textual_learner"].static_text_features, dim=-1)
+
+        small = building.build_model("", small_tower_state("ViT-known-quickgelu"))
+        small.visual.DAPM_replace(DPAM_layer=20)
+        small.encode_image(normalised(SIZE)[:1], TAPS, DPAM_layer=20)
+        record["position_embedding"] = small.visual.positional_embedding.detach()
+    return record
+
+
+ADAPT_CLIP_PARTS = {
+    "TextualAdapter": "textual_learner",
+    "VisualAdapter": "visual_learner",
+    "PQAdapter": "pq_learner",
+}
+"""AdaptCLIP's adapters and where its files keep them."""
+
+
+def adapt_clip_learned(learners: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return what AdaptCLIP learns by its own names."""
+    return {f"{part}.{name}": value for part, module in learners.items() for name, value in module.named_parameters()}
+
+
 def with_half(run: Callable[..., Record]) -> Callable[[Path], Record]:
     """Record a run that does not round prompts to half precision, and the main results of one that does."""
 
@@ -966,6 +1066,7 @@ RUNS: dict[str, tuple[Callable[[Path], Record], str]] = {
     "af_clip": (af_clip, "AF-CLIP"),
     "aa_clip": (aa_clip, "AA-CLIP"),
     "visual_ad": (visual_ad, "VisualAD"),
+    "adapt_clip": (adapt_clip, "AdaptCLIP"),
     "losses": (losses, "AdaCLIP"),
     "winclip_z": (win_z, "Accurate-WinCLIP-pytorch"),
     "winclip_z_one_shot": (functools.partial(win_z, shots=1), "Accurate-WinCLIP-pytorch"),

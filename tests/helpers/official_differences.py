@@ -76,6 +76,7 @@ class Comparison:
         self.record, self.network, self.names = record, network, names
         self.found: dict[str, Difference] = {}
         self.unread = set(record)
+        self.reference: tuple[Tensor, ...] = ()
         if method:
             self.job = validate(_compose(f"module={method}", "dataset=visa"))
 
@@ -101,7 +102,7 @@ class Comparison:
     def loss(self, prefix: str, image: Tensor, category: list[str], mask: Tensor, is_anomalous: Tensor) -> None:
         """Compare the terms of the recipe's loss, all gradients, and the weights after one step of its optimiser."""
         self.network.zero_grad()
-        prediction = self.network(image, category)
+        prediction = self.network(image, category, *self.reference)
         if f"{prefix}trained_maps" in self.record:
             self[f"{prefix}trained_maps"] = prediction.trained_maps
         loss = AnomalyLoss(**vars(self.job.loss))
@@ -375,6 +376,65 @@ def visual_ad(record: Record, folder: Path, released: Path | None = None) -> dic
     return compare.complete()
 
 
+def adapt_clip_names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give what AdaptCLIP learns, its batch norms' statistics included, the names of its public code."""
+    layers = {"narrow": "fc.0", "norm": "fc.1", "wide": "fc.3"}
+    lists = {"norms": "sharebn", "local": "local_adapter.0", "whole": "global_adapter.0"}
+    adapters = {"image_adapter": "global_adapter", "patch_adapter": "local_adater"}
+    found = {}
+    if "context" in values:
+        found["textual_learner.ctx_pos"], found["textual_learner.ctx_neg"] = values["context"][:, None, None]
+    for name, value in values.items():
+        part, *rest = name.split(".")
+        if part not in (*adapters, "comparison"):
+            continue
+        kind = rest.pop()
+        kind = {"mean": "running_mean", "variance": "running_var"}.get(kind, kind)
+        if part in adapters:
+            found[f"visual_learner.{adapters[part]}.{layers[rest[0]]}.{kind}"] = value
+        else:
+            found[f"pq_learner.{lists[rest[0]]}.{rest[1]}.{kind}"] = value
+    return found
+
+
+def adapt_clip(record: Record, folder: Path, released: Path | None = None) -> dict[str, Difference]:
+    """Compare AdaptCLIP; what its batch norms know when it scores comes from one step."""
+    image, category = normalised(SIZE), ["colon"] * NUM_PICTURES
+    reference = image[:1].flip(3)
+    towers = load_repeatable_towers("ViT-known-quickgelu", folder, (6, 12, 18, 24))
+    network = build_method("adapt_clip", towers)
+    learned = adapt_clip_names(dict(network.named_parameters()))
+    drawn = learned_state({name: value.shape for name, value in learned.items()})
+    compare = Comparison(record, network, "adapt_clip", adapt_clip_names)
+    compare.reference = (reference.expand_as(image),)
+    with torch.no_grad():
+        for name, value in learned.items():
+            value.copy_(drawn[name])
+        before = {name: value.clone() for name, value in network.named_parameters() if not name.startswith("backbone.")}
+        whole, *tokens = network.tapped(image)
+        compare["image_embedding"], compare["tokens"] = whole[:, 0], torch.stack(tokens, dim=1)
+        compare["text"] = network.text(["colon"], torch.device("cpu"))[0]
+        compare["static_text"] = network._static(["object"], torch.device("cpu")).stateful[0]
+    compare.positions("ViT-known-quickgelu")
+    compare.loss("", image, category, torch.from_numpy(masks(SIZE)), IS_ANOMALOUS)
+    for name, value in adapt_clip_names(dict(network.named_buffers())).items():
+        compare[name] = value
+    with torch.no_grad():
+        for name, value in before.items():
+            network.get_parameter(name).copy_(value)
+        network.eval()
+        for shots, prefix in ((0, ""), (1, "one_shot.")):
+            network.shots = shots
+            if shots:
+                network.observe(reference, "colon")
+            prediction = network(image, category)
+            compare[f"{prefix}map"], compare[f"{prefix}score"] = prediction.anomaly_map, prediction.image_score
+            network._scoring.smoothing_sigma = 0.0
+            compare[f"{prefix}map_before_smoothing"] = network(image, category).anomaly_map
+            network._scoring.smoothing_sigma = 4.0
+    return compare.complete()
+
+
 def winclip(
     record: Record, folder: Path, released: Path | None = None, *, shots: int = 0, anomalib: bool = False
 ) -> dict[str, Difference]:
@@ -432,6 +492,7 @@ METHODS: dict[str, Callable[..., dict[str, Difference]]] = {
     "af_clip": af_clip,
     "aa_clip": aa_clip,
     "visual_ad": visual_ad,
+    "adapt_clip": adapt_clip,
     "winclip_z": winclip,
     "winclip_z_one_shot": partial(winclip, shots=1),
     "winclip_anomalib": partial(winclip, anomalib=True),

@@ -36,8 +36,12 @@ def send(*signums: int) -> None:
         (signal.SIGUSR2, (1, 5), (), 0),
         (signal.SIGTERM, (0, 3), ("module=aa_clip", "module.network.text_epochs=1"), 0),
         (signal.SIGTERM, (1, 2), ("module=visual_ad",), 0),
+        (signal.SIGTERM, (1, 1), ("module=adapt_clip",), 2),
     ],
-    ids=["first batch", "half an accumulated step", "last of an epoch", "last of all", "stages", "random numbers"],
+    ids=[
+        *("first batch", "half an accumulated step", "last of an epoch", "last of all"),
+        *("stages", "random numbers", "references and statistics"),
+    ],
 )
 def test_a_stopped_training_goes_on_bit_for_bit(disturbed, assert_goes_on, signum, moment, more, workers):
     code, said, overrides = disturbed(moment, partial(send, signum), *more, f"data.num_workers={workers}")

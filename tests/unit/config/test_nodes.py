@@ -251,6 +251,7 @@ def test_april_gan_stands_on_plain_gelu_and_trains_as_published(composed, datase
             AnomalyLoss(image_gamma=2.0, focal_smoothing=1e-5, image_smoothing=1e-5, dice_per="row"),
         ),
         ("aa_clip", [0.5, 0.999], AnomalyLoss(separation_weight=0.1, focal_smoothing=1e-5)),
+        ("adapt_clip", [0.5, 0.999], AnomalyLoss(image_weight=6.0, focal_smoothing=1e-5)),
         ("afr_clip", [0.9, 0.999], AnomalyLoss()),
         ("coop", [0.5, 0.999], AnomalyLoss(focal_weight=0.0, dice_weight=0.0, complement_weight=0.0)),
         ("uni_adet", [0.9, 0.999], AnomalyLoss(complement_weight=0.0, focal_smoothing=1e-5)),

@@ -169,6 +169,11 @@ UNCHOSEN = {f"dataset__{key}": "???" for key in ("name", "layout", "root", "cate
             "data.batch_size counts the images of all processes, so it must be at least their number, 8, got 4. "
             "Raise data.batch_size, or start fewer processes.",
         ),
+        (
+            {"module": "adapt_clip", "trainer__devices": 2},
+            "module=adapt_clip normalises over all images of a batch, so it trains in one process, got "
+            "trainer.devices=2 and trainer.num_nodes=1. Leave them out; evaluate and predict may have several.",
+        ),
     ],
 )
 def test_rules_across_keys_are_kept(changed, changes, sentence):

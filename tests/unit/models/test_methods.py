@@ -14,6 +14,7 @@ NAMES = ("metal nut", "screw", "metal nut", "bottle")
 LEARNED = {
     "aa_clip": 12_582_912,
     "ada_clip": 10_665_472,
+    "adapt_clip": 1_763_266,
     "af_clip": 2_109_440,
     "afr_clip": 28_403_456,
     "anomaly_clip": 43_008,

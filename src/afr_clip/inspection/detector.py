@@ -146,8 +146,8 @@ class Detector:
         Args:
             image: One `Photograph`, or an iterable of them.
             category: What they show, in words: "metal nut". Without it, that of `load`, or of the calibration, or
-                "object". Not read by AnomalyCLIP, AF-CLIP, UniADet and VisualAD, nor where a checkpoint's prompts are
-                object-agnostic.
+                "object". Not read by AnomalyCLIP, AF-CLIP, AdaptCLIP, UniADet and VisualAD, nor where a checkpoint's
+                prompts are object-agnostic.
 
         Raises:
             DataError: If a file cannot be read.

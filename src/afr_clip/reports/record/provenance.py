@@ -25,6 +25,7 @@ TITLES = METHODS | {
     "clip_ad": "CLIP-AD",
     "af_clip": "AF-CLIP",
     "aa_clip": "AA-CLIP",
+    "adapt_clip": "AdaptCLIP",
     "uni_adet": "UniADet",
     "visual_ad": "VisualAD",
 }

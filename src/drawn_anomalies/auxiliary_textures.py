@@ -5,17 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from drawn_anomalies.canvas import (
-    Canvas,
-    Plane,
-    Region,
-    Surface,
-    box,
-    flat,
-    gradient,
-    mixed,
-    texture,
-)
+from drawn_anomalies.canvas import Canvas, Plane, Region, Surface, box, flat, gradient, mixed, texture
 from drawn_anomalies.kinds import Category
 
 Places = tuple[Plane, Plane]

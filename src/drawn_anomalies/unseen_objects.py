@@ -7,18 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-from drawn_anomalies.canvas import (
-    Canvas,
-    Colour,
-    Plane,
-    Region,
-    Surface,
-    box,
-    disc,
-    flat,
-    gradient,
-    mixed,
-)
+from drawn_anomalies.canvas import Canvas, Colour, Plane, Region, Surface, box, disc, flat, gradient, mixed
 from drawn_anomalies.ground import aside, laid, shadowed, speckled
 from drawn_anomalies.kinds import Category
 

@@ -10,19 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy import ndarray
 
-from drawn_anomalies.canvas import (
-    Canvas,
-    Colour,
-    Plane,
-    Surface,
-    box,
-    cells,
-    disc,
-    flat,
-    mixed,
-    placed,
-    texture,
-)
+from drawn_anomalies.canvas import Canvas, Colour, Plane, Surface, box, cells, disc, flat, mixed, placed, texture
 from drawn_anomalies.pairs.frame import BACKDROPS, Frame, bevel, framed, part
 from drawn_anomalies.pairs.palette import contrasting, toned
 

@@ -15,13 +15,7 @@ from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.listing import Entry, Listing
 from afr_clip.data.disk.loaded import FEW_BITS
 from afr_clip.data.disk.picture_files import MAX_PIXELS
-from afr_clip.data.disk.pixels import (
-    NEARLY_FULL,
-    MaskSizeError,
-    SampleReader,
-    count_vanished,
-    is_nearly_full,
-)
+from afr_clip.data.disk.pixels import NEARLY_FULL, MaskSizeError, SampleReader, count_vanished, is_nearly_full
 from afr_clip.data.disk.reading import DatasetSpec, find_root, layout_at, list_entries, read_samples
 from afr_clip.data.disk.rows.row import Count, DatasetRow
 from afr_clip.data.disk.saturation import read_saturations

@@ -13,15 +13,7 @@ from afr_clip.files import first_few, for_shell, shown
 from afr_clip.reports.compare import paired
 from afr_clip.reports.compare.ablation import AblationTable, ReadRuns, measure, read_folder
 from afr_clip.reports.compare.figures import draw_bars, draw_losses
-from afr_clip.reports.compare.notes import (
-    INTERVALS,
-    PAPER,
-    Notice,
-    ablation_notes,
-    ablation_notices,
-    notes,
-    notices,
-)
+from afr_clip.reports.compare.notes import INTERVALS, PAPER, Notice, ablation_notes, ablation_notices, notes, notices
 from afr_clip.reports.compare.overview import COST_NOTE, overview
 from afr_clip.reports.compare.pairwise import RANKS_NOTE, Pairwise
 from afr_clip.reports.compare.paper import ABLATIONS, OVER_DATASETS

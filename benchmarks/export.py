@@ -131,14 +131,25 @@ def compare(
         for _ in range(1 + (3 if is_large else ROUNDS)):
             for runtime, one in work.items():
                 times[runtime].append(seconds(one))
+        looked = {
+            runtime: [one.look((name,), [view.transpose(2, 0, 1)], [name], WHOLE) for name, _, view in photographs]
+            for runtime, one in compared.items()
+        }
         for runtime in work:
             ratios = [base / own for base, own in zip(times["torch"][1:], times[runtime][1:], strict=True)]
             cells = ["", "", "", f"{statistics.median(times[runtime][1:]):.3g}", f"{statistics.median(ratios):.2f}", ""]
             if runtime in compared and not is_large:
-                scores = [look(compared[runtime], name, picture) for name, _, picture in photographs]
+                scores = [float(one.scores[0]) for one in looked[runtime]]
                 cells[2] = f"{100 * auroc(photographs, scores):.3f}"
             if runtime in found:
-                cells[:2] = differences(found[runtime], scanner, photographs, is_large=is_large)
+                pairs = list(zip(looked["torch"], looked[runtime], strict=True))
+                adversarial = adversarial_pictures(scanner.input_size[0])
+                if is_large:  # each takes seconds
+                    adversarial = {key: adversarial[key] for key in ("white", "noise", "one pixel")}
+                of_scores, of_maps = largest_differences(found[runtime], scanner, adversarial, photographs[0][0])
+                of_scores |= {str(i): float(abs(own.scores - its.scores).max()) for i, (own, its) in enumerate(pairs)}
+                of_maps |= {str(i): float(abs(own.maps - its.maps).max()) for i, (own, its) in enumerate(pairs)}
+                cells[:2] = f"{max(of_scores.values()):.1e}", f"{max(of_maps.values()):.1e}"
                 cells[5] = f"{size_of(files[runtime]) / 1e6:.1f}"
             print(f"| {method} | {runtime} | {' | '.join(cells)} |", flush=True)
 
@@ -158,18 +169,6 @@ def exported_files(
         for name in ("onnxruntime, int8", "openvino, int8"):
             finish_model(rounded, files[name], about)
     return files
-
-
-def differences(
-    exported: ExportedScanner, scanner: Scanner, photographs: Sequence[Photograph], *, is_large: bool
-) -> list[str]:
-    """Return the largest difference of an image score and of a map over test pictures and photographs."""
-    adversarial = adversarial_pictures(scanner.input_size[0])
-    if is_large:  # each takes seconds
-        adversarial = {key: adversarial[key] for key in ("white", "noise", "one pixel")}
-    found = [largest_differences(exported, scanner, adversarial, photographs[0][0])]
-    found += [largest_differences(exported, scanner, {"it": picture}, name) for name, _, picture in photographs]
-    return [f"{max(max(one[i].values()) for one in found):.1e}" for i in (0, 1)]
 
 
 @torch.inference_mode()

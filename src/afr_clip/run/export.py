@@ -1,6 +1,7 @@
 """Write a detector to one file, and keep the file only if it scores as the detector does."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -201,9 +202,13 @@ def _in_8_bits(
             "num_anomalous": target.digest.num_anomalous,
             "sha256": target.digest.sha256,
         },
-        **found,
+        **{
+            key: {metric: None if math.isnan(value) else value for metric, value in values.items()}
+            for key, values in found.items()
+        },
         "largest_difference": {"image_score": max(of_scores.values()), "anomaly_map": max(of_maps.values())},
     }
+    remove_model(path)  # OpenVINO may still have it in memory
     finish_model(rounded, path, {**metadata, "int8": facts})
     return facts
 
@@ -287,7 +292,8 @@ def _table_of_losses(path: Path, facts: Mapping[str, Any]) -> Table:
     for name in ("checkpoint", "8 bits"):
         table.add_column(name, justify="right")
     for metric, words in MEASURED.items():
-        table.add_row(words, *(f"{100 * facts[key][metric]:.2f}" for key in ("checkpoint", "file")))
+        values = (facts[key][metric] for key in ("checkpoint", "file"))
+        table.add_row(words, *("undefined" if value is None else f"{100 * value:.2f}" for value in values))
     table.add_row("megabytes", *(f"{facts['bytes'][key] / 1e6:.1f}" for key in ("float32", "int8")))
     return table
 

@@ -51,7 +51,9 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "method", [["ablation=no_sp"], ["module=april_gan", "data.mosaic=0"], ["module=anomaly_clip"]], ids=lambda m: m[0]
+    "method",
+    [["ablation=no_sp"], ["module=april_gan", "data.mosaic=0"], ["module=anomaly_clip"], ["module=adapt_clip"]],
+    ids=lambda m: m[0],
 )
 def test_training_is_the_same_from_features(run, small, tmp_path, taps, decoded, method):
     small = [*method, *small, "num_figures=0"]

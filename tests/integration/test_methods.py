@@ -84,7 +84,7 @@ def test_winclip_looks_at_as_many_normal_images_as_asked(run, unseen, tmp_path):
     assert scores[0] != scores[1]
 
 
-@pytest.mark.parametrize("method", ["af_clip", "uni_adet"])
+@pytest.mark.parametrize("method", ["adapt_clip", "af_clip", "uni_adet"])
 def test_what_was_trained_without_normal_images_scores_with_some_and_says_so(run, method, auxiliary, unseen, tmp_path):
     data = ["dataset=folder", "dataset.name=generated", f"dataset.root={auxiliary}", "data.mosaic=0"]
     target = ["dataset=folder", "dataset.name=parts", f"dataset.root={unseen}", "data.num_workers=0", "num_threads=1"]

@@ -23,7 +23,7 @@ from helpers.official_code import (
     sentences,
     write_meta_tree,
 )
-from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference
+from helpers.official_differences import METHODS, SIZE, assert_only_rounding, difference, thinned
 from helpers.repeatable import ARCHITECTURES, MEAN, STD, pictures, tower_state
 
 SAVED = {
@@ -71,7 +71,11 @@ def test_the_golden_files_are_what_the_programs_compute(official):
                 record[key].std(dim=0), rtol=1.0
             )  # another scikit-learn may draw other seeds
         elif kept.is_floating_point():
-            found = difference(record[key], kept)
+            ours = record[key] if record[key].shape == kept.shape else thinned(record[key])
+            gradient = golden.get(key.replace("stepped.", "grad."), kept).abs()
+            # Adam's first step divides a gradient by its own size, so the sign of one near 0 is a matter of rounding.
+            sure = gradient > 1e-3 * gradient.max() if "stepped." in key else torch.ones_like(kept, dtype=torch.bool)
+            found = difference(ours[sure], kept[sure])
             assert found.largest <= 1e-5 * max(1.0, found.scale), key
         else:
             assert torch.equal(record[key], kept), key

@@ -47,6 +47,9 @@ _STORAGES = {
     "BoolStorage": torch.bool,
 }
 
+_OF_WHOLE_MODULES = re.compile(r"torch\.nn\.modules\.\w+|clip\.adaptor")
+"""Where the classes of modules come from that were saved whole instead of as a state dict: PyTorch's, and AF-CLIP's."""
+
 _TENSORS_OF_CLASS = re.compile(
     r"^class (?P<name>\w+)(?:\(\w+\))?:\n"
     r"(?:\s+__parameters__ = \[(?P<parameters>.*)\]\n)?"
@@ -81,7 +84,8 @@ def read_tensor_file(path: Path) -> Any:  # noqa: ANN401 - a file holds what it 
     Checksums are compared where the form has them. Nothing larger than the file is allocated.
 
     Returns:
-        What was saved. Dictionaries, lists and tuples keep their kind; of a TorchScript archive the state dict.
+        What was saved. Dictionaries, lists and tuples keep their kind; of a TorchScript archive, or of a module of
+        PyTorch's that was saved whole, the state dict.
 
     Raises:
         TensorFileError: If the file is damaged or of another kind, or holds more than tensors and plain values.
@@ -154,6 +158,23 @@ class _Scripted:
         self.attributes = state
 
 
+class _Whole(_Scripted):
+    """A module that was saved whole. Its class is not imported; what counts are its tensors."""
+
+    weights: frozenset[str] = frozenset()
+
+    def __setstate__(self, state: object) -> None:
+        parts = (
+            [state.get(key) for key in ("_parameters", "_buffers", "_modules")] if isinstance(state, dict) else [None]
+        )
+        if not all(isinstance(part, dict) for part in parts):
+            msg = "it holds a module without parameters"
+            raise _NotReadableError(msg)
+        parameters, buffers, modules = parts
+        self.attributes = {**parameters, **buffers, **modules}
+        self.weights = frozenset((*parameters, *buffers))
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads ``data.pkl``. What it makes are plain values and descriptions of tensors."""
 
@@ -166,6 +187,8 @@ class _Unpickler(pickle.Unpickler):
             return _STORAGES[name]
         if module.partition(".")[0] == "__torch__":
             return type(f"{module}.{name}", (_Scripted,), {})
+        if _OF_WHOLE_MODULES.fullmatch(module):
+            return type(name, (_Whole,), {})
 
         def rebuilt(
             storage: tuple[str, torch.dtype], offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
@@ -176,6 +199,7 @@ class _Unpickler(pickle.Unpickler):
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+            ("__builtin__", "set"): lambda *_: None,  # of hooks and the like; no tensor lies there
             ("torch", "Size"): lambda sizes=(): tuple(sizes),
             ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
             **{
@@ -236,7 +260,7 @@ class _Archive:
 
     def _state_dict(self, module: _Scripted) -> dict[str, object]:
         """Collect parameters and buffers under the names that the state dict of the running module would have."""
-        tensors: dict[str, set[str]] = {}
+        tensors: dict[str, set[str] | frozenset[str]] = {}
         for path in self._zip.namelist():
             if path.startswith(f"{self._root}code/") and path.endswith(".py"):
                 package = path.removeprefix(f"{self._root}code/").removesuffix(".py").replace("/", ".")
@@ -244,19 +268,21 @@ class _Archive:
                     listed = (found["parameters"] or "") + (found["buffers"] or "")
                     tensors[f"{package}.{found['name']}"] = set(re.findall(r'"([^"]+)"', listed))
         state: dict[str, object] = {}
-        left = [("", module, 0)]
+        left, num_modules = [("", module, 0)], 0
         while left:
             prefix, owner, depth = left.pop()
-            if depth > MAX_DEPTH or len(state) > MAX_VALUES:
+            num_modules += 1
+            if depth > MAX_DEPTH or max(num_modules, len(state)) > MAX_VALUES:
                 msg = "its modules contain each other"
                 raise _NotReadableError(msg)
-            if type(owner).__name__ not in tensors:
+            weights = owner.weights if isinstance(owner, _Whole) else tensors.get(type(owner).__name__)
+            if weights is None:
                 msg = "its code does not say which of its tensors are weights"
                 raise _NotReadableError(msg)
             for name, value in owner.attributes.items():
                 if isinstance(value, _Scripted):
                     left.append((f"{prefix}{name}.", value, depth + 1))
-                elif isinstance(value, _Stored) and name in tensors[type(owner).__name__]:
+                elif isinstance(value, _Stored) and name in weights:
                     state[f"{prefix}{name}"] = value
         return state
 

@@ -136,7 +136,7 @@ def read_state_dict(
     """Read the tensors of a weight file.
 
     Takes what `read_tensor_file` reads: safetensors, state dicts saved by ``torch.save`` (bare or under a name), and
-    OpenAI's TorchScript archives.
+    OpenAI's TorchScript archives. A tensor that is alone in its file has the empty name.
 
     Args:
         entries: Names under which the file may keep its state dict.
@@ -161,6 +161,8 @@ def read_state_dict(
     for entry in entries:
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
+    if isinstance(content, Tensor):
+        content = {"": content}
     if is_nested and isinstance(content, Mapping):
         content = dict(_tensors_in(content))
     if (

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from afr_clip.clip import tensor_file
 from afr_clip.clip.tensor_file import TensorFileError, read_tensor_file
 
 CONTENT = {
@@ -165,7 +166,7 @@ def test_a_pickle_calls_nothing(tmp_path, monkeypatch, form, value):
     else:
         torch.save({"a": value}, "a.pt", _use_new_zipfile_serialization=form == "torch.save")
     with pytest.raises(
-        TensorFileError, match=r"it refers to \S+, which is neither|it is .*a pickle|no file of tensors"
+        TensorFileError, match=r"it (refers to \S+|holds a type), which is neither|it is .*a pickle|no file of tensors"
     ):
         read_tensor_file(Path("a.pt"))
     assert [path.name for path in Path().iterdir()] == ["a.pt"]
@@ -240,3 +241,26 @@ def test_an_archive_whose_code_is_missing_is_not_half_a_model(tmp_path):
                 after.writestr(entry.filename, before.read(entry))
     with pytest.raises(TensorFileError, match="its code does not say which of its tensors are weights"):
         read_tensor_file(tmp_path / "b.pt")
+
+
+def test_modules_that_were_saved_whole_are_read_as_their_state_dict(tmp_path):
+    saved = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    torch.save(saved, tmp_path / "a.pt")
+    read, expected = read_tensor_file(tmp_path / "a.pt"), saved.state_dict()
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_modules_that_hold_each_other_are_refused(tmp_path, monkeypatch, ends):
+    monkeypatch.setattr(tensor_file, "MAX_VALUES", 20_000)  # not all of its 2^60 paths are walked
+    first = inner = torch.nn.Sequential()
+    for _ in range(60):
+        following = torch.nn.Sequential()
+        inner._modules |= {"0": following, "1": following}
+        inner = following
+    if not ends:
+        inner._modules |= {"0": first}
+    torch.save(first, tmp_path / "a.pt")
+    with pytest.raises(TensorFileError, match="its modules contain each other"):
+        read_tensor_file(tmp_path / "a.pt")

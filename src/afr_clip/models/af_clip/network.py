@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextTower
+from afr_clip.clip.weights import fill_from_release, weight_path
+from afr_clip.files import shown
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
 from afr_clip.models.references import ReferenceBank, require_shots
 from afr_clip.models.scoring import (
@@ -35,6 +38,10 @@ WINDOW_SIGMA = 4.0
 """Standard deviation in patches of the Gaussian that windows weigh their patches by, as in the public code."""
 
 NUM_HEADS, HEAD_DIM = 8, 64
+
+
+RELEASED = {"norm": "norm", "query": "attn.to_q", "key": "attn.to_k", "value": "attn.to_v", "out": "attn.to_out.0"}
+"""What the adapter's parts are called in a released file, below ``attention``."""
 
 
 class FocusAdapter(nn.Module):
@@ -86,9 +93,12 @@ class AFCLIP(nn.Module):
         windows: Sides of the windows in patches, odd.
         shots: Normal images of each category; 0 for none.
         zero_shot_weight: With ``shots``, the weight of the map without them, beside 1 for the distance to the images.
+        released_weights: The authors' file of the adapter, to start from, next to which lies that of the words;
+            ``None`` starts from random ones.
 
     Raises:
-        ValueError: If the text tower has no room for the learned words.
+        FileNotFoundError: If one of the two files is missing.
+        ValueError: If the text tower has no room for the learned words, or the released weights do not fit.
     """
 
     def __init__(
@@ -99,6 +109,7 @@ class AFCLIP(nn.Module):
         shots: int,
         zero_shot_weight: float,
         scoring: ScoringSettings,
+        released_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone: CLIPBackbone = towers.backbone
@@ -127,6 +138,25 @@ class AFCLIP(nn.Module):
         self._zero_shot_weight = zero_shot_weight
         self._references = ReferenceBank()
         self._scoring = scoring
+        if released_weights is not None:
+            self._start_from(weight_path(released_weights))
+
+    def _start_from(self, adapter: Path) -> None:
+        """Copy what was released (Faustinaqq/AF-CLIP, ``weight/*_adaptor.pt`` and ``weight/*_prompt.pt``)."""
+        words = adapter.with_name(adapter.name.replace("adaptor", "prompt"))
+        if words == adapter:
+            msg = (
+                f"module.network.released_weights must name the authors' adaptor, next to their prompt, got "
+                f"{shown(adapter)}. Write released_weights=weight/visa_adaptor.pt."
+            )
+            raise ValueError(msg)
+        ours = {
+            f"attention.{RELEASED[part]}.{name}": tensor.detach()
+            for part, module in self.adapter.named_children()
+            for name, tensor in module.named_parameters()
+        }
+        fill_from_release(ours, adapter)
+        fill_from_release({"": self.context.detach()[None]}, words)
 
     def observe(self, image: Float[Tensor, "shots 3 height width"], category: str) -> None:
         """Remember normal images of a category, under the name that ``forward`` gets, replacing earlier ones.

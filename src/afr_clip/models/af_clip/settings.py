@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 
 
 @dataclass
-class NetworkSettings(MethodSettings):
+class NetworkSettings(ReleasableSettings):
     """The settings of AF-CLIP; see the network's arguments.
 
     Raises:

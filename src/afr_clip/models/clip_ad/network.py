@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from afr_clip.clip.backbone import CLIPBackbone
 from afr_clip.clip.load import Towers
 from afr_clip.clip.text import TextEmbeddings
+from afr_clip.clip.weights import fill_from_release, weight_path
 from afr_clip.models.clip_ad.representative import representative_text
 from afr_clip.models.clip_ad.settings import RepresentativeSettings
 from afr_clip.models.prediction import AnomalyPrediction, require_one_name_each
@@ -25,6 +26,9 @@ from afr_clip.models.scoring import (
 )
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
+
+ENTRY = "linear_layers"
+"""Where a released file (ByChelsea/CLIP-AD, ``pretrained_models/*.pth``) keeps its tensors."""
 
 
 class ClipAD(nn.Module):
@@ -54,6 +58,10 @@ class ClipAD(nn.Module):
 
     Args:
         representative: Which sentences represent a state.
+        released_weights: A file with the authors' weights, to start from; ``None`` starts from random ones.
+
+    Raises:
+        ValueError: If the released weights do not fit.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class ClipAD(nn.Module):
         prompts: PromptSettings,
         representative: RepresentativeSettings,
         scoring: ScoringSettings,
+        released_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone: CLIPBackbone = towers.backbone
@@ -71,6 +80,9 @@ class ClipAD(nn.Module):
             nn.Linear(self.backbone.tap_dim, self.backbone.embed_dim) for _ in self.backbone.tap_layers
         )
         self._scoring = scoring
+        if released_weights is not None:
+            ours = {f"fc.{name}": tensor.detach() for name, tensor in self.adapters.named_parameters()}
+            fill_from_release(ours, weight_path(released_weights), entry=ENTRY)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"], category: Sequence[str]) -> AnomalyPrediction:
         """Score normalised images of the backbone's input size, each with its category in words.

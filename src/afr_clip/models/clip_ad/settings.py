@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from afr_clip.models.method_settings import MethodSettings
+from afr_clip.models.method_settings import ReleasableSettings
 from afr_clip.models.scoring_settings import ScoringSettings
 from afr_clip.prompts.ensemble import PromptSettings
 
@@ -31,7 +31,7 @@ class RepresentativeSettings:
 
 
 @dataclass
-class NetworkSettings(MethodSettings):
+class NetworkSettings(ReleasableSettings):
     """The settings of CLIP-AD; see the network's arguments."""
 
     network_class: ClassVar[str] = "ClipAD"

@@ -164,13 +164,11 @@ class _Whole(_Scripted):
     weights: frozenset[str] = frozenset()
 
     def __setstate__(self, state: object) -> None:
-        parts = (
-            [state.get(key) for key in ("_parameters", "_buffers", "_modules")] if isinstance(state, dict) else [None]
-        )
-        if not all(isinstance(part, dict) for part in parts):
+        own = state if isinstance(state, dict) else {}
+        parameters, buffers, modules = (own.get(key) for key in ("_parameters", "_buffers", "_modules"))
+        if not (isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(modules, dict)):
             msg = "it holds a module without parameters"
             raise _NotReadableError(msg)
-        parameters, buffers, modules = parts
         self.attributes = {**parameters, **buffers, **modules}
         self.weights = frozenset((*parameters, *buffers))
 

@@ -6,6 +6,7 @@ from statistics import median
 
 import pandas as pd
 
+from afr_clip.files import counted
 from afr_clip.reports.compare.pairwise import IMAGES
 from afr_clip.reports.compare.tables import cell_of, number_record
 from afr_clip.reports.compare.values import NO_SEED, Measured, Series
@@ -31,8 +32,14 @@ def overview(measured: Measured) -> Grid:
         for one in measured.series
     ]
     common: set[tuple[str, str]] = reduce(set.intersection, scored) if scored else set()
-    group = f"Mean of {len(common)} common dataset{'s' * (len(common) != 1)}"
-    headings = [*text_headings("Setting"), *(Heading(*COLUMNS[metric], group) for metric in FIRST if common)]
+    shared = once[pd.MultiIndex.from_frame(once[list(IMAGES)]).isin(list(common))]
+    # Image-level metrics need normal images, and pixel-level ones masks, which not every dataset has.
+    defined = {metric: _defined(measured, shared, metric) for metric in FIRST if common}
+    group = f"Mean of {counted(len(common), 'common dataset')}"
+    headings = [
+        *text_headings("Setting"),
+        *(_heading(metric, len(have), len(common), group) for metric, have in defined.items()),
+    ]
     headings += [
         Heading("Parameters", "Trained ones, without the frozen towers", "Cost"),
         Heading("ms an image", "Of the forward pass", "Cost"),
@@ -45,16 +52,28 @@ def overview(measured: Measured) -> Grid:
     rows = []
     for one in measured.series:
         own = datasets[datasets.series == one.name]
-        chosen = once[(once.series == one.name) & pd.MultiIndex.from_frame(once[list(IMAGES)]).isin(list(common))]
+        chosen = shared[shared.series == one.name]
         cells = [TableCell(one.label)]
-        for metric in FIRST if common else ():
-            spread = measured.spread(list(chosen.index), metric)
-            cells.append(cell_of(number_record(spread, None, "undefined")))
+        for metric, have in defined.items():
+            numbers = chosen.index[pd.MultiIndex.from_frame(chosen[list(IMAGES)]).isin(list(have))]
+            cells.append(cell_of(number_record(measured.spread(list(numbers), metric), None, "undefined")))
         seeds = {seed for seeds in own.seeds for seed in seeds} - {NO_SEED}
         *cost, conditions = _cost_cells(one)
         trained = TableCell("; ".join(own.trained_on.unique()))
         rows.append([*cells, *cost, number_cell(len(seeds), ""), number_cell(len(own), ""), trained, conditions])
     return Grid("At a glance", headings, rows)
+
+
+def _defined(measured: Measured, shared: pd.DataFrame, metric: str) -> set[tuple[str, str]]:
+    """Find the datasets on which a metric is defined for all settings."""
+    lacking = shared[[measured.spread([number], metric) is None for number in shared.index]]
+    every, without = (set(part[list(IMAGES)].itertuples(index=False, name=None)) for part in (shared, lacking))
+    return every - without
+
+
+def _heading(metric: str, num: int, of: int, group: str) -> Heading:
+    label, meaning = COLUMNS[metric]
+    return Heading(label, meaning, group) if num == of else Heading(f"{label}, {num} of them", meaning, group)
 
 
 def _cost_cells(series: Series) -> Iterator[TableCell]:
@@ -69,6 +88,6 @@ def _cost_cells(series: Series) -> Iterator[TableCell]:
     yield number_cell(max(peaks, default=None), ",.0f")
     conditions = []
     for cost in costs:
-        threads = f", {cost['threads']} threads" if cost["device"] == "cpu" else ""
+        threads = f", {counted(int(cost['threads']), 'thread')}" if cost["device"] == "cpu" else ""
         conditions.append(f"{cost['device']}{threads}, batch {cost['batch_size']}, {cost['image_size']} px")
     yield TableCell("; ".join(dict.fromkeys(conditions)))

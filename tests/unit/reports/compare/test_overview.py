@@ -1,3 +1,5 @@
+from math import nan
+
 import pytest
 
 from afr_clip.reports.compare.overview import overview
@@ -51,3 +53,12 @@ def test_settings_without_a_common_dataset_have_no_means(tmp_path):
     write_run(tmp_path / "b", {"BTAD": 0.5}, auxiliary=VISA, config=NO_CMFR)
     _, (row, _) = rows_of(tmp_path)
     assert "P-AP" not in row
+
+
+def test_a_metric_is_averaged_over_the_datasets_that_have_it(tmp_path):
+    """Some have no masks; others only anomalous images."""
+    for name, config, value in (("full", CONFIG, 0.6), ("less", NO_CMFR, 0.4)):
+        write_run(tmp_path / name, {"MPDD": value, "Br35H": nan, "BTAD": value + 0.2}, auxiliary=VISA, config=config)
+    grid, (full, less) = rows_of(tmp_path)
+    assert {heading.group for heading in grid.headings if "AUROC" in heading.label} == {"Mean of 3 common datasets"}
+    assert [row["P-AP, 2 of them"].value for row in (full, less)] == pytest.approx([70, 50])

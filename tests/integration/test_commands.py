@@ -324,6 +324,7 @@ def test_every_experiment_runs_a_step(run, experiment, tmp_path):
     own = dict.fromkeys(DRAWN, small) | {key: ["backbone=tiny", "backbone.image_size=64"] for key in PAPERS}
     own["mechanism"] = [small[0], f"+protocol.roots.demo_names_unseen={tmp_path / 'unseen'}",
                         "protocol.categories.demo_names_unseen=[plate]"]  # fmt: skip
+    own["methods_pocket"] = [*small, "protocol.targets=[demo_unseen,mpdd]"]
     own["search_demo"] = [f"dataset.root={tmp_path / 'drawn'}"]
     assert run("train", f"experiment={experiment}", f"data_dir={tmp_path}", "trainer.max_epochs=1",
                *own.get(experiment, ()), "trainer.limit_train_batches=1", "data.num_workers=0",

@@ -8,11 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from afr_clip.config.nodes import config_dir, register
-from afr_clip.config.plan import composed_training
+from afr_clip.config.plan import training_job
 from afr_clip.config.sweeps import digest_of, sweep_jobs
 from afr_clip.config.validate import ConfigError
 from afr_clip.reports.record.run_folder import write_json
-from afr_clip.run.job import EvaluationJob, TrainingJob
+from afr_clip.run.job import EvaluationJob, Record, TrainingJob
 from afr_clip.sweep.job import SweepJob
 from helpers.configs import plain
 
@@ -229,7 +229,7 @@ def test_every_method_of_the_package_is_compared_on_pocket_by_its_own_recipe(pla
     trained = {name: job for name, job in jobs.items() if isinstance(job, TrainingJob)}
     assert jobs.keys() - trained.keys() == {"winclip", "clip_similarity"}
     assert {job.trainer.max_epochs for job in trained.values()} == {2}
-    demo = composed_training("experiment=demo")
+    demo = training_job(compose("train", ["experiment=demo"]), Path("demo"), Record("train", (), {}, {}))
     for key in ("module", "loss", "optimizer"):
         assert getattr(trained["afr_clip"], key) == getattr(demo, key)
     assert (trained["april_gan"].optimizer.betas, trained["uni_adet"].data.mosaic) == ([0.5, 0.999], 0.5)

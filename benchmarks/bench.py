@@ -36,13 +36,14 @@ from afr_clip.config.plan import composed_evaluation, composed_training
 from afr_clip.config.restore import named_checkpoint
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.inspection.engine import CompiledNetwork, has_openvino
+from afr_clip.inspection.engine import NEEDED, CompiledNetwork, is_installed
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.reports.record.manifest import build_manifest
 from afr_clip.run.build import data_settings, dataset_spec
 from afr_clip.run.evaluate import evaluate
 from afr_clip.run.model import read_named
+from afr_clip.settings import ScoringEngine
 
 RECORDS = Path(__file__).resolve().parents[1] / "experiments" / "benchmarks" / "records"
 
@@ -99,13 +100,22 @@ def tower() -> Table:
         if chosen.multiplication != DEFAULT:
             work[f"AFR-CLIP, PyTorch, packed weights, {name}"] = partial(forward, own, image, precision, [CATEGORY])
         del chosen, own
-        if has_openvino():
-            size = (settings.image_size, settings.image_size)
-            work[f"AFR-CLIP, OpenVINO, {name}"] = partial(CompiledNetwork(network, CATEGORY, size, precision, 1), image)
+        size = (settings.image_size, settings.image_size)
+        for engine, title in engines(precision).items():
+            compiled = CompiledNetwork(network, CATEGORY, size, precision, 1, engine)
+            work[f"AFR-CLIP, {title}, {name}"] = partial(compiled, image)
     amount |= {name: full for name in work if name not in amount}
     amount["bare open_clip tower, bfloat16"] = amount["bare open_clip tower, float32"]
     peaks, its_amount = multiplications()
     return work | peaks, amount | its_amount, "GFLOP"
+
+
+def engines(precision: str) -> dict[ScoringEngine, str]:
+    """Return the engines next to PyTorch that are installed and compute in a precision, by their names."""
+    titles = {ScoringEngine.openvino: "OpenVINO"}
+    if precision == FULL:
+        titles[ScoringEngine.onnxruntime] = "ONNX Runtime"
+    return {engine: titles[engine] for engine in NEEDED if engine in titles and is_installed(engine)}
 
 
 def block_gigaflop(towers: Towers) -> tuple[float, float]:
@@ -178,8 +188,8 @@ def pocket(folder: Path) -> Table:
     files = pocket_speed.write_files(folder)
     work: dict[str, Work] = {}
     for size in pocket_speed.SIZES:
-        for engine in ("torch", *(["openvino"] if has_openvino() else [])):
-            for precision, name in ((FULL, "float32"), (HALF, "bfloat16")):
+        for precision, name in ((FULL, "float32"), (HALF, "bfloat16")):
+            for engine in ("torch", *(one.value for one in engines(precision))):
                 options: dict[str, Any] = {"precision": precision, "engine": engine, "image_size": size}
                 detector = afr_clip.load("pocket", category="bottle", batch_size=16, **options)
                 work[f"pocket, {size} px, {engine}, {name}"] = partial(pocket_speed.inspect, detector, files)

@@ -15,7 +15,7 @@ from afr_clip.clip.precision import FULL, HALF
 from afr_clip.config.plan import composed_training
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.inspection.engine import has_openvino
+from afr_clip.inspection.engine import NEEDED, is_installed
 from afr_clip.metrics.average import macro_average
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.run.build import data_settings, dataset_spec
@@ -37,7 +37,10 @@ def main() -> None:
     first: list[tuple[torch.Tensor, torch.Tensor]] = []
     print(f"| | {' | '.join(SHOWN)} | largest difference of an image score, of a map |")
     print("|---" * (2 + len(SHOWN)) + "|")
-    for engine, precision in product(("torch", *(["openvino"] if has_openvino() else [])), (FULL, HALF)):
+    engines = ["torch", *(engine.value for engine in NEEDED if is_installed(engine))]
+    for engine, precision in product(engines, (FULL, HALF)):
+        if (engine, precision) == ("onnxruntime", HALF):  # which it has not
+            continue
         metrics, found, detectors = DatasetMetrics(*truth), [], {}
         for batch in data.target_dataloader(loaded.spec.name):
             name = batch.samples[0].prompt_name

@@ -78,6 +78,7 @@ class ScoringEngine(Enum):
 
     torch = "torch"
     openvino = "openvino"
+    onnxruntime = "onnxruntime"
     auto = "auto"
 
 

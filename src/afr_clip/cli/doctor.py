@@ -35,7 +35,7 @@ PACKAGES = (
 
 EXTRAS = {
     "openvino": "engine=openvino of predict, calibrate and load, often faster on a CPU; afr-clip export to=openvino",
-    "export": "afr-clip export, which writes ONNX files",
+    "export": "afr-clip export, which writes ONNX files; engine=onnxruntime of predict, calibrate and load",
     "runtime": "exported models in afr_clip.load, also without torch",
     "serve": "afr-clip serve",
     "watch": "afr-clip watch --mqtt",

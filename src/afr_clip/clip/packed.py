@@ -1,9 +1,9 @@
 """Frozen linear layers that multiply with oneDNN over packed weights, for CPUs that are faster with it.
 
-PyTorch multiplies float32 matrices with Intel's MKL. oneDNN was reported to be 2.2 times as fast on AMD CPUs with
-AVX-512. In bfloat16 PyTorch uses oneDNN itself, but casts and reorders the weight in every call. No public function of
-PyTorch packs a weight once and supports gradients. This module calls two internal operators of its compiler, which
-`is_usable` checks first.
+PyTorch multiplies float32 matrices with Intel's MKL. oneDNN is twice as fast on AMD CPUs with AVX-512. In bfloat16
+PyTorch uses oneDNN itself, but casts and reorders the weight in every call. No public function of PyTorch packs a
+weight once and supports gradients. This module calls two internal operators of its compiler, which `is_usable` checks
+first.
 """
 
 import time

@@ -1,10 +1,10 @@
-"""A network converted to OpenVINO, which computes it faster on many CPUs: one graph, fused layers, packed weights."""
+"""A network converted to OpenVINO or ONNX Runtime, which compute it faster on many CPUs: one graph, packed weights."""
 
 import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,8 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from afr_clip.clip.precision import FULL, HALF
@@ -28,11 +30,20 @@ LARGEST_DIFFERENCE = {FULL: 1e-3, HALF: 0.05}
 """Largest allowed difference of a map or an image score from PyTorch's in float32, for each precision."""
 
 MARGIN = 1.2
-"""``engine=auto`` takes OpenVINO if it is this many times as fast; less may be noise."""
+"""``engine=auto`` takes another engine than PyTorch if it is this many times as fast; less may be noise."""
 
 REPETITIONS = 3
 
+NEEDED = {
+    ScoringEngine.openvino: ("openvino",),
+    ScoringEngine.onnxruntime: ("onnx", "onnxscript", "onnxruntime"),
+}
+"""Packages that converting a network and computing it needs."""
+
 Forward = Callable[[Tensor], object]
+
+Compute = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
+"""Takes a batch of pictures and returns maps and image scores."""
 
 
 class EngineError(ValueError):
@@ -52,7 +63,7 @@ class _OneCategory(nn.Module):
 
 
 class CompiledNetwork:
-    """A network of one category that OpenVINO computes on the CPU.
+    """A network of one category that OpenVINO or ONNX Runtime computes on the CPU.
 
     Graphs have a fixed batch size, with which they are fastest. A smaller batch is filled up, except for a single
     picture, which has a graph of its own. A graph is converted when it is first needed.
@@ -68,11 +79,17 @@ class CompiledNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, category: str, input_size: tuple[int, int], precision: str, batch_size: int
+        self,
+        network: nn.Module,
+        category: str,
+        input_size: tuple[int, int],
+        precision: str,
+        batch_size: int,
+        engine: ScoringEngine = ScoringEngine.openvino,
     ) -> None:
         self._network, self._category, self._precision = network, category, precision
-        self._input_size, self._batch_size = input_size, batch_size
-        self._graphs: dict[int, Any] = {}
+        self._input_size, self._batch_size, self._engine = input_size, batch_size, engine
+        self._graphs: dict[int, Compute] = {}
 
     def __call__(self, pictures: Float32[Tensor, "batch 3 height width"]) -> Scores:
         """Score normalised pictures of the input size."""
@@ -83,42 +100,104 @@ class CompiledNetwork:
         for part in pictures.split(size):
             missing = size - len(part)
             full = torch.cat([part, part[:1].expand(missing, -1, -1, -1)]) if missing else part
-            maps, scores = self._graphs[size](full.numpy()).values()
+            maps, scores = self._graphs[size](full.numpy())
             parts.append((torch.tensor(maps[: len(part)]), torch.tensor(scores[: len(part)])))
         return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _compiled(self, size: int) -> Any:  # noqa: ANN401 - OpenVINO's own type
+    def _compiled(self, size: int) -> Compute:
         """Convert a graph, and compare it with PyTorch."""
         started = time.perf_counter()
         pictures = probe_pictures(self._input_size).repeat(size, 1, 1, 1)
-        converted = convert(self._network, self._category, pictures)
-        if self._precision == HALF and any(isinstance(module, Stem) for module in self._network.modules()):
-            converted = keeping_cnn_precise(converted)
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self._precision == HALF else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        graph = openvino().Core().compile_model(converted, "CPU", options)
+        compiled = _with_openvino if self._engine is ScoringEngine.openvino else _with_onnxruntime
+        graph = compiled(self._network, self._category, pictures, self._precision)
         with plainly():
             expected = _OneCategory(self._network, self._category, 1)(pictures[:1])
-        found = graph(pictures.numpy()).values()
-        pairs = zip(found, expected, strict=True)
+        pairs = zip(graph(pictures.numpy()), expected, strict=True)
         difference = max(float((torch.tensor(its[:1]) - own).abs().max()) for its, own in pairs)
         if not difference <= LARGEST_DIFFERENCE[self._precision]:
             msg = (
-                f"The scores of engine=openvino must be within {LARGEST_DIFFERENCE[self._precision]} of PyTorch's, but "
-                f"on a test picture one differs by {difference:.2g}. Use engine=torch."
+                f"The scores of engine={self._engine.value} must be within {LARGEST_DIFFERENCE[self._precision]} of "
+                f"PyTorch's, but on a test picture one differs by {difference:.2g}. Use engine=torch."
             )
             raise EngineError(msg)
         seconds = time.perf_counter() - started
-        logger.info("Converted the network to OpenVINO in %.0f s; scores differ by %.1g.", seconds, difference)
+        message = "Converted the network for engine=%s in %.0f s; scores differ by %.1g."
+        logger.info(message, self._engine.value, seconds, difference)
         return graph
 
 
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; does not import it."""
-    return find_spec("openvino") is not None
+def is_installed(engine: ScoringEngine) -> bool:
+    """Whether what an engine needs is installed; does not import it."""
+    return all(find_spec(name) is not None for name in NEEDED.get(engine, ()))
+
+
+def require_installed(engine: ScoringEngine) -> None:
+    """Raise an `EngineError` that says what to install, unless it is."""
+    missing = [name for name in NEEDED.get(engine, ()) if find_spec(name) is None]
+    if missing:
+        msg = (
+            f"engine={engine.value} needs packages that are not installed ({', '.join(missing)}). Run pip install "
+            f"{' '.join(missing)}."
+        )
+        raise EngineError(msg)
+
+
+def _with_openvino(network: nn.Module, category: str, pictures: Tensor, precision: str) -> Compute:
+    converted = convert(network, category, pictures)
+    if precision == HALF and any(isinstance(module, Stem) for module in network.modules()):
+        converted = keeping_cnn_precise(converted)
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == HALF else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    graph = openvino().Core().compile_model(converted, "CPU", options)
+    return lambda batch: list(graph(batch).values())
+
+
+def _with_onnxruntime(network: nn.Module, category: str, pictures: Tensor, precision: str) -> Compute:
+    if precision == HALF:
+        msg = (
+            "engine=onnxruntime computes in float32, got the precision bf16-mixed. Use 32-true, or another engine; "
+            "engine=auto measures."
+        )
+        raise EngineError(msg)
+    one_category = _OneCategory(network, category, len(pictures))
+    with _naming_conversion("ONNX"), plainly():
+        one_category(pictures)  # text embeddings are computed and kept outside the graph
+        program = onnx_program(one_category, (pictures,), ("pictures",), ("anomaly_map", "image_score"))
+    runtime = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with TemporaryDirectory() as folder:  # in memory, a model may have 2 GB at most
+        file = Path(folder, "model.onnx")
+        program.save(file, external_data=True)
+        session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, {"pictures": batch})
+
+
+def onnx_program(
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: tuple[Mapping[int, str], ...] | None = None,
+) -> Any:  # noqa: ANN401 - PyTorch's own type
+    """Export a network to ONNX; without ``dynamic_shapes`` for inputs of the example's shapes."""
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it warns of every constant that it leaves as it is
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.onnx.export(
+            network,
+            example,
+            dynamo=True,
+            verbose=False,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic_shapes,
+        )
+    assert program is not None, "the exporter returns a program, unless it is to write a file itself"
+    return program
 
 
 @contextmanager
@@ -160,26 +239,32 @@ def convert(network: nn.Module, category: str, pictures: Float[Tensor, "batch 3 
         EngineError: If OpenVINO has no rule for one of the network's operations.
     """
     one_category = _OneCategory(network, category, len(pictures))
-    try:
-        with plainly(), keeping_root_logger(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing warns of each shape that becomes a constant, which is intended
-            one_category(pictures)  # text embeddings are computed and kept outside the graph
-            # OpenVINO would trace it itself, and run it three times more to check that: its scores are checked instead.
-            traced = torch.jit.trace(one_category, pictures, check_trace=False, strict=False)
-            model = openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
-    except Exception as error:
-        is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith("openvino")
-        if not is_of_conversion or "allocate memory" in str(error):
-            raise
-        msg = (
-            f"This method's network cannot be converted to OpenVINO ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[-160:]}). Use engine=torch."
-        )
-        raise EngineError(msg) from error
+    with _naming_conversion("OpenVINO"), plainly(), keeping_root_logger(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of each shape that becomes a constant, which is intended
+        one_category(pictures)  # text embeddings are computed and kept outside the graph
+        # OpenVINO would trace it itself, and run it three times more to check that: its scores are checked instead.
+        traced = torch.jit.trace(one_category, pictures, check_trace=False, strict=False)
+        model = openvino().convert_model(traced, example_input=pictures, input=list(pictures.shape))
     for output, name in zip(model.outputs, ("anomaly_map", "image_score"), strict=True):
         output.get_tensor().set_names({name})
     model.inputs[0].get_tensor().set_names({"pictures"})
     return model
+
+
+@contextmanager
+def _naming_conversion(to: str) -> Iterator[None]:
+    """Turn an error of a converter into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith(("openvino", "torch"))
+        if not is_of_conversion or "allocate memory" in str(error):
+            raise
+        msg = (
+            f"This method's network cannot be converted to {to} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[-160:]}). Use engine=torch."
+        )
+        raise EngineError(msg) from error
 
 
 def keeping_cnn_precise(model: Any) -> Any:  # noqa: ANN401
@@ -218,30 +303,27 @@ def probe_pictures(input_size: tuple[int, int]) -> Float32[Tensor, "1 3 height w
 def faster_engine(
     ways: Mapping[ScoringEngine, Forward], pictures: Tensor
 ) -> tuple[ScoringEngine, dict[ScoringEngine, float]]:
-    """Time a batch with PyTorch and with OpenVINO in turn; the fastest run of each counts.
+    """Time a batch with PyTorch and with other engines in turn; the fastest run of each counts.
 
     Returns:
-        OpenVINO if it is faster by `MARGIN`, and the seconds of both; PyTorch and nothing if the network cannot be
-        converted.
+        The fastest other engine if it is faster than PyTorch by `MARGIN`, and the seconds of all that can be used;
+        PyTorch and nothing if it is the only one.
     """
-    try:
-        rounds = [{engine: _seconds(way, pictures) for engine, way in ways.items()} for _ in range(1 + REPETITIONS)]
-    except EngineError as error:
-        logger.info("PyTorch computes the network. %s", error)
+    usable = dict(ways)
+    for engine, way in ways.items():
+        try:
+            way(pictures)  # converts, and warms up
+        except EngineError as error:
+            logger.info("engine=%s cannot be used: %s", engine.value, error)
+            del usable[engine]
+    if len(usable) == 1:
         return ScoringEngine.torch, {}
-    seconds = {engine: min(each[engine] for each in rounds[1:]) for engine in ways}  # the first round warms up
-    chosen = (
-        ScoringEngine.openvino
-        if seconds[ScoringEngine.openvino] * MARGIN < seconds[ScoringEngine.torch]
-        else ScoringEngine.torch
-    )
-    logger.info(
-        "engine=%s: a batch of %d takes %.3f s with OpenVINO and %.3f s with PyTorch.",
-        chosen.value,
-        len(pictures),
-        seconds[ScoringEngine.openvino],
-        seconds[ScoringEngine.torch],
-    )
+    rounds = [{engine: _seconds(way, pictures) for engine, way in usable.items()} for _ in range(REPETITIONS)]
+    seconds = {engine: min(each[engine] for each in rounds) for engine in usable}
+    fastest = min(seconds, key=lambda engine: seconds[engine])
+    chosen = fastest if seconds[fastest] * MARGIN < seconds[ScoringEngine.torch] else ScoringEngine.torch
+    measured = ", ".join(f"{value:.3f} s with {engine.value}" for engine, value in seconds.items())
+    logger.info("engine=%s: a batch of %d takes %s.", chosen.value, len(pictures), measured)
     return chosen, seconds
 
 

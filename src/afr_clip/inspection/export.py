@@ -1,8 +1,6 @@
 """A detector as one file for ONNX Runtime or OpenVINO: photographs of any size in, map and image score out."""
 
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.packed import becomes_a_graph
 from afr_clip.data.feed.dataset import normalise
-from afr_clip.inspection.engine import keeping_root_logger, openvino, plainly
+from afr_clip.inspection.engine import keeping_root_logger, onnx_program, openvino, plainly
 from afr_clip.inspection.exported import ENTRY, INPUTS, OUTPUTS
 from afr_clip.inspection.scan import WHOLE, PhotographScanner
 from afr_clip.inspection.scanner import Scanner
@@ -185,20 +183,9 @@ def _write_onnx(graph: Graph, path: Path, metadata: Mapping[str, Any]) -> None:
     example = (torch.zeros(number, height, width, 3, dtype=torch.uint8), torch.zeros(number, dtype=torch.int64))
     num_inputs = 1 if len(graph.categories) == 1 else 2
     shapes = ({0: "batch", 1: "height", 2: "width"}, {0: "batch"})[:num_inputs]
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it warns of every constant that it leaves as it is
-    with plainly(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+    with plainly():
         graph(*example[:num_inputs])  # text embeddings are computed and kept outside the graph
-        program = torch.onnx.export(
-            graph,
-            example[:num_inputs],
-            dynamo=True,
-            verbose=False,
-            input_names=INPUTS[:num_inputs],
-            output_names=OUTPUTS,
-            dynamic_shapes=shapes,
-        )
-    assert program is not None, "the exporter returns a program, unless it is to write a file itself"
+        program = onnx_program(graph, example[:num_inputs], INPUTS[:num_inputs], OUTPUTS, dynamic_shapes=shapes)
     program.model.metadata_props.update(model_information(metadata) | {ENTRY: json.dumps(metadata)})
     program.save(path, external_data=False)
 

@@ -21,12 +21,14 @@ from afr_clip.clip.settings import BackboneSettings
 from afr_clip.data.disk.pixels import resize_image
 from afr_clip.data.feed.dataset import normalise
 from afr_clip.inspection.engine import (
+    NEEDED,
     CompiledNetwork,
     EngineError,
     Forward,
     faster_engine,
-    has_openvino,
+    is_installed,
     probe_pictures,
+    require_installed,
 )
 from afr_clip.inspection.hints import embed_words, nearest_word, see_regions
 from afr_clip.inspection.regions import Region
@@ -96,7 +98,7 @@ class Scanner(PhotographScanner):
         self._learned = ""
         self._words: dict[tuple[str, tuple[str, ...]], Tensor] = {}
         self.engine = ScoringEngine.torch
-        self._compiled: dict[str, CompiledNetwork] = {}
+        self._compiled: dict[tuple[ScoringEngine, str], CompiledNetwork] = {}
         self._lock = threading.Lock()  # the text embeddings of a new category are computed once
 
     @property
@@ -134,23 +136,23 @@ class Scanner(PhotographScanner):
             For the manifest: what was ``asked`` and ``chosen``, and the seconds that were measured.
 
         Raises:
-            EngineError: If OpenVINO is asked for and cannot be used.
+            EngineError: If an engine is asked for that cannot be used.
         """
         is_on_cpu = self._device.type == "cpu"
-        if asked is ScoringEngine.openvino and not is_on_cpu:
-            msg = f"engine=openvino computes on the CPU, got the device {self._device}. Use engine=torch, or the CPU."
+        if asked in NEEDED and not is_on_cpu:
+            msg = (
+                f"engine={asked.value} computes on the CPU, got the device {self._device}. Use engine=torch, or choose "
+                f"the CPU."
+            )
             raise EngineError(msg)
-        if asked is ScoringEngine.openvino and not has_openvino():
-            msg = "engine=openvino needs OpenVINO, which is not installed. Run pip install openvino."
-            raise EngineError(msg)
+        require_installed(asked)
         seconds: dict[ScoringEngine, float] = {}
         chosen: ScoringEngine = ScoringEngine.torch if asked is ScoringEngine.auto else asked
-        if asked is ScoringEngine.auto and is_on_cpu and has_openvino():
+        others = [engine for engine in NEEDED if is_installed(engine)]
+        if asked is ScoringEngine.auto and is_on_cpu and others:
             pictures = probe_pictures(self.input_size).repeat(self.scanning.batch_size, 1, 1, 1)
-            ways: dict[ScoringEngine, Forward] = {
-                ScoringEngine.torch: partial(self._predictions, names=(category,)),
-                ScoringEngine.openvino: self._compile(category),
-            }
+            ways: dict[ScoringEngine, Forward] = {ScoringEngine.torch: partial(self._predictions, names=(category,))}
+            ways |= {engine: self._compile(category, engine) for engine in others}
             with self._lock, torch.inference_mode(), self._cast():
                 chosen, seconds = faster_engine(ways, pictures)
         measured = {"seconds": {engine.value: value for engine, value in seconds.items()}} if seconds else {}
@@ -159,18 +161,17 @@ class Scanner(PhotographScanner):
     def use(self, engine: ScoringEngine) -> None:
         """Let an engine compute the forward pass from now on."""
         self.engine = engine
-        if engine is ScoringEngine.torch:
-            self._compiled.clear()
+        self._compiled = {key: network for key, network in self._compiled.items() if key[0] is engine}
 
-    def _compile(self, category: str) -> CompiledNetwork:
+    def _compile(self, category: str, engine: ScoringEngine) -> CompiledNetwork:
         """Return the converted network of a category; only the last few are kept, since each has its own weights."""
-        found = self._compiled.pop(category, None)
+        found = self._compiled.pop((engine, category), None)
         if found is None:
-            for oldest in list(self._compiled)[: 1 - MOST_COMPILED]:
+            for oldest in [key for key in self._compiled if key[0] is engine][: 1 - MOST_COMPILED]:
                 del self._compiled[oldest]
             precision, batch_size = self.scanning.precision, self.scanning.batch_size
-            found = CompiledNetwork(self._network, category, self.input_size, precision, batch_size)
-        self._compiled[category] = found
+            found = CompiledNetwork(self._network, category, self.input_size, precision, batch_size, engine)
+        self._compiled[engine, category] = found
         return found
 
     def prepared(self, photograph: UInt8[Tensor, "3 height width"]) -> Float32[Tensor, "3 rows columns"]:
@@ -284,8 +285,8 @@ class Scanner(PhotographScanner):
     def _predictions(
         self, pictures: Float[Tensor, "batch 3 height width"], names: Sequence[str]
     ) -> Sequence[AnomalyPrediction | Scores]:
-        if self.engine is ScoringEngine.openvino:
-            return [self._compile(name)(pictures) for name in names]
+        if self.engine is not ScoringEngine.torch:
+            return [self._compile(name, self.engine)(pictures) for name in names]
         if len(names) > 1 and isinstance(self._network, TappedNetwork):
             tapped = self._network.tapped(pictures)
             return [self._network.score(tapped, (name,) * len(pictures)) for name in names]

@@ -1,4 +1,4 @@
-"""OpenVINO computes the same scores as PyTorch, or refuses."""
+"""OpenVINO and ONNX Runtime compute the same scores as PyTorch, or refuse."""
 
 import logging
 import subprocess
@@ -16,7 +16,16 @@ from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.settings import ScoringEngine
 
-needs_openvino = pytest.mark.skipif(not engine.has_openvino(), reason="openvino is not installed")
+needs_openvino = pytest.mark.skipif(not engine.is_installed(ScoringEngine.openvino), reason="openvino is not installed")
+both_engines = pytest.mark.parametrize(
+    "compiled_by",
+    [
+        pytest.param(
+            one, marks=pytest.mark.skipif(not engine.is_installed(one), reason=f"{one.value} is not installed")
+        )
+        for one in engine.NEEDED
+    ],
+)
 
 
 class Bright(torch.nn.Module):
@@ -27,11 +36,11 @@ class Bright(torch.nn.Module):
         return AnomalyPrediction(red, red.amax(dim=(1, 2)), red[:, None], red[:, None])
 
 
-@needs_openvino
+@both_engines
 @pytest.mark.parametrize("num_pictures", [1, 2, 3, 5])
-def test_batches_of_any_size_are_scored_as_pytorch_scores_them(num_pictures):
+def test_batches_of_any_size_are_scored_as_pytorch_scores_them(num_pictures, compiled_by):
     pictures = torch.randn(num_pictures, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    maps, scores = CompiledNetwork(Bright(), "cap", (8, 8), "32-true", 3)(pictures)
+    maps, scores = CompiledNetwork(Bright(), "cap", (8, 8), "32-true", 3, compiled_by)(pictures)
     expected = Bright()(pictures, ())
     assert torch.allclose(maps, expected.anomaly_map, atol=1e-6)
     assert torch.allclose(scores, expected.image_score, atol=1e-6)
@@ -52,15 +61,26 @@ def test_a_graph_that_differs_is_refused(monkeypatch):
         CompiledNetwork(wrong, "cap", (8, 8), "32-true", 2)(torch.zeros(1, 3, 8, 8))
 
 
-@needs_openvino
-def test_an_operation_without_a_rule_is_an_error_that_names_it():
+@both_engines
+def test_an_operation_without_a_rule_is_an_error_that_names_it(compiled_by):
     class Odd(Bright):
         def forward(self, pictures, names):
             torch.linalg.eigvals(pictures[:, 0])
             return super().forward(torch.linalg.eigvals(pictures).real[..., None] + pictures, names)
 
-    with pytest.raises(EngineError, match=r"cannot be converted to OpenVINO.*linalg_eigvals.*Use engine=torch"):
-        CompiledNetwork(Odd(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(EngineError, match=r"cannot be converted to O(penVINO.*linalg_eigvals|NNX).*Use engine=torch"):
+        CompiledNetwork(Odd(), "cap", (8, 8), "32-true", 1, compiled_by)(torch.zeros(1, 3, 8, 8))
+
+
+@both_engines
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_bfloat16_is_refused_where_an_engine_lacks_it(compiled_by, precision):
+    is_refused = (compiled_by, precision) == (ScoringEngine.onnxruntime, "bf16-mixed")
+    network = CompiledNetwork(Bright(), "cap", (8, 8), precision, 1, compiled_by)
+    with (
+        pytest.raises(EngineError, match="computes in float32, got the precision bf16") if is_refused else nullcontext()
+    ):
+        network(torch.zeros(1, 3, 8, 8))
 
 
 @needs_openvino
@@ -86,14 +106,22 @@ def test_nothing_is_reported_to_the_makers_of_openvino():
     assert type(sys.modules["openvino.tools.ovc.convert_impl"].tm.Telemetry()).__module__.endswith("telemetry_stub")
 
 
+OTHERS = (ScoringEngine.openvino, ScoringEngine.onnxruntime)
+
+
 @pytest.mark.parametrize(
-    ("torch_seconds", "openvino_seconds", "chosen"),
-    [(1.0, 0.5, ScoringEngine.openvino), (1.0, 0.9, ScoringEngine.torch), (1.0, 2.0, ScoringEngine.torch)],
+    ("seconds", "chosen"),
+    [
+        ((1.0, 0.5, 0.6), ScoringEngine.openvino),
+        ((1.0, 0.6, 0.5), ScoringEngine.onnxruntime),
+        ((1.0, 0.9, 0.9), ScoringEngine.torch),
+        ((1.0, 2.0, 3.0), ScoringEngine.torch),
+    ],
 )
-def test_auto_takes_what_is_faster_by_a_margin(monkeypatch, torch_seconds, openvino_seconds, chosen):
-    taken = {ScoringEngine.torch: torch_seconds, ScoringEngine.openvino: openvino_seconds}
+def test_auto_takes_what_is_faster_by_a_margin(monkeypatch, seconds, chosen):
+    taken = dict(zip((ScoringEngine.torch, *OTHERS), seconds, strict=True))
     monkeypatch.setattr(engine, "_seconds", lambda way, _: way(None))
-    ways = {one: lambda _, seconds=seconds: seconds for one, seconds in taken.items()}
+    ways = {one: lambda _, seconds=value: seconds for one, value in taken.items()}
     assert faster_engine(ways, torch.zeros(1)) == (chosen, taken)
 
 
@@ -102,10 +130,18 @@ def test_auto_takes_pytorch_where_a_network_cannot_be_converted():
         msg = "no rule"
         raise EngineError(msg)
 
-    assert faster_engine({ScoringEngine.torch: lambda _: None, ScoringEngine.openvino: refuse}, torch.zeros(1)) == (
-        ScoringEngine.torch,
-        {},
-    )
+    ways = {ScoringEngine.torch: lambda _: None} | dict.fromkeys(OTHERS, refuse)
+    assert faster_engine(ways, torch.zeros(1)) == (ScoringEngine.torch, {})
+
+
+def test_auto_leaves_out_an_engine_that_cannot_be_used(monkeypatch):
+    def refuse(_):
+        msg = "no rule"
+        raise EngineError(msg)
+
+    monkeypatch.setattr(engine, "_seconds", lambda way, _: way(None))
+    ways = {ScoringEngine.torch: lambda _: 1.0, OTHERS[0]: refuse, OTHERS[1]: lambda _: 0.5}
+    assert faster_engine(ways, torch.zeros(1)) == (OTHERS[1], {ScoringEngine.torch: 1.0, OTHERS[1]: 0.5})
 
 
 def test_the_test_picture_has_four_different_quarters():
@@ -116,11 +152,11 @@ def test_the_test_picture_has_four_different_quarters():
 COMPARISON = """
 import sys
 import numpy as np, afr_clip
-precision, limit = sys.argv[1], float(sys.argv[2])
+engine, precision, limit = sys.argv[1], sys.argv[2], float(sys.argv[3])
 photographs = [np.random.default_rng(seed).integers(0, 256, (70, 90, 3), dtype=np.uint8) for seed in range(5)]
 own, its = (
     list(afr_clip.load("pocket", category="cap", engine=one, precision=how).inspect(photographs))
-    for one, how in (("torch", "32-true"), ("openvino", precision))
+    for one, how in (("torch", "32-true"), (engine, precision))
 )
 for a, b in zip(own, its, strict=True):
     assert abs(a.image_score - b.image_score) < limit, (a.image_score, b.image_score)
@@ -129,12 +165,16 @@ for a, b in zip(own, its, strict=True):
 """
 
 
-@needs_openvino
-@pytest.mark.parametrize(("precision", "limit"), [("32-true", "1e-4"), ("bf16-mixed", "0.05")])
-def test_pocket_inspects_alike_with_both_engines(precision, limit):
+@pytest.mark.parametrize(
+    ("name", "precision", "limit"),
+    [("openvino", "32-true", "1e-4"), ("openvino", "bf16-mixed", "0.05"), ("onnxruntime", "32-true", "1e-4")],
+)
+def test_pocket_inspects_alike_with_all_engines(name, precision, limit):
+    if not engine.is_installed(ScoringEngine(name)):
+        pytest.skip(f"{name} is not installed")
     # In a process of its own, where shapes are not checked: they are tensors while a graph is traced.
     done = subprocess.run(
-        [sys.executable, "-c", COMPARISON, precision, limit], capture_output=True, text=True, check=False
+        [sys.executable, "-c", COMPARISON, name, precision, limit], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -185,11 +225,12 @@ def test_the_cnn_of_a_stem_stays_in_float32():
 @needs_openvino
 def test_only_the_last_categories_stay_converted():
     scanner = afr_clip.load("pocket", engine="openvino").scanner
-    first = scanner._compile("cap")
-    scanner._compile("nut")
-    assert scanner._compile("cap") is first
-    scanner._compile("bolt")  # in place of "nut"
-    assert list(scanner._compiled) == ["cap", "bolt"]
+    own = ScoringEngine.openvino
+    first = scanner._compile("cap", own)
+    scanner._compile("nut", own)
+    assert scanner._compile("cap", own) is first
+    scanner._compile("bolt", own)  # in place of "nut"
+    assert list(scanner._compiled) == [(own, "cap"), (own, "bolt")]
     scanner.use(ScoringEngine.torch)
     assert not scanner._compiled
 
@@ -201,15 +242,16 @@ def test_a_calibration_of_another_engine_is_refused():
     assert its == own | {"engine": "openvino"}
 
 
-def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("afr_clip.inspection.scanner.has_openvino", lambda: False)
-    with pytest.raises(EngineError, match=r"pip install openvino"):
-        afr_clip.load("pocket", engine="openvino")
+@pytest.mark.parametrize(("name", "needed"), [("openvino", "openvino"), ("onnxruntime", "onnx onnxscript onnxruntime")])
+def test_without_its_packages_the_error_says_how_to_install_an_engine(monkeypatch, name, needed):
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    with pytest.raises(EngineError, match=rf"engine={name} needs packages.*pip install {needed}\."):
+        afr_clip.load("pocket", engine=name)
     assert afr_clip.load("pocket", engine="auto").identity("cap") == afr_clip.load("pocket").identity("cap")
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match="engine must be one of torch, openvino, auto, got tensorrt"):
+    with pytest.raises(ValueError, match="engine must be one of torch, openvino, onnxruntime, auto, got tensorrt"):
         afr_clip.load("pocket", engine="tensorrt")
 
 

@@ -14,6 +14,7 @@ from afr_clip.config.nodes import method_names
 from afr_clip.inspection import engine
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.settings import ScoringEngine
 from helpers.kinds_of_tower import KINDS, WITH_TEXT, WITHOUT_TEXT, towers_of
 from helpers.methods import FOR_FOUR_BLOCKS, build_method, composed_module, learning, stages
 from helpers.tiny import assert_probabilities, random_batch
@@ -107,7 +108,7 @@ for kind in WITH_TEXT:
 """
 
 
-@pytest.mark.skipif(not engine.has_openvino(), reason="openvino is not installed")
+@pytest.mark.skipif(not engine.is_installed(ScoringEngine.openvino), reason="openvino is not installed")
 def test_openvino_computes_the_same_scores():
     # In a process of its own, where shapes are not checked: they are tensors while a graph is traced.
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

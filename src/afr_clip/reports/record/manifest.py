@@ -18,7 +18,7 @@ from afr_clip.settings import METHOD_PACKAGES
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "hydra-core", "open_clip_torch", "timm", "torchmetrics"),
-    *("albumentations", "numpy", "pillow", "openvino"),
+    *("albumentations", "numpy", "pillow", "openvino", "onnxruntime"),
 )
 
 

@@ -64,7 +64,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         calibration: A ``calibration.json``; with it, inspections have a decision and regions.
         device: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda:1``, ``mps``.
         precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` or ``auto``, which is measured.
-        engine: ``torch``; ``openvino`` or ``onnxruntime``, often faster on a CPU; or ``auto``, the fastest, measured.
+        engine: ``torch``; ``openvino`` or ``onnxruntime``, often faster on a CPU; or ``auto``, which is measured.
         image_size: Side in pixels at which views are scored; without it, the checkpoint's own.
         batch_size: Views in one forward pass.
         tile: Side of tiles in pixels of the photograph, or ``auto``, for small defects on large photographs.
@@ -93,7 +93,7 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
     """
     refuse(
         one_of("precision", precision, PRECISIONS, "Scores are always float32."),
-        one_of("engine", engine, [one.value for one in ScoringEngine], "auto measures which is fastest."),
+        one_of("engine", engine, [one.value for one in ScoringEngine], "auto measures which is faster."),
     )
     settings = InspectionSettings(
         engine=ScoringEngine(engine),

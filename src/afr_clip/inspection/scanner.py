@@ -148,7 +148,8 @@ class Scanner(PhotographScanner):
         require_installed(asked)
         seconds: dict[ScoringEngine, float] = {}
         chosen: ScoringEngine = ScoringEngine.torch if asked is ScoringEngine.auto else asked
-        others = [engine for engine in NEEDED if is_installed(engine)]
+        # The first alone: converting takes seconds, and OpenVINO was faster wherever both were measured.
+        others = [engine for engine in NEEDED if is_installed(engine)][:1]
         if asked is ScoringEngine.auto and is_on_cpu and others:
             pictures = probe_pictures(self.input_size).repeat(self.scanning.batch_size, 1, 1, 1)
             ways: dict[ScoringEngine, Forward] = {ScoringEngine.torch: partial(self._predictions, names=(category,))}

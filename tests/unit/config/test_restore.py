@@ -5,7 +5,7 @@ import pytest
 
 import afr_clip
 from afr_clip.config.nodes import config_dir
-from afr_clip.config.plan import composed_training
+from afr_clip.config.plan import composed_evaluation, composed_training
 from afr_clip.config.restore import is_packaged, known_group, named_checkpoint, recorded_model
 from afr_clip.config.validate import ConfigError
 from afr_clip.models.checkpoint import read_checkpoint
@@ -22,6 +22,12 @@ def test_a_recorded_model_is_what_hydra_would_compose(recorded):
     backbone, module = recorded_model(recorded)
     job = composed_training("experiment=demo")
     assert (backbone, module.network) == (job.backbone, job.module.network)
+
+
+def test_an_evaluation_has_the_model_of_its_checkpoint(recorded, tmp_path):
+    job = composed_evaluation(recorded, "checkpoint=pocket", "dataset=mvtec_ad", "num_figures=7", folder=tmp_path)
+    assert (job.backbone, job.module.network) == (recorded_model(recorded)[0], recorded_model(recorded)[1].network)
+    assert (job.folder, job.num_figures, job.record.command) == (tmp_path, 7, "evaluate")
 
 
 GROUPS = [path for group in ("backbone", "module") for path in sorted(Path(config_dir(), group).glob("*.yaml"))]

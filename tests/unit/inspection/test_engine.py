@@ -250,6 +250,24 @@ def test_without_its_packages_the_error_says_how_to_install_an_engine(monkeypatc
     assert afr_clip.load("pocket", engine="auto").identity("cap") == afr_clip.load("pocket").identity("cap")
 
 
+@pytest.mark.parametrize(
+    ("installed", "tried"),
+    [(OTHERS, OTHERS[:1]), (OTHERS[1:], OTHERS[1:]), ((), None)],
+    ids=["both", "onnxruntime", "none"],
+)
+def test_auto_tries_onnx_runtime_only_where_openvino_is_not_installed(monkeypatch, installed, tried):
+    seen = []
+
+    def compare(ways, pictures):
+        seen.append(tuple(ways))
+        return ScoringEngine.torch, {}
+
+    monkeypatch.setattr("afr_clip.inspection.scanner.is_installed", lambda one: one in installed)
+    monkeypatch.setattr("afr_clip.inspection.scanner.faster_engine", compare)
+    afr_clip.load("pocket", engine="auto")
+    assert seen == ([] if tried is None else [(ScoringEngine.torch, *tried)])
+
+
 def test_an_unknown_engine_is_refused():
     with pytest.raises(ValueError, match="engine must be one of torch, openvino, onnxruntime, auto, got tensorrt"):
         afr_clip.load("pocket", engine="tensorrt")

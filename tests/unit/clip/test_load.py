@@ -387,7 +387,7 @@ def test_random_weights_of_a_tower_over_a_cnn_are_the_same_every_time(stemmed):
 
 @pytest.mark.parametrize("method", method_names())
 def test_the_cnn_runs_once_for_each_batch_whatever_reads_it(stemmed, method):
-    network, calls = build_on_four_blocks(method, stemmed), []
+    network, calls = build_on_four_blocks(method, stemmed).eval(), []
     parts = (stemmed.cnn.network, stemmed.backbone.stem.embedding.mix)
     spies = [part.register_forward_hook(lambda *_, part=part: calls.append(part)) for part in parts]
     image = torch.randn(2, 3, 160, 160)

@@ -24,6 +24,7 @@ UNIVERSAL = "module.network.prompts.universal_prototypes=true"
         ("winclip", (), True),
         ("winclip", (AGNOSTIC,), False),
         ("anomaly_clip", (), False),
+        ("adapt_clip", (), False),
         ("clip_ad", (), True),
         ("coop", (), True),
         ("cocoop", (), True),

@@ -17,7 +17,7 @@ WORDS: Mapping[str, Mapping[str, str] | str] = {
     "backbone.other_activation": {"false": "", "true": "other GELU"},
     "backbone.tap_layers": "taps {}",
     "module.category_names": {"words": "names in words", "raw": "names as spelt"},
-    "module.network.shots": {"0": "", ANY: "few-shot ({})"},
+    "module.network.shots": {"0": "zero-shot", ANY: "few-shot ({})"},
     "module.network.mpfa_window": {"3": "", "1": "no MPFA", ANY: "MPFA over {0} x {0}"},
     "module.network.cmfr.enabled": {"true": "", "false": "no CMFR"},
     "module.network.cmfr.inner_dim": "CMFR width {}",

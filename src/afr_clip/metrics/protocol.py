@@ -134,6 +134,19 @@ class DatasetMetrics(nn.Module):
             scores[members] = image.compute().cpu()  # 0-dim for a single image, which fits too
         return scores
 
+    def tied(self) -> list[str]:
+        """Name the categories whose images, normal and anomalous ones, all have the same score.
+
+        Their AUROC of 0.5 and their AP are those of a tie, not of a ranking. Under distributed evaluation, every
+        process must call this.
+        """
+        scores = self.image_scores()
+        return [
+            category
+            for category, members in zip(self.categories, self._members, strict=True)
+            if len(self._is_anomalous[members].unique()) > 1 and len(scores[members].unique()) == 1
+        ]
+
     def reset(self) -> None:
         """Forget all images."""
         for image, pixel in self._metrics():

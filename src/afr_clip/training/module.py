@@ -1,5 +1,6 @@
 """The LightningModule: one ``forward`` for training and scoring of any method."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], LossTerms]
 
+logger = logging.getLogger(__name__)
 
 DIVERGED = "Lower optimizer.lr or set trainer.gradient_clip_val. The checkpoint of the last full epoch is kept."
 """What to do about a training that diverged."""
@@ -284,6 +286,13 @@ class AnomalyDetectionModule(pl.LightningModule):
         for result in self.results:
             self.log_dict(
                 {target_key(self._target, result.category, metric): value for metric, value in result.values.items()}
+            )
+        tied = self.metrics.tied()
+        if tied and self.trainer.is_global_zero:
+            logger.warning(
+                "All image scores of %s are equal: the image-level metrics are those of a tie and rank nothing. At "
+                "low temperatures scores can saturate in float32; see module.network.scoring.",
+                ", ".join(map(shown, tied)),
             )
 
     def trainable_parameters(self) -> list[nn.Parameter]:

@@ -129,6 +129,13 @@ def test_lower_precision_of_the_model_leaves_the_metrics_alone():
     assert same(metrics.half().compute(), expected)
 
 
+def test_categories_with_equal_scores_are_named_if_a_ranking_was_asked_for():
+    batch = everything()
+    assert evaluated(batch).tied() == []
+    score = torch.where(torch.tensor([name in ("0", "single") for name in CATEGORIES]), 1.0, batch.image_score)
+    assert evaluated(batch._replace(image_score=score)).tied() == ["0"]  # "single" has no normal image
+
+
 def test_reset_allows_a_second_evaluation():
     batch = everything()
     metrics = evaluated(batch._replace(anomaly_map=1 - batch.anomaly_map, image_score=1 - batch.image_score))

@@ -171,6 +171,22 @@ def test_testing_logs_every_metric_of_every_category_and_keeps_the_results(make_
     assert trainer.callback_metrics["target/noise/screw/i_f1_max"].item() == pytest.approx(screw["image_f1_max"])
 
 
+def test_scores_that_are_all_equal_are_named(make_module, make_trainer, monkeypatch, caplog):
+    batches, module = in_two_categories(), make_module()
+    samples = [sample for batch in batches for sample in batch.samples]
+    forward = module.network.forward
+
+    def saturated(image: torch.Tensor, names: tuple[str, ...]) -> AnomalyPrediction:
+        scored = forward(image, names)
+        same = torch.tensor([name == "screw" for name in names])
+        return replace(scored, image_score=torch.where(same, 1.0, scored.image_score))
+
+    monkeypatch.setattr(module.network, "forward", saturated)
+    module.score_next("noise", DatasetMetrics([s.category for s in samples], [s.is_anomalous for s in samples]))
+    make_trainer().test(module, DataLoader(batches, batch_size=None), verbose=False)
+    assert "All image scores of screw are equal" in caplog.text
+
+
 def test_the_next_target_starts_with_nothing(make_module):
     module = make_module()
     module.results = ("something",)

@@ -234,6 +234,7 @@ def test_every_method_of_the_package_is_compared_on_pocket_by_its_own_recipe(pla
         assert getattr(trained["afr_clip"], key) == getattr(demo, key)
     assert (trained["april_gan"].optimizer.betas, trained["uni_adet"].data.mosaic) == ([0.5, 0.999], 0.5)
     assert trained["aa_clip"].schedule.shares == [0.0025, 1.0]
+    assert trained["adapt_clip"].loss.image_weight == 2 + len(trained["adapt_clip"].backbone.tap_layers)
 
 
 def test_another_suite_takes_the_place_of_the_papers(planned):

@@ -355,9 +355,9 @@ def _quickest(
 
 
 def _noise(folder: Path, side: int, seed: int) -> DatasetSpec:
-    """Write a good and a bad picture of noise."""
+    """Write two good pictures of noise, so that each has a reference, and a bad one."""
     pixels = np.random.default_rng(seed).integers(256, size=(side, side, 3), dtype=np.uint8)
-    for name in ("test/good/0.png", "test/defect/1.png", "ground_truth/defect/1_mask.png"):
+    for name in ("test/good/0.png", "test/good/1.png", "test/defect/2.png", "ground_truth/defect/2_mask.png"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels if "test" in name else (pixels[..., 0] > 250).astype(np.uint8) * 255).save(path)

@@ -131,7 +131,7 @@ def test_a_method_without_training_is_timed_on_the_pictures_that_it_will_score(t
     assert pace.training == 0
 
 
-@pytest.mark.parametrize("method", ["afr_clip", "ada_clip", "aa_clip"])
+@pytest.mark.parametrize("method", ["afr_clip", "ada_clip", "aa_clip", "adapt_clip"])
 def test_a_method_is_timed_on_noise_where_there_are_no_pictures(method, tmp_path):
     job = composed_training(f"module={method}", "backbone=tiny", "backbone.image_size=64", f"data_dir={tmp_path}")
     pace = probe(job)

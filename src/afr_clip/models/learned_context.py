@@ -47,7 +47,7 @@ def look_up_behind(tower: TextTower, sentences: Sequence[str], num_words: int) -
     if num_words > room:
         msg = (
             f"num_context_tokens must be at most {room} for this text tower, which also reads {sentences[-1]!r}, got "
-            f"{num_words}. CoOp uses 16, CoCoOp 4, DenseCLIP 8."
+            f"{num_words}. Lower it."
         )
         raise ValueError(msg)
     if not own.equal(alone[:, tower.start : tower.start + own.shape[1]]):

@@ -50,15 +50,17 @@ class NetworkSettings(MethodSettings):
     scoring: ScoringSettings
 
     def __post_init__(self) -> None:
-        least = {"num_context_tokens": (1, "12"), "reduction": (1, "4"), "shots": (0, "0, 1, 2 and 4")}
+        least = {
+            "num_context_tokens": (1, "12"),
+            "reduction": (1, "4"),
+            "local_from_block": (1, "6; blocks are counted from 1"),
+            "shots": (0, "0, 1, 2 and 4"),
+        }
         for name, (smallest, published) in least.items():
-            if getattr(self, name) < smallest:
-                msg = f"{name} must be {smallest} or more, got {getattr(self, name)}. AdaptCLIP uses {published}."
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                msg = f"{name} must be {smallest} or more, got {value}. AdaptCLIP uses {published}."
                 raise ValueError(msg)
-        self._readout()
-
-    def _readout(self) -> ReadoutSettings:
-        return ReadoutSettings(self.local_from_block, all_taps=True)
 
     @property
     def has_frozen_taps(self) -> bool:
@@ -74,4 +76,4 @@ class NetworkSettings(MethodSettings):
         Raises:
             ValueError: If it has not.
         """
-        self._readout().first_local_block(tap_layers)
+        ReadoutSettings(self.local_from_block, all_taps=True).first_local_block(tap_layers, "local_from_block")

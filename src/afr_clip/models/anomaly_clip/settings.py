@@ -100,11 +100,12 @@ class ReadoutSettings:
         """
         return tuple(tap_layers) if self.all_taps else (tap_layers[-1],)
 
-    def first_local_block(self, tap_layers: Sequence[int]) -> int:
+    def first_local_block(self, tap_layers: Sequence[int], key: str = "readout.local_from_block") -> int:
         """Name the first block with value attention.
 
         Args:
             tap_layers: The backbone's tap layers.
+            key: What the method calls it.
 
         Returns:
             Its number, counted from 1.
@@ -121,7 +122,7 @@ class ReadoutSettings:
         first, read_out = self.local_from_block or usual, self.layers(tap_layers)[0]
         if first > read_out:
             msg = (
-                f"readout.local_from_block must lie in 1..{read_out}, because the local stream is read out after block "
+                f"{key} must lie in 1..{read_out}, because the local stream is read out after block "
                 f"{read_out}, got {first}. Start it earlier, or choose later backbone.tap_layers."
             )
             raise ValueError(msg)

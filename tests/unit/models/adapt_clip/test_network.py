@@ -5,6 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from afr_clip.clip.load import Towers
+from afr_clip.config.validate import ConfigError
 from afr_clip.models.adapt_clip.adapters import BatchNorm
 from afr_clip.models.interface import learned_tensors
 from helpers.methods import build_method, composed_module
@@ -213,9 +214,15 @@ def test_the_learned_words_of_each_sentence_are_its_own(network, image):
         ("reduction", 0, "reduction must be 1 or more, got 0"),
         ("comparison.width", 1, "comparison.width must be 2 or more, got 1"),
         ("shots", -1, "shots must be 0 or more, got -1"),
-        ("local_from_block", 0, "readout.local_from_block must be positive, got 0"),
+        ("local_from_block", 0, "^local_from_block must be 1 or more, got 0. AdaptCLIP uses 6;"),
     ],
 )
 def test_settings_out_of_range_are_refused(key, value, sentence):
-    with pytest.raises(Exception, match=sentence):
+    with pytest.raises(ConfigError, match=sentence):
         composed_module("adapt_clip", f"module.network.{key}={value}")
+
+
+def test_a_local_stream_that_starts_behind_the_first_tap_is_refused():
+    settings = composed_module("adapt_clip", "module.network.local_from_block=9").network
+    with pytest.raises(ValueError, match=r"^local_from_block must lie in 1\.\.6"):
+        settings.check_taps([6, 12])

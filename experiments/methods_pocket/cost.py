@@ -12,10 +12,21 @@ from pathlib import Path
 import torch
 
 from afr_clip.clip.load import load_towers
+from afr_clip.clip.settings import BackboneSettings
 from afr_clip.config.nodes import method_names
-from afr_clip.config.plan import composed_model
+from afr_clip.config.plan import composed_model, composed_training
+from afr_clip.models.method_settings import ModuleSettings
 
 POCKET = ("backbone=pocket", "backbone.tap_layers=[2]")
+
+
+def compose(method: str) -> tuple[BackboneSettings, ModuleSettings]:
+    """Compose a method as experiment=methods_pocket does; one that trains nothing has no recipe."""
+    backbone, module = composed_model(f"module={method}", *POCKET)
+    if not module.network.trains:
+        return backbone, module
+    job = composed_training("experiment=methods_pocket", f"module={method}")
+    return job.backbone, job.module
 
 
 def main() -> None:
@@ -27,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    chosen = {name: composed_model(f"module={name}", *POCKET) for name in method_names()}
+    chosen = {name: compose(name) for name in method_names()}
     towers = load_towers(chosen["afr_clip"][0], needs_cnn=True)
     networks = {name: module.network.build(towers).eval() for name, (_, module) in chosen.items()}
     image = torch.randn(arguments.batch, 3, towers.backbone.image_size, towers.backbone.image_size)

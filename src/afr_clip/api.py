@@ -123,7 +123,8 @@ def load(  # noqa: PLR0913 - every option is a keyword with a default
         scanner: PhotographScanner = ExportedScanner(exported, Scanning("cpu", "32-true", *looks))
         category = category or _category_of(thresholds)
     else:
-        trained = _trained(str(checkpoint), (device, precision), image_size, looks, files, hints=defects is not None)
+        needs = {"hints": defects is not None, "references": references is not None}
+        trained = _trained(str(checkpoint), (device, precision), image_size, looks, files, **needs)
         if references is not None:
             if category is None:
                 msg = "references need a category, got none. Say what they show: load(..., category='metal nut')."
@@ -161,6 +162,7 @@ def _trained(
     files: Mapping[str, str] | None,
     *,
     hints: bool,
+    references: bool,
 ) -> "Scanner":
     """Build the scanner of a checkpoint, on a device and in a precision; ``hints`` need a text tower."""
     # An exported model needs none of these, and runs where torch is not installed.
@@ -180,10 +182,12 @@ def _trained(
     backbone, method = recorded_model(read.manifest["config"], files)
     refuse(HINTS_NEED_TEXT if hints and not backbone.has_text else None)
     if shots := getattr(method.network, "shots", 0):
-        logger.warning(
-            "%s compares each dataset with %s of each category. A detector has none of them: it scores without, or "
-            "with the good parts of references=.", shown(name), counted(shots, "normal image"),
-        )  # fmt: skip
+        if not references:
+            logger.warning(
+                "%s scores with %s of each category, from a dataset's train split. A detector has no such images, so "
+                "it scores zero-shot. Pass references=DIR to compare with good parts.",
+                shown(name), counted(shots, "normal image"),
+            )  # fmt: skip
         method = replace(method, network=replace(method.network, shots=0))  # type: ignore[call-arg]  # it has the field
     if image_size is not None:
         backbone = replace(backbone, image_size=image_size)

@@ -119,15 +119,13 @@ def test_a_detector_is_told_that_it_has_no_normal_images(run, auxiliary, unseen,
     ]
     assert run("evaluate", f"checkpoint={trained}", *without, f"run_dir={tmp_path / 'scored'}") == 0
     detector = afr_clip.load(trained)
-    assert (
-        "compares each dataset with 1 normal image of each category. A detector has none of them"
-        in capsys.readouterr().err
-    )
+    assert "A detector has no such images, so it scores zero-shot. Pass references=DIR" in capsys.readouterr().err
     first = rows(tmp_path / "scored" / "scores.csv")[0]
     score = detector.inspect(unseen / first["image"], first["category"]).image_score
     assert score == pytest.approx(float(first["image_score"]), abs=1e-6)
     good = unseen / "metal_plate" / "train" / "good"
     few_shot = afr_clip.load(trained, category="metal_plate", references=good)
+    assert "zero-shot" not in capsys.readouterr().err
     assert few_shot.inspect(unseen / first["image"], "metal_plate").image_score != score
 
 

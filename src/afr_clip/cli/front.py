@@ -105,8 +105,10 @@ def _method_of_checkpoint(overrides: Sequence[str]) -> list[str]:
     typed = dict(typed_values(overrides))
     if "module" in typed or not any(key.startswith("module.") for key in typed):
         return []
+    path = Path(str(typed.get("checkpoint")))
+    folder = path.parent.parent if path.is_file() else path  # RUN/checkpoints/last.ckpt, or a run
     try:
-        recorded = read_record(Path(str(typed["checkpoint"])) / MANIFEST, Setup)["config"]["module"]["name"]
+        recorded = read_record(folder / MANIFEST, Setup)["config"]["module"]["name"]
     except (KeyError, TypeError, OSError, RecordError):
         return []  # it is refused later, in words that say why
     return [f"module={recorded}"] if recorded in method_names() else []

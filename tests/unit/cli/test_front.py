@@ -12,6 +12,7 @@ from afr_clip.cli.main import never_fail_to_print
 from afr_clip.cli.places import faults_of_output
 from afr_clip.config.keys import groups_of, key_of
 from afr_clip.processes.signals import SpokenExit
+from afr_clip.reports.record.run_folder import write_json
 
 
 def refuse(folder, error: Exception, *files: str) -> None:
@@ -74,6 +75,21 @@ def test_a_read_only_disk_is_not_answered_with_permissions(tmp_path, monkeypatch
     monkeypatch.setattr(os, "statvfs", lambda path: flags if path == tmp_path else pytest.fail("another folder"))
     (said,) = faults_of_output("run_dir", tmp_path / "new")
     assert said == f"run_dir={tmp_path}/new lies on a read-only file system. Choose another run_dir."
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize(
+    ("recorded", "chosen"), [("uni_adet", ["module=uni_adet"]), ("unknown", []), (None, [])], ids=str
+)
+def test_the_keys_of_a_method_are_those_of_the_checkpoints_run(tmp_path, place, recorded, chosen):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    if recorded is not None:
+        write_json(tmp_path / "manifest.json", {"config": {"module": {"name": recorded}}})
+    typed = [f"checkpoint={tmp_path / place}", "module.network.shots=1"]
+    assert front._method_of_checkpoint(typed) == chosen
+    assert front._method_of_checkpoint([*typed, "module=af_clip"]) == []
+    assert front._method_of_checkpoint(typed[:1]) == front._method_of_checkpoint(typed[1:]) == []
 
 
 @pytest.mark.parametrize("command", TEXTS)

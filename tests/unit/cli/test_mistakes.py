@@ -97,6 +97,21 @@ def test_a_typical_mistake_is_answered_as_the_page_says(answered, line, answer):
         ),
         ("train module=winclip", 1, "module=winclip has nothing to train. Run afr-clip evaluate module=winclip da"),
         ("train experiment=demos", 2, "There is no experiment=demos. Did you mean experiment=demo? It can be demo, "),
+        (
+            "export checkpoint=pocket categories=[cap] good=nowhere precision=int8 dataset=mpdd",
+            1,
+            "good=nowhere does not exist. Write good=FOLDER.",
+        ),
+        (
+            "export checkpoint=pocket categories=[cap] good=.",
+            1,
+            "good is read for precision=int8 only, got precision=float32. Leave it out, or add precision=int8.",
+        ),
+        (
+            "export checkpoint=pocket categories=[cap] precision=int8 dataset=mpdd calibration=calibration.json",
+            1,
+            "a calibration of the checkpoint does not hold for it. Leave out calibration,",
+        ),
         ("train optimizer.lrr=1e-4", 2, "is not a key of train. Did you mean optimizer.lr? Write optimizer.lr=1e-4."),
         ("train optimizer.lr=fast", 2, "must be a number, got fast. Write optimizer.lr=NUMBER."),
         ("train optimizer.lr=1e38", 1, "must be at most 1e+30, got 1e+38. The paper's is 0.001."),

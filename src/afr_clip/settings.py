@@ -47,7 +47,7 @@ class ExportFormat(Enum):
 
 
 class ExportPrecision(Enum):
-    """What the linear layers of an exported model multiply."""
+    """The number format of the large matrix products and convolutions of an exported model."""
 
     float32 = "float32"
     int8 = "int8"

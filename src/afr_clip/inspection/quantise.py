@@ -1,4 +1,7 @@
-"""An exported model in 8 bits: large products with constant weights are of integers, all else stays in float32."""
+"""Quantise an exported model.
+
+Large products with constant weights use 8-bit integers, and everything else stays in float32.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,8 +37,8 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 def quantise(model: Path, to: Path, pictures: Iterable[tuple[UInt8[np.ndarray, "3 _ _"], int]]) -> int:
     """Write an exported ONNX file again, with layers that multiply in 8 bits.
 
-    Weights have a scale for each output. What a layer reads is rounded within the range that it has on pictures, and
-    what a convolution returns too. Everything that adds up, normalises or compares tokens stays as it is.
+    Weights have a scale for each output. Inputs of these layers and outputs of convolutions are quantised to the range
+    that they have on the pictures. Additions, normalisation and attention stay in float32.
 
     Args:
         pictures: With the index of their category.
@@ -69,9 +72,10 @@ def quantise(model: Path, to: Path, pictures: Iterable[tuple[UInt8[np.ndarray, "
 
 
 def _large_layers(graph: Any) -> list[str]:  # noqa: ANN401 - onnx has no types
-    """Name the products that become integer.
+    """Name the layers to quantise.
 
-    Not those that read pixels, nor those of the CNN: how rare a patch is depends on small differences of its maps.
+    Layers that read pixels and those of the CNN stay in float32: the rarity of a patch depends on small differences of
+    the CNN's maps.
     """
     weights = {one.name: one.dims for one in graph.initializer}
     chosen = []
@@ -117,7 +121,7 @@ def require_accuracy(before: Mapping[str, float], after: Mapping[str, float], da
     """Refuse a loss that is too large, and a dataset that cannot show one.
 
     Raises:
-        ExportError: If it is.
+        ExportError: If the loss is too large, or the dataset cannot show one.
     """
     if np.isnan(before["image_auroc"]):
         msg = (

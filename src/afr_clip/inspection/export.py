@@ -43,7 +43,7 @@ class ExportError(ValueError):
     """A network cannot be exported, or the file does not compute what the network computes."""
 
 
-def require_packages(to: ExportFormat, precision: ExportPrecision = ExportPrecision.float32) -> None:
+def require_packages(to: ExportFormat, precision: ExportPrecision) -> None:
     """Check that the packages are installed.
 
     Raises:

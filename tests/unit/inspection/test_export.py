@@ -1,6 +1,7 @@
 """What is written to a file computes what the network computes, or is refused."""
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,6 @@ from afr_clip.data.disk.pixels import resize_image
 from afr_clip.inspection import export
 from afr_clip.inspection.export import (
     ExportError,
-    _bicubic_weights,
-    _filtered,
     adversarial_pictures,
     largest_differences,
     model_information,
@@ -24,7 +23,7 @@ from afr_clip.inspection.exported import FORMAT, ExportedScanner, read_exported
 from afr_clip.inspection.scan import Scanning
 from afr_clip.inspection.scanner import Scanner
 from afr_clip.models.prediction import AnomalyPrediction
-from afr_clip.settings import ExportFormat
+from afr_clip.settings import ExportFormat, ExportPrecision
 from helpers.methods import build_on_four_blocks, composed_module
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -72,17 +71,33 @@ def test_photographs_are_resized_as_everywhere_else(size):
         assert difference.mean() < 0.01
 
 
-@pytest.mark.parametrize(("length", "size"), [(5, 64), (64, 64), (301, 64), (2503, 160), (4096, 64)])
+def bicubic(x: float) -> float:
+    return (1.5 * x - 2.5) * x * x + 1 if x < 1 else ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
+
+
+def resized_exactly(rows: np.ndarray, size: int) -> np.ndarray:
+    """Resize rows as torchvision does: weights in float64, of which whole numbers of up to 16 bits are summed."""
+    scale, found = rows.shape[1] / size, np.empty((len(rows), size), np.int64)
+    wide, weights = max(scale, 1.0), []
+    for i in range(size):
+        every = np.array([bicubic(abs(j + 0.5 - (i + 0.5) * scale) / wide) for j in range(rows.shape[1])])
+        weights.append(every / every.sum())
+    bits = max(bits for bits in range(1, 23) if np.max(weights) * 2**bits + 0.5 < 2**15)
+    for i, few in enumerate(weights):
+        units = (np.sign(few) * np.floor(np.abs(few) * 2**bits + 0.5)).astype(np.int64)
+        found[:, i] = (rows @ units + 2 ** (bits - 1)) >> bits
+    return found.clip(0, 255)
+
+
+@pytest.mark.parametrize(("length", "size"), [(5, 64), (64, 64), (301, 64), (2503, 160), (4096, 64), (20000, 64)])
 def test_no_sum_of_resizing_is_rounded(length, size):
-    coarse, fine = _bicubic_weights(length, size)
-    generator = torch.Generator().manual_seed(0)
-    edges = torch.where(torch.arange(length) < length // 2, 0, 255).float()
-    rows = torch.cat([edges[None], torch.randint(0, 256, (50, length), generator=generator).float()])
-    exact = (rows.double() @ (coarse + fine).double().mT + 0.5).floor().clamp(0, 255)
-    order = torch.randperm(length, generator=generator)
-    for places in (torch.arange(length), order):  # a runtime may add in any order
-        found = _filtered(rows[:, places], coarse[:, places], fine[:, places])
-        assert torch.equal(found.double(), exact)
+    pictures = torch.randint(0, 256, (16, 3, 1, length), generator=torch.Generator().manual_seed(0))
+    pictures[:4] = torch.where(pictures[:4] < 128, 0, 255)
+    pictures[0, 0] = torch.where(torch.arange(length) < length // 2, 0, 255)
+    expected = torch.from_numpy(resized_exactly(pictures.flatten(0, 2).numpy(), size))
+    for flipped, wanted in ((pictures, expected), (pictures.flip(-1), expected.flip(-1))):
+        found = resize_in_graph(flipped.byte(), (1, size))
+        assert torch.equal(found.flatten(0, 2).long(), wanted)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +163,22 @@ def test_an_operation_without_a_counterpart_is_an_error_and_leaves_no_file(tower
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_packages_are_named_with_how_to_install_them(monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(ExportError, match=r"to=onnx needs packages .* Run pip install onnxscript\."):
-        require_packages(ExportFormat.onnx)
+@pytest.mark.parametrize(
+    ("to", "precision", "lacks", "sentence"),
+    [
+        (ExportFormat.onnx, ExportPrecision.float32, "onnxscript", r"to=onnx needs packages .* install onnxscript\."),
+        (
+            ExportFormat.openvino,
+            ExportPrecision.int8,
+            "onnxruntime",
+            r"to=openvino precision=int8 needs packages .* install onnxruntime\.",
+        ),
+    ],
+)
+def test_missing_packages_are_named_with_how_to_install_them(monkeypatch, to, precision, lacks, sentence):
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == lacks else name)
+    with pytest.raises(ExportError, match=sentence):
+        require_packages(to, precision)
 
 
 def test_the_model_api_finds_the_threshold_of_the_map_at_a_half():

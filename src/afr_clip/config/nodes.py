@@ -331,8 +331,8 @@ class ExportConfig(CommandConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [str(name) for name in self.categories]
-        is_rounded = ExportPrecision(self.precision) is ExportPrecision.int8
-        only_rounded = [key for key in ("dataset", "good") if getattr(self, key) is not None]
+        is_int8 = ExportPrecision(self.precision) is ExportPrecision.int8
+        only_int8 = [key for key in ("dataset", "good") if getattr(self, key) is not None]
         got = "nothing" if not names else f"[{','.join(names)}]"
         refuse(
             None
@@ -346,15 +346,15 @@ class ExportConfig(CommandConfig):
             else None,
             "precision=int8 changes scores, so it needs labelled photographs to measure how much, got no dataset. Add "
             "dataset=NAME, or dataset=folder dataset.root=DIR."
-            if is_rounded and self.dataset is None
+            if is_int8 and self.dataset is None
             else None,
             "precision=int8 changes scores, so a calibration of the checkpoint does not hold for it. Leave out "
             "calibration, and run afr-clip calibrate with the exported model."
-            if is_rounded and self.calibration is not None
+            if is_int8 and self.calibration is not None
             else None,
-            f"{only_rounded[0]} is read for precision=int8 only, got precision=float32. Leave it out, or add "
+            f"{only_int8[0]} is read for precision=int8 only, got precision=float32. Leave it out, or add "
             f"precision=int8."
-            if only_rounded and not is_rounded
+            if only_int8 and not is_int8
             else None,
         )
         if self.images is not None:

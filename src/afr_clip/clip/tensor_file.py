@@ -169,8 +169,10 @@ class _Whole(_Scripted):
         if not (isinstance(parameters, dict) and isinstance(buffers, dict) and isinstance(modules, dict)):
             msg = "it holds a module without parameters"
             raise _NotReadableError(msg)
+        kept = own.get("_non_persistent_buffers_set")
+        left_out = kept if isinstance(kept, frozenset) else frozenset()
         self.attributes = {**parameters, **buffers, **modules}
-        self.weights = frozenset((*parameters, *buffers))
+        self.weights = frozenset((*parameters, *buffers)) - left_out
 
 
 class _Unpickler(pickle.Unpickler):
@@ -197,7 +199,7 @@ class _Unpickler(pickle.Unpickler):
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): rebuilt,
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-            ("__builtin__", "set"): lambda *_: None,  # of hooks and the like; no tensor lies there
+            ("__builtin__", "set"): lambda names=(), *_: frozenset(names),
             ("torch", "Size"): lambda sizes=(): tuple(sizes),
             ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
             **{

@@ -245,6 +245,7 @@ def test_an_archive_whose_code_is_missing_is_not_half_a_model(tmp_path):
 
 def test_modules_that_were_saved_whole_are_read_as_their_state_dict(tmp_path):
     saved = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    saved[0].register_buffer("scratch", torch.ones(2), persistent=False)
     torch.save(saved, tmp_path / "a.pt")
     read, expected = read_tensor_file(tmp_path / "a.pt"), saved.state_dict()
     assert read.keys() == expected.keys()

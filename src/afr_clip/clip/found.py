@@ -90,19 +90,24 @@ def check_weights(path: Path, settings: BackboneSettings) -> str:
         ValueError: If it is damaged, or belongs to another architecture or input size.
     """
     _require_fit(read_state_dict(path), path, settings)
-    digest, published = hashlib.sha256(path.read_bytes()).hexdigest(), _published_hash(path, settings)
+    return _digest_of(path, _published_hash(path, settings))
+
+
+def check_cnn(settings: CNNSettings, path: Path) -> str:
+    """Compare a weight file with the CNN of a backbone; see `check_weights`."""
+    load_cnn(replace(settings, weights=str(path)), *IMAGENET.values())
+    return _digest_of(path, _hash_in(path.resolve().name))
+
+
+def _digest_of(path: Path, published: str | None) -> str:
+    """Return the SHA-256 of a file, which must be the published one if that is known."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if published not in (None, digest):
         msg = (
             f"{shown(path)} is damaged or was changed: its SHA-256 is not {published}. Delete it to download it again."
         )
         raise ValueError(msg)
     return digest
-
-
-def check_cnn(settings: CNNSettings, path: Path) -> str:
-    """Compare a weight file with the CNN of a backbone; see `check_weights`."""
-    load_cnn(replace(settings, weights=str(path)), *IMAGENET.values())
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def fitting_backbones(path: Path, known: Mapping[str, BackboneSettings]) -> list[str]:
@@ -132,7 +137,7 @@ def _require_fit(state: Mapping[str, Tensor], path: Path, settings: BackboneSett
 
 
 def _require_native_size(state: Mapping[str, Tensor], path: Path, settings: BackboneSettings) -> None:
-    """Refuse the file of the same tower for another input size: position embeddings alone would not."""
+    """Refuse the file of the same tower for another input size, which loading accepts and interpolates."""
     vision: Any = open_clip.get_model_config(settings.architecture)
     size, patch = vision["vision_cfg"]["image_size"], vision["vision_cfg"].get("patch_size")
     if RESIZED in state and isinstance(patch, int) and len(state[RESIZED]) != (size // patch) ** 2 + 1:
@@ -149,7 +154,12 @@ def _published_hash(path: Path, settings: BackboneSettings) -> str | None:
     of_url: Any = {}
     if path.parent == URL_CACHE.expanduser():
         of_url = open_clip.get_pretrained_cfg(settings.architecture, settings.pretrained)
-    found = re.search(r"\b[0-9a-f]{64}\b", f"{of_url.get('url', '')} {path.resolve().name}")
+    return _hash_in(f"{of_url.get('url', '')} {path.resolve().name}")
+
+
+def _hash_in(name: str) -> str | None:
+    """Return the SHA-256 that the name of a blob of the hub's cache or an address contains."""
+    found = re.search(r"\b[0-9a-f]{64}\b", name)
     return None if found is None else found[0]
 
 

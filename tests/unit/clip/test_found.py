@@ -78,6 +78,9 @@ def test_pocket_and_its_cnn_are_compared_whole(tmp_path):
     assert found.check_cnn(pocket.cnn, cnn) == sha256(cnn.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="does not fit"):
         found.check_cnn(pocket.cnn, own)
+    bad = in_cache(tmp_path / "bad", "a/b", cnn.name, cnn.read_bytes(), "a" * 64)
+    with pytest.raises(ValueError, match=r"damaged or was changed: its SHA-256 is not aaaa"):
+        found.check_cnn(pocket.cnn, bad)
 
 
 def in_cache(folder: Path, repository: str, name: str, content: bytes, blob: str) -> Path:

@@ -509,9 +509,10 @@ def register() -> None:
     store.store(group="schedule", name="steps_schema", node=StepScheduleSettings)
     for method in method_names():
         store.store(group="module", name=f"{method}_schema", node=module_schema(method))
-    for resolver in (first_given, for_dataset, on_first, process_suffix):
+    for resolver in (first_given, on_first, process_suffix):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
-    OmegaConf.register_new_resolver("for_method", for_dataset, replace=True)
+    for name in ("for_dataset", "for_method"):  # the same table under the name that says what its keys are
+        OmegaConf.register_new_resolver(name, value_for, replace=True)
 
 
 def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over whatever the config holds
@@ -519,7 +520,7 @@ def first_given(*values: Any) -> Any:  # noqa: ANN401 - OmegaConf hands over wha
     return next((value for value in values if value not in (None, "")), None)
 
 
-def for_dataset(name: str | None, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
+def value_for(name: str | None, usual: Any, others: Mapping[str, Any]) -> Any:  # noqa: ANN401 - values of any type
     """Return what a recipe has for a dataset, or an experiment for a method: a value of its own, or the usual one."""
     return others.get(name or "", usual)
 

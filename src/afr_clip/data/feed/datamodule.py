@@ -116,10 +116,11 @@ class AnomalyDataModule(LightningDataModule):
         if len(set(names)) < len(names):
             msg = f"Targets must have different names, because results are reported by name, got {names}. Rename one."
             raise DataError(msg)
+        self._references: NormalReferences | None = None
         if auxiliary is not None:
             _require_masks(auxiliary)
             if settings.references:
-                NormalReferences(auxiliary.samples)
+                self._references = NormalReferences(auxiliary.samples)
             for target in targets:
                 refuse_overlap(TrainedOn.of(auxiliary), target)
         self.auxiliary = auxiliary
@@ -277,8 +278,7 @@ class AnomalyDataModule(LightningDataModule):
         if training and settings.mosaic:
             mosaic = MOSAICS[settings.mosaic_kind](loaded.samples, settings.mosaic, settings.mosaic_label)
         parts = (loaded.samples, reader, settings.mean, settings.std, cache, augmentation, mosaic)
-        references = NormalReferences(loaded.samples) if training and settings.references else None
-        return AnomalyDataset(*parts, features=features, references=references)
+        return AnomalyDataset(*parts, features=features, references=self._references if training else None)
 
     def _loader(
         self,

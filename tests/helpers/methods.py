@@ -1,15 +1,14 @@
 """Networks as their config files describe them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 
-from torch import Tensor, nn
+from torch import nn
 
 from afr_clip.clip.load import Towers
 from afr_clip.config.plan import composed_model
 from afr_clip.models.interface import StagedNetwork
 from afr_clip.models.method_settings import ModuleSettings
-from afr_clip.models.prediction import AnomalyPrediction
 
 FOR_FOUR_BLOCKS: dict[str, tuple[str, ...]] = {"cocoop": ("module.network.reduction=1",)}
 """Overrides by method, where the published setting does not suit the tiny tower: two hidden units may both be off."""
@@ -37,12 +36,6 @@ def stages(network: nn.Module) -> Iterator[None]:
     for epoch in (0, 1000):
         network.begin_epoch(epoch)
         yield
-
-
-def learning(method: str, network: nn.Module, image: Tensor, category: Sequence[str]) -> AnomalyPrediction:
-    """Score images as a training does, each next to another one if the method asks for that."""
-    reference = (image.flip(0),) if composed_module(method).network.needs_reference else ()
-    return network(image, category, *reference)
 
 
 def build_on_four_blocks(method: str, towers: Towers) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,11 +80,13 @@ class Subject:
         """Return four normalised images of noise."""
         return torch.randn(len(NAMES), 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
 
-    def learning(self, network: Any) -> AnomalyPrediction:  # noqa: ANN401
-        """Score the images as a training does, each next to another one if the method asks for that."""
-        reference = (self.image().flip(0),) if self.module.network.needs_reference else ()
-        prediction: AnomalyPrediction = network(self.image(), NAMES, *reference)
-        return prediction
+
+def score_for_training(
+    network: Callable[..., AnomalyPrediction], module: ModuleSettings, image: Tensor, category: Sequence[str]
+) -> AnomalyPrediction:
+    """Score images as a training does, each next to another one if the method asks for that."""
+    reference = (image.flip(0),) if module.network.needs_reference else ()
+    return network(image, category, *reference)
 
 
 Check = Callable[[Subject], str]
@@ -190,7 +192,7 @@ def check_gradients(subject: Subject) -> str:
             bool(names) == subject.module.network.trains,
             f"the settings have trains = {subject.module.network.trains}, but {len(names)} parameters are trainable",
         )
-        prediction = subject.learning(network)
+        prediction = score_for_training(network, subject.module, subject.image(), NAMES)
         _require_probabilities(prediction)
         if not names:
             _require(not prediction.trained_maps.requires_grad, "nothing is trained, but the map has a gradient")
@@ -207,7 +209,7 @@ def check_towers(subject: Subject) -> str:
     before, names = subject.towers.fingerprint(), set[str]()
     for network in subject.training():
         names = network.trainable_parameter_names()
-        prediction = subject.learning(network)
+        prediction = score_for_training(network, subject.module, subject.image(), NAMES)
         if names:
             optimizer = torch.optim.Adam([p for name, p in network.named_parameters() if name in names], lr=0.1)
             _loss(prediction).backward()

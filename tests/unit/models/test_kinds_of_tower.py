@@ -14,9 +14,10 @@ from afr_clip.config.nodes import method_names
 from afr_clip.inspection import engine
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.metrics.protocol import DatasetMetrics
+from afr_clip.run.validation import score_for_training
 from afr_clip.settings import ScoringEngine
 from helpers.kinds_of_tower import KINDS, WITH_TEXT, WITHOUT_TEXT, towers_of
-from helpers.methods import FOR_FOUR_BLOCKS, build_method, composed_module, learning, stages
+from helpers.methods import FOR_FOUR_BLOCKS, build_method, composed_module, stages
 from helpers.tiny import assert_probabilities, random_batch
 
 NAMES = ("metal nut", "screw", "metal nut", "bottle")
@@ -56,7 +57,7 @@ def test_a_method_scores_learns_and_is_measured(method, kind):
         reached: set[str] = set()
         for _ in stages(network.train()):
             optimizer.zero_grad()
-            prediction = learning(method, network, batch.image, NAMES)
+            prediction = score_for_training(network, composed_module(method), batch.image, NAMES)
             seen = prediction.trained_maps, prediction.trained_scores
             AnomalyLoss()(*seen, batch.mask, batch.is_anomalous).total.backward()
             reached |= {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}

@@ -161,6 +161,7 @@ def read_state_dict(
     for entry in entries:
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
+            break
     if isinstance(content, Tensor):
         content = {"": content}
     if is_nested and isinstance(content, Mapping):

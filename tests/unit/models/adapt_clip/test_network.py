@@ -125,16 +125,16 @@ def test_without_context_a_flat_difference_is_all_that_is_compared(towers, image
     assert alike[0] > 1e-3
 
 
-def test_no_adapter_learns_from_the_maps_of_another(network, image):
+def test_no_adapter_learns_from_the_maps_or_scores_of_another(network, image):
     """So one step that trains all three is the same as three that take turns."""
-    parts = {0: ("patch_adapter",), 1: ("context",), 2: ("comparison",)}
+    parts = {0: ("patch_adapter", "image_adapter"), 1: ("context", "context"), 2: ("comparison", "comparison")}
     for which, own in parts.items():
-        network.zero_grad()
-        prediction = network.train()(image, NAMES, image.flip(0))
-        maps = prediction.trained_maps[:, which:] if which == 2 else prediction.trained_maps[:, which]
-        maps.std().backward()
-        reached = {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}
-        assert {name.split(".")[0] for name in reached} == set(own)
+        for kind in ("trained_maps", "trained_scores"):
+            network.zero_grad()
+            learned = getattr(network.train()(image, NAMES, image.flip(0)), kind)
+            (learned[:, which:] if which == 2 else learned[:, which]).std().backward()
+            reached = {name for name, p in network.named_parameters() if p.grad is not None and (p.grad != 0).any()}
+            assert {name.split(".")[0] for name in reached} == {own[kind == "trained_scores"]}
 
 
 def test_training_needs_a_reference_for_each_image(network, image):

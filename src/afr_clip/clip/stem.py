@@ -227,12 +227,13 @@ def deviation_within(
         >>> deviation_within(torch.tensor([[[[1.0, 3.0, 1000.0, 1000.0]]]]), (1, 2))
         tensor([[[[1., 0.]]]])
     """
-    rows, columns = (int(side) // int(cells) for side, cells in zip(maps.shape[-2:], grid_size, strict=True))
-    if (rows * grid_size[0], columns * grid_size[1]) != tuple(maps.shape[-2:]):
+    cell_height, cell_width = (int(side) // int(cells) for side, cells in zip(maps.shape[-2:], grid_size, strict=True))
+    if (cell_height * grid_size[0], cell_width * grid_size[1]) != tuple(maps.shape[-2:]):
         variance = aligned(maps.square(), grid_size) - aligned(maps, grid_size).square()
         return variance.clamp_min(0).sqrt()
     # The difference above leaves little but rounding of an even cell, and its root makes that large.
-    cells = maps.unflatten(-1, (grid_size[1], columns)).unflatten(-3, (grid_size[0], rows))  # (B, C, h, _, w, _)
+    cells = maps.unflatten(-1, (grid_size[1], cell_width)).unflatten(-3, (grid_size[0], cell_height))
+    # (B, C, h, _, w, _)
     return (cells - cells.mean(dim=(3, 5), keepdim=True)).square().mean(dim=(3, 5)).sqrt()
 
 

@@ -76,7 +76,10 @@ class PacedNetwork(Protocol):
 
 @runtime_checkable
 class NormalisingNetwork(Protocol):
-    """A method that keeps statistics of what it was trained on, which no gradient moves and scoring needs."""
+    """A method with running statistics, as of batch norms.
+
+    Training updates them without gradients, and scoring needs them.
+    """
 
     def statistics_names(self) -> set[str]:
         """Return the names of the buffers that hold them."""

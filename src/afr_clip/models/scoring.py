@@ -151,7 +151,7 @@ def combine_image_score(
     """Combine the class token's probability, Eq. (9), and the final map.
 
     Args:
-        combine: Makes one of both, where ``kind`` has both; their mean stays a probability.
+        combine: How to join the two where ``kind`` asks for both; their mean by default.
     """
     if kind is ImageScore.class_token:
         return class_token_score

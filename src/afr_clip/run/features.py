@@ -23,7 +23,7 @@ from afr_clip.training.module import AnomalyDetectionModule
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3  # 3: a stem's CNN stays in float32; 2: pictures are turned by their EXIF orientation
+FORMAT_VERSION = 3  # 3: a stem's CNN stays in float32, deviations without cancellation; 2: EXIF orientation
 """Raised whenever the same weights and images would give other records."""
 
 _DECIDING = (

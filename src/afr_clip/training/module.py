@@ -185,7 +185,7 @@ class AnomalyDetectionModule(pl.LightningModule):
         return prediction
 
     def is_sound(self, batch: AnomalyBatch | None) -> bool:
-        """Whether what was learned, and what it makes of a batch it was learned on, is finite."""
+        """Whether the learned tensors, and the predictions for a training batch, are finite."""
         if not all(learned.isfinite().all() for learned in learned_tensors(self.network).values()):
             return False
         if batch is None:

@@ -40,7 +40,7 @@ class AnomalyItem:
 
 
 class NormalReferences:
-    """Decides which normal image of its category stands next to each image, never the image itself.
+    """Choose for each image another normal image of its category as its reference.
 
     Raises:
         DataError: If a category has fewer than two normal images.

@@ -64,7 +64,7 @@ class ResidualMLP(nn.Module):
 
 
 class Compared(NamedTuple):
-    """What the comparison with a reference says, tap by tap, as probabilities."""
+    """Anomaly probabilities from the comparison with a reference, tap by tap."""
 
     maps: Float[Tensor, "batch layers fine_height fine_width"]
     scores: Float[Tensor, "batch layers"]
@@ -121,8 +121,8 @@ class PromptQueryAdapter(nn.Module):
     ) -> Compared:
         """Compare the unit patches of every tap with the unit patches of references that are most like them."""
         maps, scores = [], []
-        for norm, query, prompt in zip(self.norms, patches, nearest, strict=True):
-            difference = (query - prompt).abs()
+        for norm, query, reference in zip(self.norms, patches, nearest, strict=True):
+            difference = (query - reference).abs()
             fused = norm((query + difference if self._keeps_context else difference).transpose(1, 2))  # (B, D, N)
             maps.append(anomaly_probability(self.local(fused.unflatten(2, grid_size)).movedim(1, -1)))
             strongest = fused.topk(min(STRONGEST, fused.shape[2]), dim=2).values

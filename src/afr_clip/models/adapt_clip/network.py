@@ -43,10 +43,10 @@ Tapped = tuple[Float[Tensor, "batch _ dim"], ...]
 class AdaptCLIP(nn.Module):
     r"""Adapt CLIP's output to its text, its text to its output, and compare with a normal image (arXiv:2505.09926).
 
-    Three adapters learn in the same step, none of which sees another: of image and patches, compared with sentences
-    that stay as they are; of two sentences, compared with image and patches as they are; and of the difference from a
-    normal image of the same category. Their tokens are those of AnomalyCLIP's local stream. Without ``shots`` the first
-    two are averaged:
+    Three adapters learn in the same step and share nothing. The visual adapter changes image and patch tokens, which
+    are compared with fixed sentences. The textual adapter learns two sentences, which are compared with unchanged
+    tokens. The third reads the difference from a normal image of the category. Their tokens are those of AnomalyCLIP's
+    local stream. Without ``shots`` the first two are averaged:
 
     .. math::
         M = \tfrac{1}{2} (M_v + M_t), \quad s = \tfrac{1}{3} (s_v + s_t + \max M)
@@ -173,7 +173,7 @@ class AdaptCLIP(nn.Module):
                 anomaly_map = _harmonic(anomaly_map, harmonic_mean(upsample_map(distance, size)))
                 class_score = (2 * class_score + compared.scores.mean(dim=1)) / 3
             anomaly_map = smooth_map(anomaly_map, self._scoring.smoothing_sigma)
-            combine = _harmonic if self.shots and not self.training else _two_thirds
+            combine = _harmonic if self.shots and not self.training else _mean_of_three
             image_score = combine_image_score(class_score, anomaly_map, self._scoring.image_score, combine)
         return AnomalyPrediction(anomaly_map, image_score, layer_maps, trained_maps, class_scores)
 
@@ -222,6 +222,6 @@ def _harmonic(one: Tensor, other: Tensor) -> Tensor:
     return harmonic_mean(torch.stack([one, other], dim=1))
 
 
-def _two_thirds(of_image: Tensor, of_map: Tensor) -> Tensor:
-    """Weigh the two scores of the image, whose mean is given, and that of its map alike."""
+def _mean_of_three(of_image: Tensor, of_map: Tensor) -> Tensor:
+    """Mean of both image scores, given as their mean, and the map's."""
     return (2 * of_image + of_map) / 3

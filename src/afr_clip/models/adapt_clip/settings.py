@@ -14,7 +14,7 @@ class ComparisonSettings:
     """The comparison with a reference image.
 
     Attributes:
-        width: Channels behind its first layers; half of them behind the second.
+        width: Output channels of the first layers; the second ones have half as many.
         keeps_context: Whether patches are added to their difference from the reference.
 
     Raises:

@@ -93,8 +93,8 @@ class AFCLIP(nn.Module):
         windows: Sides of the windows in patches, odd.
         shots: Normal images of each category; 0 for none.
         zero_shot_weight: With ``shots``, the weight of the map without them, beside 1 for the distance to the images.
-        released_weights: The authors' file of the adapter, to start from, next to which lies that of the words;
-            ``None`` starts from random ones.
+        released_weights: The authors' file of the adapter, to start from; the file of the words is read from the same
+            folder. ``None`` starts from random ones.
 
     Raises:
         FileNotFoundError: If one of the two files is missing.

@@ -62,6 +62,7 @@ class ClipAD(nn.Module):
 
     Raises:
         ValueError: If the released weights do not fit.
+        FileNotFoundError: If there is no such file.
     """
 
     def __init__(

@@ -233,8 +233,7 @@ def deviation_within(
         return variance.clamp_min(0).sqrt()
     # The difference above leaves little but rounding of an even cell, and its root makes that large.
     cells = maps.unflatten(-1, (grid_size[1], cell_width)).unflatten(-3, (grid_size[0], cell_height))
-    # (B, C, h, _, w, _)
-    return (cells - cells.mean(dim=(3, 5), keepdim=True)).square().mean(dim=(3, 5)).sqrt()
+    return (cells - cells.mean(dim=(3, 5), keepdim=True)).square().mean(dim=(3, 5)).sqrt()  # from (B, C, h, _, w, _)
 
 
 def aligned(

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--methods", nargs="+", default=method_names())
     parser.add_argument("--most", type=int, default=1000, help="photographs of each dataset")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; bind the others with taskset")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and of the other runtimes")
     parser.add_argument("--int8", action="store_true", help="also in 8 bits")
     parser.add_argument(
         "--large", action="store_true", help="ViT-L/14@336 at 518 px with random weights, afr_clip only"
@@ -118,7 +118,10 @@ def compare(
     categories = list(dict.fromkeys(name for name, _, _ in photographs))
     with TemporaryDirectory() as folder:
         files = exported_files(scanner, categories, good, Path(folder))
-        found = {name: ExportedScanner(read_exported(path), SCANNING) for name, path in files.items()}
+        found = {
+            name: ExportedScanner(read_exported(path, torch.get_num_threads()), SCANNING)
+            for name, path in files.items()
+        }
         assert all(name.startswith(one.exported.engine) for name, one in found.items())
         compared: dict[str, PhotographScanner] = {"torch": scanner, **found}
         name, _, picture = photographs[0]

@@ -164,7 +164,7 @@ def _with_checkpoint(
     from afr_clip.run.model import read_named  # noqa: PLC0415
 
     name = _named_checkpoint(typed)
-    checkpoint, reads_files = read_named(name), name is None or not is_exported(name)
+    checkpoint, reads_files = read_named(name, typed.num_threads), name is None or not is_exported(name)
     if not reads_files:
         _refuse_fixed(typed_overrides())
     with _naming(checkpoint):

@@ -75,8 +75,11 @@ class Exported:
         return None if content is None else calibration_of(content, self.path)
 
 
-def read_exported(path: Path) -> Exported:
+def read_exported(path: Path, threads: int | None = None) -> Exported:
     """Load an exported file.
+
+    Args:
+        threads: Of the runtime; ``None`` leaves them to it.
 
     Raises:
         FileNotFoundError: If it does not exist.
@@ -92,7 +95,7 @@ def read_exported(path: Path) -> Exported:
         msg = f"{shown(path)} needs {' or '.join(usable)}, which is not installed. Run pip install {usable[0]}."
         raise InspectionError(msg)
     try:
-        text, compute = engines[engine](path)
+        text, compute = engines[engine](path, threads)
         metadata = json.loads(text)
     except Exception as error:  # the engines raise errors of their own kinds
         if isinstance(error, MemoryError):
@@ -107,11 +110,17 @@ def read_exported(path: Path) -> Exported:
     return Exported(path, metadata, engine, compute)
 
 
-def _with_onnxruntime(path: Path) -> tuple[str, Compute]:
+def onnx_session(path: Path, threads: int | None) -> Any:  # noqa: ANN401 - a class of a package without types
+    """Let ONNX Runtime load a file on the CPU; ``None`` leaves the number of threads to it."""
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the CPU to others while it waits
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _with_onnxruntime(path: Path, threads: int | None) -> tuple[str, Compute]:
+    session = onnx_session(path, threads)
     names = [one.name for one in session.get_inputs()]
 
     def compute(inputs: list[NDArray[Any]]) -> Sequence[NDArray[Any]]:
@@ -120,12 +129,14 @@ def _with_onnxruntime(path: Path) -> tuple[str, Compute]:
     return session.get_modelmeta().custom_metadata_map.get(ENTRY, "null"), compute
 
 
-def _with_openvino(path: Path) -> tuple[str, Compute]:
+def _with_openvino(path: Path, threads: int | None) -> tuple[str, Compute]:
     runtime = import_module("openvino")
     model = runtime.Core().read_model(str(path))
     place = [ENTRY, "metadata"] if path.suffix == ".xml" else ["framework", ENTRY]
     text = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "null"
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
     compiled = runtime.Core().compile_model(model, "CPU", options)
 
     def compute(inputs: list[NDArray[Any]]) -> Sequence[NDArray[Any]]:

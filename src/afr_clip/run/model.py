@@ -92,10 +92,10 @@ def note_released_weights(job: Job, run: Run) -> None:
         logger.warning("%s does not record its training data. Do not score a dataset that it was trained on.", path)
 
 
-def read_named(name: str | None) -> Checkpoint | Exported | None:
-    """Read what ``checkpoint=`` names: see `find_checkpoint`; nothing for ``None``."""
+def read_named(name: str | None, threads: int | None = None) -> Checkpoint | Exported | None:
+    """Read what ``checkpoint=`` names: see `find_checkpoint`; ``threads`` run an exported model."""
     if name is not None and is_exported(name):
-        return read_exported(Path(name))
+        return read_exported(Path(name), threads)
     return None if name is None else read_checkpoint(find_checkpoint(name))
 
 

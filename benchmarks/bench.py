@@ -36,7 +36,7 @@ from afr_clip.config.plan import composed_evaluation, composed_training
 from afr_clip.config.restore import named_checkpoint
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.inspection.engine import NEEDED, CompiledNetwork, is_installed
+from afr_clip.inspection.engine import PRECISIONS, CompiledNetwork, is_installed
 from afr_clip.losses.total import AnomalyLoss
 from afr_clip.models.checkpoint import Checkpoint, load_adapters
 from afr_clip.reports.record.manifest import build_manifest
@@ -112,10 +112,8 @@ def tower() -> Table:
 
 def engines(precision: str) -> dict[ScoringEngine, str]:
     """Return the engines next to PyTorch that are installed and compute in a precision, by their names."""
-    titles = {ScoringEngine.openvino: "OpenVINO"}
-    if precision == FULL:
-        titles[ScoringEngine.onnxruntime] = "ONNX Runtime"
-    return {engine: titles[engine] for engine in NEEDED if engine in titles and is_installed(engine)}
+    titles = {ScoringEngine.openvino: "OpenVINO", ScoringEngine.onnxruntime: "ONNX Runtime"}
+    return {one: titles[one] for one, own in PRECISIONS.items() if precision in own and is_installed(one)}
 
 
 def block_gigaflop(towers: Towers) -> tuple[float, float]:

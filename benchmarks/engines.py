@@ -4,7 +4,6 @@ python benchmarks/engines.py --data-dir ../shared/data
 """
 
 import argparse
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from afr_clip.clip.precision import FULL, HALF
 from afr_clip.config.plan import composed_training
 from afr_clip.data.disk.loaded import load_dataset
 from afr_clip.data.feed.datamodule import AnomalyDataModule
-from afr_clip.inspection.engine import NEEDED, is_installed
+from afr_clip.inspection.engine import PRECISIONS, is_installed
 from afr_clip.metrics.average import macro_average
 from afr_clip.metrics.protocol import DatasetMetrics
 from afr_clip.run.build import data_settings, dataset_spec
@@ -37,10 +36,8 @@ def main() -> None:
     first: list[tuple[torch.Tensor, torch.Tensor]] = []
     print(f"| | {' | '.join(SHOWN)} | largest difference of an image score, of a map |")
     print("|---" * (2 + len(SHOWN)) + "|")
-    engines = ["torch", *(engine.value for engine in NEEDED if is_installed(engine))]
-    for engine, precision in product(engines, (FULL, HALF)):
-        if (engine, precision) == ("onnxruntime", HALF):  # which it has not
-            continue
+    engines = {"torch": (FULL, HALF)} | {one.value: own for one, own in PRECISIONS.items() if is_installed(one)}
+    for engine, precision in [(engine, precision) for engine, own in engines.items() for precision in own]:
         metrics, found, detectors = DatasetMetrics(*truth), [], {}
         for batch in data.target_dataloader(loaded.spec.name):
             name = batch.samples[0].prompt_name

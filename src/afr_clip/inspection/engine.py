@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from afr_clip.clip.precision import FULL, HALF
 from afr_clip.clip.stem import Stem
+from afr_clip.inspection.exported import onnx_session
 from afr_clip.models.prediction import Scores
 from afr_clip.settings import ScoringEngine
 
@@ -40,9 +41,12 @@ NEEDED = {
 }
 """Packages that converting a network and computing it needs."""
 
+PRECISIONS = {ScoringEngine.openvino: (FULL, HALF), ScoringEngine.onnxruntime: (FULL,)}
+"""What each computes in."""
+
 Forward = Callable[[Tensor], object]
 
-Compute = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
+ComputeBatch = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 """Takes a batch of pictures and returns maps and image scores."""
 
 
@@ -89,7 +93,7 @@ class CompiledNetwork:
     ) -> None:
         self._network, self._category, self._precision = network, category, precision
         self._input_size, self._batch_size, self._engine = input_size, batch_size, engine
-        self._graphs: dict[int, Compute] = {}
+        self._graphs: dict[int, ComputeBatch] = {}
 
     def __call__(self, pictures: Float32[Tensor, "batch 3 height width"]) -> Scores:
         """Score normalised pictures of the input size."""
@@ -104,7 +108,7 @@ class CompiledNetwork:
             parts.append((torch.tensor(maps[: len(part)]), torch.tensor(scores[: len(part)])))
         return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _compiled(self, size: int) -> Compute:
+    def _compiled(self, size: int) -> ComputeBatch:
         """Convert a graph, and compare it with PyTorch."""
         started = time.perf_counter()
         pictures = probe_pictures(self._input_size).repeat(size, 1, 1, 1)
@@ -128,21 +132,23 @@ class CompiledNetwork:
 
 def is_installed(engine: ScoringEngine) -> bool:
     """Whether what an engine needs is installed; does not import it."""
-    return all(find_spec(name) is not None for name in NEEDED.get(engine, ()))
+    return not missing_packages("", NEEDED.get(engine, ()))
 
 
 def require_installed(engine: ScoringEngine) -> None:
     """Raise an `EngineError` that says what to install, unless it is."""
-    missing = [name for name in NEEDED.get(engine, ()) if find_spec(name) is None]
-    if missing:
-        msg = (
-            f"engine={engine.value} needs packages that are not installed ({', '.join(missing)}). Run pip install "
-            f"{' '.join(missing)}."
-        )
+    msg = missing_packages(f"engine={engine.value}", NEEDED.get(engine, ()))
+    if msg:
         raise EngineError(msg)
 
 
-def _with_openvino(network: nn.Module, category: str, pictures: Tensor, precision: str) -> Compute:
+def missing_packages(what: str, names: Iterable[str]) -> str:
+    """Say which packages something needs that are not installed; empty if all are."""
+    missing = [name for name in dict.fromkeys(names) if find_spec(name) is None]
+    return f"{what} needs packages that are not installed. Run pip install {' '.join(missing)}." if missing else ""
+
+
+def _with_openvino(network: nn.Module, category: str, pictures: Tensor, precision: str) -> ComputeBatch:
     converted = convert(network, category, pictures)
     if precision == HALF and any(isinstance(module, Stem) for module in network.modules()):
         converted = keeping_cnn_precise(converted)
@@ -155,24 +161,20 @@ def _with_openvino(network: nn.Module, category: str, pictures: Tensor, precisio
     return lambda batch: list(graph(batch).values())
 
 
-def _with_onnxruntime(network: nn.Module, category: str, pictures: Tensor, precision: str) -> Compute:
-    if precision == HALF:
+def _with_onnxruntime(network: nn.Module, category: str, pictures: Tensor, precision: str) -> ComputeBatch:
+    if precision not in PRECISIONS[ScoringEngine.onnxruntime]:
         msg = (
-            "engine=onnxruntime computes in float32, got the precision bf16-mixed. Use 32-true, or another engine; "
-            "engine=auto measures."
+            f"engine=onnxruntime computes in float32, got the precision {precision}. Use 32-true, or another engine; "
+            f"engine=auto measures."
         )
         raise EngineError(msg)
     one_category = _OneCategory(network, category, len(pictures))
-    with _naming_conversion("ONNX"), plainly():
+    with _naming_conversion("ONNX"), plainly(), TemporaryDirectory() as folder:
         one_category(pictures)  # text embeddings are computed and kept outside the graph
         program = onnx_program(one_category, (pictures,), ("pictures",), ("anomaly_map", "image_score"))
-    runtime = import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    with TemporaryDirectory() as folder:  # in memory, a model may have 2 GB at most
-        file = Path(folder, "model.onnx")
+        file = Path(folder, "model.onnx")  # in memory, a model may have 2 GB at most
         program.save(file, external_data=True)
-        session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = onnx_session(file, torch.get_num_threads())
     return lambda batch: session.run(None, {"pictures": batch})
 
 
@@ -257,34 +259,54 @@ def _naming_conversion(to: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith(("openvino", "torch"))
+        its_own = ("openvino", "torch", "onnx")
+        is_of_conversion = isinstance(error, RuntimeError) or type(error).__module__.startswith(its_own)
         if not is_of_conversion or "allocate memory" in str(error):
             raise
+        cause = first_cause(error)
         msg = (
-            f"This method's network cannot be converted to {to} ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[-160:]}). Use engine=torch."
+            f"This method's network cannot be converted to {to} ({type(cause).__name__}: "
+            f"{' '.join(str(cause).split())[-160:]}). Use engine=torch."
         )
         raise EngineError(msg) from error
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error behind others; PyTorch's exporter wraps it in advice to its developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def keeping_cnn_precise(model: Any) -> Any:  # noqa: ANN401
     """Return a copy of a converted network whose CNN stays in float32 where the rest is computed in bfloat16.
 
-    For a stem, which enlarges what bfloat16 rounds away; see `Stem.see`. In Python only a model file can say so.
+    A stem amplifies rounding errors of bfloat16; see `Stem.see`. OpenVINO's Python API cannot set this attribute, so it
+    is written into the model's XML.
+
+    Raises:
+        EngineError: If no layer of the graph is named as part of a CNN.
     """
+    # A convolution into which OpenVINO fuses its padding loses the attribute, so that is done before.
+    runtime = openvino()
+    import_module("openvino._offline_transformations").apply_moc_transformations(model, cf=True)
     with TemporaryDirectory() as folder:
         file = Path(folder, "model.xml")
-        openvino().save_model(model, str(file), compress_to_fp16=False)
+        runtime.save_model(model, str(file), compress_to_fp16=False)
         graph = ElementTree.parse(file)
-        for layer in graph.iter("layer"):
-            if ".cnn." in layer.attrib["name"]:
-                known = layer.find("rt_info")
-                facts = ElementTree.Element("rt_info") if known is None else known
-                if known is None:
-                    layer.insert(len(layer.findall("data")), facts)
-                ElementTree.SubElement(facts, "attribute", name="precise", version="0")
+        of_cnn = [layer for layer in graph.iter("layer") if ".cnn." in layer.attrib["name"]]
+        if not of_cnn:
+            msg = "The CNN of the stem must stay in float32, but no layer of OpenVINO's graph is named as part of it. "
+            msg += "Use engine=torch, or the precision 32-true."
+            raise EngineError(msg)
+        for layer in of_cnn:
+            known = layer.find("rt_info")
+            facts = ElementTree.Element("rt_info") if known is None else known
+            if known is None:
+                layer.insert(len(layer.findall("data")), facts)
+            ElementTree.SubElement(facts, "attribute", name="precise", version="0")
         content = ElementTree.tostring(graph.getroot())
-        return openvino().Core().read_model(model=content, weights=file.with_suffix(".bin").read_bytes())
+        return runtime.Core().read_model(model=content, weights=file.with_suffix(".bin").read_bytes())
 
 
 def probe_pictures(input_size: tuple[int, int]) -> Float32[Tensor, "1 3 height width"]:

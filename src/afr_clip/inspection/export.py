@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +15,14 @@ from torch import Tensor, nn
 
 from afr_clip.clip.packed import becomes_a_graph
 from afr_clip.data.feed.dataset import normalise
-from afr_clip.inspection.engine import keeping_root_logger, onnx_program, openvino, plainly
+from afr_clip.inspection.engine import (
+    first_cause,
+    keeping_root_logger,
+    missing_packages,
+    onnx_program,
+    openvino,
+    plainly,
+)
 from afr_clip.inspection.exported import ENTRY, INPUTS, OUTPUTS
 from afr_clip.inspection.scan import WHOLE, PhotographScanner
 from afr_clip.inspection.scanner import Scanner
@@ -51,10 +57,9 @@ def require_packages(to: ExportFormat, precision: ExportPrecision) -> None:
     """
     is_plain = precision is ExportPrecision.float32
     needed = NEEDED[to] if is_plain else (*NEEDED[ExportFormat.onnx], *NEEDED[to])
-    missing = [name for name in dict.fromkeys(needed) if find_spec(name) is None]
-    if missing:
-        what = f"to={to.value}" if is_plain else f"to={to.value} precision={precision.value}"
-        msg = f"{what} needs packages that are not installed. Run pip install {' '.join(missing)}."
+    what = f"to={to.value}" if is_plain else f"to={to.value} precision={precision.value}"
+    msg = missing_packages(what, needed)
+    if msg:
         raise ExportError(msg)
 
 
@@ -170,9 +175,7 @@ def write_model(scanner: Scanner, categories: Sequence[str], path: Path, metadat
         remove_model(path)
         if isinstance(error, MemoryError | OSError):
             raise
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # the exporter wraps what went wrong in advice to its developers
-            cause = cause.__cause__
+        cause = first_cause(error)
         fault = " ".join(str(cause).split())[:300]
         msg = f"This method's network cannot be exported ({type(cause).__name__}: {fault}). Use the checkpoint itself."
         raise ExportError(msg) from error

@@ -16,6 +16,8 @@ from afr_clip.inspection.settings import InspectionSettings
 from afr_clip.models.prediction import AnomalyPrediction
 from afr_clip.settings import ScoringEngine
 
+OTHERS = (ScoringEngine.openvino, ScoringEngine.onnxruntime)
+
 needs_openvino = pytest.mark.skipif(not engine.is_installed(ScoringEngine.openvino), reason="openvino is not installed")
 both_engines = pytest.mark.parametrize(
     "compiled_by",
@@ -68,8 +70,23 @@ def test_an_operation_without_a_rule_is_an_error_that_names_it(compiled_by):
             torch.linalg.eigvals(pictures[:, 0])
             return super().forward(torch.linalg.eigvals(pictures).real[..., None] + pictures, names)
 
-    with pytest.raises(EngineError, match=r"cannot be converted to O(penVINO.*linalg_eigvals|NNX).*Use engine=torch"):
+    name = {"openvino": "OpenVINO.*linalg_eigvals", "onnxruntime": "ONNX.*linalg_eig"}[compiled_by.value]
+    with pytest.raises(EngineError, match=rf"cannot be converted to {name}.*Use engine=torch"):
         CompiledNetwork(Odd(), "cap", (8, 8), "32-true", 1, compiled_by)(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.skipif(not engine.is_installed(OTHERS[1]), reason="onnxruntime is not installed")
+def test_a_graph_that_onnx_runtime_cannot_load_is_an_error_that_names_its_operation():
+    class Double(Bright):
+        def forward(self, pictures, names):
+            kernel = torch.ones(3, 3, 1, 1, dtype=torch.float64)  # ONNX Runtime convolves in float32 alone
+            return super().forward(torch.nn.functional.conv2d(pictures.double(), kernel).float(), names)
+
+    network = CompiledNetwork(Double(), "cap", (8, 8), "32-true", 1, OTHERS[1])
+    with pytest.raises(EngineError, match=r"cannot be converted to ONNX.*Conv.*Use engine=torch"):
+        network(torch.zeros(1, 3, 8, 8))
+    ways = {ScoringEngine.torch: lambda _: None, OTHERS[1]: network}
+    assert faster_engine(ways, torch.zeros(1, 3, 8, 8)) == (ScoringEngine.torch, {})
 
 
 @both_engines
@@ -104,9 +121,6 @@ def test_nothing_is_reported_to_the_makers_of_openvino():
     CompiledNetwork(Bright(), "cap", (8, 8), "32-true", 1)(torch.zeros(1, 3, 8, 8))
     assert sys.modules["openvino_telemetry"] is None
     assert type(sys.modules["openvino.tools.ovc.convert_impl"].tm.Telemetry()).__module__.endswith("telemetry_stub")
-
-
-OTHERS = (ScoringEngine.openvino, ScoringEngine.onnxruntime)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +210,45 @@ def test_a_tower_with_packed_weights_is_converted():
     assert torch.allclose(scores.anomaly_map, network(pictures, ()).anomaly_map, atol=1e-5)
 
 
-@needs_openvino
-def test_the_cnn_of_a_stem_stays_in_float32():
+@pytest.fixture
+def bfloat16():
     if "BF16" not in engine.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in bfloat16")
 
+
+PRECISIONS_OF_POCKET = """
+import afr_clip
+from afr_clip.inspection import engine
+scanner = afr_clip.load("pocket").scanner
+pictures = engine.probe_pictures(scanner.input_size)
+model = engine.keeping_cnn_precise(engine.convert(scanner.network, "cap", pictures))
+graph = engine.openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+for node in graph.get_runtime_model().get_ordered_ops():
+    facts = node.get_rt_info()
+    if facts["layerType"].astype(str) == "Convolution":
+        print(".cnn." in facts["originalLayersNames"].astype(str), facts["runtimePrecision"].astype(str))
+"""
+
+
+@needs_openvino
+@pytest.mark.usefixtures("bfloat16")
+def test_all_convolutions_of_pockets_cnn_stay_in_float32():
+    command = [sys.executable, "-c", PRECISIONS_OF_POCKET]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {"True f32", "False bf16"}
+
+
+@needs_openvino
+def test_a_graph_without_the_cnn_that_must_stay_precise_is_refused():
+    converted = engine.convert(Bright(), "cap", torch.zeros(1, 3, 8, 8))
+    with pytest.raises(EngineError, match=r"CNN of the stem must stay in float32, but .* Use engine=torch"):
+        engine.keeping_cnn_precise(converted)
+
+
+@needs_openvino
+@pytest.mark.usefixtures("bfloat16")
+def test_the_cnn_of_a_stem_stays_in_float32():
     class Seeing(Bright):
         def __init__(self):
             super().__init__()

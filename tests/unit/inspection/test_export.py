@@ -8,7 +8,7 @@ from torch import nn
 
 from afr_clip.config.nodes import method_names
 from afr_clip.data.disk.pixels import resize_image
-from afr_clip.inspection import export
+from afr_clip.inspection import engine
 from afr_clip.inspection.export import (
     ExportError,
     adversarial_pictures,
@@ -171,12 +171,12 @@ def test_an_operation_without_a_counterpart_is_an_error_and_leaves_no_file(tower
             ExportFormat.openvino,
             ExportPrecision.int8,
             "onnxruntime",
-            r"to=openvino precision=int8 needs packages .* install onnxruntime\.",
+            r"to=openvino precision=int8 needs packages .* pip install onnxruntime\.",
         ),
     ],
 )
 def test_missing_packages_are_named_with_how_to_install_them(monkeypatch, to, precision, lacks, sentence):
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == lacks else name)
+    monkeypatch.setattr(engine, "find_spec", lambda name: None if name == lacks else name)
     with pytest.raises(ExportError, match=sentence):
         require_packages(to, precision)
 

@@ -6,8 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import afr_clip
 from afr_clip.inspection import scan as looking
 from afr_clip.inspection import tiles
+from afr_clip.inspection.calibration import CalibrationError, calibrate
 from afr_clip.inspection.scan import InspectionError, Scan, Scanning, enlarged
 from afr_clip.inspection.scanner import Scanner, choose_device, tensor_hash
 from afr_clip.inspection.tiles import Blend
@@ -215,6 +217,14 @@ def test_the_identity_names_all_that_decides_a_score(scanner):
     }
     assert scanner(tile=32).identity("nut") == identity | {"tile": 32, "overlap": 0.25}
     assert scanner(precision="bf16-mixed").identity("nut") == identity | {"precision": "bf16-mixed"}
+
+
+def test_a_calibration_in_bfloat16_from_before_stems_stayed_in_float32_is_refused():
+    exact, half = (afr_clip.load("pocket", precision=one).identity("nut") for one in ("32-true", "bf16-mixed"))
+    assert "stem" not in exact  # as in calibrations of older versions
+    older = exact | {"precision": "bf16-mixed"}
+    with pytest.raises(CalibrationError, match='another detector: stem was null and is "32-true"'):
+        calibrate([0.1] * 200, [0.1] * 200, 0.1, older).require(half)
 
 
 def test_the_hash_of_tensors_depends_on_names_shapes_and_values():

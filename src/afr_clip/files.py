@@ -9,6 +9,7 @@ import platform
 import re
 import shlex
 import shutil
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,7 +26,7 @@ _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 LONGEST_NAME = 255
 """Bytes in a file name that every common file system allows."""
 
-_UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)")
+_UNFINISHED = re.compile(r"\..+\.unfinished-(?P<machine>.*)-(?P<pid>\d+)(\.\d+)?")
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
 
 
 def _unfinished(path: Path) -> Path:
-    ending = f".unfinished-{platform.node()}-{os.getpid()}"
+    ending = f".unfinished-{platform.node()}-{os.getpid()}.{threading.get_ident()}"
     return path.with_name(f".{fitted(path.name, LONGEST_NAME - len(os.fsencode(ending)) - 1)}{ending}")
 
 

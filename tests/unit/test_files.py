@@ -3,6 +3,8 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -63,6 +65,19 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
         remove_abandoned(tmp_path)
         assert list((tmp_path / "deep").iterdir()) == [unfinished]
     remove_abandoned(tmp_path / "nowhere")
+
+
+def test_two_threads_may_write_one_file_at_the_same_time(tmp_path):
+    def write(text):
+        with written_whole(tmp_path / "a") as unfinished:
+            unfinished.write_text(text)
+            both.wait()
+
+    both = threading.Barrier(2, timeout=30)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, ("one", "two")))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() in ("one", "two")
 
 
 def test_another_machines_files_are_removed_only_when_they_are_old(tmp_path):

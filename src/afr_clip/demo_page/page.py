@@ -136,12 +136,15 @@ def build_page(models: Models, work: Path) -> "gr.Blocks":
                 _calibrating(models, half, work), of_good, half.shown, trigger_mode="always_last", **private
             )
             # Gradio closes a page's stream of answers when its queue is empty, and loses the answer to what arrives at
-            # that moment. Sliders move often and are answered at once, so they are answered without the queue.
+            # that moment. Sliders move often, so they are answered without the queue; of the moves
+            # made during an answer, only the last is answered next.
             half.threshold.input(
                 _moving(models, half, draws=False), moved, half.shown, trigger_mode="always_last",
                 show_progress="hidden", queue=False, **private,
             )  # fmt: skip
-            half.outline.release(_moving(models, half, draws=True), moved, half.shown, queue=False, **private)
+            half.outline.release(
+                _moving(models, half, draws=True), moved, half.shown, trigger_mode="always_last", queue=False, **private
+            )
     return page
 
 

@@ -80,7 +80,8 @@ def read_pictures(heading: str, folder: Path, captions: Mapping[str, str]) -> Pi
             logger.warning("%s is left out of the page, because it cannot be read: %s", shown(path), error)
         return None
 
-    with ThreadPoolExecutor() as pool:  # encoding a picture leaves the interpreter to the others
+    # Encoding a picture leaves the interpreter to another; a picture of `MOST_PIXELS` takes 0.8 GB while it is read.
+    with ThreadPoolExecutor(max_workers=2) as pool:
         found = pool.map(read, captions, captions.values())
         return heading, [picture for picture in found if picture is not None]
 

@@ -34,7 +34,7 @@ def overview(measured: Measured) -> Grid:
     common: set[tuple[str, str]] = reduce(set.intersection, scored) if scored else set()
     shared = once[pd.MultiIndex.from_frame(once[list(IMAGES)]).isin(list(common))]
     # Image-level metrics need normal images, and pixel-level ones masks, which not every dataset has.
-    defined = {metric: _defined(measured, shared, metric) for metric in FIRST if common}
+    defined = {metric: have for metric in FIRST if common and (have := _defined(measured, shared, metric))}
     group = f"Mean of {counted(len(common), 'common dataset')}"
     headings = [
         *text_headings("Setting"),

@@ -55,6 +55,12 @@ def test_settings_without_a_common_dataset_have_no_means(tmp_path):
     assert "P-AP" not in row
 
 
+def test_a_metric_that_no_common_dataset_has_gets_no_column(tmp_path):
+    write_run(tmp_path, {"Br35H": nan}, auxiliary=VISA)
+    grid, _ = rows_of(tmp_path)
+    assert not [heading.label for heading in grid.headings if "AUROC" in heading.label or "P-AP" in heading.label]
+
+
 def test_a_metric_is_averaged_over_the_datasets_that_have_it(tmp_path):
     """Some have no masks; others only anomalous images."""
     for name, config, value in (("full", CONFIG, 0.6), ("less", NO_CMFR, 0.4)):

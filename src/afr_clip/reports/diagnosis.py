@@ -5,10 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from afr_clip.files import shown
-from afr_clip.reports.compare.values import Measured
 from afr_clip.reports.layout.grid import (
     COLUMNS,
     Grid,
@@ -20,6 +19,9 @@ from afr_clip.reports.layout.grid import (
     text_headings,
 )
 from afr_clip.reports.record.schema import Diagnosis, RecordError, read_record
+
+if TYPE_CHECKING:
+    from afr_clip.reports.compare.values import Measured
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +186,7 @@ def _notes(found: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]
         yield f"Left out: {labels.get(name, name)}. {reason}"
 
 
-def diagnosis_grid(measured: Measured) -> Grid | None:
+def diagnosis_grid(measured: "Measured") -> Grid | None:
     """Lay out the diagnoses of trained networks; ``None`` if no run has one."""
     headings = [
         *text_headings("Setting", "Dataset"),

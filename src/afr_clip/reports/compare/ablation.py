@@ -14,7 +14,7 @@ from afr_clip.reports.compare.paired import Paired, paired_difference
 from afr_clip.reports.compare.paper import ABLATED, DATASETS, TableSpec, in_order, paper_ablation, spec_of
 from afr_clip.reports.compare.phrases import describe_setting
 from afr_clip.reports.compare.settings import Setting, differing_keys, name_keys
-from afr_clip.reports.compare.sweeps import DONE, FAILED, WAITING, Experiment, SweepCell
+from afr_clip.reports.compare.sweeps import DONE, Experiment, SweepCell
 from afr_clip.reports.compare.tables import ABSENT, DELTA, Record, as_dicts, cell_of, number_record, records_frame
 from afr_clip.reports.compare.values import (
     NO_SEED,
@@ -239,7 +239,7 @@ class AblationTable:
                 of |= {"backbone": one.setting.backbone["name"], "random_weights": int(one.is_random)}
             datasets = [number for place, number in self.datasets.items() if place == (one.name, block)]
             states = {cell.state for cell in self.cells(one.name)} or {NOT_RUN}
-            state = next((state for state in (FAILED, WAITING, NOT_RUN) if states == {state}), ABSENT)
+            state = ABSENT if len(states) > 1 or DONE in states else states.pop()
             for metric in COLUMNS:
                 spread = self.measured.spread(datasets, metric)
                 otherwise = "undefined" if datasets else state

@@ -182,8 +182,7 @@ def _of_block(table: AblationTable, block: Block) -> Iterator[str]:
             (f"in {', '.join(names)}", one, metric)
             for one in series
             for metric in table.spec.metrics
-            for cells in [table.measured.cells.loc[table.datasets[one.name, block]].xs(metric, level="metric")]
-            if (names := list(cells.category[cells["mean"].isna() & (cells.index != MEAN_ROW)]))
+            if (names := _undefined(table.measured, table.datasets[one.name, block], metric))
         ),
     )
     if undefined:
@@ -204,6 +203,12 @@ _LACKING = {
     (False, False): "with one common seed and one category, without an interval",
 }
 """What to say of an interval, by whether there are several seeds and several categories."""
+
+
+def _undefined(measured: Measured, number: int, metric: str) -> list[str]:
+    """Name the categories in which a metric is undefined with some seed."""
+    cells = measured.cells.loc[number].xs(metric, level="metric").drop(MEAN_ROW)
+    return list(cells.category[cells["mean"].isna()])
 
 
 def _counted(paired: Paired) -> str:

@@ -217,7 +217,9 @@ class Pairwise:
     def _differences(self, one: str, other: str) -> Iterator[tuple[Any, str, Difference]]:
         """Yield each dataset of a pair, with the facts of whichever was trained."""
         for own, its in product(self._by_series[one], self._by_series[other]):
-            trainings = {own.auxiliary_sha256, its.auxiliary_sha256} - {""}  # what trains nothing fits anything
+            trainings = {own.auxiliary_sha256, its.auxiliary_sha256} - {
+                ""
+            }  # an untrained method may be compared with any
             if len(trainings) > 1 or any(getattr(own, key) != getattr(its, key) for key in IMAGES):
                 continue
             for metric in COMPARED:

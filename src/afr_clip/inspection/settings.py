@@ -10,11 +10,11 @@ from afr_clip.settings import DecideBy, ScoringEngine, not_negative, positive, r
 EXPORTED = (".onnx", ".xml")
 """What the name of a file ends in that ``afr-clip export`` wrote."""
 
-
 HINTS_NEED_TEXT = (
     "defects are words, which need a text tower, and this model's backbone has none. Leave defects out, or use a model "
     "whose backbone has text."
 )
+"""The refusal of words for defects where no text tower can read them."""
 
 
 def is_exported(name: str | Path) -> bool:

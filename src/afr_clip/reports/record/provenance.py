@@ -55,7 +55,7 @@ def training_of(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def few_shot(shots: int) -> str:
-    """Say in words what a method looked at before it scored, wherever its numbers stand."""
+    """Describe few-shot scoring in words, for tables and pages."""
     return f"{counted(shots, 'normal image')} of each category (few-shot)"
 
 

@@ -304,12 +304,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Run the tables, print them, and compare them with the last record of this kind of machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("tower", "step", "pocket", "evaluation", "metrics", "start")
-    parser.add_argument("--tables", nargs="+", choices=names, default=names)
+    parser.add_argument("--tables", nargs="+", choices=names, help="all, evaluation only if there are photographs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"), help="photographs, for evaluation")
     parser.add_argument("--record", action="store_true", help="keep the result in experiments/benchmarks/records")
     typed = parser.parse_args(None if arguments is None else list(arguments))
+    tables = list(typed.tables or names)
+    if "evaluation" in tables and not typed.data_dir.is_dir():
+        if typed.tables:
+            parser.error(f"evaluation needs photographs, got {typed.data_dir}, which is not a directory")
+        tables.remove("evaluation")
+        print(f"evaluation left out: no photographs at {typed.data_dir}")
     torch.set_num_threads(typed.threads)
     kind = machine_kind(typed.threads)
     manifest = build_manifest("bench", [f"rounds={typed.rounds}"], {"seed": 0})
@@ -324,7 +330,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
             "metrics": metrics,
             "start": partial(starts, Path(folder)),
         }
-        for name in typed.tables:
+        for name in tables:
             results[name] = run(makers[name](), typed.rounds)
             print("", f"## {name}", "", *lines(results[name]), sep="\n", flush=True)
     file = RECORDS / f"{kind.replace(' ', '_')}.json"

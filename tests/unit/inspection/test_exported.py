@@ -142,6 +142,24 @@ def test_without_a_runtime_the_error_says_what_to_install(model, monkeypatch):
         read_exported(model)
 
 
+def test_the_number_of_threads_reaches_the_runtime(model, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    seen = []
+
+    class Session(runtime.InferenceSession):
+        def __init__(self, path, options, **others):
+            seen.append(options.intra_op_num_threads)
+            super().__init__(path, options, **others)
+
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    read_exported(model, 3)
+    read_exported(model)
+    assert seen == [3, 0]
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("afr_clip.inspection.exported.find_spec", lambda name: None if name == "onnxruntime" else name)
+    assert read_exported(model, 1).engine == "openvino"
+
+
 def test_openvino_runs_an_onnx_file_where_onnx_runtime_is_missing(model, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setattr("afr_clip.inspection.exported.find_spec", lambda name: None if name == "onnxruntime" else name)

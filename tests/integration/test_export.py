@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 import afr_clip
+from afr_clip.clip.weights import weight_path
 from afr_clip.inspection.quantise import quantise
+from afr_clip.models.checkpoint import read_checkpoint
 from afr_clip.run import export as exporting
-from helpers.generated import write_mvtec_tree
+from helpers.generated import save_picture, write_mvtec_tree
 
 pytestmark = pytest.mark.integration
 
@@ -121,15 +123,15 @@ def labelled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def rounding(run, monkeypatch, labelled, model):
+def export_int8(run, monkeypatch, labelled, model):
     """Export in 8 bits what was exported before in float32, which is compared again; more words may follow."""
     monkeypatch.setattr(exporting, "write_model", lambda _, __, path, ___: path.write_bytes(model.read_bytes()))
     words = ("categories=[metal nut,plate]", "precision=int8", "dataset=folder", f"dataset.root={labelled}")
     return lambda *more: run("export", *words, *QUICK, *more)
 
 
-def test_a_model_in_8_bits_says_what_it_loses(rounding, labelled, tmp_path):
-    assert rounding(f"run_dir={tmp_path / 'run'}") == 0
+def test_a_model_in_8_bits_says_what_it_loses(export_int8, labelled, tmp_path):
+    assert export_int8(f"run_dir={tmp_path / 'run'}") == 0
     facts = json.loads((tmp_path / "run" / "manifest.json").read_text())["export"]
     path = tmp_path / "run" / facts["file"]
     assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -141,14 +143,14 @@ def test_a_model_in_8_bits_says_what_it_loses(rounding, labelled, tmp_path):
     assert (lost["dataset"]["num_normal"], lost["dataset"]["num_anomalous"], lost["good_parts"]) == (4, 4, 1)
     detector = afr_clip.load(path)
     assert detector.scanner.exported.manifest["int8"] == lost
-    exact = afr_clip.load("pocket")
-    assert detector.identity("plate") == exact.identity("plate") | {"precision": "int8"}
+    trusted = afr_clip.load("pocket")
+    assert detector.identity("plate") == trusted.identity("plate") | {"precision": "int8"}
     photograph = labelled / "plate" / "test" / "spot" / "001.png"
-    scores = [one.inspect(photograph, "plate").image_score for one in (detector, exact)]
+    scores = [one.inspect(photograph, "plate").image_score for one in (detector, trusted)]
     assert 0 < abs(scores[0] - scores[1]) < 0.05
 
 
-def test_a_model_in_8_bits_that_loses_too_much_is_refused_and_leaves_no_file(rounding, monkeypatch, tmp_path, capsys):
+def test_a_model_in_8_bits_that_loses_too_much_is_refused_and_removed(export_int8, monkeypatch, tmp_path, capsys):
     import onnx  # noqa: PLC0415
 
     def quantise_badly(model, to, pictures):
@@ -163,7 +165,7 @@ def test_a_model_in_8_bits_that_loses_too_much_is_refused_and_leaves_no_file(rou
         return number
 
     monkeypatch.setattr(exporting, "quantise", quantise_badly)
-    assert rounding(f"run_dir={tmp_path / 'run'}") == 1
+    assert export_int8(f"run_dir={tmp_path / 'run'}") == 1
     assert re.search(
         r"In 8 bits the \w+ AUROC on folder must stay within 0\.5 points of the checkpoint's [\d.]+, got [\d.]+\. "
         r"The file was removed\.",
@@ -172,14 +174,41 @@ def test_a_model_in_8_bits_that_loses_too_much_is_refused_and_leaves_no_file(rou
     assert not list((tmp_path / "run").glob("model.*"))
 
 
-def test_8_bits_need_the_names_of_what_is_measured_and_good_parts(rounding, labelled, tmp_path, capsys):
-    assert rounding("categories=[nut,cap]", f"run_dir={tmp_path / 'a'}") == 1
+def test_8_bits_need_the_names_of_what_is_measured_and_good_parts(export_int8, labelled, tmp_path, capsys):
+    assert export_int8("categories=[nut,cap]", f"run_dir={tmp_path / 'a'}") == 1
     sentence = "The model is exported for nut, cap, but folder also shows plate. Add them to categories, or choose with"
     assert sentence in capsys.readouterr().err
     shutil.copytree(labelled, tmp_path / "parts", ignore=shutil.ignore_patterns("train"))
-    assert rounding(f"dataset.root={tmp_path / 'parts'}", f"run_dir={tmp_path / 'b'}") == 1
+    assert export_int8(f"dataset.root={tmp_path / 'parts'}", f"run_dir={tmp_path / 'b'}") == 1
     assert "folder has no normal images in a train split. Add good=FOLDER." in capsys.readouterr().err
-    assert not list(tmp_path.glob("[ab]/model.*"))
+    save_picture(np.zeros((8, 8, 3), np.uint8), tmp_path / "parts" / "plate" / "train" / "spot" / "000.png")
+    assert export_int8(f"dataset.root={tmp_path / 'parts'}", f"run_dir={tmp_path / 'c'}") == 1
+    said = capsys.readouterr().err
+    assert "Every anomalous image must have a mask below" in said
+    assert "good=FOLDER" not in said
+    assert not list(tmp_path.glob("[abc]/model.*"))
+
+
+def test_good_parts_are_of_each_category_or_from_a_folder(export_int8, tmp_path):
+    parts = write_mvtec_tree(tmp_path / "parts", ("metal_nut", "metal nut"))  # have one prompt name
+    for run, good in (("a", ()), ("b", (f"good={parts / 'metal_nut' / 'test' / 'good'}",))):
+        assert export_int8(f"dataset.root={parts}", f"run_dir={tmp_path / run}", *good) == 0
+    facts = [json.loads((tmp_path / run / "manifest.json").read_text())["export"]["int8"] for run in "ab"]
+    assert [one["good_parts"] for one in facts] == [2, 4]
+
+
+def test_8_bits_are_not_measured_on_what_was_trained_on(export_int8, tmp_path, capsys):
+    pocket = read_checkpoint(weight_path(exporting.SHIPPED_CHECKPOINTS[0])).manifest["trained_on"]["name"]
+    assert export_int8(f"dataset.name={pocket}", f"run_dir={tmp_path / 'run'}") == 1
+    assert f"Auxiliary dataset and target share the name '{pocket}'" in capsys.readouterr().err
+
+
+def test_a_model_in_8_bits_for_openvino_is_measured_there(export_int8, tmp_path):
+    pytest.importorskip("openvino")
+    assert export_int8("to=openvino", f"run_dir={tmp_path / 'run'}") == 0
+    detector = afr_clip.load(tmp_path / "run" / "model.xml", category="plate")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert detector.scanner.exported.manifest["int8"] == manifest["export"]["int8"]
 
 
 def test_a_broken_export_is_refused_and_leaves_no_file(run, monkeypatch, tmp_path, capsys, model):

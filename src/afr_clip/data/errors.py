@@ -20,3 +20,7 @@ class DataError(ValueError):
 
 class MissingDataError(DataError, FileNotFoundError):
     """A file or folder of a dataset is missing."""
+
+
+class EmptySplitError(DataError):
+    """A split of a dataset has no images."""

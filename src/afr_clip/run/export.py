@@ -4,7 +4,9 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -19,7 +21,7 @@ from afr_clip.data.disk.layouts import dataset_row
 from afr_clip.data.disk.loaded import REFERENCE_SPLIT, LoadedDataset, list_normal, list_photographs, load_dataset
 from afr_clip.data.disk.pixels import SampleReader
 from afr_clip.data.disk.separation import TrainedOn, refuse_overlap
-from afr_clip.data.errors import DataError
+from afr_clip.data.errors import DataError, EmptySplitError
 from afr_clip.data.feed.dataset import AnomalyDataset
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import counted, shown, shown_below
@@ -57,13 +59,26 @@ NAMES = {ExportFormat.onnx: "model.onnx", ExportFormat.openvino: "model.xml"}
 GoodParts: TypeAlias = list[tuple[AnomalySample, str]]
 """Photographs, and what they show."""
 
-LabelledAndGood: TypeAlias = tuple[LoadedDataset, GoodParts]
-
 MOST_GOOD = 16
 """Good parts of a category whose values are looked at for 8 bits."""
 
 SHIPPED_CHECKPOINTS = ("package:afr_clip/pocket/demo.ckpt", "package:afr_clip/pocket/names.ckpt")
 """Trained weights under the licence of the package."""
+
+
+@dataclass(frozen=True)
+class Int8Data:
+    """Photographs for a model in 8 bits.
+
+    Attributes:
+        target: Labelled ones, on which it is measured.
+        good: Good parts that show the range of values.
+        name_of: What a photograph shows, as the model is told.
+    """
+
+    target: LoadedDataset
+    good: GoodParts
+    name_of: Callable[[AnomalySample], str]
 
 
 def export(job: ExportJob, checkpoint: Checkpoint | None) -> None:
@@ -80,8 +95,7 @@ def export(job: ExportJob, checkpoint: Checkpoint | None) -> None:
     with stoppable():
         require_packages(job.to, job.precision)
         check_model(job)
-        target = None if job.dataset is None else _load_labelled(job.dataset, job, checkpoint)
-        good = [] if target is None else _good_parts(job, target)
+        data = None if job.dataset is None else _load_int8_data(job.dataset, job, checkpoint)
         run = start_run(job)
         detector = build_detector(job, run, checkpoint)
         run.note(checkpoint=provenance(checkpoint))
@@ -92,17 +106,17 @@ def export(job: ExportJob, checkpoint: Checkpoint | None) -> None:
         facts: dict[str, Any] = {"file": path.name}
         try:
             with TemporaryDirectory() as folder:
-                exact = path if target is None else Path(folder, "float32.onnx")
-                write_model(scanner, job.categories, exact, metadata)
-                facts["parity"] = _checked(exact, job, detector)
-                if target is not None:
-                    facts["int8"] = _in_8_bits(exact, path, job, detector, (target, good), metadata)
+                float32_file = path if data is None else Path(folder, "float32.onnx")
+                write_model(scanner, job.categories, float32_file, metadata)
+                facts["parity"] = _checked(float32_file, job, detector)
+                if data is not None:
+                    facts["int8"] = _write_int8(float32_file, path, job, detector, data, metadata)
         except BaseException:
             remove_model(path)
             raise
         run.note(export=facts | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
         run.finish()
-        terminal().print(_table(path, facts["parity"]) if target is None else _table_of_losses(path, facts["int8"]))
+        terminal().print(_table(path, facts["parity"]) if data is None else _table_of_losses(path, facts["int8"]))
         sys.stdout.write(f"model: {path}\n")
         finish_run(run.folder)
 
@@ -139,40 +153,37 @@ def metadata_of(
     }
 
 
-def _load_labelled(dataset: DatasetSettings, job: ExportJob, checkpoint: Checkpoint | None) -> LoadedDataset:
-    """Load the dataset on which a model in 8 bits is measured.
+def _load_int8_data(dataset: DatasetSettings, job: ExportJob, checkpoint: Checkpoint | None) -> Int8Data:
+    """Load the photographs for a model in 8 bits.
 
     Raises:
-        ExportError: If it shows what the model is not exported for.
+        ExportError: If the dataset shows what the model is not exported for.
+        DataError: If the dataset cannot be read or was trained on, or there are no good parts.
     """
     from afr_clip.run.build import dataset_spec  # noqa: PLC0415 - brings Lightning
 
     target = load_dataset(dataset_spec(dataset, job))
     if checkpoint is not None:
         refuse_overlap(TrainedOn.from_plain(checkpoint.manifest["trained_on"]), target)
-    others = dict.fromkeys(name for name in map(_naming(job), target.samples) if name not in job.categories)
+    words = job.module.category_names is CategoryNames.words
+    name_of: Callable[[AnomalySample], str] = attrgetter("prompt_name" if words else "category")
+    others = dict.fromkeys(name for name in map(name_of, target.samples) if name not in job.categories)
     if job.module.network.reads_category and others:
         msg = (
             f"The model is exported for {', '.join(map(shown, job.categories))}, but {target.spec.name} also shows "
             f"{', '.join(map(shown, others))}. Add them to categories, or choose with dataset.categories=[...]."
         )
         raise ExportError(msg)
-    return target
+    return Int8Data(target, _good_parts(job, target, name_of), name_of)
 
 
-def _naming(job: ExportJob) -> Callable[[AnomalySample], str]:
-    words = job.module.category_names is CategoryNames.words
-    return lambda sample: sample.prompt_name if words else sample.category
-
-
-def _in_8_bits(
-    exact: Path, path: Path, job: ExportJob, detector: Detector, data: LabelledAndGood, metadata: Mapping[str, Any]
+def _write_int8(
+    float32_file: Path, path: Path, job: ExportJob, detector: Detector, data: Int8Data, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the model in 8 bits, and measure it.
 
     Args:
-        exact: The model in float32, as an ONNX file in a folder of its own.
-        data: What it is measured on, and good parts that show the range of values, with what they are called.
+        float32_file: An ONNX file in a folder of its own.
 
     Returns:
         What was done and lost, which the file says too.
@@ -180,22 +191,22 @@ def _in_8_bits(
     Raises:
         ExportError: If it loses too much.
     """
-    scanner, rounded, (target, good) = detector.scanner, exact.with_name("int8.onnx"), data
+    scanner, quantised, target = detector.scanner, float32_file.with_name("int8.onnx"), data.target
     indices = {name: index for index, name in enumerate(job.categories)}
-    pictures = ((as_rgb(one.image_path, job.data.max_pixels), indices.get(name, 0)) for one, name in good)
-    num_layers = quantise(exact, rounded, pictures)
-    finish_model(rounded, path, metadata)
+    pictures = ((as_rgb(one.image_path, job.data.max_pixels), indices.get(name, 0)) for one, name in data.good)
+    num_layers = quantise(float32_file, quantised, pictures)
+    finish_model(quantised, path, metadata)
     exported = ExportedScanner(read_exported(path), scanner.scanning)
     made = adversarial_pictures(scanner.input_size[0])
     of_scores, of_maps = largest_differences(exported, scanner, made, job.category)
     reader = SampleReader(scanner.input_size, dataset_row(target.spec.layout).mask_threshold, job.data.max_pixels)
     labelled = AnomalyDataset(target.samples, reader, *exported.normalisation)
-    found = aurocs({"checkpoint": scanner, "file": exported}, labelled, _naming(job))
+    found = aurocs({"checkpoint": scanner, "file": exported}, labelled, data.name_of)
     require_accuracy(found["checkpoint"], found["file"], target.spec.name)
     facts = {
         "layers": num_layers,
-        "bytes": {"float32": size_of(exact), "int8": size_of(path)},
-        "good_parts": len(good),
+        "bytes": {"float32": size_of(float32_file), "int8": size_of(path)},
+        "good_parts": len(data.good),
         "dataset": {
             "name": target.spec.name,
             "num_normal": target.digest.num_images - target.digest.num_anomalous,
@@ -208,30 +219,31 @@ def _in_8_bits(
         },
         "largest_difference": {"image_score": max(of_scores.values()), "anomaly_map": max(of_maps.values())},
     }
-    remove_model(path)  # OpenVINO may still have it in memory
-    finish_model(rounded, path, {**metadata, "int8": facts})
+    remove_model(path)  # OpenVINO may have the old file mapped
+    finish_model(quantised, path, {**metadata, "int8": facts})
     return facts
 
 
-def _good_parts(job: ExportJob, target: LoadedDataset) -> GoodParts:
+def _good_parts(job: ExportJob, target: LoadedDataset, name_of: Callable[[AnomalySample], str]) -> GoodParts:
     """Choose good parts that show the range of values.
 
     Raises:
-        DataError: If there are none.
+        DataError: If there are none, or the split that holds them is damaged.
     """
     if job.good is not None:
-        named = {job.category: list(list_photographs([job.good], job.category, "good").dataset.samples)}
+        groups = [[*list_photographs([job.good], job.category, "good").dataset.samples]]
     else:
         try:
-            normal = list_normal(target)
-        except DataError as error:
+            groups = [few for few in list_normal(target).values() if few]
+        except EmptySplitError:
+            groups = []
+        if not groups:
             msg = (
                 f"precision=int8 needs photographs of good parts that are not scored, to see the range of values, and "
                 f"{target.spec.name} has no normal images in a {REFERENCE_SPLIT} split. Add good=FOLDER."
             )
-            raise DataError(msg) from error
-        named = {_naming(job)(samples[0]): samples for samples in normal.values() if samples}
-    return [(one, name) for name, few in named.items() for one in few[:: -(-len(few) // MOST_GOOD)]]
+            raise DataError(msg)
+    return [(one, name_of(one)) for few in groups for one in few[:: -(-len(few) // MOST_GOOD)]]
 
 
 def _checked(path: Path, job: ExportJob, detector: Detector) -> dict[str, dict[str, float | int]]:
@@ -294,7 +306,8 @@ def _table_of_losses(path: Path, facts: Mapping[str, Any]) -> Table:
     for metric, words in MEASURED.items():
         values = (facts[key][metric] for key in ("checkpoint", "file"))
         table.add_row(words, *("undefined" if value is None else f"{100 * value:.2f}" for value in values))
-    table.add_row("megabytes", *(f"{facts['bytes'][key] / 1e6:.1f}" for key in ("float32", "int8")))
+    sizes = (f"{facts['bytes'][key] / 1e6:.1f}" for key in ("float32", "int8"))
+    table.add_row("megabytes (float32 ONNX, 8 bits)", *sizes)
     return table
 
 

@@ -12,7 +12,7 @@ from afr_clip.data.disk.folders import IMAGE_SUFFIXES
 from afr_clip.data.disk.layouts import dataset_row, prompt_name
 from afr_clip.data.disk.listing import Entry, Layout, Listing, composed
 from afr_clip.data.disk.rows.row import DatasetRow
-from afr_clip.data.errors import DataError, MissingDataError
+from afr_clip.data.errors import DataError, EmptySplitError, MissingDataError
 from afr_clip.data.records import AnomalySample
 from afr_clip.files import counted, shown
 
@@ -145,7 +145,8 @@ def list_entries(spec: DatasetSpec, root: Path) -> tuple[Listing, list[Entry]]:
 
     Raises:
         MissingDataError: If the file that names the images is missing.
-        DataError: If the listing is malformed, is empty, lacks a chosen category, or points outside ``root``.
+        EmptySplitError: If the split has no images.
+        DataError: If the listing is malformed, lacks a chosen category, or points outside ``root``.
     """
     layout = layout_at(root, dataset_row(spec.layout))
     assert layout is not None, "find_root returns only roots with a known layout"
@@ -156,7 +157,7 @@ def list_entries(spec: DatasetSpec, root: Path) -> tuple[Listing, list[Entry]]:
             f"Split {spec.split!r} of dataset {spec.name!r} must hold images, but {root} has none at {layout.where} "
             f"(suffixes {', '.join(sorted(IMAGE_SUFFIXES))}). Check the split and the folders."
         )
-        raise DataError(msg)
+        raise EmptySplitError(msg)
     for wanted in spec.categories or ():
         if wanted not in present:
             nearest = difflib.get_close_matches(wanted, present, n=len(present), cutoff=0.0)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import afr_clip
 from afr_clip.clip.weights import weight_path
+from afr_clip.inspection.calibration import calibrate
 from afr_clip.inspection.quantise import quantise
 from afr_clip.models.checkpoint import read_checkpoint
 from afr_clip.run import export as exporting
@@ -144,7 +145,9 @@ def test_a_model_in_8_bits_says_what_it_loses(export_int8, labelled, tmp_path):
     detector = afr_clip.load(path)
     assert detector.scanner.exported.manifest["int8"] == lost
     trusted = afr_clip.load("pocket")
-    assert detector.identity("plate") == trusted.identity("plate") | {"precision": "int8"}
+    precision = detector.identity("plate")["precision"]
+    assert re.fullmatch("int8 [0-9a-f]{16} onnx", precision)
+    assert detector.identity("plate") == trusted.identity("plate") | {"precision": precision}
     photograph = labelled / "plate" / "test" / "spot" / "001.png"
     scores = [one.inspect(photograph, "plate").image_score for one in (detector, trusted)]
     assert 0 < abs(scores[0] - scores[1]) < 0.05
@@ -195,6 +198,12 @@ def test_good_parts_are_of_each_category_or_from_a_folder(export_int8, tmp_path)
         assert export_int8(f"dataset.root={parts}", f"run_dir={tmp_path / run}", *good) == 0
     facts = [json.loads((tmp_path / run / "manifest.json").read_text())["export"]["int8"] for run in "ab"]
     assert [one["good_parts"] for one in facts] == [2, 4]
+    of_parts, of_folder = (afr_clip.load(tmp_path / run / "model.onnx", category="plate") for run in "ab")
+    scans = list(of_parts.inspect(sorted((parts / "metal_nut" / "test" / "good").iterdir())))
+    thresholds = calibrate([one.image_score for one in scans], [0.1] * 4, 0.2, of_parts.identity("plate"))
+    thresholds.require(of_parts.identity("plate"))
+    with pytest.raises(afr_clip.CalibrationError, match=r"precision was \S*int8 .* onnx"):
+        thresholds.require(of_folder.identity("plate"))
 
 
 def test_8_bits_are_not_measured_on_what_was_trained_on(export_int8, tmp_path, capsys):
@@ -209,6 +218,7 @@ def test_a_model_in_8_bits_for_openvino_is_measured_there(export_int8, tmp_path)
     detector = afr_clip.load(tmp_path / "run" / "model.xml", category="plate")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert detector.scanner.exported.manifest["int8"] == manifest["export"]["int8"]
+    assert detector.identity("plate")["precision"].endswith(" openvino")
 
 
 def test_a_broken_export_is_refused_and_leaves_no_file(run, monkeypatch, tmp_path, capsys, model):

@@ -107,6 +107,12 @@ def read_exported(path: Path, threads: int | None = None) -> Exported:
     if fault is not None:
         msg = f"{shown(path)} was not written by this version of afr-clip export: {fault}. Export the model again."
         raise InspectionError(msg)
+    if engine == "openvino" and path.suffix != ".xml" and "int8" in metadata:
+        msg = (
+            f"{shown(path)} computes in 8 bits and was measured in ONNX Runtime only, which is not installed. Run pip "
+            f"install onnxruntime."
+        )
+        raise InspectionError(msg)
     return Exported(path, metadata, engine, compute)
 
 
@@ -164,7 +170,10 @@ class ExportedScanner(PhotographScanner):
         return (self.exported.manifest["image_size"],) * 2
 
     def identity(self, category: str) -> dict[str, Any]:
-        """Return what a detector of the same checkpoint has: the file scores as it does, so its calibration holds."""
+        """Return what a detector of the same checkpoint has: the file scores as it does, so its calibration holds.
+
+        A file in 8 bits scores differently and has a precision of its own.
+        """
         tile = self.scanning.tile
         looks = {"category": category, "tile": tile, "overlap": None if tile is None else self.scanning.overlap}
         return {key: looks.get(key, value) for key, value in self.exported.manifest["identity"].items()}

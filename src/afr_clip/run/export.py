@@ -48,7 +48,7 @@ from afr_clip.reports.layout.text import terminal
 from afr_clip.run.job import ExportJob
 from afr_clip.run.model import build_detector, check_model, provenance
 from afr_clip.run.run import finish_run, start_run
-from afr_clip.settings import DatasetSettings, ExportFormat, ExportPrecision
+from afr_clip.settings import DatasetSettings, ExportFormat
 from drawn_anomalies.catalogue import CATEGORIES
 from drawn_anomalies.kinds import GOOD
 from drawn_anomalies.settings import DrawnSet, DrawnSettings
@@ -125,9 +125,6 @@ def metadata_of(
     job: ExportJob, detector: Detector, checkpoint: Checkpoint | None, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Describe a detector for the file that holds it; see `Exported`."""
-    identity = detector.scanner.identity(job.category)
-    if job.precision is not ExportPrecision.float32:
-        identity["precision"] = job.precision.value
     source = provenance(checkpoint)
     is_shipped = checkpoint is not None and checkpoint.path in map(weight_path, SHIPPED_CHECKPOINTS)
     licence = job.licence or ("Apache-2.0" if is_shipped else "not stated")
@@ -137,7 +134,7 @@ def metadata_of(
         "categories": list(job.categories),
         "reads_category": job.module.network.reads_category,
         "image_size": detector.scanner.input_size[0],
-        "identity": identity,
+        "identity": detector.scanner.identity(job.category),
         "backbone": manifest["backbone"],
         "checkpoint": None
         if checkpoint is None or source is None
@@ -195,6 +192,10 @@ def _write_int8(
     indices = {name: index for index, name in enumerate(job.categories)}
     pictures = ((as_rgb(one.image_path, job.data.max_pixels), indices.get(name, 0)) for one, name in data.good)
     num_layers = quantise(float32_file, quantised, pictures)
+    # Scores depend on the good parts and on the runtime too, so thresholds of one such file do not hold for another.
+    digest = hashlib.sha256(quantised.read_bytes()).hexdigest()
+    identity = {**metadata["identity"], "precision": f"{job.precision.value} {digest[:16]} {job.to.value}"}
+    metadata = {**metadata, "identity": identity}
     finish_model(quantised, path, metadata)
     exported = ExportedScanner(read_exported(path), scanner.scanning)
     made = adversarial_pictures(scanner.input_size[0])

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-def tiny_model(path, *, metadata=None, categories=("bolt",), calibration=None):
+def tiny_model(path, *, metadata=None, categories=("bolt",), calibration=None, **facts):
     """Write a graph whose map is the red channel of a picture, at its own size of 8 pixels."""
     helper, kind = onnx.helper, onnx.TensorProto
     nodes = [
@@ -52,7 +52,7 @@ def tiny_model(path, *, metadata=None, categories=("bolt",), calibration=None):
         "reads_category": True,
         "image_size": 8,
         "calibration": calibration,
-    }
+    } | facts
     entry = onnx.StringStringEntryProto(key="afr_clip", value=json.dumps(about if metadata is None else metadata))
     model.metadata_props.append(entry)
     onnx.save(model, path)
@@ -165,6 +165,8 @@ def test_openvino_runs_an_onnx_file_where_onnx_runtime_is_missing(model, monkeyp
     monkeypatch.setattr("afr_clip.inspection.exported.find_spec", lambda name: None if name == "onnxruntime" else name)
     assert read_exported(model).engine == "openvino"
     assert afr_clip.load(model).inspect(red(51)).image_score == pytest.approx(0.2)
+    with pytest.raises(InspectionError, match=r"in 8 bits and was measured in ONNX Runtime only, which is not inst"):
+        read_exported(tiny_model(model, int8={}))
 
 
 ABSENT = ("torch", "torchvision", "lightning", "open_clip", "timm", "omegaconf", "hydra", "pandas", "scipy", "rich")

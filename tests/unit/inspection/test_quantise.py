@@ -99,7 +99,7 @@ def small(towers) -> Scanner:
 
 
 @pytest.fixture(scope="module")
-def exact(small, tmp_path_factory):
+def float32_file(small, tmp_path_factory):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are symbols while a graph is exported
     path = tmp_path_factory.mktemp("model") / "model.onnx"
@@ -130,33 +130,33 @@ def labelled(tmp_path_factory) -> AnomalyDataset:
     return AnomalyDataset(samples, SampleReader((64, 64)), *ExportedScanner.normalisation)
 
 
-def in_8_bits(exact, folder, pictures, suffix=".onnx") -> ExportedScanner:
-    assert quantise(exact, folder / "rounded.onnx", ((one.transpose(2, 0, 1), 0) for one in pictures)) == 2
+def as_int8(float32_file, folder, pictures, suffix=".onnx") -> ExportedScanner:
+    assert quantise(float32_file, folder / "quantised.onnx", ((one.transpose(2, 0, 1), 0) for one in pictures)) == 2
     path = folder / f"int8{suffix}"
-    finish_model(folder / "rounded.onnx", path, METADATA)
+    finish_model(folder / "quantised.onnx", path, METADATA)
     return ExportedScanner(read_exported(path), SCANNING)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_a_model_that_was_shown_such_parts_loses_little_and_is_smaller(exact, small, labelled, tmp_path, suffix):
+def test_a_model_that_was_shown_such_parts_loses_little_and_is_smaller(float32_file, small, labelled, tmp_path, suffix):
     if suffix == ".xml":
         pytest.importorskip("openvino")
-    exported = in_8_bits(
-        exact, tmp_path, [photograph(number, is_bad=number % 2 == 1) for number in range(20, 28)], suffix
+    exported = as_int8(
+        float32_file, tmp_path, [photograph(number, is_bad=number % 2 == 1) for number in range(20, 28)], suffix
     )
     found = aurocs({"checkpoint": small, "file": exported}, labelled, lambda sample: sample.prompt_name)
     require_accuracy(found["checkpoint"], found["file"], "set")
     views = [photograph(1, is_bad=True).transpose(2, 0, 1)]
     ours, theirs = (one.look(("bolt",), views, ["it"], "") for one in (small, exported))
     assert 0 < np.abs(theirs.maps - ours.maps).max() < 0.05
-    kinds = {one.name: one.data_type for one in onnx.load(tmp_path / "rounded.onnx").graph.initializer}
+    kinds = {one.name: one.data_type for one in onnx.load(tmp_path / "quantised.onnx").graph.initializer}
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in kinds.items() if name.endswith("_quantized")) == 2
     assert kinds["network.patches.weight"] == onnx.TensorProto.FLOAT
-    assert size_of(exported.exported.path) < size_of(exact)
+    assert size_of(exported.exported.path) < size_of(float32_file)
 
 
-def test_a_model_that_was_shown_the_wrong_thing_is_refused(exact, small, labelled, tmp_path):
-    exported = in_8_bits(exact, tmp_path, [np.zeros((64, 64, 3), np.uint8)])
+def test_a_model_that_was_shown_the_wrong_thing_is_refused(float32_file, small, labelled, tmp_path):
+    exported = as_int8(float32_file, tmp_path, [np.zeros((64, 64, 3), np.uint8)])
     found = aurocs({"checkpoint": small, "file": exported}, labelled, lambda sample: sample.prompt_name)
     with pytest.raises(ExportError, match=r"In 8 bits the image AUROC on set must stay within 0\.5 points of the"):
         require_accuracy(found["checkpoint"], found["file"], "set")

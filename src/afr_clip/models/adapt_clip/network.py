@@ -89,7 +89,8 @@ class AdaptCLIP(nn.Module):
         super().__init__()
         self.backbone: CLIPBackbone = towers.backbone
         dim, self._layers = self.backbone.embed_dim, self.backbone.tap_layers
-        self._first_local_block = ReadoutSettings(local_from_block, all_taps=True).first_local_block(self._layers)
+        readout = ReadoutSettings(local_from_block, all_taps=True)
+        self._first_local_block = readout.first_local_block(self._layers, "local_from_block")
         self.image_adapter, self.patch_adapter = ResidualMLP(dim, reduction), ResidualMLP(dim, reduction)
         self._tower = TextTower(self.backbone)
         words = look_up_behind(self._tower, SENTENCES, num_context_tokens)

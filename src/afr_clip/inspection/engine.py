@@ -285,11 +285,16 @@ def keeping_cnn_precise(model: Any) -> Any:  # noqa: ANN401
     is written into the model's XML.
 
     Raises:
-        EngineError: If no layer of the graph is named as part of a CNN.
+        EngineError: If no layer of the graph is named as part of a CNN, or if OpenVINO lacks what this needs.
     """
-    # A convolution into which OpenVINO fuses its padding loses the attribute, so that is done before.
     runtime = openvino()
-    import_module("openvino._offline_transformations").apply_moc_transformations(model, cf=True)
+    try:
+        # A convolution into which OpenVINO fuses its padding loses the attribute, so that is done before.
+        import_module("openvino._offline_transformations").apply_moc_transformations(model, cf=True)
+    except (ImportError, AttributeError) as error:
+        msg = "The CNN of the stem must stay in float32, which needs a private function that this version of OpenVINO "
+        msg += "lacks. Use engine=torch, or the precision 32-true."
+        raise EngineError(msg) from error
     with TemporaryDirectory() as folder:
         file = Path(folder, "model.xml")
         runtime.save_model(model, str(file), compress_to_fp16=False)

@@ -247,27 +247,12 @@ def test_a_graph_without_the_cnn_that_must_stay_precise_is_refused():
 
 
 @needs_openvino
-@pytest.mark.usefixtures("bfloat16")
-def test_the_cnn_of_a_stem_stays_in_float32():
-    class Seeing(Bright):
-        def __init__(self):
-            super().__init__()
-            self.cnn = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU())
-            self.tower = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.ReLU())
-            self.last = torch.nn.Conv2d(16, 3, 3, padding=1)
-
-        def forward(self, pictures, names):
-            return super().forward(self.last(self.tower(self.cnn(pictures))), names)
-
-    network, pictures = Seeing().eval(), torch.randn(1, 3, 32, 32)
-    converted = engine.convert(network, "cap", pictures)
-    precise = engine.keeping_cnn_precise(converted)
-    for model, expected in ((converted, ["bf16", "bf16", "bf16"]), (precise, ["f32", "bf16", "bf16"])):
-        graph = engine.openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-        facts = [node.get_rt_info() for node in graph.get_runtime_model().get_ordered_ops()]
-        kinds = [(one["layerType"].astype(str), one["runtimePrecision"].astype(str)) for one in facts]
-        assert [precision for layer, precision in kinds if layer == "Convolution"] == expected
-        assert len(graph(pictures.numpy()).values()) == 2
+def test_an_openvino_without_the_private_function_is_refused(monkeypatch):
+    converted = engine.convert(Bright(), "cap", torch.zeros(1, 3, 8, 8))
+    own = {"openvino": engine.openvino(), "openvino._offline_transformations": object()}
+    monkeypatch.setattr(engine, "import_module", own.__getitem__)
+    with pytest.raises(EngineError, match=r"this version of OpenVINO lacks\. Use engine=torch"):
+        engine.keeping_cnn_precise(converted)
 
 
 @needs_openvino

@@ -41,6 +41,11 @@ def restored(composed, trained_with):
     return restore
 
 
+@pytest.fixture(autouse=True)
+def _schemas():
+    register()
+
+
 FILES = ("backbone.weights", "backbone.cnn.weights", "module.network.released_weights")
 
 
@@ -252,7 +257,6 @@ def test_an_unknown_target_without_a_root_is_refused(target):
 @pytest.fixture
 def leg():
     def make(*overrides: str):
-        register()
         with initialize_config_dir(config_dir(), version_base="1.3"):
             config = compose("train", overrides=["protocol=cross_dataset", *overrides])
             before = plain(config)

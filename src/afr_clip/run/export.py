@@ -155,7 +155,7 @@ def _load_int8_data(dataset: DatasetSettings, job: ExportJob, checkpoint: Checkp
 
     Raises:
         ExportError: If the dataset shows what the model is not exported for.
-        DataError: If the dataset cannot be read or was trained on, or there are no good parts.
+        DataError: If the dataset cannot be read, overlaps the training data, or has no good parts.
     """
     from afr_clip.run.build import dataset_spec  # noqa: PLC0415 - brings Lightning
 

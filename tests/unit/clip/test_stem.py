@@ -230,6 +230,6 @@ def test_the_cnn_of_a_stem_stays_in_float32():
     full = whole.see(image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = whole.see(image)
-        assert whole.view.cnn.maps(image)[0].dtype is torch.bfloat16  # by itself it would not
+        assert whole.view.cnn.maps(image)[0].dtype is torch.bfloat16  # outside `see`, autocast applies
     assert all(torch.equal(a, b) for a, b in zip(half.maps, full.maps, strict=True))
     assert half.patches.dtype is torch.bfloat16
